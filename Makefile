@@ -1,0 +1,37 @@
+# Every target that needs it builds .venv first: when it is missing, or older than the two files it is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/search/digits.yaml
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install search test lint ui clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(VENV)/.complete ## build .venv with the versions of constraints.txt (about 6 minutes, 6.6 GB)
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+search: $(VENV)/.complete ## search, confirm, refit, test once and report: make search CONFIG=configs/search/rosmap.yaml
+	$(BIN)/m3col search $(CONFIG) $(ARGS)
+
+test: $(VENV)/.complete ## all tests
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.complete ## formatter, linter, type checker
+	$(BIN)/ruff format --check m3col tune jobs tests benchmarks
+	$(BIN)/ruff check m3col tune jobs tests benchmarks
+	$(BIN)/mypy
+
+ui: $(VENV)/.complete ## browse the runs in MLflow
+	$(BIN)/m3col ui $(ARGS)
+
+clean: ## remove .venv and caches (runs/ stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,178 @@
+"""`m3col.train`: one training run from Python, and its result."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from m3col import checkpoint, config, files, ledger, metrics, tracking
+from m3col.config import RunConfig
+from m3col.data.dataset import Dataset
+from m3col.data.splits import Fold, draw, pool
+from m3col.faults import BadInput
+from m3col.methods.base import FUSED
+from m3col.predictor import Predictor, load
+from m3col.prepare import Prepared, checkpoint_bytes, disk_faults, prepare
+from m3col.training import Record, Task, Training
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """`metrics`: the last epoch's, and test/... where the data set has labelled test samples; `history`: one row per
+    epoch; `checkpoint`: folder of the model; `mlflow_run_id`: None where tracking is off."""
+
+    metrics: dict[str, float]
+    history: pd.DataFrame
+    checkpoint: Path
+    config: RunConfig
+    mlflow_run_id: str | None = None
+    folder: Path = field(default_factory=Path)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        return load(self.checkpoint)
+
+    def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
+        """Class probabilities [N, C] for new samples, see `Predictor.predict_proba`."""
+        return self.predictor.predict_proba(data)
+
+
+def train(
+    source: "str | Path | Mapping[str, Any] | RunConfig" = "digits",
+    *,
+    data: Any = None,
+    overrides: Mapping[str, Any] | None = None,
+    runs: str | Path = "runs",
+    tracking_uri: str | None = None,
+    resume: str | Path | None = None,
+    report: Any = None,
+) -> TrainResult:
+    """Trains one configuration and tests it once.
+
+    `source`: a shipped name, a YAML file, a mapping or a config. `data`: arrays or DataFrames, see
+    `m3col.prepare.as_dataset`. `tracking_uri`: default SQLite below `runs`; "none" switches tracking off. `resume`: folder
+    of a run that was cut off. `report`: called with each epoch's Record.
+
+    With `validation.kind: kfold` one model per fold is trained, and the checkpoint holds them all. Raises BadInput with
+    every fault before anything is written.
+    """
+    folder = None if resume is None else Path(resume)
+    if folder is not None:
+        source, overrides = _resumed_source(folder, overrides)
+    overrides = dict(overrides or {})
+    if data is not None:
+        overrides.setdefault("data.name", config.IN_MEMORY)
+    prepared = prepare(config.load(source, overrides=overrides), data=data)
+    root = Path(runs).absolute()
+    folds = _folds(prepared)
+    faults = disk_faults(
+        root, 2 * checkpoint_bytes(prepared.config, prepared.dataset, folds=len(folds)), what="a training run"
+    )
+    if faults:
+        raise BadInput(faults)
+    tracker = tracking.connect(tracking_uri, root)
+    folder = folder or _new_folder(root / "train", prepared.config)
+    files.write_text(folder / "config.yaml", prepared.config.to_yaml())
+    started = time.time()
+    training = _run(prepared, folds, folder, report or (lambda record: None))
+    return _finish(prepared, training, folder, tracker=tracker, started=started, runs=root)
+
+
+def _resumed_source(folder: Path, overrides: Mapping[str, Any] | None) -> tuple[Path, None]:
+    if overrides:
+        raise BadInput([f"--resume {folder}: a resumed run keeps its config; leave out {', '.join(overrides)}"])
+    if not (folder / "config.yaml").exists():
+        raise BadInput([f"--resume {folder}: not the folder of a training run (it has no config.yaml)"])
+    return folder / "config.yaml", None
+
+
+def _folds(prepared: Prepared) -> list[Fold]:
+    validation = prepared.config.validation
+    assert validation.kind is not None
+    return draw(
+        prepared.dataset,
+        kind=validation.kind,
+        folds=validation.folds,
+        fraction=validation.fraction,
+        seed=validation.seed,
+    )
+
+
+def _new_folder(parent: Path, run: RunConfig) -> Path:
+    number = 1
+    while True:
+        folder = parent / f"{run.data.name}-{run.method}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        return folder
+
+
+def _run(prepared: Prepared, folds: list[Fold], folder: Path, report: Any) -> Training:
+    run, dataset = prepared.config, prepared.dataset
+    torch.set_num_threads(run.resources.threads)
+    samples = pool(dataset, run.validation.kind or "none")
+    task = Task(pool=samples, folds=folds, features=dataset.features, num_classes=dataset.num_classes)
+    training = Training(run, task)
+    newest = checkpoint.newest_training(folder)
+    if newest is not None:
+        checkpoint.restore_training(newest, training)
+    keeper = checkpoint.Keeper(folder / "state", run.checkpoint.every_s)
+
+    def after_epoch(record: Record) -> None:
+        if keeper.due() and not training.done:
+            keeper.write(training)
+        report(record)
+
+    training.advance(run.train.epochs, after_epoch=after_epoch)
+    return training
+
+
+def _finish(
+    prepared: Prepared, training: Training, folder: Path, *, tracker: "tracking.Tracker | None", started: float, runs: Path
+) -> TrainResult:
+    run, dataset = prepared.config, prepared.dataset
+    lines = "".join(json.dumps(record.to_dict()) + "\n" for record in training.history)
+    files.write_text(folder / "history.jsonl", lines)
+    checkpoint.write_model(
+        folder / "model", training.trainers, config=run.to_dict(), classes=dataset.classes, features=dataset.features
+    )
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    found = dict(training.history[-1].metrics)
+    predictor = load(folder / "model")
+    found |= _test(predictor, dataset)
+    if any(name.startswith("test/") for name in found):
+        ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"train/{folder.name}", rows=1)
+    files.write_json(folder / "metrics.json", found)
+    result = TrainResult(found, history_frame(training.history), folder / "model", run, None, folder)
+    if tracker is None:
+        return result
+    run_id = tracker.log_training(result, dataset=dataset, started=started)
+    return TrainResult(found, result.history, result.checkpoint, run, run_id, folder)
+
+
+def _test(predictor: Predictor, dataset: Dataset) -> dict[str, float]:
+    if dataset.test is None or dataset.test.labels is None:
+        return {}
+    votes = predictor.votes(dataset.test.inputs)
+    labels = dataset.test.labels
+    found = {f"test/{name}": value for name, value in metrics.compute(labels, votes[FUSED]).items()}
+    for name, probabilities in votes.items():
+        if name != FUSED:
+            found[f"test/accuracy_{name}"] = float((probabilities.argmax(1) == labels).mean())
+    return found
+
+
+def history_frame(history: list[Record]) -> pd.DataFrame:
+    """One row per epoch: epoch, time (Unix seconds), value, and all metrics."""
+    return pd.DataFrame([{"epoch": r.epoch, "time": r.time, "value": r.value, **r.metrics} for r in history])

@@ -1,0 +1,182 @@
+"""Checkpoints: safetensors and JSON with a format version. Reading one runs no code.
+
+Two kinds: "training" (weights, optimiser moments and history of every fold, to go on from) and "model" (weights and
+fitted preprocessing of one or several members, to predict with).
+"""
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from m3col import __version__, files
+from m3col.faults import BadInput
+from m3col.trainer import Trainer
+from m3col.training import Best, Record, Training
+
+FORMAT = 1
+DESCRIPTION = "checkpoint.json"
+_KEPT = 2  # newest checkpoints of a running training
+_WRITING_SHARE = 0.05  # of the training time, at most
+
+
+def versions() -> dict[str, str]:
+    return {"m3col": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def describe(folder: Path, kind: str) -> dict[str, Any]:
+    """The description of a checkpoint folder. Raises BadInput where it is missing, foreign, newer or of another kind."""
+    path = folder / DESCRIPTION
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput([f"{folder}: not a checkpoint ({DESCRIPTION}: {error.strerror})"]) from None
+    except ValueError:
+        raise BadInput([f"{path}: not readable as JSON, so this is no checkpoint of m3col"]) from None
+    if not isinstance(found, dict) or found.get("made_by") != "m3col":
+        raise BadInput([f"{path}: a foreign file; a checkpoint of m3col says so in 'made_by'"])
+    if not isinstance(found.get("format"), int) or found["format"] > FORMAT:
+        raise BadInput(
+            [f"{path}: checkpoint format {found.get('format')} is newer than this version reads ({FORMAT}); update m3col"]
+        )
+    if found.get("kind") != kind:
+        raise BadInput([f"{folder}: must be a {kind} checkpoint, but is a {found.get('kind')} checkpoint"])
+    return found
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BadInput([f"{path}: cannot be read as safetensors ({error})"]) from None
+
+
+def write_model(
+    folder: Path, trainers: Sequence[Trainer], *, config: Mapping[str, Any], classes: Sequence[str],
+    features: Mapping[str, Sequence[str]],
+) -> None:  # fmt: skip
+    """A model checkpoint with one member per trainer, in one step."""
+    with files.new_folder(folder) as temporary:
+        members = []
+        for number, trainer in enumerate(trainers):
+            tensors = {f"weights.{name}": value.cpu() for name, value in trainer.method.state_dict().items()}
+            described = {}
+            for modality, pipeline in trainer.pipelines.items():
+                described[modality], arrays = pipeline.state()
+                tensors |= {f"preprocess.{modality}.{k}": torch.as_tensor(v) for k, v in arrays.items()}
+            name = f"member-{number}.safetensors"
+            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / name)
+            members.append({"file": name, "preprocess": described, "seed": trainer.seed, "fold": trainer.fold})
+        _write_description(temporary, "model", config=config, classes=list(classes), members=members,
+                           features={name: list(values) for name, values in features.items()})  # fmt: skip
+
+
+def join_models(folder: Path, sources: Sequence[Path]) -> None:
+    """One model checkpoint with the members of several: the ensemble that is delivered."""
+    with files.new_folder(folder) as temporary:
+        members: list[dict[str, Any]] = []
+        found: dict[str, Any] = {}
+        for source in sources:
+            found = describe(source, "model")
+            for member in found["members"]:
+                name = f"member-{len(members)}.safetensors"
+                shutil.copyfile(source / member["file"], temporary / name)
+                members.append({**member, "file": name})
+        _write_description(temporary, "model", config=found["config"], classes=found["classes"], members=members,
+                           features=found["features"])  # fmt: skip
+
+
+def _write_description(folder: Path, kind: str, **content: Any) -> None:
+    head = {"made_by": "m3col", "format": FORMAT, "kind": kind, "versions": versions()}
+    files.write_json(folder / DESCRIPTION, {**head, **content})
+
+
+def write_training(folder: Path, training: Training) -> None:
+    """Everything that the rest of a training depends on, in one step."""
+    with files.new_folder(folder) as temporary:
+        for number, trainer in enumerate(training.trainers):
+            save_file(trainer.state(), temporary / f"fold-{number}.safetensors")
+        probes = {str(epoch): torch.as_tensor(value) for epoch, value in training.probes.items()}
+        save_file(probes, temporary / "probes.safetensors")
+        best = training.best
+        if best is not None:
+            for number, weights in enumerate(best.weights):
+                save_file({name: value.contiguous() for name, value in weights.items()}, temporary / _best(number))
+        _write_description(
+            temporary,
+            "training",
+            epoch=training.epoch,
+            history=[record.to_dict() for record in training.history],
+            best=None if best is None else {"epoch": best.epoch, "score": best.score},
+        )
+
+
+def _best(number: int) -> str:
+    return f"best-{number}.safetensors"
+
+
+def restore_training(folder: Path, training: Training) -> None:
+    """Puts `training` where the checkpoint stood."""
+    found = describe(folder, "training")
+    states = [read_tensors(folder / f"fold-{number}.safetensors") for number in range(len(training.trainers))]
+    training.restore(states, [Record(**record) for record in found["history"]])
+    if found["best"] is not None:
+        weights = [read_tensors(folder / _best(number)) for number in range(len(training.trainers))]
+        training.best = Best(found["best"]["epoch"], found["best"]["score"], weights)
+    training.probes = {
+        int(epoch): value.numpy() for epoch, value in read_tensors(folder / "probes.safetensors").items()
+    }
+
+
+def newest_training(folder: Path) -> Path | None:
+    """The complete training checkpoint with the most epochs below `folder`, or None. Broken ones are passed over."""
+    found = []
+    for path in folder.glob("**/epoch-*"):
+        try:
+            found.append((describe(path, "training")["epoch"], path))
+        except BadInput:
+            continue
+    return max(found)[1] if found else None
+
+
+@dataclass
+class Keeper:
+    """Writes training checkpoints into `folder` now and then: at least `every_s` apart, and so seldom that writing
+    takes at most a twentieth of the time; keeps the newest two."""
+
+    folder: Path
+    every_s: float
+    last: float = 0.0
+    cost_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.last = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last >= max(self.every_s, self.cost_s / _WRITING_SHARE)
+
+    def write(self, training: Training) -> None:
+        """Raises OSError where the disk refuses; the checkpoints written before stay."""
+        start = time.monotonic()
+        try:
+            write_training(self.folder / f"epoch-{training.epoch:06d}", training)
+        except SafetensorError as error:  # safetensors reports a full disk with an exception of its own
+            raise OSError(str(error)) from error
+        finally:
+            self.last = time.monotonic()
+            self.cost_s = self.last - start
+        for path in sorted(self.folder.glob("epoch-*"))[:-_KEPT]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def clear(self) -> None:
+        for path in self.folder.glob("epoch-*"):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,272 @@
+"""One typed config for one training run, judged whole before anything is spent.
+
+A YAML file holds only what differs from the defaults below. `load` joins file, overrides and defaults and either
+returns a `RunConfig` or raises `BadInput` with every fault.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from m3col import methods, yamlio
+from m3col.faults import BadInput, nearest
+from m3col.judge import Strict, flatten, get, judge, keys, with_value, without_keys
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Steps = list[str | dict[str, Any]]
+
+IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
+
+
+class DataConfig(Strict):
+    """`name`: entry of the data table; `dir`: folder looked in first; `modalities`: names or 1-based numbers, default:
+    the entry's own; `preprocess`: steps for all modalities, or a list of steps per modality; default: minmax."""
+
+    name: str = "digits"
+    dir: str | None = None
+    modalities: list[str | int] | None = None
+    preprocess: Steps | dict[str, Steps] = ["minmax"]
+
+
+class ModelConfig(Strict):
+    """`embedding_dim`: D, shared by all modalities; `classifier_dim`: hidden width H of each head."""
+
+    encoder: Literal["mlp"] = "mlp"
+    embedding_dim: Count = 256
+    classifier_dim: Count = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ObjectiveConfig(Strict):
+    """Eq. 16. `switch_point`: share of the epochs trained with M3Co before MultiSClip takes over;
+    `softclip_temperature`: tau of MultiSClip, default: `temperature`."""
+
+    alpha: Positive = 0.15
+    beta: NotNegative = 0.1
+    temperature: Positive = 0.1
+    softclip_temperature: Positive | None = None
+    switch_point: Share = 0.33
+    unimodal_supervision: bool = True
+    class_weight: Literal["none", "balanced"] | list[NotNegative] = "none"
+
+
+class MixConfig(Strict):
+    """`probability`: share of the samples that are mixed at all (the others have lambda 1)."""
+
+    level: Literal["input", "embedding"] = "input"
+    probability: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class ScheduleConfig(Strict):
+    """Learning rate over epochs. `step`: times `gamma` every `step_size` epochs; `plateau`: times `gamma` after
+    `patience` epochs without a better search metric."""
+
+    kind: Literal["none", "step", "plateau"] = "step"
+    step_size: Count = 250
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    patience: Annotated[int, Field(ge=0)] = 2
+
+
+class TrainConfig(Strict):
+    """`batch_size`: global batch, default: all training samples; `shards`: groups within which samples are mixed."""
+
+    epochs: Count = 100
+    batch_size: Count | None = None
+    shards: Count = 1
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 1e-3
+    schedule: ScheduleConfig = ScheduleConfig()
+    seed: Seed = 0
+    precision: Literal["float32", "float64"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class ValidationConfig(Strict):
+    """How the training split is divided: `kfold`, `holdout` (`fraction`), `given` (the data set's own), `none`."""
+
+    kind: Literal["kfold", "holdout", "given", "none"] | None = None
+    folds: Annotated[int, Field(ge=2)] = 5
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: Seed = 0
+
+
+class CheckpointConfig(Strict):
+    """`every_s`: least seconds between two checkpoints of a running training."""
+
+    every_s: NotNegative = 60.0
+
+
+class ResourcesConfig(Strict):
+    """`threads` is part of the config, because the order of sums, hence the last bits, depends on it."""
+
+    threads: Count = 1
+
+
+class RunConfig(Strict):
+    """All that determines one training run. `metric`: what the plateau schedule, the history's `value` and a search
+    look at; default: val/auroc for two classes, val/macro_f1 for more."""
+
+    method: str = "m3col"
+    task: Literal["single_label"] = "single_label"
+    metric: str | None = None
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    mix: MixConfig = MixConfig()
+    train: TrainConfig = TrainConfig()
+    validation: ValidationConfig = ValidationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the keys that the method does not have: `load` takes it back."""
+        return without_keys(self.model_dump(), methods.ignored_keys(self.method))
+
+    def to_yaml(self) -> str:
+        return yamlio.dump(self.to_dict())
+
+    def with_overrides(self, overrides: Mapping[str, Any]) -> "RunConfig":
+        """This config with dotted keys replaced. A new `method` drops the keys that it does not have."""
+        method = overrides.get("method", self.method)
+        raw = self.to_dict()
+        if method in methods.TABLE:
+            raw = without_keys(raw, methods.ignored_keys(method))
+        return load(raw, overrides=overrides, where="overrides")
+
+
+def folder() -> Path:
+    """Where the shipped configs lie: inside an installed package, else at the top of a checkout."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def find(name: str | Path, kind: str) -> Path:
+    """The file of a config given by path, or by the name of a shipped one (`kind`: train or search)."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        # `configs/search/x.yaml` works from any directory, installed or not.
+        if not path.is_file() and path.parts[:1] == ("configs",):
+            path = folder().joinpath(*path.parts[1:])
+        return path
+    shipped = {file.stem: file for file in (folder() / kind).glob("*.yaml")}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise BadInput([f"config {str(name)!r}: no such file, and no shipped {kind} config{nearest(name, shipped)}"])
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`objective.beta=0.2` as key and value; the value is read as YAML."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise BadInput([f"override {text!r}: must have the form key.path=value"])
+    try:
+        return key.strip(), yamlio.parse(value)
+    except Exception:  # any YAML error: the text stands for itself
+        return key.strip(), value
+
+
+def join(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw` with dotted keys replaced; a mapping as value replaces a whole section."""
+    joined = dict(raw)
+    for path, value in overrides.items():
+        joined = with_value(joined, path, value)
+    return joined
+
+
+def load(
+    source: "str | Path | Mapping[str, Any] | RunConfig",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    where: str | None = None,
+) -> RunConfig:
+    """The config of one run. `source`: a shipped name, a file, a mapping or a config.
+
+    Raises BadInput with every fault: unknown keys, wrong types, values out of range, keys that the method lacks.
+    """
+    if isinstance(source, RunConfig):
+        raw: Mapping[str, Any] = source.to_dict()
+    elif isinstance(source, Mapping):
+        raw = source
+    else:
+        path = find(source, "train")
+        raw, where = yamlio.read(path), where or str(path)
+    joined = join(raw, overrides or {})
+    place = where or "config"
+    config, faults = judge(RunConfig, joined, where=place)
+    faults += rules(joined, where=place)
+    if faults or config is None:
+        raise BadInput(faults)
+    return config
+
+
+def rules(raw: Mapping[str, Any], *, where: str) -> list[str]:
+    """Faults across fields, found on the raw values, so that they show together with all others."""
+    faults = [f"{where}: {fault}" for rule in (_method_rules, _train_rules, _data_rules) for fault in rule(raw)]
+    return faults
+
+
+def _method_rules(raw: Mapping[str, Any]) -> list[str]:
+    method = raw.get("method", "m3col")
+    if not isinstance(method, str) or method not in methods.TABLE:
+        return [f"method {method!r} is unknown{nearest(method, methods.names())}"]
+    faults = []
+    ignored = methods.ignored_keys(method)
+    has = ", ".join(sorted(methods.TABLE[method].keys)) or "none of its own"
+    for path, _ in flatten(raw):
+        if path in ignored:
+            faults.append(f"{path} is not a key of method {method!r} (its keys: {has})")
+    modalities = get(raw, "data.modalities")
+    if methods.TABLE[method].one_modality and not (isinstance(modalities, list) and len(modalities) == 1):
+        faults.append(f"method {method!r} needs data.modalities with exactly one modality, but got {modalities!r}")
+    if not methods.TABLE[method].one_modality and isinstance(modalities, list) and len(modalities) == 1:
+        faults.append(f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}")
+    return faults
+
+
+def _train_rules(raw: Mapping[str, Any]) -> list[str]:
+    faults = []
+    shards, batch = get(raw, "train.shards", 1), get(raw, "train.batch_size")
+    if isinstance(shards, int) and isinstance(batch, int) and shards > batch:
+        faults.append(f"train.shards must be <= train.batch_size ({batch}), but got {shards}; nearest valid: {batch}")
+    if get(raw, "train.schedule.kind") == "plateau" and get(raw, "validation.kind") == "none":
+        faults.append("train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'")
+    weights = get(raw, "objective.class_weight")
+    if isinstance(weights, list) and weights and not any(yamlio.is_finite_number(w) and w > 0 for w in weights):
+        faults.append(f"objective.class_weight must have a positive weight, but got {weights!r}")
+    return faults
+
+
+def _data_rules(raw: Mapping[str, Any]) -> list[str]:
+    # Imported here: the data package needs numpy and pandas, `m3col --help` does not.
+    from m3col import data
+    from m3col.data import preprocess
+
+    faults = []
+    name = get(raw, "data.name", "digits")
+    if not isinstance(name, str) or (name not in data.names() and name != IN_MEMORY):
+        faults.append(f"data.name {name!r} is unknown{nearest(name, data.names())}")
+    steps = get(raw, "data.preprocess")
+    per_modality = steps if isinstance(steps, Mapping) else {"": steps}
+    for modality, spec in per_modality.items():
+        if isinstance(spec, list):
+            place = f"data.preprocess.{modality}" if modality else "data.preprocess"
+            faults += preprocess.faults(spec, place)
+    return faults
+
+
+def all_keys() -> list[str]:
+    return keys(RunConfig)
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a config's plain values."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

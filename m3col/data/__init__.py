@@ -1,0 +1,181 @@
+"""Data sets: each a named entry in `TABLE`, read from a folder, embedded, or given as arrays."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m3col.data import digits, mogonet, preprocess
+from m3col.data.arrays import from_arrays
+from m3col.data.dataset import SPLITS, Dataset, Split, concat
+from m3col.data.mogonet import Entry
+from m3col.faults import BadInput, nearest
+
+__all__ = ["TABLE", "Dataset", "Entry", "Split", "concat", "faults", "from_arrays", "load", "locate", "names"]
+
+FETCHABLE = ("rosmap", "brca")
+
+
+def _read_digits(
+    folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]
+) -> Dataset:
+    dataset = digits.read(test="test" in splits)
+    dataset = replace(dataset, known_issues=entry.known_issues)
+    return dataset if select is None else dataset.select(select)
+
+
+_UPSTREAM = "features were selected and scaled upstream; with the test samples or not cannot be told"
+
+TABLE: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "digits",
+            "1,797 handwritten digits of scikit-learn as pixels, Fourier magnitudes and gradient histograms",
+            _read_digits,
+            modalities=digits.MODALITIES,
+            classes=digits.CLASSES,
+            embedded=True,
+            known_issues="the training split is small (200 of 1,797 samples) by choice: settings then differ",
+        ),
+        Entry(
+            "rosmap",
+            "Alzheimer's disease against normal controls, three omics (MOGONET)",
+            mogonet.read,
+            modalities=("mRNA", "methylation", "miRNA"),
+            classes=("control", "AD"),
+            known_issues=(
+                "the published split is atypical: logistic regression on mRNA reaches 83.0 % on it and 75.2 "
+                "+- 3.8 % over 60 random resplits, on methylation 66.0 against 73.7, and 5-fold CV inside "
+                f"train gives 72.1 on mRNA, so a validation figure far from test is this split; {_UPSTREAM}"
+            ),
+        ),
+        Entry(
+            "brca",
+            "breast cancer PAM50 subtypes, three omics (MOGONET)",
+            mogonet.read,
+            modalities=("mRNA", "methylation", "miRNA"),
+            classes=("Normal-like", "Basal-like", "HER2-enriched", "Luminal A", "Luminal B"),
+            known_issues=_UPSTREAM,
+        ),
+        Entry(
+            "tcga_breast",
+            "breast cancer subtypes of mixOmics' breast.TCGA; protein is missing from its test split",
+            mogonet.read,
+            modalities=("mRNA", "miRNA", "protein"),
+            default=("mRNA", "miRNA"),
+            known_issues=(
+                "the test split is not random: samples were put there because they have no protein data, and "
+                "it holds none; features were filtered and normalised upstream"
+            ),
+        ),
+        Entry(
+            "handwritten",
+            "2,000 handwritten digits as six feature sets (UCI Multiple Features)",
+            mogonet.read,
+            modalities=("pixels", "fourier", "profiles", "zernike", "karhunen_loeve", "morphology"),
+            classes=digits.CLASSES,
+            known_issues="six pairs of samples are identical in every value, all inside the training split",
+        ),
+        Entry("omics", "any folder in the MOGONET layout, given with --data-dir", mogonet.read),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    return tuple(TABLE)
+
+
+def load(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    modalities: Sequence[str | int] | None = None,
+    splits: Sequence[str] = SPLITS,
+) -> Dataset:
+    """The named data set, with the splits asked for as far as it has them; files of other splits stay closed.
+
+    `data_dir` is the data set's own folder or, for a named set, the one that holds it; see `locate`.
+    `modalities` are names or numbers from 1. Values may be NaN or infinite here: `faults` judges that. Raises
+    BadInput.
+    """
+    if name not in TABLE:
+        raise BadInput([f"data.name: data set {name!r} is unknown{nearest(name, TABLE)}"])
+    unknown = [
+        f"splits: {split!r} is unknown{nearest(split, SPLITS)}" for split in splits if split not in SPLITS
+    ]
+    if unknown or "train" not in splits:
+        raise BadInput(unknown or [f"splits: must contain 'train', but got {list(splits)}"])
+    entry = TABLE[name]
+    folder = Path() if entry.embedded else locate(name, data_dir=data_dir)
+    return entry.read(folder, entry, modalities, splits)
+
+
+def locate(name: str, *, data_dir: Path | None = None) -> Path:
+    """The folder of a data set: the first of `data_dir`, $M3COL_DATA, ./data and ../shared/data that holds it
+    (as the folder `name`, or itself). For `omics`, `data_dir` is the folder. Raises BadInput with the places.
+    """
+    variable = os.environ.get("M3COL_DATA")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise BadInput([f"--data-dir: {data_dir} is not a folder"])
+    if name == "omics" and data_dir is not None:
+        return Path(data_dir)
+    given = [("--data-dir", data_dir), ("M3COL_DATA", Path(variable) if variable else None)]
+    places = [(what, Path(path)) for what, path in given if path is not None]
+    places += [("", Path("data")), ("", Path("..") / "shared" / "data")]
+    for _, place in places:
+        if name != "omics" and (place / name).is_dir():
+            return place / name
+        # a folder that carries the name of another set is that other set
+        if place.resolve().name not in set(TABLE) - {name} and mogonet.looks_like(place):
+            return place
+    looked = ", ".join(f"{what} {path.resolve()}".strip() for what, path in places)
+    fetch = (
+        f"; get it with `m3col data fetch {name} --to data`"
+        if name in FETCHABLE
+        else "; give its folder with --data-dir"
+    )
+    raise BadInput([f"data.name: {name!r} was not found; looked in {looked}{fetch}"])
+
+
+def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess") -> list[str]:
+    """Faults of preprocessing `spec` on this data set: its own, a value that is NaN or infinite where a
+    modality has no `impute` step, and a step that keeps no feature of the training split.
+    """
+    try:
+        steps = preprocess.resolve(spec, dataset.modalities, where)
+    except BadInput as error:
+        return list(error.faults)
+    found = []
+    for name in dataset.modalities:
+        imputes = "impute" in steps[name]
+        missing = [] if imputes else _missing(dataset, name, where)
+        found += missing
+        if not missing:
+            labels = dataset.train.labels
+            if labels is None:
+                raise ValueError("the training split has no labels")
+            try:
+                preprocess.Pipeline.fit(
+                    dataset.train.inputs[name], labels, steps[name], feature_names=dataset.features[name]
+                )
+            except BadInput as error:
+                found += [f"{where}, modality {name!r}: {fault}" for fault in error.faults]
+    return found
+
+
+def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
+    found = []
+    for split, part in dataset.splits.items():
+        x = part.inputs[modality]
+        rows, columns = np.nonzero(~np.isfinite(x))
+        if len(rows):
+            first = f"row {rows[0] + 1}, column {columns[0] + 1} ({dataset.features[modality][columns[0]]})"
+            found.append(
+                f"{dataset.name}, modality {modality!r}, {split}: {first}: value {x[rows[0], columns[0]]:g} "
+                f"({len(rows)} such in all) needs `impute` as the first step of {where}"
+            )
+    return found

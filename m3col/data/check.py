@@ -1,0 +1,142 @@
+"""What a folder in the MOGONET layout holds and what is wrong or suspicious about it."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from m3col.data import TABLE, mogonet
+from m3col.data.dataset import SPLITS, FloatArray
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """`rows` under `columns`: one per file; `class_rows` under `class_columns`: samples per class and split.
+    `faults` forbid the use of the folder, `warnings` do not. All lines are ready for printing.
+    """
+
+    folder: Path
+    columns: Row
+    rows: tuple[Row, ...]
+    class_columns: Row
+    class_rows: tuple[Row, ...]
+    faults: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+
+def check(folder: Path) -> Report:
+    """Shapes, classes per split, constant and non-finite columns, missing modalities and duplicate rows of
+    `folder`, which may be the folder of a named data set. Raises nothing: what is wrong is in the report.
+    """
+    named = TABLE.get(folder.resolve().name)
+    entry = TABLE["omics"] if named is None or named.embedded else named
+    every = list(entry.modalities) if entry.modalities else None
+    parts = mogonet.scan(folder, entry, every, SPLITS)
+    warnings = [
+        f"{parts.file(split, name)}: modality {name!r} is missing from {split}"
+        for split, name in parts.absent
+    ]
+    rows = []
+    for split in SPLITS:
+        for name in parts.features:
+            if (split, name) in parts.matrices:
+                row, found = _describe(parts, split, name)
+                rows.append(row)
+                warnings += found
+    for name, features in parts.features.items():
+        repeated = len(features) - len(set(features))
+        if repeated:
+            warnings.append(f"modality {name!r}: {repeated} feature names occur more than once")
+    warnings += _duplicates(parts)
+    splits = [split for split in SPLITS if split in parts.labels]
+    return Report(
+        folder=folder,
+        columns=("file", "modality", "split", "samples", "features", "constant", "with missing"),
+        rows=tuple(rows),
+        class_columns=("class", *splits),
+        class_rows=_class_rows(parts, splits),
+        faults=tuple(parts.faults),
+        warnings=tuple(warnings),
+    )
+
+
+def _describe(parts: mogonet.Parts, split: str, name: str) -> tuple[Row, list[str]]:
+    """One row of the table, and warnings for constant and non-finite columns."""
+    x = parts.matrices[split, name]
+    path = parts.file(split, name)
+    finite = np.isfinite(x)
+    holes = np.flatnonzero(~finite.all(axis=0))
+    # a column without any finite value counts as constant: nothing can be learned from it
+    low = np.where(finite, x, np.inf).min(axis=0, initial=np.inf)
+    high = np.where(finite, x, -np.inf).max(axis=0, initial=-np.inf)
+    constant = np.flatnonzero(low >= high)
+    warnings = []
+    if len(constant) and split == "train":
+        warnings.append(f"{path}: {_columns(constant)} constant; minmax and standard turn them into 0")
+    if len(holes):
+        warnings.append(
+            f"{path}: {_columns(holes)} not finite in every row; data.preprocess needs `impute` first"
+        )
+    sizes = (len(x), x.shape[1], len(constant), len(holes))
+    return (path.name, name, split, *map(str, sizes)), warnings
+
+
+def _columns(at: np.ndarray) -> str:
+    listed = ", ".join(str(column + 1) for column in at[:5]) + (", ..." if len(at) > 5 else "")
+    return f"column {listed} is" if len(at) == 1 else f"{len(at)} columns ({listed}) are"
+
+
+def _class_rows(parts: mogonet.Parts, splits: list[str]) -> tuple[Row, ...]:
+    values = sorted({int(label) for labels in parts.labels.values() for label in np.unique(labels)})
+    known = parts.classes or ()
+    names = {k: f"{k} ({known[k]})" if k < len(known) and known[k] != str(k) else str(k) for k in values}
+    return tuple(
+        (names[k], *(str(int((parts.labels[split] == k).sum())) for split in splits)) for k in values
+    )
+
+
+def _duplicates(parts: mogonet.Parts) -> list[str]:
+    """Warnings for samples that are equal in every value, within a split and across two."""
+    warnings = []
+    here = [split for split in SPLITS if any(key[0] == split for key in parts.matrices)]
+    for at, first in enumerate(here):
+        for second in here[at:]:
+            a, b = _joined(parts, first, second)
+            if a is None or b is None:
+                continue
+            pairs = _equal_rows(a, b, same=first == second)
+            if pairs:
+                row, other = pairs[0]
+                where = f"within {first}" if first == second else f"across {first} and {second}"
+                warnings.append(
+                    f"{len(pairs)} pairs of samples {where} are equal in every value "
+                    f"({first} row {row + 1} = {second} row {other + 1})"
+                )
+    return warnings
+
+
+def _joined(parts: mogonet.Parts, first: str, second: str) -> tuple[FloatArray | None, FloatArray | None]:
+    """All modalities that both splits have, side by side; None where rows or columns do not fit."""
+    names = [name for name in parts.features if {(first, name), (second, name)} <= parts.matrices.keys()]
+    joined = []
+    for split in (first, second):
+        matrices = [parts.matrices[split, name] for name in names]
+        fits = matrices and len({len(x) for x in matrices}) == 1
+        joined.append(np.hstack(matrices) if fits else None)
+    a, b = joined
+    return (a, b) if a is not None and b is not None and a.shape[1] == b.shape[1] else (None, None)
+
+
+def _equal_rows(a: FloatArray, b: FloatArray, *, same: bool) -> list[tuple[int, int]]:
+    seen: dict[bytes, list[int]] = defaultdict(list)
+    for row, values in enumerate(a):
+        seen[values.tobytes()].append(row)
+    pairs = [(row, other) for other, values in enumerate(b) for row in seen.get(values.tobytes(), ())]
+    return [(row, other) for row, other in pairs if not same or row < other]

@@ -1,0 +1,218 @@
+"""The MOGONET folder layout, read whole or refused with every fault.
+
+`<k>_tr.csv`, `<k>_te.csv`: headerless numbers of modality k = 1..M, one sample per row, rows aligned over
+modalities. `labels_tr.csv`, `labels_te.csv`: one label 0..C-1 per line. Optional: `<k>_featname.csv` (one
+name per line), `classes.csv` (header `index,name`), and a validation split (`<k>_va.csv`, `labels_va.csv`).
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from m3col.data import textfile
+from m3col.data.dataset import (
+    SPLITS,
+    Dataset,
+    FloatArray,
+    IntArray,
+    Split,
+    build_split,
+    choose,
+    generated_features,
+    to_labels,
+    training_label_faults,
+    unseen_label_faults,
+)
+from m3col.faults import BadInput
+
+SUFFIX = {"train": "tr", "validation": "va", "test": "te"}
+_MODALITY_FILE = re.compile(r"([1-9]\d{0,3})_(?:tr|va|te)\.csv")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named data set. `modalities`: names in the order of the files (None: read from the folder);
+    `default`: those used where none are chosen (None: all); `read(folder, entry, select, splits)` returns the
+    data set; `embedded` sets need no folder; `known_issues` is one line for reports.
+    """
+
+    name: str
+    description: str
+    read: "Callable[[Path, Entry, Sequence[str | int] | None, Sequence[str]], Dataset]"
+    modalities: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    default: tuple[str, ...] | None = None
+    embedded: bool = False
+    known_issues: str = ""
+
+
+@dataclass
+class Parts:
+    """What a folder holds, as far as it could be read. `absent`: (split, modality) pairs without a file."""
+
+    folder: Path
+    modalities: tuple[str, ...] = ()
+    matrices: dict[tuple[str, str], FloatArray] = field(default_factory=dict)
+    labels: dict[str, IntArray] = field(default_factory=dict)
+    features: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    absent: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def file(self, split: str, modality: str) -> Path:
+        return self.folder / f"{self.modalities.index(modality) + 1}_{SUFFIX[split]}.csv"
+
+    def labels_file(self, split: str) -> Path:
+        return self.folder / f"labels_{SUFFIX[split]}.csv"
+
+
+def looks_like(folder: Path) -> bool:
+    """Whether `folder` holds a file of the layout."""
+    return folder.is_dir() and any(
+        _MODALITY_FILE.fullmatch(p.name) or p.name == "labels_tr.csv" for p in folder.iterdir()
+    )
+
+
+def read(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]) -> Dataset:
+    """The data set of `folder`. Files of splits and modalities that are not asked for are not opened.
+
+    Raises BadInput with every fault.
+    """
+    parts = scan(folder, entry, select, splits)
+    for split, name in parts.absent:
+        others = ", ".join(m for m in parts.features if (split, m) not in parts.absent)
+        parts.faults.append(
+            f"{parts.file(split, name)}: modality {name!r} has no {split} file; leave it out with "
+            f"data.modalities: [{others}]"
+        )
+    if parts.faults:
+        raise BadInput(parts.faults)
+    built: dict[str, Split] = {
+        split: build_split({name: parts.matrices[split, name] for name in parts.features}, labels, split)
+        for split, labels in parts.labels.items()
+    }
+    count = int(parts.labels["train"].max()) + 1
+    return Dataset(
+        name=entry.name,
+        classes=parts.classes or tuple(map(str, range(count))),
+        features=parts.features,
+        train=built["train"],
+        validation=built.get("validation"),
+        test=built.get("test"),
+        known_issues=entry.known_issues,
+    )
+
+
+def scan(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]) -> Parts:
+    """Read what can be read of `folder` and collect the faults; modalities without a file of a split that is
+    otherwise there are not faults but `absent`.
+    """
+    parts = Parts(folder)
+    if not folder.is_dir():
+        parts.faults.append(f"{folder}: is not a folder")
+        return parts
+    parts.modalities = entry.modalities or _numbered(parts)
+    if not parts.modalities:
+        return parts
+    chosen = entry.default or parts.modalities
+    if select is not None:
+        names, found = choose(select, parts.modalities)
+        parts.faults += found
+        chosen = names or chosen
+    parts.classes = entry.classes
+    if (folder / "classes.csv").exists():
+        parts.classes = textfile.read_classes(folder / "classes.csv", parts.faults) or entry.classes
+    for split in (s for s in SPLITS if s in splits):
+        if split == "train" or _has(parts, split) or (split == "test" and entry.modalities is not None):
+            _read_split(parts, split, chosen)
+    _judge_features(parts, chosen)
+    _judge_labels(parts)
+    return parts
+
+
+def _numbered(parts: Parts) -> tuple[str, ...]:
+    """Generated names of the modalities whose files the folder holds."""
+    matches = [_MODALITY_FILE.fullmatch(p.name) for p in parts.folder.iterdir()]
+    numbers = sorted({int(m.group(1)) for m in matches if m})
+    if not numbers:
+        parts.faults.append(
+            f"{parts.folder}: holds no 1_tr.csv, 2_tr.csv, ...: modality k must be in <k>_tr.csv"
+        )
+    elif numbers != list(range(1, len(numbers) + 1)):
+        missing = next(k for k in range(1, len(numbers) + 1) if k not in numbers)
+        parts.faults.append(
+            f"{parts.folder}: modalities must be numbered 1..M without a gap, but there are "
+            f"{', '.join(map(str, numbers))}; {missing}_tr.csv is missing"
+        )
+    elif len(numbers) < 2:
+        parts.faults.append(f"{parts.folder}: at least two modalities are needed, but 2_tr.csv is missing")
+    else:
+        return tuple(f"modality_{k}" for k in numbers)
+    return ()
+
+
+def _has(parts: Parts, split: str) -> bool:
+    files = [parts.labels_file(split), *(parts.file(split, name) for name in parts.modalities)]
+    return any(path.exists() for path in files)
+
+
+def _read_split(parts: Parts, split: str, chosen: Sequence[str]) -> None:
+    """Read the chosen modalities and the labels of one split, and compare their numbers of rows."""
+    rows: dict[str, int] = {}
+    some = any(parts.file(split, name).exists() for name in parts.modalities)
+    for name in chosen:
+        path = parts.file(split, name)
+        if split != "train" and some and not path.exists():
+            parts.absent.append((split, name))
+            continue
+        matrix = textfile.read_matrix(path, parts.faults)
+        if matrix is not None:
+            parts.matrices[split, name] = matrix
+            rows[path.name] = len(matrix)
+    path = parts.labels_file(split)
+    values = textfile.read_column(path, parts.faults)
+    if values is not None:
+        rows[path.name] = len(values)
+        labels = to_labels(values, str(path), parts.faults)
+        if labels is not None:
+            parts.labels[split] = labels
+    if len(set(rows.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in rows.items())
+        parts.faults.append(
+            f"{parts.folder}: the {split} files must have the same number of rows, but have {listed}"
+        )
+
+
+def _judge_features(parts: Parts, chosen: Sequence[str]) -> None:
+    """Columns agree over the splits and with the feature names (generated where there is no file)."""
+    for name in chosen:
+        reference = parts.matrices.get(("train", name))
+        for split in ("validation", "test"):
+            matrix = parts.matrices.get((split, name))
+            if reference is not None and matrix is not None and matrix.shape[1] != reference.shape[1]:
+                parts.faults.append(
+                    f"{parts.file(split, name)}: has {matrix.shape[1]} columns, but "
+                    f"{parts.file('train', name).name} has {reference.shape[1]}"
+                )
+        width = 0 if reference is None else reference.shape[1]
+        parts.features[name] = generated_features(name, width)
+        path = parts.folder / f"{parts.modalities.index(name) + 1}_featname.csv"
+        names = textfile.read_names(path, parts.faults) if path.exists() else None
+        if names is not None and reference is not None and len(names) != width:
+            parts.faults.append(
+                f"{path}: has {len(names)} names, but {parts.file('train', name).name} has {width} columns"
+            )
+        elif names is not None:
+            parts.features[name] = names
+
+
+def _judge_labels(parts: Parts) -> None:
+    training = parts.labels.get("train")
+    if training is None:
+        return
+    named = None if parts.classes is None else len(parts.classes)
+    parts.faults += training_label_faults(training, str(parts.labels_file("train")), named)
+    for split in ("validation", "test"):
+        if split in parts.labels:
+            parts.faults += unseen_label_faults(parts.labels[split], training, str(parts.labels_file(split)))

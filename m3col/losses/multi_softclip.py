@@ -1,0 +1,58 @@
+"""MultiSClip: the SoftClip loss between every two modalities, with soft targets from within each modality.
+
+Letters: N samples in the batch, M modalities, D embedding width, tau temperature; a, b two modalities.
+  u_m [N, D]    unit rows of the embedding of the clean input                  (p in Eq. 1)
+  W_m [N, N]    soft targets, rowwise softmax of u_m u_m^T / tau, diagonal included   (the fraction in Eq. 9)
+  S_ab [N, N]   -rowwise log_softmax(u_a u_b^T / tau), S_ab[i, l] = L_sim(p_i^a, p^b; l)   (Eq. 5)
+Paper: Kumar et al., arXiv 2409.17777, Eq. 9-11 and 13.
+Differs: the paper does not say whether the targets W carry a gradient; here they do (no stop-gradient).
+Differs: the authors' code weights S_ab[i, l] by W_a[i, l] where Eq. 9 weights it by W_a[l, i], and uses a
+  temperature of 0.125 for this loss; this file follows Eq. 9, and the temperature is the caller's.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from m3col.faults import BadInput
+from m3col.losses.embeddings import (
+    embedding_faults,
+    full_precision,
+    temperature_faults,
+    unit_rows,
+    working_dtype,
+)
+
+
+def multi_softclip_loss(clean: Sequence[Tensor], *, temperature: float) -> Tensor:
+    """The scalar MultiSClip loss, summed over pairs of modalities and averaged over samples (Eq. 13).
+
+    clean: M embeddings [N, D], not yet normalised. temperature: finite, > 0; the paper uses 0.1.
+    The result has the widest dtype of the embeddings; float16 and bfloat16 are computed, and returned, in
+    float32. N = 1 gives 0. Raises BadInput (a ValueError) with every fault of the arguments.
+    """
+    faults = embedding_faults("clean", clean) + temperature_faults(temperature)
+    if faults:
+        raise BadInput(faults)
+    dtype = working_dtype(clean)
+    with full_precision(clean[0]):
+        u = [unit_rows(p, dtype) for p in clean]
+        w = [F.softmax(u_m @ u_m.T / temperature, dim=1) for u_m in u]
+        pairs = [
+            _pair(u[a] @ u[b].T / temperature, w[a], w[b])
+            for a, b in itertools.combinations(range(len(u)), 2)
+        ]
+        return torch.stack(pairs).sum()  # Eq. 13
+
+
+def _pair(similarity: Tensor, w_a: Tensor, w_b: Tensor) -> Tensor:
+    """Eq. 11 for one pair, from `similarity` = u_a u_b^T / tau [N, N].
+
+    Row i, column l of `both` is S_ab[i, l] + S_ba[l, i]: anchors of a over b along rows, anchors of b over
+    a along columns of the same matrix. Eq. 10 weights it by W_b[i, l]; Eq. 9 meets it transposed, W_a[l, i].
+    """
+    both = -F.log_softmax(similarity, dim=1) - F.log_softmax(similarity, dim=0)
+    return ((w_a.T + w_b) * both).sum() / (2 * similarity.shape[0])

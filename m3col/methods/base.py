@@ -1,0 +1,118 @@
+"""What the training loop knows of a method: parts of a loss for a batch, and logits.
+
+Letters: N samples in the batch, M modalities, D embedding width, C classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from m3col import mixup, models
+from m3col.config import RunConfig
+
+FUSED = "fused"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`inputs`: per modality [N, D_m]; `labels`: [N]; `index`: [N] rows in the training part."""
+
+    inputs: Mapping[str, Tensor]
+    labels: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the training stands; keys every random draw (with the shard and the purpose)."""
+
+    seed: int
+    fold: int
+    epoch: int  # 1-based
+    step: int  # 0-based within the epoch
+
+
+class Method(nn.Module):
+    """Encoders, heads and losses of one method. Subclasses implement `losses`; `logits` serves all of this project's
+    supervised ones.
+
+    `features`: columns per modality after preprocessing; `class_weight`: [C] weights of the cross-entropy or None.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        features: Mapping[str, int],
+        num_classes: int,
+        class_weight: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.modalities = tuple(features)
+        width, hidden, dropout = config.model.embedding_dim, config.model.classifier_dim, config.model.dropout
+        self.encoders = nn.ModuleDict(
+            {name: models.build_encoder(config.model.encoder, count, width) for name, count in features.items()}
+        )
+        supervised = self.modalities if self.has_unimodal_heads() else ()
+        self.heads = nn.ModuleDict(
+            {name: models.build_head(width, hidden, num_classes, dropout) for name in supervised}
+        )
+        self.fusion = models.build_head(width * len(features), hidden, num_classes, dropout)
+        self.register_buffer("class_weight", class_weight, persistent=False)
+
+    def has_unimodal_heads(self) -> bool:
+        return self.config.objective.unimodal_supervision
+
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Scalars by name; "loss" is the sum that is minimised, the others are its parts."""
+        raise TypeError(f"{type(self).__name__} has no losses of its own")
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embeddings p_m [N, D] per modality, not normalised."""
+        return {name: self.encoders[name](inputs[name]) for name in self.modalities}
+
+    def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Logits [N, C] of each modality's head and of the fused one."""
+        logits = {name: head(embeddings[name]) for name, head in self.heads.items()}
+        logits[FUSED] = self.fusion(torch.cat([embeddings[name] for name in self.modalities], dim=1))
+        return logits
+
+    def logits(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.classify(self.encode(inputs))
+
+    def cross_entropies(self, logits: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """Eq. 14 and 15, one part per head, named `ce_<head>`."""
+        weight = self.class_weight
+        return {f"ce_{name}": functional.cross_entropy(value, labels, weight=weight) for name, value in logits.items()}
+
+    def draw(self, batch: Batch, step: Step, *, shared_permutation: bool = False) -> mixup.Mixing:
+        """Lambda and permutations for this batch, keyed by where the training stands (PROTOCOL 2)."""
+        return mixup.draw_mixing(
+            len(batch.labels),
+            self.modalities,
+            alpha=self.config.objective.alpha,
+            shards=self.config.train.shards,
+            probability=self.config.mix.probability,
+            shared_permutation=shared_permutation,
+            key={"seed": step.seed, "fold": step.fold, "epoch": step.epoch, "step": step.step},
+            device=batch.labels.device,
+            dtype=next(self.parameters()).dtype,
+        )
+
+    def mixed_views(
+        self, batch: Batch, embeddings: Mapping[str, Tensor], mixing: mixup.Mixing
+    ) -> dict[str, Tensor]:
+        """Embeddings q_m [N, D] of the mixed samples (Eq. 2-3), or mixed embeddings for `mix.level: embedding`."""
+        if self.config.mix.level == "embedding":
+            return {m: mixup.mix(embeddings[m], mixing.permutations[m], mixing.lam) for m in self.modalities}
+        mixed = {m: mixup.mix(batch.inputs[m], mixing.permutations[m], mixing.lam) for m in self.modalities}
+        return self.encode(mixed)
+
+
+def total(parts: dict[str, Tensor], **weighted: Tensor) -> dict[str, Tensor]:
+    """`parts` with their sum, plus the `weighted` terms, as "loss"."""
+    return {"loss": torch.stack([*parts.values(), *weighted.values()]).sum(), **parts}

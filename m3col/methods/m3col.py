@@ -1,0 +1,43 @@
+"""M3CoL (arXiv 2409.17777): supervised heads plus a contrastive term that changes during training.
+
+L_Total = beta * (M3Co, later MultiSClip) + CE-Uni + CE-Multi   (Eq. 16)
+"""
+
+import math
+
+from torch import Tensor
+
+from m3col import losses
+from m3col.methods.base import Batch, Method, Step, total
+
+
+def last_mixup_epoch(epochs: int, switch_point: float) -> int:
+    """Number of epochs trained with M3Co; `epochs` is the configured number, never a shortened one."""
+    return math.floor(epochs * switch_point + 0.5)
+
+
+class M3CoL(Method):
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        embeddings = self.encode(batch.inputs)
+        parts = self.cross_entropies(self.classify(embeddings), batch.labels)
+        objective = self.config.objective
+        if objective.beta == 0:
+            return total(parts)
+        clean = [embeddings[name] for name in self.modalities]
+        if step.epoch <= last_mixup_epoch(self.config.train.epochs, objective.switch_point):
+            name, contrast = "m3co", self._m3co(batch, embeddings, step)
+        else:
+            temperature = objective.softclip_temperature or objective.temperature
+            name, contrast = "softclip", losses.multi_softclip_loss(clean, temperature=temperature)
+        return {**total(parts, contrast=objective.beta * contrast), name: contrast}
+
+    def _m3co(self, batch: Batch, embeddings: dict[str, Tensor], step: Step) -> Tensor:
+        mixing = self.draw(batch, step)
+        mixed = self.mixed_views(batch, embeddings, mixing)
+        return losses.m3co_loss(
+            [embeddings[name] for name in self.modalities],
+            [mixed[name] for name in self.modalities],
+            [mixing.permutations[name] for name in self.modalities],
+            mixing.lam,
+            temperature=self.config.objective.temperature,
+        )

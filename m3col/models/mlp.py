@@ -1,0 +1,44 @@
+"""The encoder of a numeric modality.
+
+Letters: D embedding width, F features of the modality.
+Paper: Kumar et al., arXiv 2409.17777, Eq. 1 and section 3 ("two layer MLPs as feature encoders").
+Differs: the paper gives neither activation nor initial weights; ReLU, Xavier-normal weights and zero biases
+  are those of the authors' code.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from m3col.faults import BadInput
+
+
+def check_widths(**widths: int) -> None:
+    """Raises BadInput that names every width below 1."""
+    faults = [f"{name} must be >= 1, but got {value}" for name, value in widths.items() if value < 1]
+    if faults:
+        raise BadInput(faults)
+
+
+def linear(in_features: int, out_features: int) -> nn.Linear:
+    """A linear layer with Xavier-normal weights and zero biases, drawn from torch's global generator.
+
+    The caller seeds that generator, once per model: weights depend on the seed and the layers' order.
+    """
+    layer = nn.Linear(in_features, out_features)
+    nn.init.xavier_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class MLPEncoder(nn.Module):
+    """Linear(F, D), ReLU, Linear(D, D): [N, F] to embeddings [N, D], not normalised."""
+
+    def __init__(self, in_features: int, embedding_dim: int) -> None:
+        super().__init__()
+        check_widths(in_features=in_features, embedding_dim=embedding_dim)
+        self.first = linear(in_features, embedding_dim)
+        self.second = linear(embedding_dim, embedding_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedding: Tensor = self.second(torch.relu(self.first(x)))
+        return embedding

@@ -1,0 +1,146 @@
+"""Predictions from model checkpoints. Needs neither ray nor optuna."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from m3col import checkpoint, config, methods, metrics
+from m3col.data.preprocess import Pipeline
+from m3col.faults import BadInput
+from m3col.methods.base import FUSED, Method
+
+
+class Predictor:
+    """One or several trained members; their mean probability is the answer.
+
+    `modalities`, `classes` and `features` (names per modality, in the order of the columns) say what goes in and out.
+    """
+
+    def __init__(self, members: Sequence["_Member"], *, described: Mapping[str, Any]) -> None:
+        self._members = tuple(members)
+        self.classes: tuple[str, ...] = tuple(described["classes"])
+        self.features: dict[str, tuple[str, ...]] = {m: tuple(names) for m, names in described["features"].items()}
+        self.config: dict[str, Any] = dict(described["config"])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.features)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def votes(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Probabilities [N, C] of each head ("fused" and, where they were trained, one per modality)."""
+        inputs = self._inputs(data)
+        found = [member.probabilities(inputs) for member in self._members]
+        return {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
+
+    def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
+        """Class probabilities [N, C]. `data`: per modality an array [N, D_m] or a DataFrame (columns found by name).
+
+        Raises BadInput naming each missing modality or column, wrong width, or value that is not a finite number.
+        """
+        return self.votes(data)[FUSED]
+
+    def predict(self, data: Mapping[str, Any]) -> np.ndarray:
+        """Class names [N]."""
+        return np.asarray(self.classes)[self.predict_proba(data).argmax(axis=1)]
+
+    def _inputs(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        faults: list[str] = []
+        inputs: dict[str, np.ndarray] = {}
+        for name, columns in self.features.items():
+            if name not in data:
+                faults.append(f"modality {name!r} is missing; the model needs {', '.join(self.features)}")
+                continue
+            values = data[name]
+            if isinstance(values, pd.DataFrame):
+                missing = [column for column in columns if column not in values.columns]
+                if missing:
+                    faults.append(f"modality {name!r}: columns {', '.join(map(str, missing[:5]))} are missing")
+                    continue
+                values = values[list(columns)]
+            try:
+                array = np.asarray(values, dtype=np.float64)
+            except (TypeError, ValueError):
+                faults.append(f"modality {name!r}: must hold numbers only")
+                continue
+            if array.ndim != 2 or array.shape[1] != len(columns):
+                faults.append(f"modality {name!r}: must have shape [N, {len(columns)}], but got {list(array.shape)}")
+                continue
+            inputs[name] = array
+            if not self._imputes(name) and not np.isfinite(array).all():
+                row, column = np.argwhere(~np.isfinite(array))[0]
+                faults.append(f"modality {name!r}: row {row + 1}, column {columns[column]!r} is {array[row, column]}")
+        if len({len(value) for value in inputs.values()}) > 1:
+            counts = ", ".join(f"{name} {len(value)}" for name, value in inputs.items())
+            faults.append(f"all modalities must have the same number of rows, but got {counts}")
+        if faults:
+            raise BadInput(faults)
+        return inputs
+
+    def _imputes(self, modality: str) -> bool:
+        return all("impute" in member.pipelines[modality].steps for member in self._members)
+
+
+class _Member:
+    def __init__(self, method: Method, pipelines: Mapping[str, Pipeline], dtype: torch.dtype) -> None:
+        self.method, self.pipelines, self.dtype = method, pipelines, dtype
+
+    def probabilities(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        prepared = {
+            name: torch.as_tensor(pipeline.transform(inputs[name]), dtype=self.dtype)
+            for name, pipeline in self.pipelines.items()
+        }
+        with torch.inference_mode():
+            logits = self.method.logits(prepared)
+        return {name: metrics.softmax(value.double().numpy()) for name, value in logits.items()}
+
+
+def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
+    """A predictor from one model checkpoint or several (an ensemble of all their members), on the CPU.
+
+    Raises BadInput where a folder is no checkpoint, is newer than this version, or does not fit the others.
+    """
+    folders = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
+    if not folders:
+        raise BadInput(["load needs at least one checkpoint, but got none"])
+    described = [(Path(folder), checkpoint.describe(Path(folder), "model")) for folder in folders]
+    first = described[0][1]
+    for folder, found in described[1:]:
+        if (found["classes"], found["features"]) != (first["classes"], first["features"]):
+            raise BadInput([f"{folder}: classes or features differ from those of {described[0][0]}"])
+    members = [_member(folder, found, member) for folder, found in described for member in found["members"]]
+    return Predictor(members, described=first)
+
+
+def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> _Member:
+    tensors = checkpoint.read_tensors(folder / member["file"])
+    pipelines = {
+        name: Pipeline.from_state(
+            member["preprocess"][name],
+            {
+                key.removeprefix(f"preprocess.{name}."): value.numpy()
+                for key, value in tensors.items()
+                if key.startswith(f"preprocess.{name}.")
+            },
+        )
+        for name in described["features"]
+    }
+    run = config.load(described["config"], where=str(folder / checkpoint.DESCRIPTION))
+    dtype = torch.float64 if run.train.precision == "float64" else torch.float32
+    method = methods.load(run.method)(
+        run,
+        features={name: len(pipeline.feature_names) for name, pipeline in pipelines.items()},
+        num_classes=len(described["classes"]),
+    ).to(dtype)
+    weights = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
+    try:
+        method.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadInput([f"{folder / member['file']}: weights do not fit the config ({error})"]) from None
+    return _Member(method.eval(), pipelines, dtype)

@@ -1,0 +1,69 @@
+"""YAML as people write it: `1e-4` is a number, a key given twice is a fault, and nothing is ever constructed."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from m3col.faults import BadInput
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+# PyYAML follows YAML 1.1, where 1e-4 has no dot and is therefore text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"),
+    list("-+0123456789."),
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if not isinstance(key, str | int | float | bool):
+            raise yaml.constructor.ConstructorError(None, None, f"a key must be text, got {key!r}", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def parse(text: str) -> Any:
+    """The value of a piece of YAML. Raises yaml.YAMLError."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises BadInput that names the file, and the line where one is known."""
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput([f"{path}: cannot be read ({error.strerror or error})"]) from None
+    except UnicodeDecodeError as error:
+        raise BadInput([f"{path}: must be UTF-8 text, but byte {error.start} is not"]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise BadInput([f"{place}: not valid YAML ({getattr(error, 'problem', None) or error})"]) from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput([f"{path}: must be a mapping of keys to values, but holds {type(value).__name__}"])
+    return value
+
+
+def dump(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+
+
+def is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,23 @@
+"""Hyperparameter search: Ray Tune runs the trials, Optuna proposes and prunes, the study's folder is the record.
+
+    import tune
+    found = tune.search("digits", overrides={"search.trials": 20})
+    found.best_config, found.test_table
+
+Names are resolved on first use, so that importing this package does not wait for ray.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tune.api import SearchResult as SearchResult
+    from tune.api import search as search
+
+__all__ = ["SearchResult", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("tune.api"), name)
+    raise AttributeError(f"module 'tune' has no attribute {name!r}")

@@ -1,0 +1,193 @@
+"""Between the engine and the record: hands out runs, stores what they report, says when one must stop.
+
+Knows nothing of ray: `engine.py` feeds it from Tune, tests feed it by hand.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from m3col.config import RunConfig
+from m3col.config import load as load_config
+from tune.plan import Nothing, Plan
+from tune.runs import TRIAL, RunSpec, report_steps
+from tune.study import COMPLETE, FAILED, PRUNED
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a person may want to see: `what` is started, progress, complete, pruned, failed or stopped."""
+
+    what: str
+    name: str
+    value: float | None = None
+    epoch: int = 0
+    epochs: int = 0
+    detail: str = ""
+
+
+@dataclass
+class _Busy:
+    spec: RunSpec
+    config: RunConfig
+    steps: Mapping[int, int]
+    started: float
+
+
+class Conductor:
+    """`concurrency`: runs at a time. All methods are called from one thread."""
+
+    def __init__(self, plan: Plan, *, concurrency: int, observe: Callable[[Event], None] = lambda event: None) -> None:
+        self.plan, self.folder, self.trials = plan, plan.folder, plan.trials
+        self.concurrency, self._observe = concurrency, observe
+        self._busy: dict[str, _Busy] = {}
+        self._clock = time.monotonic()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Brings the record in order after a crash: finished work is told, not trained again."""
+        self.trials.mend()
+        self.plan.prepare()
+        for number in self.trials.judged_but_not_told():
+            self._record_pruned(f"trials/{number}", number)
+        for name, run in list(self.folder.runs()):
+            done = run.outcome()
+            if done is not None and run.result() is None:
+                self._complete(name, json.loads((done / "outcome.json").read_text(encoding="utf-8")), started=None)
+        for trial in self.trials.all():
+            run = self.folder.run(f"trials/{trial.number}")
+            result = run.result()
+            if result is not None and not trial.state.is_finished():
+                self._tell(trial.number, result)
+
+    @property
+    def busy(self) -> dict[str, RunSpec]:
+        return {name: item.spec for name, item in self._busy.items()}
+
+    def next(self) -> RunSpec | Nothing:
+        """The next run, or why there is none. The caller starts what it gets."""
+        self._count_time()
+        if len(self._busy) >= self.concurrency:
+            return Nothing.WAIT
+        spec = self.plan.next(self._busy.keys())
+        if isinstance(spec, Nothing):
+            return spec
+        config = load_config(spec.config, where=spec.name)
+        run = self.folder.run(spec.name)
+        run.create(config.to_dict())
+        run.log("started")
+        self._busy[spec.name] = _Busy(spec, config, report_steps(config.train.epochs), time.time())
+        self._observe(Event("started", spec.name, epochs=config.train.epochs))
+        return spec
+
+    def result(self, result: Mapping[str, Any]) -> bool:
+        """Stores what a run reports. True: it must stop now."""
+        name = result["run"]
+        item = self._busy.get(name)
+        if item is None:
+            return True
+        self._count_time()
+        run = self.folder.run(name)
+        for line in result["log"]:
+            run.log(line)
+        records = result["records"]
+        if records:
+            run.append(records, restart=result["restart"])
+        if result["failure"] is not None:
+            self.failed(name, result["failure"])
+            return True
+        if item.spec.kind == TRIAL and self._report(item, records) and not result["done"]:
+            self._record_pruned(name, int(name.removeprefix("trials/")))
+            self._end(name, "pruned")
+            return True
+        if result["done"]:
+            self._finish(name)
+            return True
+        value = records[-1]["value"] if records else None
+        self._observe(Event("progress", name, value, result["epoch"], item.config.train.epochs))
+        if item.spec.kind == TRIAL and self.plan.out_of_time:
+            run.log("the time budget is spent")
+            self._end(name, "stopped")
+            return True
+        return False
+
+    def _report(self, item: _Busy, records: list[Mapping[str, Any]]) -> bool:
+        """Tells the study the values at report steps; True where the pruner turns the trial down."""
+        number = int(item.spec.name.removeprefix("trials/"))
+        for record in records:
+            step = item.steps.get(record["epoch"])
+            if step is not None:
+                self.trials.report(number, step, record["value"])
+                if step < 100 and self.trials.should_prune(number):
+                    return True
+        return False
+
+    def _finish(self, name: str) -> None:
+        done = self.folder.run(name).outcome()
+        if done is None:
+            self.failed(name, "the run ended without an outcome")
+            return
+        outcome = json.loads((done / "outcome.json").read_text(encoding="utf-8"))
+        self._complete(name, outcome, started=self._busy[name].started)
+        self._end(name, "complete", value=outcome["value"])
+
+    def _complete(self, name: str, outcome: Mapping[str, Any], *, started: float | None) -> None:
+        ended = time.time()
+        result = {"state": COMPLETE, **outcome, "failure": None, "started": started or ended, "ended": ended}
+        self.folder.run(name).write_result(result)
+        if name.startswith("trials/"):
+            self._tell(int(name.removeprefix("trials/")), result)
+
+    def _tell(self, number: int, result: Mapping[str, Any]) -> None:
+        if result["state"] == COMPLETE:
+            self.trials.complete(number, result["value"], result["loss"])
+        elif result["state"] == PRUNED:
+            self.trials.prune(number)
+        else:
+            self.trials.fail(number, result["failure"])
+
+    def _record_pruned(self, name: str, number: int) -> None:
+        self._write_unfinished(name, PRUNED, None)
+        self.trials.prune(number)
+
+    def _write_unfinished(self, name: str, state: str, failure: str | None) -> None:
+        run = self.folder.run(name)
+        history = run.history()
+        last = history[-1] if history else {"epoch": 0, "value": None, "metrics": {}, "time": time.time()}
+        item = self._busy.get(name)
+        started = item.started if item is not None else last["time"]
+        run.write_result(
+            {"state": state, "value": last["value"], "loss": last["metrics"].get("val/loss"),
+             "metrics": last["metrics"], "epochs": last["epoch"], "seconds": last["time"] - started,
+             "failure": failure, "started": started, "ended": time.time()}
+        )  # fmt: skip
+        run.drop_checkpoints()
+
+    def failed(self, name: str, reason: str) -> None:
+        """Records a run that cannot be finished; the study goes on."""
+        if name not in self._busy:
+            return
+        self._write_unfinished(name, FAILED, reason)
+        if name.startswith("trials/"):
+            self.trials.fail(int(name.removeprefix("trials/")), reason)
+        self._end(name, "failed", detail=reason)
+
+    def _end(self, name: str, what: str, *, value: float | None = None, detail: str = "") -> None:
+        item = self._busy.pop(name)
+        self.folder.run(name).log(f"{what}{f': {detail}' if detail else ''}")
+        history = self.folder.run(name).history()
+        last = history[-1] if history else {"epoch": 0, "value": None}
+        shown = value if value is not None else last["value"]
+        self._observe(Event(what, name, shown, last["epoch"], item.config.train.epochs, detail))
+
+    def _count_time(self) -> None:
+        """Time spent searching, for the budget; written to the study now and then, so that restarts keep it."""
+        now = time.monotonic()
+        spent = now - self._clock
+        if spent >= 1 or not math.isfinite(spent):
+            self._clock = now
+            if self.plan.config.settings.search.time_budget_s is not None and self.plan.searching():
+                self.trials.add_seconds(spent)

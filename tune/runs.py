@@ -1,0 +1,38 @@
+"""What a run of a study is: the same kind of training for trials, replicates, confirmations and refits."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+TRIAL, REPLICATE, CONFIRM, REFIT = "trial", "replicate", "confirm", "refit"
+_REPORTS = 50  # at most, per trial
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run. `name` is its folder below the study's; `partition`: column of splits.csv, or "full"/"given" in a refit;
+    `rates`: learning rates per epoch to replay; `probe_every`: epochs between test logits kept for the optimistic
+    column, 0 for the last epoch only."""
+
+    name: str
+    kind: Literal["trial", "replicate", "confirm", "refit"]
+    config: Mapping[str, Any]
+    partition: str
+    rates: tuple[float, ...] = field(default=())
+    probe_every: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "config": dict(self.config), "rates": list(self.rates)}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "RunSpec":
+        return cls(**{**found, "rates": tuple(found["rates"])})
+
+
+def report_steps(epochs: int) -> dict[int, int]:
+    """Epochs at whose end a run reports -> how far it is, in percent of its own epochs (2, 4, ... 100).
+
+    Percent, so that trials of different length meet at the same rungs; at most 50 reports a trial (13 ms each).
+    """
+    return {math.ceil(epochs * number / _REPORTS): number * 100 // _REPORTS for number in range(1, _REPORTS + 1)}

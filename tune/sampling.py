@@ -1,0 +1,170 @@
+"""Optuna's side of a search: samplers, pruners, and the study as the record of what was tried."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from tune.config import SearchSettings
+
+ABANDONED = "abandoned"  # user attribute: killed before it had all its parameters
+DEFAULT = "default"
+FIRST_RUNG = 40  # percent of a trial's epochs, just after the default's switch point: both phases have been seen
+_REDUCTION = 2
+_RUNG = "completed_rung_"
+_STARTUP = 5  # finished trials before the median pruner acts
+
+
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler for the `number`-th trial, seeded by (seed, number).
+
+    Built anew for each trial: one that is seeded once would start again after a restart of the driver and propose its
+    first points a second time.
+    """
+    mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if kind == "tpe":
+        return optuna.samplers.TPESampler(seed=mixed, multivariate=True, group=True, constant_liar=True)
+    if kind == "gp":
+        return optuna.samplers.GPSampler(seed=mixed, deterministic_objective=False)
+    # Grid points are enqueued; should the queue ever run dry, random points follow.
+    return optuna.samplers.RandomSampler(seed=mixed)
+
+
+def pruner(kind: str) -> optuna.pruners.BasePruner:
+    if kind == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=FIRST_RUNG, reduction_factor=_REDUCTION, min_early_stopping_rate=0
+        )
+    if kind == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=FIRST_RUNG - 1)
+    return optuna.pruners.NopPruner()
+
+
+class Trials:
+    """The trials of one study. Only the driver uses it, from one thread."""
+
+    def __init__(
+        self, storage: optuna.storages.BaseStorage, *, name: str, settings: SearchSettings, maximize: bool,
+        space: Mapping[str, BaseDistribution],
+    ) -> None:  # fmt: skip
+        quiet()
+        self.storage, self.settings, self.space = storage, settings, dict(space)
+        self.study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize" if maximize else "minimize",
+            pruner=pruner(settings.pruner),
+            load_if_exists=True,
+        )
+        self.maximize = maximize
+
+    def all(self) -> list[FrozenTrial]:
+        """Trials that count: those in the queue and those that lost their parameters in a crash do not."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [t for t in trials if t.state is not TrialState.WAITING and ABANDONED not in t.user_attrs]
+
+    def running(self) -> list[FrozenTrial]:
+        return [trial for trial in self.all() if trial.state is TrialState.RUNNING]
+
+    def get(self, number: int) -> FrozenTrial:
+        return self.storage.get_trial(self._id(number))
+
+    def _id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+
+    def enqueue_first(self, points: list[dict[str, Any]]) -> None:
+        """Queues the default (the first point) and, for a grid, all other points: once, however often it is called."""
+        known = {_key(t.params or t.system_attrs.get("fixed_params", {})) for t in self.study.get_trials(deepcopy=False)}
+        for number, point in enumerate(points):
+            if _key(point) not in known:
+                known.add(_key(point))
+                self.study.enqueue_trial(point, user_attrs={DEFAULT: True} if number == 0 else None)
+
+    def mend(self) -> None:
+        """After a crash: a running trial without all its parameters is failed, and its point queued again."""
+        for trial in self.running():
+            if set(trial.params) == set(self.space):
+                continue
+            self.storage.set_trial_user_attr(trial._trial_id, ABANDONED, True)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            fixed = trial.system_attrs.get("fixed_params")
+            if fixed is not None:
+                attrs = {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else None
+                self.study.enqueue_trial(fixed, user_attrs=attrs)
+
+    def judged_but_not_told(self) -> list[int]:
+        """Running trials that a rung has already turned down: the driver died between the verdict and its record.
+
+        Optuna notes a rung as completed before it answers, and would not judge it again.
+        """
+        if self.settings.pruner != "asha":
+            return []
+        found = []
+        for trial in self.running():
+            rungs = [key for key in trial.system_attrs if key.startswith(_RUNG)]
+            if not rungs or trial.user_attrs.get(DEFAULT):
+                continue
+            newest = max(rungs)
+            due = FIRST_RUNG * _REDUCTION ** int(newest.removeprefix(_RUNG))
+            steps = [step for step in trial.intermediate_values if step >= due]
+            values = sorted(t.system_attrs[newest] for t in self.all() if newest in t.system_attrs)
+            kept = max(len(values) // _REDUCTION, 1)
+            survivors = values[-kept:] if self.maximize else values[:kept]
+            if len(steps) == 1 and trial.system_attrs[newest] not in survivors:
+                found.append(trial.number)
+        return found
+
+    def ask(self) -> FrozenTrial:
+        """The next trial with all its parameters."""
+        self.study.sampler = sampler(self.settings.sampler, self.settings.seed, len(self.all()))
+        trial = self.study.ask(self.space)
+        return self.get(trial.number)
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Stores an intermediate value; a step that is there already keeps its value."""
+        trial = self.get(number)
+        if step not in trial.intermediate_values:
+            self.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+
+    def should_prune(self, number: int) -> bool:
+        """The pruner's word on a trial at its last reported step; the default is judged but never pruned."""
+        trial = self.get(number)
+        verdict = self.study.pruner.prune(self.study, trial)
+        return verdict and not trial.user_attrs.get(DEFAULT, False)
+
+    def complete(self, number: int, value: float, loss: float | None) -> None:
+        trial = self.get(number)
+        if trial.state.is_finished():
+            return
+        self.storage.set_trial_user_attr(trial._trial_id, "val/loss", loss)
+        self.study.tell(number, value)
+
+    def prune(self, number: int) -> None:
+        if not self.get(number).state.is_finished():
+            self.study.tell(number, state=TrialState.PRUNED)
+
+    def fail(self, number: int, reason: str) -> None:
+        trial = self.get(number)
+        if not trial.state.is_finished():
+            self.storage.set_trial_user_attr(trial._trial_id, "failure", reason[:1000])
+            self.study.tell(number, state=TrialState.FAIL)
+
+    def add_seconds(self, seconds: float) -> None:
+        """Adds to the time spent on trials, which a time budget counts over all restarts."""
+        self.study.set_user_attr("seconds", self.seconds() + seconds)
+
+    def seconds(self) -> float:
+        return float(self.study.user_attrs.get("seconds", 0.0))
+
+
+def _key(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(params.items(), key=lambda item: item[0]))

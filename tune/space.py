@@ -1,0 +1,181 @@
+"""The search space: config paths with ranges or choices, judged against the config that they change."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from m3col import config as run_config
+from m3col import methods, yamlio
+from m3col.config import RunConfig
+from m3col.faults import BadInput, nearest
+from m3col.judge import field_of, get, keys
+
+# What defines the question rather than an answer: the same for all trials of a study.
+_FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resources", "train.seed", "train.device")
+_RANGE_KEYS = {"low", "high", "log", "step"}
+
+
+def searchable(method: str) -> list[str]:
+    """Config paths that a space may name."""
+    return [
+        path
+        for path in keys(RunConfig)
+        if field_of(RunConfig, path) is not None
+        and not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED)
+        and path not in methods.ignored_keys(method)
+        and not any(other.startswith(f"{path}.") for other in keys(RunConfig))
+    ]
+
+
+def is_int(path: str) -> bool:
+    annotation = field_of(RunConfig, path).annotation
+    return annotation is int or int in get_args(annotation)
+
+
+def default_value(config: RunConfig, path: str) -> Any:
+    """The value that the base config has at a searched path."""
+    value = get(config.model_dump(), path)
+    if path == "objective.softclip_temperature" and value is None:
+        return config.objective.temperature
+    return value
+
+
+def parse(raw: Any, config: RunConfig, *, where: str) -> tuple[dict[str, BaseDistribution], list[str]]:
+    """Distributions by config path, and all faults of the space (unknown or ignored key, bad range, a bound that the
+    config refuses, a default outside)."""
+    if not isinstance(raw, Mapping) or not raw:
+        return {}, [f"{where}: space must name at least one config path with its range, but got {raw!r}"]
+    space: dict[str, BaseDistribution] = {}
+    faults: list[str] = []
+    for path, spec in raw.items():
+        fault = _path_fault(path, config.method)
+        found, more = (None, [fault]) if fault else _distribution(path, spec, config)
+        faults += [f"{where}: space.{line}" for line in more]
+        if found is not None:
+            space[path] = found
+    return space, faults
+
+
+def _path_fault(path: Any, method: str) -> str | None:
+    allowed = searchable(method)
+    if path in allowed:
+        return None
+    if path in methods.ignored_keys(method):
+        return f"{path}: method {method!r} ignores this key, so that a search over it finds noise"
+    if isinstance(path, str) and any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
+        return f"{path}: cannot be searched, because it defines the question rather than an answer"
+    return f"{path}: no such config key{nearest(path, allowed)}"
+
+
+def _distribution(path: str, spec: Any, config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
+    choices = spec.get("choices") if isinstance(spec, Mapping) else spec
+    if isinstance(choices, list):
+        return _choices(path, choices, config)
+    if not isinstance(spec, Mapping):
+        return None, [f"{path}: must be {{low, high}} or {{choices: [...]}}, but got {spec!r}"]
+    unknown = [key for key in spec if key not in _RANGE_KEYS]
+    if unknown:
+        return None, [f"{path}: unknown key {key!r}{nearest(key, [*_RANGE_KEYS, 'choices'])}" for key in unknown]
+    return _range(path, spec, config)
+
+
+def _choices(path: str, choices: list[Any], config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
+    if not choices:
+        return None, [f"{path}: choices must not be empty"]
+    faults = [fault for value in choices for fault in _refusals(path, value, config)]
+    if any(isinstance(value, list | dict) for value in choices):
+        faults.append(f"{path}: choices must be single values, but got {choices!r}")
+    default = default_value(config, path)
+    if default not in choices:
+        faults.append(f"{path}: the default {default!r} is not among the choices {choices!r}; add it")
+    return (None, faults) if faults else (CategoricalDistribution(choices), [])
+
+
+def _range(path: str, spec: Mapping[str, Any], config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
+    faults = [
+        f"{path}.{end} must be a finite number, but got {spec.get(end)!r}"
+        for end in ("low", "high")
+        if not yamlio.is_finite_number(spec.get(end))
+    ]
+    log, step = spec.get("log", False), spec.get("step")
+    if not isinstance(log, bool):
+        faults.append(f"{path}.log must be true or false, but got {log!r}")
+    if step is not None and not (yamlio.is_finite_number(step) and step > 0):
+        faults.append(f"{path}.step must be > 0, but got {step!r}")
+    if step is not None and log is True:
+        faults.append(f"{path}: step and log cannot be combined")
+    if faults:
+        return None, faults
+    low, high = spec["low"], spec["high"]
+    if not low < high:
+        faults.append(f"{path}: low must be < high, but got {low} and {high}")
+    if log and low <= 0:
+        faults.append(f"{path}: a log range must have low > 0, but got {low}")
+    whole = is_int(path)
+    if whole and not all(float(v).is_integer() for v in (low, high, step or 1)):
+        faults.append(f"{path}: must have whole numbers, but got {low}, {high}, {step}")
+    for end in (low, high):
+        faults += _refusals(path, int(end) if whole and float(end).is_integer() else end, config)
+    faults += _outside(path, low, high, config)
+    if faults:
+        return None, faults
+    if whole:
+        return IntDistribution(int(low), int(high), log=log, step=int(step or 1)), []
+    return FloatDistribution(float(low), float(high), log=log, step=step), []
+
+
+def _outside(path: str, low: float, high: float, config: RunConfig) -> list[str]:
+    default = default_value(config, path)
+    if not yamlio.is_finite_number(default):
+        return [f"{path}: a range needs a number as default, but the base config has {default!r}; set it there"]
+    if low <= default <= high:
+        return []
+    return [
+        f"{path}: the default {default} lies outside {low}..{high}; "
+        f"the range {min(low, default)}..{max(high, default)} would hold it"
+    ]
+
+
+def _refusals(path: str, value: Any, config: RunConfig) -> list[str]:
+    try:
+        run_config.load(config, overrides={path: value}, where=path)
+    except BadInput as error:
+        return [line if line.startswith(path) else f"{path}: {line}" for line in error.faults]
+    return []
+
+
+def defaults(space: Mapping[str, BaseDistribution], config: RunConfig) -> dict[str, Any]:
+    """The base config's own point in the space: always trial 0."""
+    return {path: default_value(config, path) for path in space}
+
+
+def grid(space: Mapping[str, BaseDistribution], *, points: int = 5) -> list[dict[str, Any]]:
+    """All combinations of choices and of `points` values (or of the `step`s) of each range."""
+    axes: list[tuple[str, Sequence[Any]]] = [(path, _axis(dist, points)) for path, dist in space.items()]
+    combinations: list[dict[str, Any]] = [{}]
+    for path, values in axes:
+        combinations = [{**partial, path: value} for partial in combinations for value in values]
+    return combinations
+
+
+def _axis(distribution: BaseDistribution, points: int) -> Sequence[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, IntDistribution) and (distribution.step != 1 or high - low < points):
+        return list(range(int(low), int(high) + 1, distribution.step))
+    if distribution.step is not None and isinstance(distribution, FloatDistribution):
+        count = int((high - low) / distribution.step + 1e-9)
+        return [round(low + index * distribution.step, 12) for index in range(count + 1)]
+    shares = [index / (points - 1) for index in range(points)]
+    if distribution.log:
+        values = [math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares]
+        values[0], values[-1] = low, high
+    else:
+        values = [low + share * (high - low) for share in shares]
+    if isinstance(distribution, IntDistribution):
+        return sorted({round(value) for value in values})
+    return values

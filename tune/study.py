@@ -1,0 +1,306 @@
+"""The record of a study on disk (PROTOCOL 7). The driver alone writes here, but for the attempt folders of its runs."""
+
+import fcntl
+import getpass
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+
+from m3col import config as run_config
+from m3col import files, yamlio
+from m3col.data.dataset import Dataset
+from m3col.faults import BadInput, nearest
+from m3col.judge import flatten
+from tune.config import StudyConfig, study_from_dict
+
+FORMAT = 1
+DESCRIPTION = "study.json"
+# A resumed search may differ in these: they change what it costs, not what a trial computes.
+_MAY_CHANGE = ("search.trials", "search.time_budget_s", "search.concurrency", "resources", "tracking", "run.data.dir",
+               "run.checkpoint", "search.confirm", "search.replicates")  # fmt: skip
+_PACKAGES = ("m3col", "torch", "numpy", "scikit-learn", "ray", "optuna", "mlflow")
+COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
+
+
+def runs_folder(given: str | Path | None = None) -> Path:
+    """Where studies live: the argument, $M3COL_RUNS or ./runs, as an absolute path."""
+    return Path(given or os.environ.get("M3COL_RUNS") or "runs").absolute()
+
+
+class RunFolder:
+    """One training of a study: a trial, a replicate, a confirmation or a refit."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "config.yaml").exists():
+            files.write_text(self.path / "config.yaml", yamlio.dump(dict(config)))
+
+    def history(self) -> list[dict[str, Any]]:
+        """Records of the finished epochs; a line torn by a crash is left out."""
+        path = self.path / "history.jsonl"
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def append(self, records: Sequence[Mapping[str, Any]], *, restart: bool) -> None:
+        """Adds records; after a restart the file is written anew with all records that the new attempt stands on."""
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        if restart:
+            files.write_text(self.path / "history.jsonl", text)
+        else:
+            with (self.path / "history.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(text)
+
+    def log(self, line: str) -> None:
+        with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def result(self) -> dict[str, Any] | None:
+        path = self.path / "result.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        files.write_json(self.path / "result.json", dict(result))
+
+    def outcome(self) -> Path | None:
+        """The attempt folder in which a run trained its last epoch, if any did."""
+        done = sorted(self.path.glob("attempt-*/outcome.json"))
+        return done[-1].parent if done else None
+
+    def drop_checkpoints(self) -> None:
+        """Frees the disk of a run that will not go on."""
+        for path in self.path.glob("attempt-*/epoch-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Forgets a failed run, so that it can be tried again."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class StudyFolder:
+    """`runs/<name>/`. `lock` it before anything is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @classmethod
+    def create(
+        cls, runs: Path, name: str, config: StudyConfig, dataset: Dataset, *, partitions_digest: str, search_id: str
+    ) -> "StudyFolder":
+        folder = cls(runs / name)
+        described = {
+            "format": FORMAT,
+            "name": name,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "config": config.to_dict(),
+            "digests": {
+                "config": run_config.digest(config.to_dict()),
+                **dataset.digests(),
+                "splits": partitions_digest,
+            },
+            "versions": versions(),
+            "git": git_state(),
+            "host": socket.gethostname(),
+            "user": getpass.getuser(),
+            "threads": config.run.resources.threads,
+            "search_id": search_id,
+            "dataset": describe_dataset(dataset),
+        }
+        folder.path.mkdir(parents=True)
+        files.write_json(folder.path / DESCRIPTION, described)
+        return folder
+
+    def described(self) -> dict[str, Any]:
+        """study.json, migrated to this version's format. Raises BadInput for a newer or unreadable one."""
+        path = self.path / DESCRIPTION
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            version = found["format"]
+        except OSError as error:
+            raise BadInput([f"{self.path}: not a study ({DESCRIPTION}: {error.strerror})"]) from None
+        except (ValueError, KeyError, TypeError):
+            raise BadInput([f"{path}: not readable, so this is no study of m3col"]) from None
+        if not isinstance(version, int) or version > FORMAT:
+            raise BadInput(
+                [f"{path}: study format {version!r} is newer than this version reads ({FORMAT}); update m3col"]
+            )
+        return found
+
+    def config(self) -> StudyConfig:
+        return study_from_dict(self.described()["config"])
+
+    def reopen(self, config: StudyConfig) -> None:
+        """Takes over what a resumed search may change; the report and the results are then to be made anew."""
+        described = self.described()
+        described["config"] = config.to_dict()
+        files.write_json(self.path / DESCRIPTION, described)
+        (self.results / "summary.md").unlink(missing_ok=True)
+
+    def lock(self) -> None:
+        """Holds the study for this process until it ends. Raises BadInput where another process holds it."""
+        stream = (self.path / "lock").open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            holder = stream.read().strip() or "another process"
+            stream.close()
+            raise BadInput([f"{self.path}: in use by {holder}; wait for it to end, or stop it"]) from None
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        self._lock = stream
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def storage(self) -> optuna.storages.RDBStorage:
+        return optuna.storages.RDBStorage(
+            f"sqlite:///{self.path / 'study.db'}", engine_kwargs={"connect_args": {"timeout": 60}}
+        )
+
+    def run(self, name: str) -> RunFolder:
+        return RunFolder(self.path / name)
+
+    def runs(self) -> Iterator[tuple[str, RunFolder]]:
+        """All runs that have a folder, by name such as "trials/3"."""
+        for pattern in ("trials/*", "replicates/*", "confirm/*", "refits/*/*"):
+            for path in sorted(self.path.glob(f"{pattern}/config.yaml"), key=_by_number):
+                yield str(path.parent.relative_to(self.path)), RunFolder(path.parent)
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results"
+
+    def finished(self) -> bool:
+        return (self.results / "summary.md").exists()
+
+
+def _by_number(path: Path) -> tuple[str, int, str]:
+    name = path.parent.name
+    return (str(path.parent.parent), int(name) if name.isdigit() else -1, name)
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "classes": list(dataset.classes),
+        "modalities": list(dataset.modalities),
+        "features": {name: len(values) for name, values in dataset.features.items()},
+        "train": len(dataset.train),
+        "test": len(dataset.test) if dataset.test is not None else 0,
+        "known_issues": dataset.known_issues,
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the code that runs, and whether it was changed since; None where it is not a checkout."""
+    here = Path(__file__).parent
+
+    def ask(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+
+
+def new_name(runs: Path, wanted: str | None, config: StudyConfig) -> str:
+    """`wanted`, if it is free, else `<config>-<n>` with the next free n. Raises BadInput for a name that is taken."""
+    if wanted is not None:
+        if (runs / wanted).exists():
+            raise BadInput(
+                [f"--name {wanted}: {runs / wanted} exists; go on with --resume, or choose another name"]
+            )
+        return wanted
+    number = 1
+    while (runs / f"{config.name}-{number}").exists():
+        number += 1
+    return f"{config.name}-{number}"
+
+
+def find(runs: Path, name: str) -> StudyFolder:
+    """The study of that name or path. Raises BadInput with the nearest name."""
+    path = Path(name) if (Path(name) / DESCRIPTION).exists() else runs / name
+    if (path / DESCRIPTION).exists():
+        return StudyFolder(path.absolute())
+    known = [folder.parent.name for folder in runs.glob(f"*/{DESCRIPTION}")]
+    raise BadInput([f"study {name!r}: not found in {runs}{nearest(name, known)}"])
+
+
+def newest_unfinished(runs: Path, config: StudyConfig) -> StudyFolder | None:
+    """The newest study of this config that has no results yet."""
+    found = []
+    for path in runs.glob(f"*/{DESCRIPTION}"):
+        folder = StudyFolder(path.parent)
+        try:
+            if folder.described()["config"]["name"] == config.name and not folder.finished():
+                found.append((path.stat().st_mtime, folder))
+        except BadInput:
+            continue
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What keeps a study from being resumed: every setting that differs and may not, with both values."""
+    old, new = dict(flatten(stored)), dict(flatten(wanted))
+    lines = []
+    for path in [*old, *(path for path in new if path not in old)]:
+        if any(path == free or path.startswith(f"{free}.") for free in _MAY_CHANGE) or old.get(path) == new.get(path):
+            continue
+        lines.append(f"{path} was {old.get(path)!r} and is now {new.get(path)!r}; a resumed study keeps it")
+    return lines
+
+
+def digest_differences(stored: Mapping[str, str], dataset: Dataset, splits: str) -> list[str]:
+    found = {**dataset.digests(), "splits": splits}
+    return [
+        f"{name}: the data differs from what the study began with (digest {stored[name][:12]}, now {value[:12]})"
+        for name, value in found.items()
+        if name in stored and stored[name] != value
+    ]
+
+
+def version_warnings(stored: Mapping[str, str]) -> list[str]:
+    now = versions()
+    return [
+        f"{name} was {stored[name]} when the study began and is now {now[name]}"
+        for name in stored
+        if name in now and stored[name] != now[name]
+    ]
