@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,9 @@ from m3col.methods.base import FUSED
 from m3col.predictor import Predictor, load
 from m3col.prepare import Prepared, checkpoint_bytes, disk_faults, prepare
 from m3col.training import Record, Task, Training
+
+
+Report = Callable[[Record, int, Path], None]
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,13 @@ def train(
     runs: str | Path = "runs",
     tracking_uri: str | None = None,
     resume: str | Path | None = None,
-    report: Any = None,
+    report: Report | None = None,
 ) -> TrainResult:
     """Trains one configuration and tests it once.
 
-    `source`: a shipped name, a YAML file, a mapping or a config. `data`: arrays or DataFrames, see
+    `source`: a shipped name, a YAML file, a mapping, a config, or "STUDY#17" for a trial of a study. `data`: arrays or DataFrames, see
     `m3col.prepare.as_dataset`. `tracking_uri`: default SQLite below `runs`; "none" switches tracking off. `resume`: folder
-    of a run that was cut off. `report`: called with each epoch's Record.
+    of a run that was cut off. `report`: called after each epoch with its Record, the number of epochs, and the folder.
 
     With `validation.kind: kfold` one model per fold is trained, and the checkpoint holds them all. Raises BadInput with
     every fault before anything is written.
@@ -70,8 +73,8 @@ def train(
     overrides = dict(overrides or {})
     if data is not None:
         overrides.setdefault("data.name", config.IN_MEMORY)
-    prepared = prepare(config.load(source, overrides=overrides), data=data)
     root = Path(runs).absolute()
+    prepared = prepare(config.load(_trial_config(source, root), overrides=overrides), data=data)
     folds = _folds(prepared)
     faults = disk_faults(
         root, 2 * checkpoint_bytes(prepared.config, prepared.dataset, folds=len(folds)), what="a training run"
@@ -82,8 +85,20 @@ def train(
     folder = folder or _new_folder(root / "train", prepared.config)
     files.write_text(folder / "config.yaml", prepared.config.to_yaml())
     started = time.time()
-    training = _run(prepared, folds, folder, report or (lambda record: None))
+    training = _run(prepared, folds, folder, report)
     return _finish(prepared, training, folder, tracker=tracker, started=started, runs=root)
+
+
+def _trial_config(source: Any, runs: Path) -> Any:
+    """The config file of "STUDY#17"; anything else as it is."""
+    if not isinstance(source, str) or "#" not in source:
+        return source
+    study, _, number = source.partition("#")
+    folder = Path(study) if Path(study, "study.json").exists() else runs / study
+    path = folder / "trials" / number / "config.yaml"
+    if not path.exists():
+        raise BadInput([f"{source}: {folder} has no trial {number}"])
+    return path
 
 
 def _resumed_source(folder: Path, overrides: Mapping[str, Any] | None) -> tuple[Path, None]:
@@ -118,12 +133,12 @@ def _new_folder(parent: Path, run: RunConfig) -> Path:
         return folder
 
 
-def _run(prepared: Prepared, folds: list[Fold], folder: Path, report: Any) -> Training:
+def _run(prepared: Prepared, folds: list[Fold], folder: Path, report: Report | None) -> Training:
     run, dataset = prepared.config, prepared.dataset
-    torch.set_num_threads(run.resources.threads)
     samples = pool(dataset, run.validation.kind or "none")
     task = Task(pool=samples, folds=folds, features=dataset.features, num_classes=dataset.num_classes)
     training = Training(run, task)
+    torch.set_num_threads(run.resources.threads)
     newest = checkpoint.newest_training(folder)
     if newest is not None:
         checkpoint.restore_training(newest, training)
@@ -132,7 +147,8 @@ def _run(prepared: Prepared, folds: list[Fold], folder: Path, report: Any) -> Tr
     def after_epoch(record: Record) -> None:
         if keeper.due() and not training.done:
             keeper.write(training)
-        report(record)
+        if report is not None:
+            report(record, run.train.epochs, folder)
 
     training.advance(run.train.epochs, after_epoch=after_epoch)
     return training

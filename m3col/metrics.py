@@ -149,7 +149,7 @@ def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLi
 def per_sample(name: str, labels: Labels, probabilities: Floats) -> Floats:
     """The values [N] whose mean is the metric `name` of PER_SAMPLE, for what `checked` returned."""
     if name == "accuracy":
-        return (probabilities.argmax(axis=1) == labels).astype(np.float64)
+        return np.asarray(probabilities.argmax(axis=1) == labels, dtype=np.float64)
     if name == "log_loss":
         eps = float(np.finfo(np.float64).eps)
         surprise: Floats = -np.log(np.clip(probabilities[np.arange(len(labels)), labels], eps, 1 - eps))

@@ -8,7 +8,7 @@ from typing import Any
 
 from m3col import data as datasets
 from m3col import methods, metrics
-from m3col.config import RunConfig
+from m3col.config import IN_MEMORY, RunConfig
 from m3col.data import splits
 from m3col.data.dataset import Dataset
 from m3col.faults import BadInput, nearest
@@ -50,6 +50,8 @@ def prepare(config: RunConfig, *, data: Any = None, where: str = "config") -> Pr
         dataset = as_dataset(data)
         if config.data.modalities is not None:
             dataset = dataset.select(config.data.modalities)
+    elif config.data.name == IN_MEMORY:
+        raise BadInput([f"{where}: data.name is {IN_MEMORY!r}: these are arrays in memory; hand them over as `data`"])
     else:
         folder = None if config.data.dir is None else Path(config.data.dir)
         dataset = datasets.load(config.data.name, data_dir=folder, modalities=config.data.modalities)
@@ -64,7 +66,7 @@ def prepare(config: RunConfig, *, data: Any = None, where: str = "config") -> Pr
         raise BadInput([f"{where}: {fault}" for fault in faults])
     resolved = config.with_overrides(
         {
-            "data.name": dataset.name if data is None else "arrays",
+            "data.name": dataset.name if data is None else IN_MEMORY,
             "data.modalities": list(dataset.modalities),
             "validation.kind": kind,
             "metric": config.metric or f"val/{metrics.default(dataset.num_classes)}",

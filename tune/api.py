@@ -66,7 +66,7 @@ class Options:
 
 
 def search(
-    config: str | Path | Mapping[str, Any] = "digits",
+    config: str | Path | Mapping[str, Any] | None = "digits",
     *,
     data: Any = None,
     overrides: Mapping[str, Any] | None = None,
@@ -75,7 +75,7 @@ def search(
 ) -> SearchResult:
     """Searches, confirms, refits, tests once and reports.
 
-    `config`: a shipped name, a YAML file or a mapping. `data`: arrays or DataFrames in memory. `overrides`: dotted keys
+    `config`: a shipped name, a YAML file or a mapping; None with `resume`: as the study stored it. `data`: arrays or DataFrames in memory. `overrides`: dotted keys
     of the search config or of its base run config. Further keywords are those of `Options`.
     Raises BadInput with every fault, of all studies, before Ray starts and before anything is written.
     """
@@ -109,14 +109,18 @@ def search(
 
 
 def judge(
-    config: str | Path | Mapping[str, Any], *, data: Any, overrides: Mapping[str, Any], options: Options
+    config: str | Path | Mapping[str, Any] | None, *, data: Any, overrides: Mapping[str, Any], options: Options
 ) -> list[Ready]:
     """Every study of the search against its data, its folder and the disk; all faults in one BadInput."""
     runs = studies.runs_folder(options.runs)
     where = config if isinstance(config, str | Path) else "config"
     faults: list[str] = []
     ready: list[Ready] = []
-    for study in search_config.load(config, overrides=overrides, in_memory=data is not None):
+    if config is None:
+        wanted = [search_config.stored(studies.find(runs, str(options.resume)).described()["config"], overrides)]
+    else:
+        wanted = search_config.load(config, overrides=overrides, in_memory=data is not None)
+    for study in wanted:
         try:
             prepared = prepare(study.run, data=data, where=str(where))
             ready.append(_resolve(study, prepared.config, prepared.dataset, runs, options, data=data))
@@ -171,9 +175,9 @@ def _resumable(
     if isinstance(options.resume, str):
         folder: StudyFolder | None = studies.find(runs, options.resume)
     else:
-        folder = studies.newest_unfinished(runs, study)
+        folder = studies.newest(runs, study)
     if folder is None:
-        raise BadInput([f"--resume: {runs} has no unfinished study of {study.name!r}; name one, or leave --resume out"])
+        raise BadInput([f"--resume: {runs} has no study of {study.name!r}; leave --resume out to begin one"])
     found = folder.described()
     lines = studies.differences(found["config"], study.to_dict())
     lines += studies.digest_differences(found["digests"], dataset, _partitions_digest(study, dataset))

@@ -157,6 +157,9 @@ def _sort_overrides(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
     run_sections = set(RunConfig.model_fields)
     for path, value in overrides.items():
         head = path.partition(".")[0]
+        if path in SearchSettings.model_fields:  # `trials=80` for `search.trials=80`
+            own[f"search.{path}"] = value
+            continue
         is_run = head in run_sections and head not in search_sections
         if head == "resources" and path == "resources.threads":
             is_run = True
@@ -184,8 +187,8 @@ def _study(
     if method is not None and isinstance(raw_space, Mapping):
         raw_space = {k: v for k, v in raw_space.items() if k not in methods.ignored_keys(run.method)}
     space: dict[str, BaseDistribution] = {}
-    # A list of methods may hold one that has nothing to search: its study is its default alone.
-    if raw_space or method is None:
+    # A study may be its default alone: a published table, or one of several methods that has nothing to search.
+    if raw_space or (method is None and get(raw, "search.trials") != 1):
         space, faults = spaces.parse(raw_space, run, where=where)
     rows, more = _rows(raw, run, where=where)
     faults += more
@@ -243,7 +246,19 @@ def study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
     return StudyConfig(found["name"], run, space, found["space"], rows, settings)
 
 
-def changed(study: StudyConfig, path: str, value: Any) -> StudyConfig:
-    """The study with one search setting replaced."""
-    raw = with_value(study.to_dict(), path, value)
+def stored(found: Mapping[str, Any], overrides: Mapping[str, Any]) -> StudyConfig:
+    """The study that a study.json describes, with search settings replaced. Raises BadInput."""
+    settings = ("search", "resources", "final", "tracking")
+    own, for_runs = _sort_overrides(overrides)
+    faults = [
+        f"{path}: a resumed study keeps its config; only {', '.join(settings)} can be given"
+        for path in [*own, *for_runs]
+        if path.partition(".")[0] not in settings and path != "data.dir"
+    ]
+    raw = run_config.join(found, {path: value for path, value in own.items() if not faults})
+    _, more = judge(SearchConfig, {key: raw[key] for key in settings}, where="overrides")
+    if faults or more:
+        raise BadInput(faults + more)
+    if "data.dir" in for_runs:
+        raw = with_value(raw, "run.data.dir", for_runs["data.dir"])
     return study_from_dict(raw)

@@ -264,17 +264,23 @@ def find(runs: Path, name: str) -> StudyFolder:
     raise BadInput([f"study {name!r}: not found in {runs}{nearest(name, known)}"])
 
 
-def newest_unfinished(runs: Path, config: StudyConfig) -> StudyFolder | None:
-    """The newest study of this config that has no results yet."""
-    found = []
-    for path in runs.glob(f"*/{DESCRIPTION}"):
-        folder = StudyFolder(path.parent)
+def all_studies(runs: Path) -> Iterator[StudyFolder]:
+    """The readable studies below a runs folder, oldest first."""
+    paths = sorted(runs.glob(f"*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
+    for path in paths:
+        folder = StudyFolder(path.parent.absolute())
         try:
-            if folder.described()["config"]["name"] == config.name and not folder.finished():
-                found.append((path.stat().st_mtime, folder))
+            folder.described()
         except BadInput:
             continue
-    return max(found, key=lambda item: item[0])[1] if found else None
+        yield folder
+
+
+def newest(runs: Path, config: StudyConfig) -> StudyFolder | None:
+    """The newest unfinished study of this config, else the newest finished one (to be extended)."""
+    mine = [folder for folder in all_studies(runs) if folder.described()["config"]["name"] == config.name]
+    unfinished = [folder for folder in mine if not folder.finished()]
+    return (unfinished or mine or [None])[-1]
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,138 @@
+"""The `m3col` command: words in, exit code out. 0 done, 1 failed, 2 bad input, 130/143 interrupted."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from m3col.faults import BadInput
+
+_EXAMPLES = {
+    "train": "m3col train digits objective.beta=0.2",
+    "search": "m3col search configs/search/rosmap.yaml search.trials=40",
+    "report": "m3col report digits-1",
+    "evaluate": "m3col evaluate runs/digits-1/results/model --data digits",
+    "predict": "m3col predict runs/digits-1/results/model pixels=p.csv fourier=f.csv gradients=g.csv --out labels.csv",
+    "data": "m3col data check data/my_folder",
+    "ui": "m3col ui",
+    "sync": "m3col sync digits-1",
+    "runs": "m3col runs list",
+}
+_HELP = {
+    "train": "train one configuration and test it once",
+    "search": "search, confirm, refit, test once and report",
+    "report": "make a study's tables and plots anew from its files, without training",
+    "evaluate": "score a checkpoint on the test split of a data set",
+    "predict": "label and probabilities for new samples",
+    "data": "list, check or fetch data sets",
+    "ui": "browse the runs in MLflow",
+    "sync": "write to MLflow what it lacks of a study",
+    "runs": "list or remove studies and training runs",
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the command; every expected failure is a line on standard error, never a traceback."""
+    arguments = parser().parse_args(words)
+    # Imported after parsing: `--help` should not wait for numpy, pandas and torch.
+    from jobs import commands
+
+    try:
+        return commands.COMMANDS[arguments.command](arguments)
+    except BadInput as error:
+        sys.stderr.write("".join(f"error: {line}\n" for line in error.faults))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    except (RuntimeError, OSError) as error:
+        sys.stderr.write(f"failed: {error}\n")
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="m3col",
+        description="Hyperparameter search for multimodal learning: M3CoL and its baselines, compared honestly.",
+        epilog="Example: m3col search digits        Help on one command: m3col search --help",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    found = {name: _command(commands, name) for name in _EXAMPLES}
+    _add_train(found["train"])
+    _add_search(found["search"])
+    _add_folders(found["report"])
+    found["report"].add_argument("study", help="name or folder of a study")
+    _add_prediction(found["evaluate"], found["predict"])
+    _add_data(found["data"])
+    _add_folders(found["ui"], tracking=True)
+    found["ui"].add_argument("--port", type=int, default=5000, help="default: 5000")
+    found["ui"].add_argument("--no-browser", action="store_true", help="print the link, open nothing")
+    _add_folders(found["sync"], tracking=True)
+    found["sync"].add_argument("study", nargs="*", help="names or folders; default: all studies")
+    _add_folders(found["runs"])
+    found["runs"].add_argument("action", choices=("list", "rm"))
+    found["runs"].add_argument("name", nargs="*", help="with rm: what to remove")
+    found["runs"].add_argument("--yes", action="store_true", help="with rm: do not ask")
+    return top
+
+
+def _command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=_HELP[name], description=f"{_HELP[name][0].upper()}{_HELP[name][1:]}.",
+        epilog=f"Example: {_EXAMPLES[name]}",
+    )  # fmt: skip
+
+
+def _add_folders(command: argparse.ArgumentParser, *, tracking: bool = False, data: bool = False) -> None:
+    command.add_argument("--runs-dir", type=Path, default=None, help="default: $M3COL_RUNS or ./runs")
+    if tracking:
+        command.add_argument("--tracking-uri", help="MLflow; default: $MLFLOW_TRACKING_URI or SQLite in the runs folder")
+    if data:
+        command.add_argument("--data-dir", type=Path, help="default: $M3COL_DATA, ./data or ../shared/data")
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", nargs="?", help="shipped name, YAML file, or STUDY#17 for a trial of a study")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="such as objective.beta=0.2")
+    command.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with a run that was cut off")
+    _add_folders(command, tracking=True, data=True)
+
+
+def _add_search(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", nargs="?", help="shipped name or YAML file; not needed with --resume NAME")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="of the search or of its base run")
+    command.add_argument("--name", help="of the study; default: <config>-<n>")
+    command.add_argument(
+        "--resume", nargs="?", const=True, metavar="NAME",
+        help="go on with a study (default: the newest of this config); `--resume trials=80` extends a finished one",
+    )  # fmt: skip
+    command.add_argument("--address", help="Ray cluster to run on; default: $RAY_ADDRESS or a local one")
+    command.add_argument("--plain", action="store_true", help="lines instead of the live table")
+    _add_folders(command, tracking=True, data=True)
+
+
+def _add_prediction(evaluate: argparse.ArgumentParser, predict: argparse.ArgumentParser) -> None:
+    for command in (evaluate, predict):
+        command.add_argument("checkpoint", nargs="+" if command is evaluate else None, help="model checkpoint folder")
+    evaluate.add_argument("--data", help="name of the data set; default: the one it was trained on")
+    _add_folders(evaluate, data=True)
+    predict.add_argument("inputs", nargs="+", metavar="modality=file.csv", help="one file per modality")
+    predict.add_argument("--out", type=Path, help="CSV to write; default: standard output")
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the data sets that have a name, and whether they are here").add_argument(
+        "--data-dir", type=Path
+    )
+    check = actions.add_parser("check", help="judge a folder in the MOGONET layout", epilog=f"Example: {_EXAMPLES['data']}")
+    check.add_argument("folder", type=Path)
+    fetch = actions.add_parser("fetch", help="download a data set", epilog="Example: m3col data fetch rosmap --to data")
+    fetch.add_argument("name")
+    fetch.add_argument("--to", type=Path, required=True)
+    fetch.add_argument("--base-url", help="another place that holds the files")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""One contract for every method in the table: a new method is tested the moment it is named."""
+
+import copy
+
+import pytest
+import torch
+
+from m3col import methods
+from m3col.methods.base import FUSED, Batch, Method, Step
+from tests.helpers import tiny_config
+
+STEP = Step(seed=0, fold=0, epoch=1, step=0)
+
+
+def build(name: str, **overrides) -> tuple[Method, Batch]:
+    one = methods.TABLE[name].one_modality
+    features = {"a": 4} if one else {"a": 4, "b": 3, "c": 5}
+    chosen = {"data__modalities": ["a"]} if one else {}
+    config = tiny_config(method=name, **chosen, **overrides)
+    torch.manual_seed(0)
+    method = methods.load(name)(config, features=features, num_classes=3).double()
+    generator = torch.Generator().manual_seed(1)
+    inputs = {m: torch.randn(9, count, generator=generator, dtype=torch.float64) for m, count in features.items()}
+    return method, Batch(inputs, torch.arange(9) % 3, torch.arange(9))
+
+
+@pytest.fixture(params=methods.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_losses_are_finite_and_their_parts_are_named(name):
+    method, batch = build(name)
+    parts = method.losses(batch, STEP)
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in parts.values())
+    assert f"ce_{FUSED}" in parts and parts["loss"] > 0
+
+
+def test_every_trainable_parameter_gets_a_gradient(name):
+    method, batch = build(name)
+    method.losses(batch, STEP)["loss"].backward()
+    missing = [p for p, value in method.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
+    assert missing == []
+
+
+def test_same_key_same_loss_other_key_other_loss_where_there_is_chance(name):
+    method, batch = build(name)
+    first, again = method.losses(batch, STEP)["loss"], method.losses(batch, STEP)["loss"]
+    assert torch.equal(first, again)
+    if "objective.alpha" in methods.TABLE[name].keys:
+        assert not torch.equal(first, method.losses(batch, Step(0, 0, 1, 1))["loss"])
+
+
+def test_leaves_the_batch_untouched(name):
+    method, batch = build(name)
+    before = copy.deepcopy(batch)
+    method.losses(batch, STEP)
+    assert all(torch.equal(batch.inputs[m], before.inputs[m]) for m in before.inputs)
+    assert torch.equal(batch.labels, before.labels)
+
+
+def test_weights_survive_saving_and_loading(name):
+    method, batch = build(name)
+    other, _ = build(name)
+    with torch.no_grad():
+        for value in other.parameters():
+            value.add_(1.0)
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(method.logits(batch.inputs)[FUSED], other.logits(batch.inputs)[FUSED])
+
+
+def test_only_its_own_keys_change_its_loss(name):
+    """A key that the table gives to a method does something; all others it cannot even be given."""
+    base = float(build(name)[0].losses(build(name)[1], STEP)["loss"])
+    changes = {
+        "objective.alpha": 3.0, "objective.beta": 0.7, "objective.temperature": 0.9, "objective.switch_point": 0.0,
+        "objective.unimodal_supervision": False, "mix.level": "embedding", "mix.probability": 0.3,
+    }  # fmt: skip
+    for key, value in changes.items():
+        if key in methods.TABLE[name].keys:
+            method, batch = build(name, **{key.replace(".", "__"): value})
+            assert float(method.losses(batch, STEP)["loss"]) != base, key
+
+
+def test_class_weights_change_the_loss(name):
+    method, batch = build(name)
+    plain = method.losses(batch, STEP)["loss"]
+    method.class_weight = torch.tensor([1.0, 5.0, 0.2], dtype=torch.float64)
+    assert not torch.isclose(plain, method.losses(batch, STEP)["loss"])
+
+
+def test_m3col_switches_from_m3co_to_softclip():
+    method, batch = build("m3col", train__epochs=10, objective__switch_point=0.33)
+    names = ["m3co" if "m3co" in method.losses(batch, Step(0, 0, epoch, 0)) else "softclip" for epoch in range(1, 11)]
+    assert names == ["m3co"] * 3 + ["softclip"] * 7
+
+
+def test_total_is_the_weighted_sum_of_the_parts():
+    method, batch = build("m3col", objective__beta=0.25)
+    parts = method.losses(batch, STEP)
+    supervised = sum(value for key, value in parts.items() if key.startswith("ce_"))
+    assert torch.isclose(parts["loss"], supervised + 0.25 * parts["m3co"], rtol=1e-12)
+
+
+def test_without_unimodal_supervision_those_heads_are_not_built():
+    method, batch = build("m3col", objective__unimodal_supervision=False)
+    assert len(method.heads) == 0
+    assert set(method.logits(batch.inputs)) == {FUSED}
+
+
+def test_mixup_uses_one_permutation_and_the_mixed_target():
+    """The whole loss again, written with loops over samples and classes."""
+    method, batch = build("mixup", mix__level="input")
+    mixing = method.draw(batch, STEP, shared_permutation=True)
+    partner = mixing.permutations["a"]
+    assert all(torch.equal(partner, mixing.permutations[m]) for m in ("b", "c"))
+    mixed = {
+        m: torch.stack([mixing.lam[i] * x[i] + (1 - mixing.lam[i]) * x[partner[i]] for i in range(9)])
+        for m, x in batch.inputs.items()
+    }
+    expected = 0.0
+    for logits in method.logits(mixed).values():
+        for i in range(9):
+            log_p = logits[i] - torch.logsumexp(logits[i], 0)
+            own, other = int(batch.labels[i]), int(batch.labels[partner[i]])
+            expected -= float(mixing.lam[i] * log_p[own] + (1 - mixing.lam[i]) * log_p[other]) / 9
+    assert float(method.losses(batch, STEP)["loss"]) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_shards_keep_mixing_inside_their_groups(shards):
+    method, batch = build("m3col", train__shards=shards)
+    groups = torch.tensor_split(torch.arange(9), shards)
+    for permutation in method.draw(batch, STEP).permutations.values():
+        for group in groups:
+            assert set(permutation[group].tolist()) == set(group.tolist())
