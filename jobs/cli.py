@@ -1,9 +1,12 @@
 """The `m3col` command: words in, exit code out. 0 done, 1 failed, 2 bad input, 130/143 interrupted."""
 
 import argparse
+import sqlite3
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from m3col.faults import BadInput
 
@@ -38,7 +41,9 @@ def main(words: Sequence[str] | None = None) -> int:
     from jobs import commands
 
     try:
-        return commands.COMMANDS[arguments.command](arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return commands.COMMANDS[arguments.command](arguments)
     except BadInput as error:
         sys.stderr.write("".join(f"error: {line}\n" for line in error.faults))
         return 2
@@ -46,9 +51,35 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
-    except (RuntimeError, OSError) as error:
+    except EOFError:
+        sys.stderr.write("failed: an answer is needed, but there is no terminal; `runs rm --yes` does not ask\n")
+        return 1
+    except Exception as error:
+        if not _is_expected(error):
+            raise
         sys.stderr.write(f"failed: {error}\n")
         return 1
+
+
+def _is_expected(error: BaseException | None) -> bool:
+    """Whether it is the world that failed (a disk, a database, a training) and not this program."""
+    if error is None:
+        return False
+    known = isinstance(error, RuntimeError | OSError | sqlite3.Error)
+    return known or _is_expected(error.__cause__ or error.__context__)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning as a line of its own, without the place in the code."""
+    if issubclass(category, UserWarning):
+        sys.stderr.write(f"warning: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +118,7 @@ def _command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", na
 def _add_folders(command: argparse.ArgumentParser, *, tracking: bool = False, data: bool = False) -> None:
     command.add_argument("--runs-dir", type=Path, default=None, help="default: $M3COL_RUNS or ./runs")
     if tracking:
-        command.add_argument("--tracking-uri", help="MLflow; default: $MLFLOW_TRACKING_URI or SQLite in the runs folder")
+        command.add_argument("--tracking-uri", help="MLflow; default: $MLFLOW_TRACKING_URI or SQLite in runs")
     if data:
         command.add_argument("--data-dir", type=Path, help="default: $M3COL_DATA, ./data or ../shared/data")
 
@@ -126,7 +157,8 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="the data sets that have a name, and whether they are here").add_argument(
         "--data-dir", type=Path
     )
-    check = actions.add_parser("check", help="judge a folder in the MOGONET layout", epilog=f"Example: {_EXAMPLES['data']}")
+    example = f"Example: {_EXAMPLES['data']}"
+    check = actions.add_parser("check", help="judge a folder in the MOGONET layout", epilog=example)
     check.add_argument("folder", type=Path)
     fetch = actions.add_parser("fetch", help="download a data set", epilog="Example: m3col data fetch rosmap --to data")
     fetch.add_argument("name")

@@ -2,12 +2,12 @@
 
 import argparse
 import csv
+import io
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -16,11 +16,19 @@ from rich.table import Table
 
 from m3col import config as run_config
 from m3col import data as datasets
+from m3col import files
 from m3col.faults import BadInput, nearest
 
+if TYPE_CHECKING:
+    from tune.study import StudyFolder
 
-def _overrides(words: Sequence[str], data_dir: Path | None) -> dict[str, Any]:
-    """`key=value` words as overrides; all that do not have that form in one BadInput."""
+if TYPE_CHECKING:
+    from tune.conductor import Conductor
+    from tune.study import StudyFolder
+
+
+def _overrides(words: Sequence[str], data_dir: Path | None) -> tuple[dict[str, Any], list[str]]:
+    """`key=value` words as overrides, and the faults of those that do not have that form."""
     found: dict[str, Any] = {}
     faults: list[str] = []
     for word in words:
@@ -30,11 +38,21 @@ def _overrides(words: Sequence[str], data_dir: Path | None) -> dict[str, Any]:
             faults += error.faults
         else:
             found[key] = value
-    if faults:
-        raise BadInput(faults)
     if data_dir is not None:
         found["data.dir"] = str(data_dir.absolute())
-    return found
+    return found, faults
+
+
+def _refuse(faults: Sequence[str], judge: Callable[[], object]) -> None:
+    """Raises BadInput with `faults`, if there are any, and with what `judge` has to say beside them."""
+    if not faults:
+        return
+    more: Sequence[str] = ()
+    try:
+        judge()
+    except BadInput as error:
+        more = error.faults
+    raise BadInput([*faults, *more])
 
 
 def _config_and_words(arguments: argparse.Namespace) -> tuple[str | None, list[str]]:
@@ -54,11 +72,17 @@ def _runs(arguments: argparse.Namespace) -> Path:
 def train(arguments: argparse.Namespace) -> int:
     import m3col
     from jobs.interrupt import on_interrupt
+    from m3col import api
     from m3col.training import Record
 
     config, words = _config_and_words(arguments)
     if config is None and arguments.resume is None:
         raise BadInput(["train: name a config, such as `m3col train digits`, or go on with --resume FOLDER"])
+    overrides, faults = _overrides(words, arguments.data_dir)
+    runs, resume = _runs(arguments), arguments.resume
+    if resume is not None and arguments.runs_dir is None and resume.absolute().parent.name == "train":
+        runs = resume.absolute().parents[1]
+    _refuse(faults, lambda: api.judge(config or "digits", overrides=overrides, runs=runs))
     place: dict[str, Path] = {}
     on_interrupt(lambda: f"Interrupted. Go on with: m3col train --resume {place.get('folder', 'FOLDER')}")
 
@@ -70,8 +94,8 @@ def train(arguments: argparse.Namespace) -> int:
 
     result = m3col.train(
         config or "digits",
-        overrides=_overrides(words, arguments.data_dir),
-        runs=_runs(arguments),
+        overrides=overrides,
+        runs=runs,
         tracking_uri=arguments.tracking_uri,
         resume=arguments.resume,
         report=report,
@@ -93,8 +117,9 @@ def _print_metrics(metrics: dict[str, float]) -> None:
 
 def search(arguments: argparse.Namespace) -> int:
     import tune
-    from jobs.interrupt import on_interrupt
+    from jobs import interrupt
     from jobs.live import Progress
+    from tune import api
 
     config, words = _config_and_words(arguments)
     resume = arguments.resume or False
@@ -102,6 +127,10 @@ def search(arguments: argparse.Namespace) -> int:
         words, resume = [resume, *words], True
     if config is None and not isinstance(resume, str):
         raise BadInput(["search: name a config, such as `m3col search digits`, or go on with --resume NAME"])
+    overrides, faults = _overrides(words, arguments.data_dir)
+    runs = _runs(arguments)
+    options = api.Options(name=arguments.name, resume=resume, runs=runs)
+    _refuse(faults, lambda: api.judge(config, data=None, overrides=overrides, options=options))
     progress = Progress(force_plain=arguments.plain)
 
     def farewell() -> str:
@@ -113,18 +142,22 @@ def search(arguments: argparse.Namespace) -> int:
             f"  m3col search --resume {shlex.quote(progress.folder.name)}{extra}"
         )
 
-    on_interrupt(farewell)
+    def started(folder: "StudyFolder", conductor: "Conductor") -> None:
+        interrupt.claim()
+        progress.started(folder, conductor)
+
+    interrupt.on_interrupt(farewell)
     with progress:
         result = tune.search(
             config,
-            overrides=_overrides(words, arguments.data_dir),
+            overrides=overrides,
             name=arguments.name,
             resume=resume,
-            runs=_runs(arguments),
+            runs=runs,
             tracking_uri=arguments.tracking_uri,
             address=arguments.address,
             observe=progress.observe,
-            started=progress.started,
+            started=started,
             warn=lambda line: sys.stderr.write(f"warning: {line}\n"),
         )
     _print_results(result)
@@ -133,7 +166,10 @@ def search(arguments: argparse.Namespace) -> int:
 
 def _print_results(result: Any) -> None:
     console = Console()
-    console.print(Markdown(result.summary) if console.is_terminal else result.summary, soft_wrap=True)
+    # The tables of the other metrics stay in the file: on a terminal they would push the answer off the screen.
+    summaries = [(folder / "results/summary.md").read_text(encoding="utf-8") for folder in result.studies]
+    text = "\n\n".join(part.partition("\n## Other metrics")[0].rstrip() for part in summaries)
+    console.print(Markdown(text) if console.is_terminal else text, soft_wrap=True, markup=False)
     if result.leaderboard is not None:
         console.print(_as_table(result.leaderboard), soft_wrap=True)
     for folder in result.studies:
@@ -163,40 +199,37 @@ def report(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     import m3col
     from m3col import ledger, metrics
+    from m3col.prepare import disk_faults
 
     predictor = m3col.load(arguments.checkpoint)
     name = arguments.data or predictor.config["data"]["name"]
+    if name == run_config.IN_MEMORY:
+        raise BadInput(["evaluate: the checkpoint was trained on arrays in memory; name a data set with --data"])
     dataset = datasets.load(name, data_dir=arguments.data_dir, modalities=list(predictor.modalities))
+    faults = disk_faults(_runs(arguments), 0, what="the ledger")
     if dataset.test is None or dataset.test.labels is None:
-        raise BadInput([f"{name}: has no labelled test split to evaluate on"])
-    if tuple(dataset.classes) != predictor.classes:
-        raise BadInput([f"{name}: has the classes {dataset.classes}, but the checkpoint has {predictor.classes}"])
-    inputs = dataset.test.inputs
-    found = metrics.compute(dataset.test.labels, predictor.predict_proba(inputs))
+        faults.append(f"{name}: has no labelled test split to evaluate on")
+    if dataset.classes != predictor.classes:
+        faults.append(f"{name}: has the classes {dataset.classes}, but the checkpoint has {predictor.classes}")
+    faults += [
+        f"{name}: the features of {modality!r} are not those that the checkpoint was trained on"
+        for modality, features in predictor.features.items()
+        if dataset.features[modality] != features
+    ]
+    if faults or dataset.test is None or dataset.test.labels is None:
+        raise BadInput(faults)
+    found = metrics.compute(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
     by = f"evaluate/{'+'.join(str(Path(folder).absolute()) for folder in arguments.checkpoint)}"
-    runs = _runs(argparse.Namespace(runs_dir=None))
-    ledger.add(runs, dataset=name, digest=dataset.digests()["test"], by=by, rows=1)
+    ledger.add(_runs(arguments), dataset=name, digest=dataset.digests()["test"], by=by, rows=1)
     _print_metrics({f"test/{key}": value for key, value in found.items()})
     return 0
 
 
 def predict(arguments: argparse.Namespace) -> int:
     import m3col
-    from m3col.data.textfile import read_matrix
 
     predictor = m3col.load(arguments.checkpoint)
-    faults: list[str] = []
-    inputs: dict[str, np.ndarray] = {}
-    for word in arguments.inputs:
-        name, sign, file = word.partition("=")
-        if not sign or name not in predictor.modalities:
-            faults.append(f"{word!r}: must have the form modality=file.csv{nearest(name, predictor.modalities)}")
-            continue
-        matrix = read_matrix(Path(file), faults)
-        if matrix is not None:
-            inputs[name] = matrix
-    if faults:
-        raise BadInput(faults)
+    inputs = _read_inputs(arguments, predictor.modalities)
     votes = predictor.votes(inputs)
     header = ["row", "label", *(f"p({name})" for name in predictor.classes)]
     header += [f"vote({name})" for name in votes if name != "fused"]
@@ -206,13 +239,42 @@ def predict(arguments: argparse.Namespace) -> int:
         + [classes[value[row].argmax()] for name, value in votes.items() if name != "fused"]
         for row, p in enumerate(votes["fused"])
     ]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     if arguments.out is None:
-        csv.writer(sys.stdout).writerows([header, *rows])
+        sys.stdout.write(text.getvalue())
         return 0
-    with arguments.out.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([header, *rows])
+    files.write_text(arguments.out, text.getvalue())
     print(f"{len(rows)} predictions in {arguments.out}")
     return 0
+
+
+def _read_inputs(arguments: argparse.Namespace, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+    """The files of `modality=file.csv` words. Raises BadInput with every fault of words, files and --out."""
+    from m3col.data.textfile import read_matrix
+
+    faults: list[str] = []
+    inputs: dict[str, np.ndarray] = {}
+    named: list[str] = []
+    for word in arguments.inputs:
+        name, sign, file = word.partition("=")
+        if not sign or name not in modalities:
+            faults.append(f"{word!r}: must have the form modality=file.csv{nearest(name, modalities)}")
+            continue
+        if name in named:
+            faults.append(f"{word!r}: modality {name!r} is given twice")
+        named.append(name)
+        matrix = read_matrix(Path(file), faults)
+        if matrix is not None:
+            inputs[name] = matrix
+    faults += [f"modality {name!r} is missing; add {name}=file.csv" for name in modalities if name not in named]
+    if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
+        faults.append(f"--out {arguments.out}: {arguments.out.absolute().parent} is not a folder")
+    if arguments.out is not None and arguments.out.is_dir():
+        faults.append(f"--out {arguments.out}: is a folder; name a file in it, such as {arguments.out / 'labels.csv'}")
+    if faults:
+        raise BadInput(faults)
+    return inputs
 
 
 def data(arguments: argparse.Namespace) -> int:
@@ -272,16 +334,36 @@ def ui(arguments: argparse.Namespace) -> int:
     )
 
 
+def _studies(runs: Path, names: Sequence[str]) -> "tuple[list[StudyFolder], list[str]]":
+    """The named studies (all of them where none is named), and a fault for each that is not there."""
+    from tune import study
+
+    if not names:
+        return list(study.all_studies(runs)), []
+    found: list[StudyFolder] = []
+    faults: list[str] = []
+    for name in names:
+        try:
+            found.append(study.find(runs, name))
+        except BadInput as error:
+            faults += error.faults
+    return found, faults
+
+
 def sync(arguments: argparse.Namespace) -> int:
     from m3col import tracking
     from tune import study
     from tune import sync as syncing
 
     runs = _runs(arguments)
+    folders, faults = _studies(runs, arguments.study)
+    if arguments.tracking_uri == tracking.OFF:
+        faults.append("--tracking-uri none: there is nothing to write to")
+    if faults:
+        raise BadInput(faults)
     tracker = tracking.connect(arguments.tracking_uri, runs)
     if tracker is None:
-        raise BadInput(["--tracking-uri none: there is nothing to write to"])
-    folders = [study.find(runs, name) for name in arguments.study] or list(study.all_studies(runs))
+        raise BadInput(["MLFLOW_TRACKING_URI is none: there is nothing to write to; give --tracking-uri"])
     for folder in folders:
         syncing.sync(folder, tracker)
         print(f"{folder.name} is in {tracker.uri}")
@@ -289,61 +371,12 @@ def sync(arguments: argparse.Namespace) -> int:
 
 
 def runs(arguments: argparse.Namespace) -> int:
+    from jobs import housekeeping
+
     folder = _runs(arguments)
-    return _runs_list(folder) if arguments.action == "list" else _runs_remove(folder, arguments)
-
-
-def _runs_list(folder: Path) -> int:
-    from tune import study
-
-    table = Table("name", "kind", "state", "data", "method", "runs", "MB")
-    for item in study.all_studies(folder):
-        described = item.described()
-        count = sum(1 for _ in item.runs())
-        state = "finished" if item.finished() else "unfinished"
-        table.add_row(item.name, "study", state, described["dataset"]["name"], described["config"]["run"]["method"],
-                      str(count), f"{_megabytes(item.path):.1f}")  # fmt: skip
-    for path in sorted(folder.glob("train/*/config.yaml")):
-        state = "finished" if (path.parent / "metrics.json").exists() else "unfinished"
-        run = run_config.load(path)
-        table.add_row(f"train/{path.parent.name}", "training", state, run.data.name, run.method, "1",
-                      f"{_megabytes(path.parent):.1f}")  # fmt: skip
-    Console().print(table if table.row_count else f"no runs in {folder}")
-    return 0
-
-
-def _megabytes(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-
-
-def _runs_remove(folder: Path, arguments: argparse.Namespace) -> int:
-    from tune import study
-
-    if not arguments.name:
-        raise BadInput(["runs rm: name what to remove; `m3col runs list` shows it"])
-    faults = []
-    targets: list[Path] = []
-    for name in arguments.name:
-        path = (folder / name).resolve()
-        known = (path / study.DESCRIPTION).exists() or (path.parent == (folder / "train").resolve())
-        if folder.resolve() not in path.parents or not known or not path.is_dir():
-            choices = [item.name for item in study.all_studies(folder)]
-            choices += [f"train/{item.name}" for item in folder.glob("train/*")]
-            faults.append(f"runs rm: {name!r} is not a study or training run in {folder}{nearest(name, choices)}")
-        else:
-            targets.append(path)
-    if faults:
-        raise BadInput(faults)
-    for path in targets:
-        if not arguments.yes:
-            answer = input(f"remove {path} ({_megabytes(path):.1f} MB)? [y/N] ")
-            if answer.strip().lower() not in ("y", "yes"):
-                continue
-        if (path / study.DESCRIPTION).exists():
-            study.StudyFolder(path).lock()
-        shutil.rmtree(path)
-        print(f"removed {path}")
-    return 0
+    if arguments.action == "list":
+        return housekeeping.list_runs(folder)
+    return housekeeping.remove_runs(folder, arguments.name, ask=not arguments.yes)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -3,29 +3,45 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from types import FrameType
 
 import psutil
 
 
 def on_interrupt(message: Callable[[], str]) -> None:
-    """From now on the first signal prints `message()` and ends the process with 130 or 143; a second one at once."""
-    state = {"seen": False}
+    """From now on the first signal prints `message()` and ends the process with 130 or 143; a second one at once.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        code = 128 + number
-        if state["seen"]:
-            os._exit(code)
-        state["seen"] = True
-        end_children()
-        sys.stdout.write(f"\n{message()}\n")
-        sys.stdout.flush()
-        # No orderly shutdown: it would wait for actors that are gone, and the record on disk needs none.
-        os._exit(code)
+    A thread does it: a handler would have to wait until the main thread comes back from whatever library it is in.
+    """
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    claim()
+    signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    threading.Thread(target=_wait, args=(readable, message), name="interrupt", daemon=True).start()
 
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
+
+def claim() -> None:
+    """Takes both signals (again): starting Ray puts handlers of its own in their place."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
+
+
+def _wait(readable: int, message: Callable[[], str]) -> None:
+    while True:
+        number = os.read(readable, 1)[0]
+        if number in (signal.SIGINT, signal.SIGTERM):
+            break
+    threading.Thread(target=_end_at_once, args=(readable,), daemon=True).start()
+    sys.stdout.write(f"\n{message()}\n")
+    sys.stdout.flush()
+    end_children()
+    # No orderly shutdown: it would wait for actors that are gone, and the record on disk needs none.
+    os._exit(128 + number)
+
+
+def _end_at_once(readable: int) -> None:
+    os._exit(128 + os.read(readable, 1)[0])
 
 
 def end_children() -> None:

@@ -116,6 +116,6 @@ class Progress:
             done += f" | best so far {self._best[0]:.4f} ({self._best[1]})"
         left = self.time_left_s()
         if left is not None:
-            done += f" | trials: about {left / 60:.0f} min left" if left >= 60 else f" | trials: about {left:.0f} s left"
+            done += f" | trials: about {f'{left / 60:.0f} min' if left >= 60 else f'{left:.0f} s'} left"
         table.caption = done
         return table

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,14 +18,14 @@ from m3col import checkpoint, config, files, ledger, metrics, tracking
 from m3col.config import RunConfig
 from m3col.data.dataset import Dataset
 from m3col.data.splits import Fold, draw, pool
-from m3col.faults import BadInput
+from m3col.faults import BadInput, nearest
 from m3col.methods.base import FUSED
 from m3col.predictor import Predictor, load
-from m3col.prepare import Prepared, checkpoint_bytes, disk_faults, prepare
+from m3col.prepare import Prepared, checkpoint_bytes, disk_faults, examine
 from m3col.training import Record, Task, Training
 
-
 Report = Callable[[Record, int, Path], None]
+_DATA = "data.json"  # digests of the splits that a run began with
 
 
 @dataclass(frozen=True)
@@ -60,53 +61,86 @@ def train(
 ) -> TrainResult:
     """Trains one configuration and tests it once.
 
-    `source`: a shipped name, a YAML file, a mapping, a config, or "STUDY#17" for a trial of a study. `data`: arrays or DataFrames, see
-    `m3col.prepare.as_dataset`. `tracking_uri`: default SQLite below `runs`; "none" switches tracking off. `resume`: folder
-    of a run that was cut off. `report`: called after each epoch with its Record, the number of epochs, and the folder.
+    `source`: a shipped name, a YAML file, a mapping, a config, or "STUDY#17" for a trial of a study. `data`: arrays or
+    DataFrames, see `m3col.prepare.as_dataset`. `tracking_uri`: default SQLite below `runs`; "none" switches tracking
+    off. `resume`: folder of a run that was cut off (its config stays, `source` is not looked at). `report`: called
+    after each epoch with its Record, the number of epochs, and the folder.
 
     With `validation.kind: kfold` one model per fold is trained, and the checkpoint holds them all. Raises BadInput with
     every fault before anything is written.
     """
-    folder = None if resume is None else Path(resume)
+    root = Path(runs).absolute()
+    folder = None if resume is None else Path(resume).absolute()
     if folder is not None:
         source, overrides = _resumed_source(folder, overrides)
+    prepared = judge(source, data=data, overrides=overrides, runs=root)
+    if folder is not None:
+        _same_data(folder, prepared.dataset)
+    tracker = tracking.connect(tracking_uri, root)
+    if folder is None:
+        folder = _new_folder(root / "train", prepared)
+    started = time.time()
+    training = _run(prepared, _folds(prepared), folder, report)
+    return _finish(prepared, training, folder, tracker=tracker, started=started, runs=root)
+
+
+def judge(
+    source: "str | Path | Mapping[str, Any] | RunConfig",
+    *,
+    data: Any = None,
+    overrides: Mapping[str, Any] | None = None,
+    runs: str | Path = "runs",
+) -> Prepared:
+    """The config resolved against its data. Raises BadInput with every fault of config, data and disk together."""
+    root = Path(runs).absolute()
     overrides = dict(overrides or {})
     if data is not None:
         overrides.setdefault("data.name", config.IN_MEMORY)
-    root = Path(runs).absolute()
-    prepared = prepare(config.load(_trial_config(source, root), overrides=overrides), data=data)
-    folds = _folds(prepared)
-    faults = disk_faults(
-        root, 2 * checkpoint_bytes(prepared.config, prepared.dataset, folds=len(folds)), what="a training run"
-    )
-    if faults:
-        raise BadInput(faults)
-    tracker = tracking.connect(tracking_uri, root)
-    folder = folder or _new_folder(root / "train", prepared.config)
-    files.write_text(folder / "config.yaml", prepared.config.to_yaml())
-    started = time.time()
-    training = _run(prepared, folds, folder, report)
-    return _finish(prepared, training, folder, tracker=tracker, started=started, runs=root)
+    drafted = config.draft(_trial_config(source, root), overrides=overrides)
+    faults = list(drafted.faults)
+    prepared, more = examine(drafted.config, data=data, where=drafted.place, faulty=drafted.faulty)
+    faults += more
+    needed = 0
+    if prepared is not None:
+        needed = 2 * checkpoint_bytes(prepared.config, prepared.dataset, folds=len(_folds(prepared)))
+    faults += disk_faults(root, needed, what="a training run")
+    if faults or prepared is None:
+        raise BadInput(list(dict.fromkeys(faults)))
+    return prepared
 
 
 def _trial_config(source: Any, runs: Path) -> Any:
     """The config file of "STUDY#17"; anything else as it is."""
-    if not isinstance(source, str) or "#" not in source:
+    if not isinstance(source, str) or "#" not in source or Path(source).is_file():
         return source
     study, _, number = source.partition("#")
     folder = Path(study) if Path(study, "study.json").exists() else runs / study
+    if not (folder / "study.json").exists():
+        known = [path.parent.name for path in runs.glob("*/study.json")]
+        raise BadInput([f"{source}: there is no study {study!r} in {runs}{nearest(study, known)}"])
     path = folder / "trials" / number / "config.yaml"
-    if not path.exists():
-        raise BadInput([f"{source}: {folder} has no trial {number}"])
+    if not number.isdigit() or not path.exists():
+        numbers = sorted(int(found.parent.name) for found in folder.glob("trials/*/config.yaml"))
+        has = f"its trials are {numbers[0]} to {numbers[-1]}" if numbers else "it has none yet"
+        raise BadInput([f"{source}: {folder} has no trial {number!r}; {has}"])
     return path
 
 
 def _resumed_source(folder: Path, overrides: Mapping[str, Any] | None) -> tuple[Path, None]:
     if overrides:
         raise BadInput([f"--resume {folder}: a resumed run keeps its config; leave out {', '.join(overrides)}"])
-    if not (folder / "config.yaml").exists():
-        raise BadInput([f"--resume {folder}: not the folder of a training run (it has no config.yaml)"])
+    if not (folder / "config.yaml").exists() or not (folder / _DATA).exists():
+        raise BadInput([f"--resume {folder}: not the folder of a training run (it has no config.yaml and {_DATA})"])
+    if (folder / "metrics.json").exists():
+        raise BadInput([f"--resume {folder}: this run is finished; its model is in {folder / 'model'}"])
     return folder / "config.yaml", None
+
+
+def _same_data(folder: Path, dataset: Dataset) -> None:
+    began = json.loads((folder / _DATA).read_text(encoding="utf-8"))
+    changed = [name for name, digest in dataset.digests().items() if began.get(name) != digest]
+    if changed:
+        raise BadInput([f"--resume {folder}: the data is not what the run began with ({', '.join(changed)})"])
 
 
 def _folds(prepared: Prepared) -> list[Fold]:
@@ -121,8 +155,8 @@ def _folds(prepared: Prepared) -> list[Fold]:
     )
 
 
-def _new_folder(parent: Path, run: RunConfig) -> Path:
-    number = 1
+def _new_folder(parent: Path, prepared: Prepared) -> Path:
+    run, number = prepared.config, 1
     while True:
         folder = parent / f"{run.data.name}-{run.method}-{number}"
         try:
@@ -130,6 +164,8 @@ def _new_folder(parent: Path, run: RunConfig) -> Path:
         except FileExistsError:
             number += 1
             continue
+        files.write_json(folder / _DATA, prepared.dataset.digests())
+        files.write_text(folder / "config.yaml", run.to_yaml())
         return folder
 
 
@@ -146,7 +182,12 @@ def _run(prepared: Prepared, folds: list[Fold], folder: Path, report: Report | N
 
     def after_epoch(record: Record) -> None:
         if keeper.due() and not training.done:
-            keeper.write(training)
+            try:
+                keeper.write(training)
+            except OSError as error:
+                kept = checkpoint.newest_training(folder)
+                stays = "there is none before it" if kept is None else f"{kept.name} stays"
+                warnings.warn(f"{folder}: no checkpoint at epoch {record.epoch} ({error}); {stays}", stacklevel=2)
         if report is not None:
             report(record, run.train.epochs, folder)
 
@@ -155,7 +196,13 @@ def _run(prepared: Prepared, folds: list[Fold], folder: Path, report: Report | N
 
 
 def _finish(
-    prepared: Prepared, training: Training, folder: Path, *, tracker: "tracking.Tracker | None", started: float, runs: Path
+    prepared: Prepared,
+    training: Training,
+    folder: Path,
+    *,
+    tracker: "tracking.Tracker | None",
+    started: float,
+    runs: Path,
 ) -> TrainResult:
     run, dataset = prepared.config, prepared.dataset
     lines = "".join(json.dumps(record.to_dict()) + "\n" for record in training.history)
@@ -163,13 +210,13 @@ def _finish(
     checkpoint.write_model(
         folder / "model", training.trainers, config=run.to_dict(), classes=dataset.classes, features=dataset.features
     )
-    shutil.rmtree(folder / "state", ignore_errors=True)
     found = dict(training.history[-1].metrics)
     predictor = load(folder / "model")
     found |= _test(predictor, dataset)
     if any(name.startswith("test/") for name in found):
         ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"train/{folder.name}", rows=1)
     files.write_json(folder / "metrics.json", found)
+    shutil.rmtree(folder / "state", ignore_errors=True)
     result = TrainResult(found, history_frame(training.history), folder / "model", run, None, folder)
     if tracker is None:
         return result

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,6 +25,10 @@ from m3col.training import Best, Record, Training
 
 FORMAT = 1
 DESCRIPTION = "checkpoint.json"
+_CONTENT: dict[str, dict[str, type]] = {
+    "model": {"config": dict, "classes": list, "features": dict, "members": list},
+    "training": {"epoch": int, "history": list},
+}
 _KEPT = 2  # newest checkpoints of a running training
 _WRITING_SHARE = 0.05  # of the training time, at most
 
@@ -34,7 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def describe(folder: Path, kind: str) -> dict[str, Any]:
-    """The description of a checkpoint folder. Raises BadInput where it is missing, foreign, newer or of another kind."""
+    """The description of a checkpoint. Raises BadInput where it is missing, foreign, newer or of another kind."""
     path = folder / DESCRIPTION
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -44,12 +48,16 @@ def describe(folder: Path, kind: str) -> dict[str, Any]:
         raise BadInput([f"{path}: not readable as JSON, so this is no checkpoint of m3col"]) from None
     if not isinstance(found, dict) or found.get("made_by") != "m3col":
         raise BadInput([f"{path}: a foreign file; a checkpoint of m3col says so in 'made_by'"])
-    if not isinstance(found.get("format"), int) or found["format"] > FORMAT:
-        raise BadInput(
-            [f"{path}: checkpoint format {found.get('format')} is newer than this version reads ({FORMAT}); update m3col"]
-        )
+    version = found.get("format")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BadInput([f"{path}: damaged: 'format' must be a number from 1 to {FORMAT}, but is {version!r}"])
+    if version > FORMAT:
+        raise BadInput([f"{path}: checkpoint format {version} is newer than this version reads ({FORMAT}); update"])
     if found.get("kind") != kind:
         raise BadInput([f"{folder}: must be a {kind} checkpoint, but is a {found.get('kind')} checkpoint"])
+    lacks = [name for name, wanted in _CONTENT[kind].items() if not isinstance(found.get(name), wanted)]
+    if lacks:
+        raise BadInput([f"{path}: damaged: {', '.join(lacks)} missing or of the wrong type"])
     return found
 
 
@@ -58,6 +66,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise BadInput([f"{path}: cannot be read as safetensors ({error})"]) from None
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises OSError where the disk refuses: safetensors reports that with an exception of its own."""
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def write_model(
@@ -74,7 +90,7 @@ def write_model(
                 described[modality], arrays = pipeline.state()
                 tensors |= {f"preprocess.{modality}.{k}": torch.as_tensor(v) for k, v in arrays.items()}
             name = f"member-{number}.safetensors"
-            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / name)
+            _save(tensors, temporary / name)
             members.append({"file": name, "preprocess": described, "seed": trainer.seed, "fold": trainer.fold})
         _write_description(temporary, "model", config=config, classes=list(classes), members=members,
                            features={name: list(values) for name, values in features.items()})  # fmt: skip
@@ -104,13 +120,13 @@ def write_training(folder: Path, training: Training) -> None:
     """Everything that the rest of a training depends on, in one step."""
     with files.new_folder(folder) as temporary:
         for number, trainer in enumerate(training.trainers):
-            save_file(trainer.state(), temporary / f"fold-{number}.safetensors")
+            _save(trainer.state(), temporary / f"fold-{number}.safetensors")
         probes = {str(epoch): torch.as_tensor(value) for epoch, value in training.probes.items()}
-        save_file(probes, temporary / "probes.safetensors")
+        _save(probes, temporary / "probes.safetensors")
         best = training.best
         if best is not None:
             for number, weights in enumerate(best.weights):
-                save_file({name: value.contiguous() for name, value in weights.items()}, temporary / _best(number))
+                _save(weights, temporary / _best(number))
         _write_description(
             temporary,
             "training",
@@ -142,9 +158,13 @@ def newest_training(folder: Path) -> Path | None:
     found = []
     for path in folder.glob("**/epoch-*"):
         try:
-            found.append((describe(path, "training")["epoch"], path))
-        except BadInput:
+            epoch = describe(path, "training")["epoch"]
+            for file in path.glob("*.safetensors"):
+                with safe_open(file, framework="pt"):  # reads the header and compares it with the file's length
+                    pass
+        except (BadInput, OSError, SafetensorError):
             continue
+        found.append((epoch, path))
     return max(found)[1] if found else None
 
 
@@ -167,10 +187,10 @@ class Keeper:
     def write(self, training: Training) -> None:
         """Raises OSError where the disk refuses; the checkpoints written before stay."""
         start = time.monotonic()
+        for path in self.folder.glob(".epoch-*"):  # torn by a kill
+            shutil.rmtree(path, ignore_errors=True)
         try:
             write_training(self.folder / f"epoch-{training.epoch:06d}", training)
-        except SafetensorError as error:  # safetensors reports a full disk with an exception of its own
-            raise OSError(str(error)) from error
         finally:
             self.last = time.monotonic()
             self.cost_s = self.last - start
@@ -178,5 +198,6 @@ class Keeper:
             shutil.rmtree(path, ignore_errors=True)
 
     def clear(self) -> None:
-        for path in self.folder.glob("epoch-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        for pattern in ("epoch-*", ".epoch-*"):
+            for path in self.folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)

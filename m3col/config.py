@@ -5,7 +5,8 @@ returns a `RunConfig` or raises `BadInput` with every fault.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from m3col import methods, yamlio
 from m3col.faults import BadInput, nearest
-from m3col.judge import Strict, flatten, get, judge, keys, with_value, without_keys
+from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, with_value, without, without_keys
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -32,7 +33,7 @@ class DataConfig(Strict):
     name: str = "digits"
     dir: str | None = None
     modalities: list[str | int] | None = None
-    preprocess: Steps | dict[str, Steps] = ["minmax"]
+    preprocess: Steps | dict[str, Steps] = ["minmax"]  # noqa: RUF012 - pydantic copies it
 
 
 class ModelConfig(Strict):
@@ -147,18 +148,25 @@ def folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
 
 
-def find(name: str | Path, kind: str) -> Path:
-    """The file of a config given by path, or by the name of a shipped one (`kind`: train or search)."""
+def find(name: str | Path, kind: str, *, where: str = "config") -> Path:
+    """The file of a config given by path, or by the name of a shipped one (`kind`: train or search).
+
+    Raises BadInput that begins with `where`, for a file that is not there.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         # `configs/search/x.yaml` works from any directory, installed or not.
         if not path.is_file() and path.parts[:1] == ("configs",):
             path = folder().joinpath(*path.parts[1:])
+        if not path.exists():
+            beside = [str(other) for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            close = nearest(path, beside)
+            raise BadInput([f"{where} {str(name)!r}: no such file{close if 'did you mean' in close else ''}"])
         return path
     shipped = {file.stem: file for file in (folder() / kind).glob("*.yaml")}
     if str(name) in shipped:
         return shipped[str(name)]
-    raise BadInput([f"config {str(name)!r}: no such file, and no shipped {kind} config{nearest(name, shipped)}"])
+    raise BadInput([f"{where} {str(name)!r}: no such file, and no shipped {kind} config{nearest(name, shipped)}"])
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -180,6 +188,57 @@ def join(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]
     return joined
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A judged config. Where there are `faults` (lines), `config` is what is left without the keys in `faulty`: good
+    enough to look for faults elsewhere, never to train with. `place` says who gave a key."""
+
+    config: RunConfig
+    faults: tuple[str, ...]
+    faulty: frozenset[str]
+    place: Callable[[str], str]
+
+
+def draft(
+    source: "str | Path | Mapping[str, Any] | RunConfig",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    where: str | Callable[[str], str] | None = None,
+) -> Draft:
+    """The config of one run and all its faults. Raises BadInput only for a file that cannot be read."""
+    if isinstance(source, RunConfig):
+        raw: Mapping[str, Any] = source.to_dict()
+    elif isinstance(source, Mapping):
+        raw = source
+    else:
+        path = find(source, "train")
+        raw, where = yamlio.read(path), where or str(path)
+        if "space" in raw:
+            raise BadInput([f"{path}: is the config of a search, because it has a 'space'; use `m3col search`"])
+    overrides = overrides or {}
+    place = where if callable(where) else places(where or "config", ("overrides", overrides))
+    joined = join(raw, overrides)
+    config, found = _judged(joined)
+    faulty = frozenset(fault.path for fault in found)
+    rest = joined
+    for _ in range(3):  # a key that is dropped may have hidden what another one breaks
+        if config is not None:
+            break
+        rest = without(rest, faulty)
+        config, more = _judged(rest)
+        faulty |= {fault.path for fault in more}
+    return Draft(config or RunConfig(), tuple(lines(found, place)), faulty, place)
+
+
+def _judged(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
+    config, faults = judge(RunConfig, raw)
+    crossed = _rules(raw)
+    if any(fault.path == "data.preprocess" for fault in crossed):  # these say more than the types alone
+        faults = [fault for fault in faults if not fault.path.startswith("data.preprocess")]
+    faults += crossed
+    return (None if faults else config), faults
+
+
 def load(
     source: "str | Path | Mapping[str, Any] | RunConfig",
     *,
@@ -190,79 +249,73 @@ def load(
 
     Raises BadInput with every fault: unknown keys, wrong types, values out of range, keys that the method lacks.
     """
-    if isinstance(source, RunConfig):
-        raw: Mapping[str, Any] = source.to_dict()
-    elif isinstance(source, Mapping):
-        raw = source
-    else:
-        path = find(source, "train")
-        raw, where = yamlio.read(path), where or str(path)
-    joined = join(raw, overrides or {})
-    place = where or "config"
-    config, faults = judge(RunConfig, joined, where=place)
-    faults += rules(joined, where=place)
-    if faults or config is None:
-        raise BadInput(faults)
-    return config
+    found = draft(source, overrides=overrides, where=where)
+    if found.faults:
+        raise BadInput(found.faults)
+    return found.config
 
 
-def rules(raw: Mapping[str, Any], *, where: str) -> list[str]:
+def _rules(raw: Mapping[str, Any]) -> list[Fault]:
     """Faults across fields, found on the raw values, so that they show together with all others."""
-    faults = [f"{where}: {fault}" for rule in (_method_rules, _train_rules, _data_rules) for fault in rule(raw)]
-    return faults
+    return [fault for rule in (_method_rules, _train_rules, _data_rules) for fault in rule(raw)]
 
 
-def _method_rules(raw: Mapping[str, Any]) -> list[str]:
+def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
     method = raw.get("method", "m3col")
     if not isinstance(method, str) or method not in methods.TABLE:
-        return [f"method {method!r} is unknown{nearest(method, methods.names())}"]
-    faults = []
-    ignored = methods.ignored_keys(method)
-    has = ", ".join(sorted(methods.TABLE[method].keys)) or "none of its own"
-    for path, _ in flatten(raw):
-        if path in ignored:
-            faults.append(f"{path} is not a key of method {method!r} (its keys: {has})")
+        return [Fault("method", f"method {method!r} is unknown{nearest(method, methods.names())}")]
+    entry, ignored = methods.TABLE[method], methods.ignored_keys(method)
+    has = ", ".join(sorted(entry.keys)) or "none of its own"
+    faults = [
+        Fault(path, f"{path} is not a key of method {method!r} (its keys: {has})")
+        for path, _ in flatten(raw)
+        if path in ignored
+    ]
     modalities = get(raw, "data.modalities")
-    if methods.TABLE[method].one_modality and not (isinstance(modalities, list) and len(modalities) == 1):
-        faults.append(f"method {method!r} needs data.modalities with exactly one modality, but got {modalities!r}")
-    if not methods.TABLE[method].one_modality and isinstance(modalities, list) and len(modalities) == 1:
-        faults.append(f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}")
+    one = isinstance(modalities, list) and len(modalities) == 1
+    to_blame = "method" if modalities is None else "data.modalities"
+    if entry.one_modality and not one:
+        text = f"method {method!r} needs data.modalities with exactly one modality, but got {modalities!r}"
+        faults.append(Fault(to_blame, text))
+    if not entry.one_modality and one:
+        text = f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}"
+        faults.append(Fault(to_blame, text))
     return faults
 
 
-def _train_rules(raw: Mapping[str, Any]) -> list[str]:
+def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:
     faults = []
     shards, batch = get(raw, "train.shards", 1), get(raw, "train.batch_size")
-    if isinstance(shards, int) and isinstance(batch, int) and shards > batch:
-        faults.append(f"train.shards must be <= train.batch_size ({batch}), but got {shards}; nearest valid: {batch}")
+    if _is_int(shards) and _is_int(batch) and shards > batch >= 1:
+        text = f"train.shards must be <= train.batch_size, but got {shards}; the nearest valid value is {batch}"
+        faults.append(Fault("train.shards", text))
     if get(raw, "train.schedule.kind") == "plateau" and get(raw, "validation.kind") == "none":
-        faults.append("train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'")
+        text = "train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'"
+        faults.append(Fault("train.schedule.kind", text))
     weights = get(raw, "objective.class_weight")
-    if isinstance(weights, list) and weights and not any(yamlio.is_finite_number(w) and w > 0 for w in weights):
-        faults.append(f"objective.class_weight must have a positive weight, but got {weights!r}")
+    if isinstance(weights, list) and weights and all(yamlio.is_finite_number(w) and w == 0 for w in weights):
+        text = f"objective.class_weight must have a positive weight, but got {weights!r}"
+        faults.append(Fault("objective.class_weight", text))
     return faults
 
 
-def _data_rules(raw: Mapping[str, Any]) -> list[str]:
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
     # Imported here: the data package needs numpy and pandas, `m3col --help` does not.
     from m3col import data
     from m3col.data import preprocess
 
     faults = []
     name = get(raw, "data.name", "digits")
-    if not isinstance(name, str) or (name not in data.names() and name != IN_MEMORY):
-        faults.append(f"data.name {name!r} is unknown{nearest(name, data.names())}")
+    if isinstance(name, str) and name not in data.names() and name != IN_MEMORY:
+        faults.append(Fault("data.name", f"data.name {name!r} is unknown{nearest(name, data.names())}"))
     steps = get(raw, "data.preprocess")
-    per_modality = steps if isinstance(steps, Mapping) else {"": steps}
-    for modality, spec in per_modality.items():
-        if isinstance(spec, list):
-            place = f"data.preprocess.{modality}" if modality else "data.preprocess"
-            faults += preprocess.faults(spec, place)
+    if steps is not None:
+        faults += [Fault("data.preprocess", text) for text in preprocess.faults(steps, "data.preprocess")]
     return faults
-
-
-def all_keys() -> list[str]:
-    return keys(RunConfig)
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -57,18 +57,20 @@ def learning_curves(
     """
     together = pd.concat(histories)
     columns = set(together.columns)
-    panels = [("Loss", [name for name in ("train/loss", "val/loss") if name in columns])]
+    panels: list[tuple[str, list[str]]] = [("Loss", [name for name in ("train/loss", "val/loss") if name in columns])]
     if metric is not None and metric in columns:
         name = metric.partition("/")[2]
         panels.append((name.replace("_", " "), [name for name in (f"train/{name}", metric) if name in columns]))
     figure = _figure(5.2 * len(panels), 3.6)
     for place, (title, names) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
-        for colour, name in zip(COLOURS, names, strict=False):
+        for name in names:
+            split = name.partition("/")[0]
+            colour = COLOURS[split != "train"]
             for history in histories if len(histories) > 1 else ():
                 axes.plot(history["epoch"], history[name], color=colour, linewidth=0.8, alpha=0.3)
             mean = together.groupby("epoch")[name].mean()
-            axes.plot(mean.index, mean, color=colour, linewidth=2, label=_SPLITS.get(name.partition("/")[0], name))
+            axes.plot(mean.index, mean, color=colour, linewidth=2, label=_SPLITS[split])
         if switch_epoch:
             axes.axvline(switch_epoch + 0.5, color=FAINT, linestyle=":", linewidth=1.2, label="loss switches")
         _dress(axes, title=title, x="epoch", y=title.lower())
@@ -131,7 +133,7 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Figure:
     title = f"Reliability (calibration error {error:.3f})"
     _dress(upper, title=title, x="", y="frequency of class 1" if binary else "accuracy")
     upper.set_ylim(-0.02, 1.02)
-    upper.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left")
+    upper.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
     lower.bar((np.arange(_BINS) + 0.5) / _BINS, counts, width=0.9 / _BINS, color=COLOURS[0], alpha=0.75)
     _dress(lower, title="", x="probability of class 1" if binary else "confidence", y="samples")
     lower.set_xlim(0, 1)

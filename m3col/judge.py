@@ -1,14 +1,48 @@
 """Raw mappings against strict typed models: every fault as one line with key, rule, value and nearest valid key."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import pydantic
 
 from m3col.faults import nearest
 
 T = TypeVar("T", bound=pydantic.BaseModel)
+Where = str | Callable[[str], str]
+# Names that pydantic puts into a place for the branch of a union, beside those with a bracket.
+_BRANCHES = {"str", "int", "float", "bool"}
+
+
+class Fault(NamedTuple):
+    """`path`: the dotted key to blame ("" for none); `text`: the line without the file or argument in front."""
+
+    path: str
+    text: str
+
+
+def lines(faults: Iterable[Fault], where: Where) -> list[str]:
+    """One line per fault. `where`: the file or argument, or what gives it for a dotted key."""
+    found = [f"{where if isinstance(where, str) else where(fault.path)}: {fault.text}" for fault in faults]
+    return list(dict.fromkeys(found))
+
+
+def places(default: str, *layers: tuple[str, Collection[str]]) -> Callable[[str], str]:
+    """Who gave a key: the name of the last layer (name, dotted keys) that holds it, else `default`."""
+
+    def place(path: str) -> str:
+        for name, given in reversed(layers):
+            if any(path == key or path.startswith(f"{key}.") for key in given):
+                return name
+        return default
+
+    return place
+
+
+def touches(faulty: Collection[str], *paths: str) -> bool:
+    """Whether one of the dotted keys `paths` is among `faulty`, inside of one of them, or around one."""
+    pairs = ((a, b) for a in faulty for b in paths)
+    return any(a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.") for a, b in pairs)
 
 
 class Strict(pydantic.BaseModel):
@@ -58,6 +92,17 @@ def without_keys(raw: Mapping[str, Any], paths: frozenset[str]) -> dict[str, Any
     return kept
 
 
+def without(raw: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
+    """A copy of `raw` without the given dotted keys and all that lies below them."""
+    kept: dict[str, Any] = {}
+    for key, value in raw.items():
+        if str(key) in paths:
+            continue
+        below = {path.partition(".")[2] for path in paths if path.startswith(f"{key}.")}
+        kept[key] = without(value, below) if below and isinstance(value, Mapping) else value
+    return kept
+
+
 def keys(model: type[pydantic.BaseModel], prefix: str = "") -> list[str]:
     """All dotted keys of a model, sections included."""
     found: list[str] = []
@@ -87,6 +132,8 @@ def field_of(model: type[pydantic.BaseModel], path: str) -> Any:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -101,63 +148,121 @@ def _rule(error: Any) -> str:
     }
     if error["type"] in bounds:
         name, sign = bounds[error["type"]]
-        return f"must be {sign} {context[name]}"
+        return f"must be {sign} {_plain(context[name])}"
+    if error["type"] == "literal_error":
+        return f"must be one of {', '.join(_choices(error))}"
     plain = {
         "float_type": "must be a number",
         "int_type": "must be a whole number",
+        "int_from_float": "must be a whole number",
         "bool_type": "must be true or false",
         "string_type": "must be text",
         "finite_number": "must be a finite number",
         "list_type": "must be a list",
         "dict_type": "must be a mapping",
         "model_type": "must be a section with keys of its own",
+        "missing": "is missing",
     }
     return plain.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
 
 
-def _closest_bound(error: Any) -> str:
-    context = error.get("ctx", {})
-    if error["type"] in ("greater_than_equal", "less_than_equal"):
-        return f"; the nearest valid value is {context.get('ge', context.get('le'))}"
+def _plain(bound: float) -> str:
+    return str(int(bound)) if float(bound).is_integer() else f"{bound:g}"
+
+
+def _choices(error: Any) -> list[str]:
+    return [choice.strip("' ") for choice in error["ctx"]["expected"].replace(" or ", ",").split(",")]
+
+
+def _nearest_value(error: Any) -> str:
+    """The nearest valid value, where there is one to name."""
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return f"; the nearest valid value is {_plain(context.get('ge', context.get('le')))}"
+    if kind == "less_than" and isinstance(context["lt"], int):
+        return f"; the nearest valid value is {context['lt'] - 1}"
+    if kind == "literal_error":
+        close = nearest(value, _choices(error))
+        return close if "did you mean" in close else ""
+    if kind in ("int_type", "int_from_float") and isinstance(value, float) and math.isfinite(value):
+        return f"; the nearest valid value is {round(value)}"
+    if kind in ("int_type", "float_type") and isinstance(value, str) and _reads_as_number(value):
+        return f"; write {value.strip()} without quotes"
     return ""
 
 
-def judge(model: type[T], raw: Mapping[str, Any], *, where: str, prefix: str = "") -> tuple[T | None, list[str]]:
-    """`raw` as a `model`, or None and all faults. `where` is the file (or argument) named in each line."""
+def _reads_as_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def judge(model: type[T], raw: Mapping[str, Any], *, prefix: str = "") -> tuple[T | None, list[Fault]]:
+    """`raw` as a `model`, or None and all faults. `prefix` stands before every key that is named."""
     try:
         return model.model_validate(dict(raw)), []
     except pydantic.ValidationError as error:
-        lines: dict[str, str] = {}
-        for item in error.errors():
-            lines.update([_line(model, item, where=where, prefix=prefix)])
-        return None, list(lines.values())
+        return None, _faults(model, error.errors(), prefix)
 
 
-def _line(model: type[pydantic.BaseModel], item: Any, *, where: str, prefix: str) -> tuple[str, str]:
-    # In a union, pydantic adds the branch's name to the place: keep the part that is a key of ours.
-    known = set(keys(model))
-    parts = [str(part) for part in item["loc"]]
-    if item["type"] == "extra_forbidden":
-        path = ".".join(parts)
-        parent = ".".join(parts[:-1])
-        inside = [key for key in known if key.rpartition(".")[0] == parent] or sorted(known)
-        close = nearest(path, inside)
-        if "choose" in close:
-            close = nearest(parts[-1], [key.rpartition(".")[2] for key in known]) if not inside else close
-        return path, f"{where}: unknown key '{prefix}{path}'{close}"
-    path = ""
-    for part in parts:
-        longer = f"{path}.{part}" if path else part
-        if longer not in known and not part.isdigit():
-            break
-        path = longer
-    if item["type"] == "missing":
-        return path, f"{where}: {prefix}{path or parts[-1]} is missing"
-    value = item["input"]
-    shown = "NaN" if isinstance(value, float) and math.isnan(value) else _short(value)
-    if item["type"] == "literal_error":
-        choices = [choice.strip("' ") for choice in item["ctx"]["expected"].replace(" or ", ",").split(",")]
-        return path, f"{where}: {prefix}{path} must be one of {', '.join(choices)}, but got {shown}" + (
-            nearest(value, choices) if "did you mean" in nearest(value, choices) else ""
-        )
-    return path, f"{where}: {prefix}{path} {_rule(item)}, but got {shown}{_closest_bound(item)}"
+class _Found(NamedTuple):
+    path: str
+    shown: str
+    in_union: bool
+    error: Any
+
+
+def _faults(model: type[pydantic.BaseModel], errors: Iterable[Any], prefix: str) -> list[Fault]:
+    found: list[_Found] = []
+    faults: list[Fault] = []
+    for error in errors:
+        if error["type"] == "extra_forbidden":
+            faults.append(_unknown_key(model, [str(part) for part in error["loc"]], prefix))
+        elif error["type"] == "invalid_key" or error["loc"][-1] == "[key]":
+            parts = [str(part) for part in error["loc"] if part != "[key]"]
+            faults.append(Fault(".".join(parts), f"{prefix}{'.'.join(parts)}: a key must be text; put it in quotes"))
+        else:
+            found.append(_Found(*_place(error["loc"]), error))
+    by_place: dict[str, list[_Found]] = {}
+    for item in found:
+        # A value that fits no branch of a union: the branch that came furthest has the most to say.
+        deeper = (other.shown.startswith((f"{item.shown}.", f"{item.shown}[")) for other in found)
+        if not (item.in_union and any(deeper)):
+            by_place.setdefault(item.shown, []).append(item)
+    for shown, items in by_place.items():
+        rules = list(dict.fromkeys(_rule(item.error) for item in items))
+        rule = " or ".join([rules[0], *(later.removeprefix("must be ") for later in rules[1:])])
+        hints = [hint for item in items if (hint := _nearest_value(item.error))]
+        got = "" if rule == "is missing" else f", but got {_short(items[0].error['input'])}{(hints or [''])[0]}"
+        faults.append(Fault(items[0].path, f"{prefix}{shown} {rule}{got}"))
+    return faults
+
+
+def _place(location: tuple[int | str, ...]) -> tuple[str, str, bool]:
+    """The dotted key, the key as shown (with positions in lists), and whether a union has branches there."""
+    names: list[str] = []
+    shown, in_union, in_list = "", False, False
+    for part in location:
+        if isinstance(part, int):
+            shown, in_list = f"{shown}[{part}]", True
+        elif "[" in part or part in _BRANCHES:
+            in_union = True
+        else:
+            shown = f"{shown}.{part}" if shown else part
+            if not in_list:
+                names.append(part)
+    return ".".join(names), shown, in_union
+
+
+def _unknown_key(model: type[pydantic.BaseModel], parts: list[str], prefix: str) -> Fault:
+    known = keys(model)
+    path, parent = ".".join(parts), ".".join(parts[:-1])
+    if parts[-1] in known and "." in parts[-1]:
+        hint = f"; write {parts[-1].rpartition('.')[2]!r} below a line '{parts[-1].rpartition('.')[0]}:'"
+    else:
+        hint = nearest(path, [key for key in known if key.rpartition(".")[0] == parent])
+        same = [key for key in known if key.rpartition(".")[2] == parts[-1]]
+        if same and "did you mean" not in hint:
+            hint = nearest(path, same) if len(same) > 1 else f"; did you mean {same[0]!r}?"
+    return Fault(path, f"unknown key '{prefix}{path}'{hint}")

@@ -81,9 +81,7 @@ def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats
     if p.ndim != 2 or p.shape[1] < 2:
         faults.append(f"probabilities must have the shape [samples, classes >= 2], but have {list(p.shape)}")
     elif y.shape != p.shape[:1]:
-        faults.append(
-            f"labels must have the shape [{len(p)}], as probabilities have rows, but have {list(y.shape)}"
-        )
+        faults.append(f"labels must have the shape [{len(p)}], as probabilities have rows, but have {list(y.shape)}")
     elif len(p) == 0:
         faults.append("labels and probabilities must hold at least one sample, but are empty")
     elif y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= p.shape[1]:

@@ -10,7 +10,7 @@ import torch
 
 from m3col import checkpoint, config, methods, metrics
 from m3col.data.preprocess import Pipeline
-from m3col.faults import BadInput
+from m3col.faults import BadInput, nearest
 from m3col.methods.base import FUSED, Method
 
 
@@ -51,37 +51,55 @@ class Predictor:
         return np.asarray(self.classes)[self.predict_proba(data).argmax(axis=1)]
 
     def _inputs(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        if not isinstance(data, Mapping):
+            raise BadInput([f"data must map {', '.join(self.features)} to arrays, but is a {type(data).__name__}"])
         faults: list[str] = []
         inputs: dict[str, np.ndarray] = {}
-        for name, columns in self.features.items():
+        for name in self.features:
             if name not in data:
-                faults.append(f"modality {name!r} is missing; the model needs {', '.join(self.features)}")
+                close = nearest(name, [str(key) for key in data if key not in self.features])
+                faults.append(
+                    f"modality {name!r} is missing; the model needs {', '.join(self.features)}"
+                    f"{close if 'did you mean' in close else ''}"
+                )
                 continue
-            values = data[name]
-            if isinstance(values, pd.DataFrame):
-                missing = [column for column in columns if column not in values.columns]
-                if missing:
-                    faults.append(f"modality {name!r}: columns {', '.join(map(str, missing[:5]))} are missing")
-                    continue
-                values = values[list(columns)]
             try:
-                array = np.asarray(values, dtype=np.float64)
-            except (TypeError, ValueError):
-                faults.append(f"modality {name!r}: must hold numbers only")
-                continue
-            if array.ndim != 2 or array.shape[1] != len(columns):
-                faults.append(f"modality {name!r}: must have shape [N, {len(columns)}], but got {list(array.shape)}")
-                continue
-            inputs[name] = array
-            if not self._imputes(name) and not np.isfinite(array).all():
-                row, column = np.argwhere(~np.isfinite(array))[0]
-                faults.append(f"modality {name!r}: row {row + 1}, column {columns[column]!r} is {array[row, column]}")
+                inputs[name] = self._array(name, data[name])
+            except BadInput as error:
+                faults += error.faults
         if len({len(value) for value in inputs.values()}) > 1:
             counts = ", ".join(f"{name} {len(value)}" for name, value in inputs.items())
             faults.append(f"all modalities must have the same number of rows, but got {counts}")
         if faults:
             raise BadInput(faults)
         return inputs
+
+    def _array(self, name: str, values: Any) -> np.ndarray:
+        """The values of one modality as [N, D_m] float64."""
+        where, columns = f"modality {name!r}", self.features[name]
+        if isinstance(values, pd.DataFrame):
+            # Names that are no text (0, 1, 2) were turned into text in training as well.
+            values = values.set_axis([str(column) for column in values.columns], axis=1)
+            missing = [column for column in columns if column not in values.columns]
+            if missing:
+                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+                close = nearest(missing[0], values.columns)
+                close = close if "did you mean" in close else ""
+                raise BadInput([f"{where}: columns {', '.join(missing[:5])}{more} are missing{close}"])
+            values = values[list(columns)]
+        try:
+            array = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise BadInput([f"{where}: {_first_text(values)}"]) from None
+        if array.ndim != 2 or array.shape[1] != len(columns):
+            raise BadInput([f"{where}: must have shape [N, {len(columns)}], but got {list(array.shape)}"])
+        if not self._imputes(name) and not np.isfinite(array).all():
+            row, column = np.argwhere(~np.isfinite(array))[0]
+            place = f"{where}: row {row + 1}, column {columns[column]!r}"
+            raise BadInput(
+                [f"{place} is {array[row, column]}, but the model was trained without `impute`; fill the gaps"]
+            )
+        return array
 
     def _imputes(self, modality: str) -> bool:
         return all("impute" in member.pipelines[modality].steps for member in self._members)
@@ -99,6 +117,16 @@ class _Member:
         with torch.inference_mode():
             logits = self.method.logits(prepared)
         return {name: metrics.softmax(value.double().numpy()) for name, value in logits.items()}
+
+
+def _first_text(values: Any) -> str:
+    """Where a table holds something other than a number."""
+    for column, cells in pd.DataFrame(values).items():
+        wrong = pd.to_numeric(cells, errors="coerce").isna() & cells.notna()
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax())
+            return f"row {row + 1}, column {column!r} must be a number, but is {cells.iloc[row]!r}"
+    return "must hold numbers only"
 
 
 def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
@@ -119,20 +147,19 @@ def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
 
 
 def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> _Member:
-    tensors = checkpoint.read_tensors(folder / member["file"])
-    pipelines = {
-        name: Pipeline.from_state(
-            member["preprocess"][name],
-            {
-                key.removeprefix(f"preprocess.{name}."): value.numpy()
-                for key, value in tensors.items()
-                if key.startswith(f"preprocess.{name}.")
-            },
-        )
-        for name in described["features"]
-    }
     run = config.load(described["config"], where=str(folder / checkpoint.DESCRIPTION))
     dtype = torch.float64 if run.train.precision == "float64" else torch.float32
+    try:
+        path = folder / str(member["file"])
+        tensors = checkpoint.read_tensors(path)
+        pipelines = {
+            name: Pipeline.from_state(member["preprocess"][name], _below(tensors, f"preprocess.{name}."))
+            for name in described["features"]
+        }
+    except (KeyError, TypeError) as error:
+        raise BadInput([f"{folder / checkpoint.DESCRIPTION}: damaged: a member lacks {error}"]) from None
+    except BadInput as error:
+        raise BadInput([line if str(path) in line else f"{path}: damaged: {line}" for line in error.faults]) from None
     method = methods.load(run.method)(
         run,
         features={name: len(pipeline.feature_names) for name, pipeline in pipelines.items()},
@@ -142,5 +169,9 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:
-        raise BadInput([f"{folder / member['file']}: weights do not fit the config ({error})"]) from None
+        raise BadInput([f"{path}: weights do not fit the config ({' '.join(str(error).split())})"]) from None
     return _Member(method.eval(), pipelines, dtype)
+
+
+def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:
+    return {key.removeprefix(prefix): value.numpy() for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,7 +1,7 @@
 """A config and its data set, judged together before anything is spent."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from m3col import data as datasets
 from m3col import methods, metrics
 from m3col.config import IN_MEMORY, RunConfig
 from m3col.data import splits
-from m3col.data.dataset import Dataset
+from m3col.data.dataset import SPLITS, Dataset
 from m3col.faults import BadInput, nearest
+from m3col.judge import Fault, Where, lines, touches
 
 _MARGIN = 1.5  # free disk asked for, over what the files are expected to take
 
@@ -34,9 +35,15 @@ def as_dataset(data: Any) -> Dataset:
     if isinstance(data, tuple) and len(data) == 2:
         return datasets.from_arrays(*data)
     if isinstance(data, Mapping) and "train" in data:
-        unknown = [key for key in data if key not in ("train", "test", "validation")]
-        if unknown:
-            raise BadInput([f"data: unknown split {key!r}{nearest(key, ('train', 'test', 'validation'))}" for key in unknown])
+        unknown = [key for key in data if key not in SPLITS]
+        faults = [f"data: unknown split {key!r}{nearest(key, SPLITS)}" for key in unknown]
+        faults += [
+            f"data: {key!r} must be a pair (modalities, labels), but is a {type(pair).__name__}"
+            for key, pair in data.items()
+            if key in SPLITS and not (isinstance(pair, tuple | list) and len(pair) == 2)
+        ]
+        if faults:
+            raise BadInput(faults)
         return datasets.from_arrays(*data["train"], test=data.get("test"), validation=data.get("validation"))
     raise BadInput(
         ["data: must be a Dataset, a pair (modalities, labels), or a mapping with 'train' and maybe 'test' pairs, "
@@ -44,26 +51,26 @@ def as_dataset(data: Any) -> Dataset:
     )  # fmt: skip
 
 
-def prepare(config: RunConfig, *, data: Any = None, where: str = "config") -> Prepared:
+def prepare(config: RunConfig, *, data: Any = None, where: Where = "config") -> Prepared:
     """Loads the data set and resolves the config against it. Raises BadInput with every fault of the two together."""
-    if data is not None:
-        dataset = as_dataset(data)
-        if config.data.modalities is not None:
-            dataset = dataset.select(config.data.modalities)
-    elif config.data.name == IN_MEMORY:
-        raise BadInput([f"{where}: data.name is {IN_MEMORY!r}: these are arrays in memory; hand them over as `data`"])
-    else:
-        folder = None if config.data.dir is None else Path(config.data.dir)
-        dataset = datasets.load(config.data.name, data_dir=folder, modalities=config.data.modalities)
+    prepared, faults = examine(config, data=data, where=where)
+    if prepared is None:
+        raise BadInput(faults)
+    return prepared
+
+
+def examine(
+    config: RunConfig, *, data: Any = None, where: Where = "config", faulty: Collection[str] = ()
+) -> tuple[Prepared | None, list[str]]:
+    """As `prepare`, but with the faults instead of an exception. What depends on the keys in `faulty`, which were found
+    wrong before, is not looked at, and nothing is resolved then."""
+    dataset, faults = _load(config, data, where, faulty)
+    if dataset is None:
+        return None, faults
     kind = config.validation.kind or splits.default_kind(dataset)
-    faults = datasets.faults(dataset, config.data.preprocess)
-    if kind != "none":
-        faults += splits.faults(
-            dataset, kind=kind, folds=config.validation.folds, fraction=config.validation.fraction
-        )
-    faults += _rules(config, dataset, kind)
-    if faults:
-        raise BadInput([f"{where}: {fault}" for fault in faults])
+    faults += lines(_faults(config, dataset, kind, faulty), where)
+    if faults or faulty:
+        return None, faults
     resolved = config.with_overrides(
         {
             "data.name": dataset.name if data is None else IN_MEMORY,
@@ -73,33 +80,78 @@ def prepare(config: RunConfig, *, data: Any = None, where: str = "config") -> Pr
             **({"data.dir": str(Path(config.data.dir).absolute())} if config.data.dir else {}),
         }
     )
-    return Prepared(resolved, dataset)
+    return Prepared(resolved, dataset), []
 
 
-def _rules(config: RunConfig, dataset: Dataset, kind: str) -> list[str]:
+def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -> tuple[Dataset | None, list[str]]:
+    """The data set, or None and why it cannot be had (no line where that is told by `faulty`)."""
+    wanted = None if touches(faulty, "data.modalities") else config.data.modalities
+    try:
+        if data is not None:
+            dataset = as_dataset(data)
+            return dataset if wanted is None else dataset.select(wanted), []
+        if touches(faulty, "data.name", "data.dir", "data.modalities"):
+            return None, []
+        if config.data.name == IN_MEMORY:
+            text = f"data.name is {IN_MEMORY!r}: these are arrays in memory; hand them over as `data`"
+            return None, lines([Fault("data.name", text)], where)
+        folder = None if config.data.dir is None else Path(config.data.dir)
+        if folder is not None and not folder.is_dir():
+            return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
+        return datasets.load(config.data.name, data_dir=folder, modalities=wanted), []
+    except BadInput as error:
+        named = [Fault(text.partition(":")[0], text) for text in error.faults if text.startswith("data.")]
+        return None, [*lines(named, where), *(text for text in error.faults if not text.startswith("data."))]
+
+
+def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[str]) -> list[Fault]:
+    """All that the config and the data set forbid each other."""
+    faults: list[Fault] = []
+    if not touches(faulty, "data.preprocess"):
+        faults += [Fault("data.preprocess", text) for text in datasets.faults(dataset, config.data.preprocess)]
+    if kind != "none" and not touches(faulty, "validation"):
+        validation = config.validation
+        found = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction)
+        faults += [Fault(text.partition(":")[0], text) for text in found]
+    if not touches(faulty, "method", "data.modalities"):
+        faults += _modality_faults(config, dataset)
+    if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
+        faults += _metric_faults(config, dataset)
+    weights = config.objective.class_weight
+    if isinstance(weights, list) and len(weights) != dataset.num_classes:
+        text = f"objective.class_weight must have one weight for each of the {dataset.num_classes} classes"
+        faults.append(Fault("objective.class_weight", f"{text}, but has {len(weights)}: {weights!r}"))
+    if config.train.schedule.kind == "plateau" and kind == "none":
+        text = "train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'"
+        faults.append(Fault("train.schedule.kind", text))
+    return faults
+
+
+def _modality_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
+    count, one = len(dataset.modalities), methods.TABLE[config.method].one_modality
+    if (count == 1) == one:
+        return []
+    needs = "exactly one modality" if one else "at least two modalities"
+    text = f"method {config.method!r} needs {needs}, but the data has {count} ({', '.join(dataset.modalities)})"
+    return [Fault("method", text)]
+
+
+def _metric_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
     # Imported here: the module needs torch, which a config with a misspelt key should not have to wait for.
     from m3col.training import known_metrics
 
-    faults = []
-    count = len(dataset.modalities)
-    if methods.TABLE[config.method].one_modality and count != 1:
-        faults.append(f"method {config.method!r} needs exactly one modality, but the data has {count}")
-    if not methods.TABLE[config.method].one_modality and count < 2:
-        faults.append(f"method {config.method!r} needs at least two modalities, but the data has {count}")
-    known = known_metrics(config, dataset.modalities, dataset.num_classes)
-    if config.metric is not None and config.metric not in known:
-        faults.append(f"metric {config.metric!r} is never reported{nearest(config.metric, known)}")
-    elif config.metric is not None and config.metric.startswith("train/"):
-        faults.append(f"metric {config.metric!r} is of the training samples; choose one that starts with val/")
-    weights = config.objective.class_weight
-    if isinstance(weights, list) and len(weights) != dataset.num_classes:
-        faults.append(
-            f"objective.class_weight must have one weight for each of the {dataset.num_classes} classes, "
-            f"but has {len(weights)}"
-        )
-    if config.train.schedule.kind == "plateau" and kind == "none":
-        faults.append("train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'")
-    return faults
+    name = config.metric
+    known = [m for m in known_metrics(config, dataset.modalities, dataset.num_classes) if m.startswith("val/")]
+    if name is None or name in known:
+        return []
+    default = f"val/{metrics.default(dataset.num_classes)}"
+    if name.startswith("train/"):
+        text = f"metric {name!r} is of the training samples; choose one that starts with val/, such as {default!r}"
+    elif name in known_metrics(config, dataset.modalities, 2):
+        text = f"metric {name!r} is for two classes, but the data has {dataset.num_classes}; use {default!r}"
+    else:
+        text = f"metric {name!r} is never reported{nearest(name, known)}"
+    return [Fault("metric", text)]
 
 
 def disk_faults(folder: Path, needed_bytes: int, *, what: str) -> list[str]:
@@ -118,9 +170,8 @@ def disk_faults(folder: Path, needed_bytes: int, *, what: str) -> list[str]:
         faults.append(f"{folder}: cannot be written ({error.strerror})")
     free = shutil.disk_usage(existing).free
     if free < _MARGIN * needed_bytes:
-        faults.append(
-            f"{folder}: {what} needs about {needed_bytes * _MARGIN / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB are free"
-        )
+        needed = f"{needed_bytes * _MARGIN / 1e6:,.0f} MB"
+        faults.append(f"{folder}: {what} needs about {needed}, but only {free / 1e6:,.0f} MB are free; free some")
     return faults
 
 

@@ -12,9 +12,7 @@ import numpy as np
 from m3col.faults import BadInput
 
 
-def generator(
-    *, seed: int, fold: int, epoch: int, step: int = 0, shard: int = 0, purpose: str
-) -> np.random.Generator:
+def generator(*, seed: int, fold: int, epoch: int, step: int = 0, shard: int = 0, purpose: str) -> np.random.Generator:
     """A fresh numpy generator for one purpose at one place; the same key gives the same draws in any process.
 
     Raises BadInput where a number of the key is not an integer in 0..2^64 - 1.

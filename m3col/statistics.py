@@ -63,9 +63,7 @@ class Interval:
         return float(2 * student_t.sf(abs(self.estimate) / np.sqrt(self.variance), self.df))
 
 
-def bootstrap_counts(
-    labels: ArrayLike, *, draws: int = 2000, seed: int = 0, groups: ArrayLike | None = None
-) -> Counts:
+def bootstrap_counts(labels: ArrayLike, *, draws: int = 2000, seed: int = 0, groups: ArrayLike | None = None) -> Counts:
     """Counts [B, N] of `draws` resamples with replacement, drawn within each class.
 
     With `groups` [N] whole groups are drawn, within the class that most of a group's samples have (the lowest

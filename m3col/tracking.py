@@ -6,7 +6,6 @@ use it beside anything else. Every write can be repeated; what calls it (tune.sy
 
 import getpass
 import logging
-import math
 import os
 import tempfile
 import threading
@@ -15,14 +14,15 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from m3col import __version__, metrics, yamlio
+from m3col import __version__, yamlio
 from m3col.faults import BadInput
 from m3col.judge import flatten
+from m3col.tracked import Point, draw_training, history_points, medians, model_columns, training_note
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from m3col.api import TrainResult
     from m3col.data.dataset import Dataset
 
-T = TypeVar("T")
 OFF = "none"
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
+SHARED_VIEW = "mlflow.sharedViewState."  # experiment tags that MLflow's pages read: columns, order and filter
+LATEST_VIEW = "m3col.view"
 STUDY, RUN, KIND, STATE = "m3col.study", "m3col.run", "m3col.kind", "m3col.state"
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 
@@ -47,16 +48,6 @@ _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
              "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}  # fmt: skip
 _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-
-
-@dataclass(frozen=True)
-class Point:
-    """One value of one metric: `step` is the epoch, `time` Unix seconds."""
-
-    name: str
-    value: float
-    step: int
-    time: float
 
 
 @dataclass(frozen=True)
@@ -87,18 +78,20 @@ def connect(uri: str | None, runs: Path) -> "Tracker | None":
             raise BadInput([f"{runs}: cannot be written ({error.strerror or error})"]) from None
     for key, value in {**_QUIET, **({} if local else _PATIENCE)}.items():
         os.environ.setdefault(key, value)
-    return _within(_CHECK_S, lambda: _first_word(wanted, runs), what=wanted)
-
-
-def _first_word(uri: str, runs: Path) -> "Tracker":
-    from mlflow.tracking import MlflowClient
+    from mlflow.tracking import MlflowClient  # here, because this alone takes seconds, on a busy machine many
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    client = MlflowClient(tracking_uri=wanted, registry_uri=wanted)
+    # Making a new SQLite file is slow on a busy machine, but it cannot hang.
+    _within(None if local else _CHECK_S, lambda: _first_word(client), what=wanted)
+    return Tracker(client, uri=wanted, artifacts=runs.absolute() / "mlartifacts" if local else None)
+
+
+def _first_word(client: "MlflowClient") -> None:
     kept = {key: os.environ.get(key) for key in _AT_FIRST}
     os.environ.update(_AT_FIRST)
     try:
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     finally:
         for key, value in kept.items():
@@ -106,34 +99,32 @@ def _first_word(uri: str, runs: Path) -> "Tracker":
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
-    return Tracker(client, uri=uri, artifacts=runs.absolute() / "mlartifacts" if uri.startswith("sqlite:") else None)
 
 
-def _within(seconds: float, call: Callable[[], T], *, what: str) -> T:
-    """The call's value, or BadInput where it fails or takes longer: a name server can hang longer than any timeout."""
-    found: list[T] = []
+def _within(seconds: float | None, call: Callable[[], None], *, what: str) -> None:
+    """BadInput where the call fails or takes longer: a look-up of a name can hang longer than any request's timeout."""
     errors: list[Exception] = []
 
     def attempt() -> None:
         try:
-            found.append(call())
+            call()
         except Exception as error:  # whatever the client library raises
             errors.append(error)
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(seconds)
-    if found:
-        return found[0]
-    reason = f"no answer within {seconds:.0f} s" if not errors else " ".join(str(errors[0]).split())[:200]
+    if not errors and not thread.is_alive():
+        return
+    reason = " ".join(str(errors[0]).split())[:200] if errors else f"no answer within {seconds:.0f} s"
     raise BadInput(
         [f"tracking.uri {what}: the MLflow store cannot be reached ({reason}); start it, or leave it out: SQLite needs "
          "no server, 'none' switches tracking off"]
-    ) from None  # fmt: skip
+    )  # fmt: skip
 
 
 class Tracker:
-    """Runs in one MLflow store. Methods raise whatever MLflow raises; `log_training` alone turns that into a warning."""
+    """Runs in one MLflow store. Methods raise whatever MLflow raises; only `log_training` turns that into a warning."""
 
     def __init__(self, client: "MlflowClient", *, uri: str, artifacts: Path | None) -> None:
         self.client, self.uri, self._artifacts = client, uri, artifacts
@@ -149,11 +140,6 @@ class Tracker:
         # Else MLflow opens an experiment on its page for language-model traces.
         tags = {"mlflow.experimentKind": "custom_model_development", **({NOTE: note} if note else {})}
         return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
-
-    def experiments(self) -> dict[str, str]:
-        """Ids by name of the experiments that have runs of ours to show, the last used first."""
-        found = self.client.search_experiments(order_by=["last_update_time DESC"])
-        return {item.name: str(item.experiment_id) for item in found if str(item.experiment_id) != "0"}
 
     def find(self, experiment: str, tags: Mapping[str, str]) -> list[Stored]:
         """All runs of an experiment that carry these tags, oldest first."""
@@ -203,9 +189,22 @@ class Tracker:
     def close(self, run: str, status: str, ended: float) -> None:
         self.client.set_terminated(run, status=status, end_time=_ms(ended))
 
-    def note(self, experiment: str, text: str) -> None:
-        """The Markdown at the top of an experiment's page."""
-        self.client.set_experiment_tag(experiment, NOTE, text)
+    def reopen(self, run: str) -> None:
+        """Makes an ended run running again."""
+        self.client.update_run(run, status=RUNNING)
+
+    def tag_experiment(self, experiment: str, tags: Mapping[str, str]) -> None:
+        """Sets those tags that differ. `NOTE` is the Markdown at the top of the experiment's page."""
+        there = self.client.get_experiment(experiment).tags
+        for key, value in tags.items():
+            if there.get(key) != value:
+                self.client.set_experiment_tag(experiment, key, value)
+
+    def landing(self) -> tuple[str, str | None] | None:
+        """The experiment that was used last and its view, see `link`; None where nothing is tracked yet."""
+        found = self.client.search_experiments(order_by=["last_update_time DESC"])
+        ours = [item for item in found if str(item.experiment_id) != "0"]
+        return (str(ours[0].experiment_id), ours[0].tags.get(LATEST_VIEW)) if ours else None
 
     def artifacts(self, run: str, path: Path, folder: str | None = None) -> None:
         """Uploads a file, or all that a folder holds, below `folder` of the run's artifacts."""
@@ -227,21 +226,24 @@ class Tracker:
         ]
         self.client.log_inputs(run, datasets=inputs)
 
-    def model(self, run: str, checkpoint: Path, *, medians: Mapping[str, np.ndarray] | None, step: int = 0) -> str:
+    def model(
+        self, run: str, checkpoint: Path, *, example: Mapping[str, np.ndarray] | None, listed: bool = True
+    ) -> str:
         """Logs a model checkpoint as an MLflow model of the run; returns its URI, `models:/...`.
 
         Input: a DataFrame with a column `<modality>.<feature>` for each feature; output: one column per class.
-        `medians` of the training columns per modality [D_m] make the input example, which shows no person.
+        `example`: values per modality [D_m] for the input example: medians of the training columns, never a person's.
+        `listed`: named among the run's outputs; MLflow's page of such a run puts its note below everything else.
         """
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
         from mlflow.pyfunc import save_model
 
-        names = [f"{class_}" for class_ in _described(checkpoint)["classes"]]
-        columns = [column for group in model_columns(_described(checkpoint)["features"]).values() for column in group]
-        example = None
-        if medians is not None:
-            example = pd.DataFrame([np.concatenate(list(medians.values()))], columns=columns)
+        from m3col.checkpoint import describe  # it needs torch
+
+        described = describe(checkpoint, "model")
+        columns = [column for group in model_columns(described["features"]).values() for column in group]
+        shown = None if example is None else pd.DataFrame([np.concatenate(list(example.values()))], columns=columns)
         found = self.client.get_run(run)
         logged = self.client.create_logged_model(
             found.info.experiment_id, name="model", source_run_id=run, model_type="classifier", params=found.data.params
@@ -251,17 +253,21 @@ class Tracker:
             save_model(
                 str(folder),
                 mlflow_model=Model(
-                    artifact_path=logged.artifact_location, run_id=run, model_uuid=logged.model_id, model_id=logged.model_id
+                    artifact_path=logged.artifact_location,
+                    run_id=run,
+                    model_uuid=logged.model_id,
+                    model_id=logged.model_id,
                 ),
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={"checkpoint": str(checkpoint)},
-                signature=_signature(columns, names),
-                input_example=example,
+                signature=_signature(columns, described["classes"]),
+                input_example=shown,
                 pip_requirements=[f"m3col=={__version__}"],
             )
             self.client.log_model_artifacts(logged.model_id, str(folder))
         self.client.finalize_logged_model(logged.model_id, "READY")
-        self.client.log_outputs(run, [LoggedModelOutput(logged.model_id, step)])
+        if listed:
+            self.client.log_outputs(run, [LoggedModelOutput(logged.model_id, 0)])
         return str(logged.model_uri)
 
     def log_training(self, result: "TrainResult", *, dataset: "Dataset", started: float) -> str | None:
@@ -280,73 +286,49 @@ class Tracker:
         experiment = self.experiment(dataset.name)
         tags = {
             KIND: "training", RUN: result.folder.name, "m3col.folder": str(result.folder),
-            **{f"m3col.version.{name}": value for name, value in checkpoint.versions().items()},
-            **{f"m3col.digest.{name}": value for name, value in dataset.digests().items()}, NOTE: _training_note(result),
+            "m3col.versions": ", ".join(f"{name} {value}" for name, value in checkpoint.versions().items()),
+            "m3col.digests": ", ".join(f"{name} {value[:12]}" for name, value in dataset.digests().items()),
+            NOTE: training_note(result),
         }  # fmt: skip
         run = self.create(experiment, result.folder.name, tags=tags, started=started)
         ended = time.time()
-        self.write(run, history_points(result.history.to_dict("records")), params=dict(flatten(config)))
+        self.write(run, history_points(_records(result.history)), params=dict(flatten(config)))
         last = len(result.history)
         tested = {name: value for name, value in result.metrics.items() if name.startswith("test/")}
         self.write(run, [Point(name, value, last, ended) for name, value in tested.items()])
-        self.dataset(run, dataset.name, dataset.digests(), {"features": {m: len(f) for m, f in dataset.features.items()}})
+        features = {name: len(columns) for name, columns in dataset.features.items()}
+        self.dataset(run, dataset.name, dataset.digests(), {"features": features})
         self.artifacts(run, result.folder / "config.yaml")
         self.artifacts(run, result.checkpoint, "checkpoint")
         with tempfile.TemporaryDirectory() as folder:
-            _draw(result, dataset, Path(folder))
+            draw_training(result, dataset, Path(folder))
             self.artifacts(run, Path(folder), "figures")
-        self.model(run, result.checkpoint, medians=medians(dataset), step=last)
+        self.model(run, result.checkpoint, example=medians(dataset))
         self.close(run, FINISHED, ended)
         return run
 
 
-def history_points(records: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """The metrics of epoch records: a record is flat, or has its metrics under "metrics"."""
-    points = []
-    for record in records:
-        found = record["metrics"] if "metrics" in record else {k: v for k, v in record.items() if "/" in k}
-        points += [
-            Point(name, value, int(record["epoch"]), record["time"])
-            for name, value in found.items()
-            if value is not None and not math.isnan(value)
-        ]
-    return points
-
-
-def medians(dataset: "Dataset") -> dict[str, np.ndarray]:
-    """Per modality the column medians [D_m] of the training split; 0 for a column without any value."""
-    found = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's word on empty columns
-        for name, values in dataset.train.inputs.items():
-            found[name] = np.nan_to_num(np.nanmedian(values, axis=0))
-    return found
-
-
-def model_columns(features: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Per modality the columns that a logged model takes: `<modality>.<feature>`."""
-    return {modality: [f"{modality}.{name}" for name in names] for modality, names in features.items()}
+def link(base: str, experiment: str, view: str | None = None) -> str:
+    """The address of an experiment's table of runs; `view`: key of a SHARED_VIEW tag of that experiment."""
+    shared = f"&viewStateShareKey={view}" if view else ""
+    return f"{base.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning{shared}"
 
 
 def serve(load: Callable[[Path], Callable[[pd.DataFrame], pd.DataFrame]]) -> None:
     """Called by a model's code file: `load` turns the checkpoint folder into a function from input to output."""
     import mlflow
 
-    class CodeModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
-        def load_context(self, context: Any) -> None:
-            self._predict = load(Path(context.artifacts["checkpoint"]))
+    # Caught, because MLflow sets the filters itself: it would rather read the signature, which is given, from types.
+    with warnings.catch_warnings(record=True):
 
-        # Without types: MLflow would try to read a signature from them, and say that it cannot.
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-            return self._predict(model_input)
+        class CodeModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+            def load_context(self, context: Any) -> None:
+                self._predict = load(Path(context.artifacts["checkpoint"]))
+
+            def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+                return self._predict(model_input)
 
     mlflow.models.set_model(CodeModel())
-
-
-def _described(checkpoint: Path) -> dict[str, Any]:
-    from m3col.checkpoint import describe
-
-    return describe(checkpoint, "model")
 
 
 def _signature(columns: Sequence[str], classes: Sequence[str]) -> Any:
@@ -359,22 +341,8 @@ def _signature(columns: Sequence[str], classes: Sequence[str]) -> Any:
     )
 
 
-def _draw(result: "TrainResult", dataset: "Dataset", folder: Path) -> None:
-    from m3col import figures
-
-    figures.save(figures.learning_curves([result.history], metric=result.config.metric), folder / "learning_curves.png")
-    if dataset.test is not None and dataset.test.labels is not None:
-        probabilities = result.predict_proba(dataset.test.inputs)
-        figures.save_test(folder, dataset.test.labels, probabilities, dataset.classes)
-
-
-def _training_note(result: "TrainResult") -> str:
-    tested = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
-    known = [name for name in metrics.names(2) if name in tested]
-    lines = [f"**{result.config.method}** on **{result.config.data.name}**, {len(result.history)} epochs", ""]
-    if known:
-        lines += ["| test metric | value |", "|---|---|", *(f"| {name} | {tested[name]:.4f} |" for name in known), ""]
-    return "\n".join([*lines, f"Checkpoint and log: `{result.folder}`"])
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in line.items()} for line in table.to_dict("records")]
 
 
 def _whole_epochs(numbers: list[Any]) -> list[list[Any]]:

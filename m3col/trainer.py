@@ -48,7 +48,13 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, train: Split, *, features: Mapping[str, tuple[str, ...]], num_classes: int, fold: int = 0
+        self,
+        config: RunConfig,
+        train: Split,
+        *,
+        features: Mapping[str, tuple[str, ...]],
+        num_classes: int,
+        fold: int = 0,
     ) -> None:
         assert train.labels is not None
         self.config, self.fold, self.seed = config, fold, config.train.seed

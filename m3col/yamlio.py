@@ -14,12 +14,18 @@ class _Loader(yaml.SafeLoader):
     pass
 
 
-# PyYAML follows YAML 1.1, where 1e-4 has no dot and is therefore text.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+# PyYAML follows YAML 1.1, where 1e-4 has no dot and is therefore text. The dumper has to know as well: it puts text
+# that would read as a number in quotes.
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"),
+        list("-+0123456789."),
+    )
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -39,7 +45,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 def parse(text: str) -> Any:
     """The value of a piece of YAML. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(text, Loader=_Loader)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -53,7 +59,10 @@ def read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise BadInput([f"{place}: not valid YAML ({getattr(error, 'problem', None) or error})"]) from None
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise BadInput([f"{place}: not valid YAML ({reason})"]) from None
+    except (ValueError, RecursionError) as error:  # a date such as 2020-13-45, a number of 5,000 digits, [[[[...
+        raise BadInput([f"{path}: not valid YAML ({error})"]) from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -62,7 +71,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def dump(value: Any) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def is_finite_number(value: Any) -> bool:

@@ -61,9 +61,7 @@ def test_every_metric_is_that_of_scikit_learn(num_classes: int, n: int, case: st
 @pytest.mark.filterwarnings("ignore")  # scikit-learn warns of classes without a prediction
 @pytest.mark.parametrize("case", ["plain", "ties", "certain"])
 @pytest.mark.parametrize(("metric", "num_classes"), [(m, c) for c in (2, 4) for m in metrics.names(c)])
-def test_scores_from_counts_are_those_of_the_repeated_samples(
-    metric: str, num_classes: int, case: str
-) -> None:
+def test_scores_from_counts_are_those_of_the_repeated_samples(metric: str, num_classes: int, case: str) -> None:
     y, p = predictions(num_classes, 37, case=case)
     counts = statistics.bootstrap_counts(y, draws=25, seed=3)
     scores = statistics.bootstrap_scores(metric, y, p, counts)
@@ -102,9 +100,7 @@ def test_cross_validation_pools_predictions_but_averages_rankings() -> None:
     labels = [np.repeat([0, 1], [6, 4]), np.repeat([0, 1], [20, 10]), np.repeat([0, 1], [5, 5])]
     # Each fold's scores sit on a scale of its own, so that pooling would change the ranking.
     shifts = [-1.5, 0.0, 1.5]
-    logits = [
-        np.stack([0 * y, y + rng.normal(size=len(y)) + s], 1) for y, s in zip(labels, shifts, strict=True)
-    ]
+    logits = [np.stack([0 * y, y + rng.normal(size=len(y)) + s], 1) for y, s in zip(labels, shifts, strict=True)]
     folds = [metrics.softmax(z) for z in logits]
     values = metrics.cross_validated(labels, folds)
     pooled = metrics.compute(np.concatenate(labels), np.concatenate(folds))

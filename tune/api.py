@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -12,22 +12,25 @@ from m3col import config as run_config
 from m3col import tracking
 from m3col.data import splits
 from m3col.data.dataset import Dataset
-from m3col.faults import BadInput
-from m3col.prepare import checkpoint_bytes, disk_faults, prepare
+from m3col.faults import BadInput, nearest
+from m3col.prepare import Prepared, checkpoint_bytes, disk_faults, examine
 from m3col.training import higher_is_better
 from tune import config as search_config
 from tune import study as studies
 from tune.conductor import Conductor, Event
-from tune.config import StudyConfig
+from tune.config import Sketch, StudyConfig
 from tune.plan import CONFIRM_PARTITION, CONFIRM_SEED, SEARCH_PARTITION, Plan
 from tune.sampling import Trials
 from tune.study import StudyFolder
 
+if TYPE_CHECKING:
+    from tune.report import Report
+
 
 @dataclass(frozen=True)
 class SearchResult:
-    """`best_config`: what `m3col.train` takes; `best_metrics`: the winner's scores, CV and test; `trials`, `test_table`:
-    one row per trial, per row of the comparison; `studies`: folders, one per pair of data set and method;
+    """`best_config`: what `m3col.train` takes; `best_metrics`: the winner's scores, CV and test; `trials` and
+    `test_table`: one row per trial, per row of the comparison; `studies`: folders, one per pair of data set and method;
     `leaderboard`: all of them in one table, None for a single study."""
 
     best_config: dict[str, Any]
@@ -75,8 +78,9 @@ def search(
 ) -> SearchResult:
     """Searches, confirms, refits, tests once and reports.
 
-    `config`: a shipped name, a YAML file or a mapping; None with `resume`: as the study stored it. `data`: arrays or DataFrames in memory. `overrides`: dotted keys
-    of the search config or of its base run config. Further keywords are those of `Options`.
+    `config`: a shipped name, a YAML file or a mapping; None with `resume`: as the study stored it. `data`: arrays or
+    DataFrames in memory. `overrides`: dotted keys of the search config or of its base run config. Further keywords are
+    those of `Options`.
     Raises BadInput with every fault, of all studies, before Ray starts and before anything is written.
     """
     options = options or Options(**named)
@@ -84,12 +88,13 @@ def search(
     ready = judge(config, data=data, overrides=overrides or {}, options=options)
     tracker = tracking.connect(options.tracking_uri or ready[0].config.settings.tracking.uri, runs)
     search_id = uuid.uuid4().hex[:12]
-    from tune import engine, report, sync  # they import ray and matplotlib, which a faulty config should not wait for
+    from tune import engine, sync  # they import ray and mlflow, which a faulty config should not wait for
 
     threads = max(item.config.run.resources.threads for item in ready)
     started_ray = engine.start_ray(address=options.address, threads=threads, num_cpus=options.num_cpus)
     try:
         done: list[StudyFolder] = []
+        reports: list[Report] = []
         for item in ready:
             settings = item.config.settings.resources
             cpus = settings.cpus_per_trial or float(item.config.run.resources.threads)
@@ -98,14 +103,15 @@ def search(
             folder.lock()
             try:
                 with sync.Background(folder, tracker, warn=options.warn):
-                    _run(item, folder, places=places, cpus=cpus, gpus=settings.gpus_per_trial, options=options)
+                    found = _run(item, folder, places=places, cpus=cpus, gpus=settings.gpus_per_trial, options=options)
             finally:
                 folder.unlock()
             done.append(folder)
+            reports.append(found)
     finally:
         if started_ray:
             engine.stop_ray()
-    return _result(done, report, runs)
+    return _result(done, reports, runs)
 
 
 def judge(
@@ -113,45 +119,72 @@ def judge(
 ) -> list[Ready]:
     """Every study of the search against its data, its folder and the disk; all faults in one BadInput."""
     runs = studies.runs_folder(options.runs)
-    where = config if isinstance(config, str | Path) else "config"
-    faults: list[str] = []
+    sketches, faults = _sketches(config, data=data, overrides=overrides, options=options)
     ready: list[Ready] = []
-    if config is None:
-        wanted = [search_config.stored(studies.find(runs, str(options.resume)).described()["config"], overrides)]
-    else:
-        wanted = search_config.load(config, overrides=overrides, in_memory=data is not None)
-    for study in wanted:
-        try:
-            prepared = prepare(study.run, data=data, where=str(where))
-            ready.append(_resolve(study, prepared.config, prepared.dataset, runs, options, data=data))
-        except BadInput as error:
-            faults += [line for line in error.faults if line not in faults]
-    if options.name is not None and len(ready) > 1:
+    for sketch in sketches:
+        study = sketch.study
+        prepared, more = examine(study.run, data=data, where=sketch.place, faulty=sketch.faulty)
+        faults += more
+        if prepared is not None:
+            try:
+                ready.append(_resolve(sketch, prepared, runs, options, data=data))
+            except BadInput as error:
+                faults += error.faults
+    if options.name is not None and options.resume:
+        faults.append(f"--name {options.name}: a resumed study keeps its name; leave --name or --resume out")
+    elif options.name is not None and len(sketches) > 1:
         faults.append("--name: this search makes several studies; leave the name out")
+    if not ready:  # else this is a part of what _resolve looks at
+        faults += disk_faults(runs, 0, what="a search")
     if faults:
-        raise BadInput(faults)
+        raise BadInput(list(dict.fromkeys(faults)))
     return ready
 
 
-def _resolve(
-    study: StudyConfig, run: run_config.RunConfig, dataset: Dataset, runs: Path, options: Options, *, data: Any
-) -> Ready:
+def _sketches(
+    config: str | Path | Mapping[str, Any] | None, *, data: Any, overrides: Mapping[str, Any], options: Options
+) -> tuple[list[Sketch], list[str]]:
+    """The studies that are asked for, from a config or as a study stored it, and the faults of their configs."""
+    if config is not None:
+        return search_config.draft(config, overrides=overrides, in_memory=data is not None)
+    if not isinstance(options.resume, str):
+        raise BadInput(["search: name a config, or the study to go on with (--resume NAME)"])
+    folder = studies.find(studies.runs_folder(options.runs), options.resume)
+    study = search_config.stored(folder.described()["config"], overrides)
+    place = str(folder.path / studies.DESCRIPTION)
+    return [Sketch(study, frozenset(), lambda path: place, place)], []
+
+
+def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *, data: Any) -> Ready:
     """The study with its rows resolved like its base, and the folder that a resume goes on in."""
+    study, run, dataset = sketch.study, prepared.config, prepared.dataset
     faults: list[str] = []
     rows = {}
     for name, row in study.rows.items():
-        try:
-            rows[name] = prepare(row, data=data, where=f"final.rows.{name}").config
-        except BadInput as error:
-            faults += error.faults
-    if study.settings.final.refit == "given" and dataset.validation is None:
-        faults.append(f"final.refit 'given' needs a validation split, but {dataset.name} has none; use 'full'")
-    unknown = [name for name in study.settings.final.published if name not in _known_metrics(dataset)]
-    faults += [f"final.published: metric {name!r} is never reported" for name in unknown]
+        found, more = examine(row, data=data, where=f"{sketch.where}: final.rows.{name}")
+        faults += more
+        if found is not None:
+            rows[name] = found.config
+    final = study.settings.final
+    if final.refit == "given" and dataset.validation is None:
+        faults.append(
+            f"{sketch.where}: final.refit 'given' needs a validation split, but {dataset.name} has none; use 'full'"
+        )
+    known = _known_metrics(dataset)
+    faults += [
+        f"{sketch.where}: final.published: metric {name!r} is never reported{nearest(name, known)}"
+        for name in final.published
+        if name not in known
+    ]
     resolved = StudyConfig(study.name, run, study.space, study.raw_space, rows, study.settings)
-    folder, warnings = _resumable(resolved, dataset, runs, options)
-    if folder is None:
-        studies.new_name(runs, options.name, resolved)
+    folder: StudyFolder | None = None
+    warnings: list[str] = []
+    try:
+        folder, warnings = _resumable(resolved, dataset, runs, options)
+        if folder is None:
+            studies.new_name(runs, options.name, resolved)
+    except BadInput as error:
+        faults += error.faults
     folds = 1 if run.validation.kind in ("holdout", "given") else run.validation.folds
     needed = 2 * checkpoint_bytes(run, dataset, folds=folds) * (study.settings.search.concurrency or 2)
     faults += disk_faults(runs, needed, what="a search with two checkpoints for each running trial")
@@ -183,6 +216,8 @@ def _resumable(
     lines += studies.digest_differences(found["digests"], dataset, _partitions_digest(study, dataset))
     if lines:
         raise BadInput([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
+    folder.lock()  # whether it is in use should be known before Ray starts
+    folder.unlock()
     return folder, studies.version_warnings(found["versions"])
 
 
@@ -216,9 +251,7 @@ def _create(item: Ready, runs: Path, name: str | None, search_id: str) -> StudyF
     return folder
 
 
-def _run(
-    item: Ready, folder: StudyFolder, *, places: int, cpus: float, gpus: float, options: Options
-) -> None:
+def _run(item: Ready, folder: StudyFolder, *, places: int, cpus: float, gpus: float, options: Options) -> "Report":
     from tune import engine, predictions, report
 
     config, dataset = item.config, item.dataset
@@ -244,15 +277,14 @@ def _run(
     if not plan.scored():
         raise SearchFailed(f"{folder.path}: no trial finished; the reasons stand in trials/*/log.txt")
     predictions.collect(folder, config, dataset)
-    report.write(folder)
+    return report.write(folder)
 
 
 class SearchFailed(RuntimeError):
     """A search that ended without a single finished trial."""
 
 
-def _result(done: Sequence[StudyFolder], report: Any, runs: Path) -> SearchResult:
-    reports = [report.write(folder) for folder in done]
+def _result(done: Sequence[StudyFolder], reports: Sequence["Report"], runs: Path) -> SearchResult:
     first = reports[0]
     best = (done[0].results / "best_config.yaml").read_text(encoding="utf-8")
     from m3col import yamlio

@@ -56,12 +56,20 @@ class Conductor:
         for name, run in list(self.folder.runs()):
             done = run.outcome()
             if done is not None and run.result() is None:
-                self._complete(name, json.loads((done / "outcome.json").read_text(encoding="utf-8")), started=None)
+                self._adopt(name, json.loads((done / "outcome.json").read_text(encoding="utf-8")))
         for trial in self.trials.all():
             run = self.folder.run(f"trials/{trial.number}")
             result = run.result()
             if result is not None and not trial.state.is_finished():
                 self._tell(trial.number, result)
+
+    def _adopt(self, name: str, outcome: Mapping[str, Any]) -> None:
+        """Takes over a run that trained its last epoch but whose driver died before it heard of it."""
+        run = self.folder.run(name)
+        run.append(outcome["history"], restart=True)
+        if name.startswith("trials/"):
+            self._report(int(name.removeprefix("trials/")), report_steps(outcome["epochs"]), outcome["history"])
+        self._complete(name, outcome, started=None)
 
     @property
     def busy(self) -> dict[str, RunSpec]:
@@ -99,8 +107,9 @@ class Conductor:
         if result["failure"] is not None:
             self.failed(name, result["failure"])
             return True
-        if item.spec.kind == TRIAL and self._report(item, records) and not result["done"]:
-            self._record_pruned(name, int(name.removeprefix("trials/")))
+        number = int(name.removeprefix("trials/")) if item.spec.kind == TRIAL else -1
+        if item.spec.kind == TRIAL and self._report(number, item.steps, records) and not result["done"]:
+            self._record_pruned(name, number)
             self._end(name, "pruned")
             return True
         if result["done"]:
@@ -114,11 +123,10 @@ class Conductor:
             return True
         return False
 
-    def _report(self, item: _Busy, records: list[Mapping[str, Any]]) -> bool:
+    def _report(self, number: int, steps: Mapping[int, int], records: list[Mapping[str, Any]]) -> bool:
         """Tells the study the values at report steps; True where the pruner turns the trial down."""
-        number = int(item.spec.name.removeprefix("trials/"))
         for record in records:
-            step = item.steps.get(record["epoch"])
+            step = steps.get(record["epoch"])
             if step is not None:
                 self.trials.report(number, step, record["value"])
                 if step < 100 and self.trials.should_prune(number):
@@ -136,6 +144,7 @@ class Conductor:
 
     def _complete(self, name: str, outcome: Mapping[str, Any], *, started: float | None) -> None:
         ended = time.time()
+        outcome = {key: value for key, value in outcome.items() if key != "history"}
         result = {"state": COMPLETE, **outcome, "failure": None, "started": started or ended, "ended": ended}
         self.folder.run(name).write_result(result)
         if name.startswith("trials/"):
@@ -179,7 +188,7 @@ class Conductor:
         item = self._busy.pop(name)
         self.folder.run(name).log(f"{what}{f': {detail}' if detail else ''}")
         history = self.folder.run(name).history()
-        last = history[-1] if history else {"epoch": 0, "value": None}
+        last: dict[str, Any] = history[-1] if history else {"epoch": 0, "value": None}
         shown = value if value is not None else last["value"]
         self._observe(Event(what, name, shown, last["epoch"], item.config.train.epochs, detail))
 

@@ -1,22 +1,24 @@
 """The typed config of a search: a base run config, a space over its paths, and how to look, prune and compare."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from optuna.distributions import BaseDistribution
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from m3col import config as run_config
 from m3col import methods, yamlio
 from m3col.config import Count, NotNegative, RunConfig, Seed, ValidationConfig
 from m3col.faults import BadInput, nearest
-from m3col.judge import Strict, flatten, get, judge, with_value, without_keys
+from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, with_value, without_keys
 from tune import space as spaces
+from tune.runs import slug
 
 SAMPLERS = ("tpe", "random", "gp", "grid")
 PRUNERS = ("asha", "median", "none")
+TAKEN = ("winner", "default", "ensemble", "majority")  # rows that every test table may have
 
 
 class ConfirmConfig(Strict):
@@ -55,9 +57,9 @@ class FinalConfig(Strict):
 
     refit: Literal["full", "given"] = "full"
     seeds: Count = 3
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = Field(default={})
     baselines: bool = True
-    published: dict[str, dict[str, float]] = {}
+    published: dict[str, dict[str, float]] = Field(default={})
     optimistic: bool = False
     draws: Annotated[int, Field(ge=100)] = 2000
 
@@ -71,13 +73,13 @@ class TrackingConfig(Strict):
 
 
 class SearchConfig(Strict):
-    """`base`: a run config by name or path, changed by `overrides`. `datasets` and `methods` make one study per pair."""
+    """`base`: a run config by name or path, changed by `overrides`. `datasets`, `methods`: one study per pair."""
 
     base: str = "digits"
-    overrides: dict[str, Any] = {}
-    datasets: list[str] = []
-    methods: list[str] = []
-    space: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default={})
+    datasets: list[str] = Field(default=[])
+    methods: list[str] = Field(default=[])
+    space: dict[str, Any] = Field(default={})
     search: SearchSettings = SearchSettings()
     validation: ValidationConfig = ValidationConfig()
     resources: TrialResources = TrialResources()
@@ -116,6 +118,17 @@ def reseeded(config: RunConfig, *, seed: int | None = None, split_seed: int | No
     return config.with_overrides(changes) if changes else config
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """A study that is judged. Where keys of its run are `faulty`, `study.run` is what is left without them: good enough
+    to look for faults elsewhere. `place` says who gave a key of the run; `where` is the search's own config."""
+
+    study: StudyConfig
+    faulty: frozenset[str]
+    place: Callable[[str], str]
+    where: str
+
+
 def load(
     source: str | Path | Mapping[str, Any], *, overrides: Mapping[str, Any] | None = None, in_memory: bool = False
 ) -> list[StudyConfig]:
@@ -123,6 +136,16 @@ def load(
 
     Raises BadInput with every fault of file, base config, space and rows.
     """
+    sketches, faults = draft(source, overrides=overrides, in_memory=in_memory)
+    if faults:
+        raise BadInput(faults)
+    return [sketch.study for sketch in sketches]
+
+
+def draft(
+    source: str | Path | Mapping[str, Any], *, overrides: Mapping[str, Any] | None = None, in_memory: bool = False
+) -> tuple[list[Sketch], list[str]]:
+    """The studies of a search and all faults. Raises BadInput only where the file cannot be read."""
     if isinstance(source, Mapping):
         raw, place, name = dict(source), "config", "search"
     else:
@@ -130,19 +153,56 @@ def load(
         raw, place, name = yamlio.read(path), str(path), path.stem
     own, for_runs = _sort_overrides(overrides or {})
     raw = run_config.join(raw, own)
-    settings, faults = judge(SearchConfig, raw, where=place)
-    shared = {**dict(_dotted(raw.get("overrides", {}))), **for_runs}
+    settings, found = judge(SearchConfig, raw)
+    faults = lines([_explained(fault) for fault in found], places(place, ("overrides", own)))
     if in_memory:
-        shared.setdefault("data.name", "arrays")
-    studies: list[StudyConfig] = []
+        for_runs.setdefault("data.name", run_config.IN_MEMORY)
+    given = _Given(raw, settings or SearchConfig(), own, for_runs, place, name)
+    faults += _space_faults(given)
+    sketches: list[Sketch] = []
     for base, dataset, method in _pairs(raw):
         try:
-            studies.append(_study(raw, settings, base, dataset=dataset, method=method, shared=shared, where=place, name=name))
+            sketch, more = _study(given, base, dataset=dataset, method=method)
         except BadInput as error:
-            faults += [line for line in error.faults if line not in faults]
-    if faults:
-        raise BadInput(faults)
-    return studies
+            more = list(error.faults)
+        else:
+            sketches.append(sketch)
+        faults += more
+    return sketches, list(dict.fromkeys(faults))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the user gave: the search config's plain values (`own` overrides joined), and `for_runs` overrides."""
+
+    raw: Mapping[str, Any]
+    settings: SearchConfig
+    own: Mapping[str, Any]
+    for_runs: Mapping[str, Any]
+    where: str
+    name: str
+
+
+def _explained(fault: Fault) -> Fault:
+    head = fault.path.partition(".")[0]
+    if "unknown key" in fault.text and head in RunConfig.model_fields and head not in SearchConfig.model_fields:
+        return Fault(fault.path, f"unknown key {fault.path!r}: keys of the run stand below 'overrides'")
+    return fault
+
+
+def _space_faults(given: _Given) -> list[str]:
+    """An empty space, and keys that none of the methods has: each study alone leaves out what its method lacks."""
+    raw_space, wanted = given.raw.get("space", {}), given.raw.get("methods")
+    if not isinstance(raw_space, Mapping):
+        return []
+    if not raw_space and get(given.raw, "search.trials") != 1:
+        return [f"{given.where}: space must name at least one config path with its range, but is empty"]
+    if not isinstance(wanted, list) or not wanted:
+        return []
+    kinds = {str(method).partition(":")[0] for method in wanted} & set(methods.names())
+    ignored = [key for key in raw_space if kinds and all(key in methods.ignored_keys(kind) for kind in kinds)]
+    listed = ", ".join(sorted(kinds))
+    return [f"{given.where}: space.{key}: none of the methods ({listed}) has this key" for key in ignored]
 
 
 def _dotted(section: Any) -> list[tuple[str, Any]]:
@@ -168,54 +228,64 @@ def _sort_overrides(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
 
 
 def _pairs(raw: Mapping[str, Any]) -> list[tuple[str, str | None, str | None]]:
-    datasets = raw.get("datasets") or [None]
-    wanted = raw.get("methods") or [None]
-    if not isinstance(datasets, list) or not isinstance(wanted, list):
-        return []
+    """(base config, data set, method) of each study. Entries of a wrong type are left to the typed model."""
+    lists = [raw.get("datasets") or [None], raw.get("methods") or [None]]
     base = raw.get("base", "digits")
+    if not isinstance(base, str) or not all(isinstance(item, list) for item in lists):
+        return []
+    datasets, wanted = ([item for item in items if item is None or isinstance(item, str)] for items in lists)
     return [(dataset or base, dataset, method) for dataset in datasets for method in wanted]
 
 
-def _study(
-    raw: Mapping[str, Any], settings: SearchConfig | None, base: str, *, dataset: str | None, method: str | None,
-    shared: Mapping[str, Any], where: str, name: str,
-) -> StudyConfig:  # fmt: skip
-    changes = {**shared, **{f"validation.{k}": v for k, v in (raw.get("validation") or {}).items()}}
-    run = _base_run(base, method, changes, where=where)
-    faults: list[str] = []
+def _study(given: _Given, base: str, *, dataset: str | None, method: str | None) -> tuple[Sketch, list[str]]:
+    raw, where = given.raw, given.where
+    run = _base_run(given, base, method, key="base" if dataset is None else "datasets")
+    faults, config = list(run.faults), run.config
     raw_space = raw.get("space", {})
-    if method is not None and isinstance(raw_space, Mapping):
-        raw_space = {k: v for k, v in raw_space.items() if k not in methods.ignored_keys(run.method)}
+    raw_space = dict(raw_space) if isinstance(raw_space, Mapping) else {}
+    if method is not None:
+        raw_space = {k: v for k, v in raw_space.items() if k not in methods.ignored_keys(config.method)}
     space: dict[str, BaseDistribution] = {}
     # A study may be its default alone: a published table, or one of several methods that has nothing to search.
-    if raw_space or (method is None and get(raw, "search.trials") != 1):
-        space, faults = spaces.parse(raw_space, run, where=where)
-    rows, more = _rows(raw, run, where=where)
+    if raw_space and "method" not in run.faulty:
+        space, more = spaces.parse(raw_space, config, where=where, faulty=run.faulty)
+        faults += more
+    rows, more = _rows(raw, config, where=where)
     faults += more
-    if run.validation.kind == "none":
-        faults.append(f"{where}: validation.kind must be kfold, holdout or given for a search, but got 'none'")
-    if faults:
-        raise BadInput(faults)
-    title = "-".join([dataset or name, *([method.replace(":", "-")] if method else [])])
-    return StudyConfig(title, run, space, dict(raw_space), rows, settings or SearchConfig())
+    if config.validation.kind == "none":
+        place = run.place("validation.kind")
+        faults.append(f"{place}: validation.kind must be kfold, holdout or given for a search, but got 'none'")
+    title = "-".join([Path(dataset or given.name).stem, *([method] if method else [])])
+    study = StudyConfig(slug(title.replace(":", "-")), config, space, raw_space, rows, given.settings)
+    return Sketch(study, run.faulty, run.place, where), faults
 
 
-def _base_run(base: str, method: str | None, changes: Mapping[str, Any], *, where: str) -> RunConfig:
-    path = run_config.find(base, "train")
+def _base_run(given: _Given, base: str, method: str | None, *, key: str) -> run_config.Draft:
+    """The run config of a study, judged. Raises BadInput where there is no such file or no such method."""
+    path = run_config.find(base, "train", where=f"{given.where}: {key}")
     raw = yamlio.read(path)
     # A search needs a validation part; a published setting usually has none.
     if get(raw, "validation.kind") == "none":
         raw = without_keys(raw, frozenset({"validation.kind"}))
-    changes = dict(changes)
+    below = dict(_dotted(given.raw.get("overrides", {})))
+    validation = {f"validation.{k}": v for k, v in _dotted(given.raw.get("validation", {}))}
+    changes = {**below, **given.for_runs, **validation}
+    from_method: dict[str, Any] = {}
     if method is not None:
         kind, _, modality = method.partition(":")
         if kind not in methods.TABLE:
-            raise BadInput([f"{where}: methods: {kind!r} is unknown{nearest(kind, methods.names())}"])
+            raise BadInput([f"{given.where}: methods: {kind!r} is unknown{nearest(kind, methods.names())}"])
         raw = without_keys({**raw, "method": kind}, methods.ignored_keys(kind))
-        changes = {k: v for k, v in changes.items() if k not in methods.ignored_keys(kind)}
-        if modality:
-            changes["data.modalities"] = [modality]
-    return run_config.load(raw, overrides=changes, where=f"{where} (base {base})")
+        changes = {k: v for k, v in changes.items() if k not in methods.ignored_keys(kind) and k != "method"}
+        from_method = {"method": kind, **({"data.modalities": [modality]} if modality else {})}
+    place = places(
+        str(path),
+        (f"{given.where}, overrides", below),
+        (given.where, validation),
+        ("overrides", [*given.for_runs, *given.own]),
+        (f"{given.where}, methods", from_method),
+    )
+    return run_config.draft(raw, overrides={**changes, **from_method}, where=place)
 
 
 def _rows(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[str, RunConfig], list[str]]:
@@ -223,8 +293,12 @@ def _rows(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
     faults: list[str] = []
     wanted = get(raw, "final.rows", {})
     for name, overrides in (wanted or {}).items() if isinstance(wanted, Mapping) else ():
-        if name in ("winner", "default", "ensemble"):
+        twins = [other for other in rows if slug(other) == slug(str(name))]
+        if name in TAKEN or str(name).startswith("logistic"):
             faults.append(f"{where}: final.rows.{name}: this name is taken by a row of its own")
+            continue
+        if twins:
+            faults.append(f"{where}: final.rows.{name}: needs the same folder ({slug(name)}) as the row {twins[0]!r}")
             continue
         try:
             rows[name] = run.with_overrides(dict(_dotted(overrides)))
@@ -234,7 +308,15 @@ def _rows(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
 
 
 def study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
-    """The study that a study.json describes."""
+    """The study that a study.json describes. Raises BadInput where that is damaged."""
+    try:
+        return _study_from_dict(found)
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInput([f"study.json: the config in it is damaged ({type(error).__name__}: {reason})"]) from None
+
+
+def _study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
     run = run_config.load(found["run"], where="study.json")
     settings = SearchConfig.model_validate({k: found[k] for k in ("search", "resources", "final", "tracking")})
     space: dict[str, BaseDistribution] = {}
@@ -255,10 +337,11 @@ def stored(found: Mapping[str, Any], overrides: Mapping[str, Any]) -> StudyConfi
         for path in [*own, *for_runs]
         if path.partition(".")[0] not in settings and path != "data.dir"
     ]
-    raw = run_config.join(found, {path: value for path, value in own.items() if not faults})
-    _, more = judge(SearchConfig, {key: raw[key] for key in settings}, where="overrides")
-    if faults or more:
-        raise BadInput(faults + more)
+    raw = run_config.join(found, {path: value for path, value in own.items() if path.partition(".")[0] in settings})
+    _, more = judge(SearchConfig, {key: raw[key] for key in settings if key in raw})
+    faults += lines(more, "overrides")
+    if faults:
+        raise BadInput(faults)
     if "data.dir" in for_runs:
         raw = with_value(raw, "run.data.dir", for_runs["data.dir"])
     return study_from_dict(raw)

@@ -131,12 +131,16 @@ class TrialActor(ray.tune.Trainable):
 class _Ask(Searcher):
     """Tune's questions for the next trial, passed to the conductor."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles searcher and scheduler for a restore that is never asked for.
+        return {}
+
     def __init__(self, conductor: Conductor) -> None:
         super().__init__()
         self._conductor = conductor
         self._names: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         spec = self._conductor.next()
         if spec is Nothing.DONE:
             return Searcher.FINISHED
@@ -162,6 +166,9 @@ class _Ask(Searcher):
 
 class _Judge(FIFOScheduler):
     """Tune's results, passed to the conductor, and its verdict back."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
     def __init__(self, conductor: Conductor) -> None:
         super().__init__()

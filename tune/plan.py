@@ -1,20 +1,22 @@
 """What runs next. A function of the study's record alone, so that a resumed search goes on where it stood."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from enum import Enum
 from typing import Any
 
 from optuna.trial import TrialState
 
+from m3col.judge import flatten, without_keys
 from tune import choice
 from tune import space as spaces
 from tune.config import StudyConfig, reseeded
-from tune.runs import CONFIRM, REFIT, REPLICATE, TRIAL, RunSpec
+from tune.runs import CONFIRM, REFIT, REPLICATE, TRIAL, RunSpec, slug
 from tune.sampling import DEFAULT, Trials
 from tune.study import COMPLETE, FAILED, StudyFolder
 
 SEARCH_PARTITION, CONFIRM_PARTITION = "search", "confirm"
 CONFIRM_SEED = 1000  # seeds of the confirmation lie this far from those of the search
+_FREE = ("data.dir", "checkpoint.")  # of a run's config: no number depends on these
 PROBE_EVERY = 10  # epochs; how often the published code looked at the test split
 
 
@@ -58,11 +60,17 @@ class Plan:
         trial = self._next_trial(busy)
         if trial is not None:
             return trial
-        for stage in (self.replicates, self.confirmations, self.refits):
-            if stage is not self.replicates and busy:
+        stages = (("replicates", self.replicates), ("confirm", self.confirmations), ("refits", self.refits))
+        for number, (_, specs) in enumerate(stages):
+            # Confirmations depend on all trials and replicates, refits on all confirmations.
+            earlier = ("trials", *(other for other, _ in stages[:number])) if number else ()
+            if any(run.partition("/")[0] in earlier for run in busy):
                 return Nothing.WAIT
-            for spec in stage():
-                if spec.name not in busy and self.folder.run(spec.name).result() is None:
+            for spec in specs():
+                if spec.name in busy:
+                    continue
+                self._forget_other(spec)
+                if self.folder.run(spec.name).result() is None:
                     return spec
         return Nothing.WAIT if busy else Nothing.DONE
 
@@ -99,9 +107,7 @@ class Plan:
         finished = self.scored()
         if wanted is None or not finished:
             return []
-        numbers = choice.candidates(
-            finished, default=self.default(), top=wanted.top, maximize=self.trials.maximize
-        )
+        numbers = choice.candidates(finished, default=self.default(), top=wanted.top, maximize=self.trials.maximize)
         if len(numbers) < 2:
             return []
         first = self.config.run.train.seed + CONFIRM_SEED
@@ -190,6 +196,12 @@ class Plan:
         results = [run.result() for name, run in self.folder.runs() if name.startswith(f"{stage}/")]
         return [result["value"] for result in results if result is not None and result["state"] == COMPLETE]
 
+    def _forget_other(self, spec: RunSpec) -> None:
+        """Clears the folder of a run that was made with another config: more trials may have changed the winner."""
+        run = self.folder.run(spec.name)
+        if (run.path / "config.yaml").exists() and _essence(run.config()) != _essence(spec.config):
+            run.clear()
+
     def _forget_failures(self) -> None:
         # What failed outside the search may work now: a full disk may be empty.
         for name, run in list(self.folder.runs()):
@@ -198,6 +210,6 @@ class Plan:
                 run.clear()
 
 
-def slug(name: str) -> str:
-    """A row's name as a folder name."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name.strip()) or "_"
+def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config without what may change between two sessions of a study."""
+    return without_keys(dict(config), frozenset(path for path, _ in flatten(config) if path.startswith(_FREE)))

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from m3col import baselines, checkpoint, ledger, metrics, yamlio
+from m3col import baselines, checkpoint, ledger, metrics
 from m3col.config import RunConfig
 from m3col.data.dataset import Dataset, Split
 from m3col.data.preprocess import Pipeline, resolve
@@ -104,7 +104,7 @@ def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None) -> pd
     arrays = arrays_of(run)
     if arrays is None:
         return None
-    seed = yamlio.read(run.path / "config.yaml")["train"]["seed"]
+    seed = run.config()["train"]["seed"]
     refit = name.startswith("refits/")
     source = test if refit else samples
     assert source is not None  # a refit predicts only where there are test samples

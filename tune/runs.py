@@ -5,7 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-TRIAL, REPLICATE, CONFIRM, REFIT = "trial", "replicate", "confirm", "refit"
+Kind = Literal["trial", "replicate", "confirm", "refit"]
+TRIAL: Kind = "trial"
+REPLICATE: Kind = "replicate"
+CONFIRM: Kind = "confirm"
+REFIT: Kind = "refit"
 _REPORTS = 50  # at most, per trial
 
 
@@ -16,7 +20,7 @@ class RunSpec:
     column, 0 for the last epoch only."""
 
     name: str
-    kind: Literal["trial", "replicate", "confirm", "refit"]
+    kind: Kind
     config: Mapping[str, Any]
     partition: str
     rates: tuple[float, ...] = field(default=())
@@ -36,3 +40,8 @@ def report_steps(epochs: int) -> dict[int, int]:
     Percent, so that trials of different length meet at the same rungs; at most 50 reports a trial (13 ms each).
     """
     return {math.ceil(epochs * number / _REPORTS): number * 100 // _REPORTS for number in range(1, _REPORTS + 1)}
+
+
+def slug(name: str) -> str:
+    """A row's name as a folder name."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name.strip()) or "_"

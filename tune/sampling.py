@@ -83,7 +83,9 @@ class Trials:
 
     def enqueue_first(self, points: list[dict[str, Any]]) -> None:
         """Queues the default (the first point) and, for a grid, all other points: once, however often it is called."""
-        known = {_key(t.params or t.system_attrs.get("fixed_params", {})) for t in self.study.get_trials(deepcopy=False)}
+        known = {
+            _key(t.params or t.system_attrs.get("fixed_params", {})) for t in self.study.get_trials(deepcopy=False)
+        }
         for number, point in enumerate(points):
             if _key(point) not in known:
                 known.add(_key(point))

@@ -1,7 +1,7 @@
 """The search space: config paths with ranges or choices, judged against the config that they change."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -9,8 +9,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from m3col import config as run_config
 from m3col import methods, yamlio
 from m3col.config import RunConfig
-from m3col.faults import BadInput, nearest
-from m3col.judge import field_of, get, keys
+from m3col.faults import nearest
+from m3col.judge import field_of, get, keys, touches
 
 # What defines the question rather than an answer: the same for all trials of a study.
 _FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resources", "train.seed", "train.device")
@@ -42,31 +42,43 @@ def default_value(config: RunConfig, path: str) -> Any:
     return value
 
 
-def parse(raw: Any, config: RunConfig, *, where: str) -> tuple[dict[str, BaseDistribution], list[str]]:
+def parse(
+    raw: Any, config: RunConfig, *, where: str, faulty: Collection[str] = ()
+) -> tuple[dict[str, BaseDistribution], list[str]]:
     """Distributions by config path, and all faults of the space (unknown or ignored key, bad range, a bound that the
-    config refuses, a default outside)."""
+    config refuses, a default outside). `faulty`: keys whose default is wrong itself and therefore not compared."""
     if not isinstance(raw, Mapping) or not raw:
         return {}, [f"{where}: space must name at least one config path with its range, but got {raw!r}"]
     space: dict[str, BaseDistribution] = {}
     faults: list[str] = []
     for path, spec in raw.items():
+        if not isinstance(path, str):  # the typed model says so
+            continue
         fault = _path_fault(path, config.method)
         found, more = (None, [fault]) if fault else _distribution(path, spec, config)
+        if found is not None and not touches(faulty, path):
+            more = _default_faults(path, found, config)
+            found = None if more else found
         faults += [f"{where}: space.{line}" for line in more]
         if found is not None:
             space[path] = found
     return space, faults
 
 
-def _path_fault(path: Any, method: str) -> str | None:
+def _path_fault(path: str, method: str) -> str | None:
     allowed = searchable(method)
     if path in allowed:
         return None
     if path in methods.ignored_keys(method):
         return f"{path}: method {method!r} ignores this key, so that a search over it finds noise"
-    if isinstance(path, str) and any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
+    below = [key for key in allowed if key.startswith(f"{path}.")]
+    if below:
+        return f"{path}: is a section; name one of its keys: {', '.join(below)}"
+    if any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
         return f"{path}: cannot be searched, because it defines the question rather than an answer"
-    return f"{path}: no such config key{nearest(path, allowed)}"
+    close = nearest(path, allowed)
+    same = [key for key in allowed if key.rpartition(".")[2] == path]
+    return f"{path}: no such config key{f'; did you mean {same[0]!r}?' if same else close}"
 
 
 def _distribution(path: str, spec: Any, config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
@@ -84,16 +96,40 @@ def _distribution(path: str, spec: Any, config: RunConfig) -> tuple[BaseDistribu
 def _choices(path: str, choices: list[Any], config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
     if not choices:
         return None, [f"{path}: choices must not be empty"]
-    faults = [fault for value in choices for fault in _refusals(path, value, config)]
     if any(isinstance(value, list | dict) for value in choices):
-        faults.append(f"{path}: choices must be single values, but got {choices!r}")
-    default = default_value(config, path)
-    if default not in choices:
-        faults.append(f"{path}: the default {default!r} is not among the choices {choices!r}; add it")
+        return None, [f"{path}: choices must be single values, but got {choices!r}"]
+    faults = [fault for value in choices for fault in _refusals(path, value, config)]
+    twice = [value for at, value in enumerate(choices) if value in choices[:at]]
+    faults += [f"{path}: the choice {value!r} stands twice" for value in dict.fromkeys(twice)]
     return (None, faults) if faults else (CategoricalDistribution(choices), [])
 
 
 def _range(path: str, spec: Mapping[str, Any], config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
+    faults = _shape_faults(path, spec)
+    if faults:
+        return None, faults
+    low, high, log, step = spec["low"], spec["high"], spec.get("log", False), spec.get("step")
+    if not low < high:
+        faults.append(f"{path}: low must be < high, but got {low} and {high}")
+    if log and low <= 0:
+        faults.append(f"{path}: a log range must have low > 0, but got {low}")
+    whole = is_int(path)
+    fractions = [value for value in (low, high, step or 1) if whole and not float(value).is_integer()]
+    faults += [
+        f"{path}: must have whole numbers, but got {value}; the nearest valid value is {round(value)}"
+        for value in fractions
+    ]
+    for end in (low, high):
+        if end not in fractions:
+            faults += _refusals(path, int(end) if whole else end, config)
+    if faults:
+        return None, faults
+    if whole:
+        return IntDistribution(int(low), int(high), log=log, step=int(step or 1)), []
+    return FloatDistribution(float(low), float(high), log=log, step=step), []
+
+
+def _shape_faults(path: str, spec: Mapping[str, Any]) -> list[str]:
     faults = [
         f"{path}.{end} must be a finite number, but got {spec.get(end)!r}"
         for end in ("low", "high")
@@ -103,47 +139,38 @@ def _range(path: str, spec: Mapping[str, Any], config: RunConfig) -> tuple[BaseD
     if not isinstance(log, bool):
         faults.append(f"{path}.log must be true or false, but got {log!r}")
     if step is not None and not (yamlio.is_finite_number(step) and step > 0):
-        faults.append(f"{path}.step must be > 0, but got {step!r}")
+        faults.append(f"{path}.step must be a finite number > 0, but got {step!r}")
     if step is not None and log is True:
-        faults.append(f"{path}: step and log cannot be combined")
-    if faults:
-        return None, faults
-    low, high = spec["low"], spec["high"]
-    if not low < high:
-        faults.append(f"{path}: low must be < high, but got {low} and {high}")
-    if log and low <= 0:
-        faults.append(f"{path}: a log range must have low > 0, but got {low}")
-    whole = is_int(path)
-    if whole and not all(float(v).is_integer() for v in (low, high, step or 1)):
-        faults.append(f"{path}: must have whole numbers, but got {low}, {high}, {step}")
-    for end in (low, high):
-        faults += _refusals(path, int(end) if whole and float(end).is_integer() else end, config)
-    faults += _outside(path, low, high, config)
-    if faults:
-        return None, faults
-    if whole:
-        return IntDistribution(int(low), int(high), log=log, step=int(step or 1)), []
-    return FloatDistribution(float(low), float(high), log=log, step=step), []
+        faults.append(f"{path}: step and log cannot be combined; leave one out")
+    return faults
 
 
-def _outside(path: str, low: float, high: float, config: RunConfig) -> list[str]:
+def _default_faults(path: str, distribution: BaseDistribution, config: RunConfig) -> list[str]:
+    """A default outside of its range: it is always trial 0."""
     default = default_value(config, path)
+    if isinstance(distribution, CategoricalDistribution):
+        choices = list(distribution.choices)
+        text = f"{path}: the default {default!r} is not among the choices {choices}; add it"
+        return [] if default in choices else [text]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = distribution.low, distribution.high
     if not yamlio.is_finite_number(default):
         return [f"{path}: a range needs a number as default, but the base config has {default!r}; set it there"]
-    if low <= default <= high:
-        return []
-    return [
-        f"{path}: the default {default} lies outside {low}..{high}; "
-        f"the range {min(low, default)}..{max(high, default)} would hold it"
-    ]
+    if not low <= default <= high:
+        wider = f"{min(low, default):g}..{max(high, default):g}"
+        return [f"{path}: the default {default} lies outside {low:g}..{high:g}; the range {wider} would hold it"]
+    if distribution.step is not None:
+        steps = (default - low) / distribution.step
+        near = low + round(steps) * distribution.step
+        if abs(steps - round(steps)) > 1e-8:
+            listed = f"{low:g}, {low + distribution.step:g}, ..."
+            return [f"{path}: the default {default} is not one of {listed}; the nearest valid value is {near:g}"]
+    return []
 
 
 def _refusals(path: str, value: Any, config: RunConfig) -> list[str]:
-    try:
-        run_config.load(config, overrides={path: value}, where=path)
-    except BadInput as error:
-        return [line if line.startswith(path) else f"{path}: {line}" for line in error.faults]
-    return []
+    found = run_config.draft(config, overrides={path: value}, where=lambda key: path).faults
+    return [f"{path}: {line.removeprefix(f'{path}: ').removeprefix(f'{path} ')}" for line in found]
 
 
 def defaults(space: Mapping[str, BaseDistribution], config: RunConfig) -> dict[str, Any]:

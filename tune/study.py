@@ -5,6 +5,7 @@ import getpass
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -25,9 +26,11 @@ from tune.config import StudyConfig, study_from_dict
 
 FORMAT = 1
 DESCRIPTION = "study.json"
+_CONTENT = ("config", "digests", "versions", "dataset")
+_RESERVED = ("train", "mlartifacts")  # what else lies in a runs folder
 # A resumed search may differ in these: they change what it costs, not what a trial computes.
 _MAY_CHANGE = ("search.trials", "search.time_budget_s", "search.concurrency", "resources", "tracking", "run.data.dir",
-               "run.checkpoint", "search.confirm", "search.replicates")  # fmt: skip
+               "run.checkpoint", "search.confirm", "search.replicates", "final.seeds")  # fmt: skip
 _PACKAGES = ("m3col", "torch", "numpy", "scikit-learn", "ray", "optuna", "mlflow")
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
@@ -47,6 +50,9 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "config.yaml").exists():
             files.write_text(self.path / "config.yaml", yamlio.dump(dict(config)))
+
+    def config(self) -> dict[str, Any]:
+        return yamlio.read(self.path / "config.yaml")
 
     def history(self) -> list[dict[str, Any]]:
         """Records of the finished epochs; a line torn by a crash is left out."""
@@ -86,8 +92,9 @@ class RunFolder:
 
     def drop_checkpoints(self) -> None:
         """Frees the disk of a run that will not go on."""
-        for path in self.path.glob("attempt-*/epoch-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        for pattern in ("attempt-*/epoch-*", "attempt-*/.epoch-*"):
+            for path in self.path.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
 
     def clear(self) -> None:
         """Forgets a failed run, so that it can be tried again."""
@@ -142,10 +149,15 @@ class StudyFolder:
             raise BadInput([f"{self.path}: not a study ({DESCRIPTION}: {error.strerror})"]) from None
         except (ValueError, KeyError, TypeError):
             raise BadInput([f"{path}: not readable, so this is no study of m3col"]) from None
-        if not isinstance(version, int) or version > FORMAT:
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise BadInput([f"{path}: damaged: 'format' must be a number from 1 to {FORMAT}, but is {version!r}"])
+        if version > FORMAT:
             raise BadInput(
-                [f"{path}: study format {version!r} is newer than this version reads ({FORMAT}); update m3col"]
+                [f"{path}: study format {version} is newer than this version reads ({FORMAT}); update m3col"]
             )
+        lacks = [key for key in _CONTENT if not isinstance(found.get(key), dict)]
+        if lacks:
+            raise BadInput([f"{path}: damaged: {', '.join(lacks)} missing or of the wrong type"])
         return found
 
     def config(self) -> StudyConfig:
@@ -242,11 +254,18 @@ def git_state() -> dict[str, Any]:
 
 
 def new_name(runs: Path, wanted: str | None, config: StudyConfig) -> str:
-    """`wanted`, if it is free, else `<config>-<n>` with the next free n. Raises BadInput for a name that is taken."""
+    """`wanted`, if it is a free folder name, else `<config>-<n>` with the next free n. Raises BadInput."""
     if wanted is not None:
+        usable = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip(".-_") or f"{config.name}-1"
+        if usable != wanted:
+            raise BadInput(
+                [f"--name {wanted!r}: must be letters and digits, with . _ - between; nearest valid: {usable!r}"]
+            )
+        if wanted in _RESERVED:
+            raise BadInput([f"--name {wanted}: this name is taken by a folder of its own; choose another one"])
         if (runs / wanted).exists():
             raise BadInput(
-                [f"--name {wanted}: {runs / wanted} exists; go on with --resume, or choose another name"]
+                [f"--name {wanted}: {runs / wanted} exists; go on with --resume {wanted}, or choose another name"]
             )
         return wanted
     number = 1
@@ -261,7 +280,7 @@ def find(runs: Path, name: str) -> StudyFolder:
     if (path / DESCRIPTION).exists():
         return StudyFolder(path.absolute())
     known = [folder.parent.name for folder in runs.glob(f"*/{DESCRIPTION}")]
-    raise BadInput([f"study {name!r}: not found in {runs}{nearest(name, known)}"])
+    raise BadInput([f"study {name!r}: not found in {runs}{nearest(name, known) or '; it holds no study'}"])
 
 
 def all_studies(runs: Path) -> Iterator[StudyFolder]:
@@ -280,7 +299,8 @@ def newest(runs: Path, config: StudyConfig) -> StudyFolder | None:
     """The newest unfinished study of this config, else the newest finished one (to be extended)."""
     mine = [folder for folder in all_studies(runs) if folder.described()["config"]["name"] == config.name]
     unfinished = [folder for folder in mine if not folder.finished()]
-    return (unfinished or mine or [None])[-1]
+    found = unfinished or mine
+    return found[-1] if found else None
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from m3col import metrics, statistics
 from m3col.statistics import Interval
 from tune import predictions
 from tune.evidence import DEFAULT, ENSEMBLE, WINNER, Evidence
-from tune.plan import slug
+from tune.runs import slug
 from tune.study import COMPLETE, StudyFolder
 
 COLUMNS = (
@@ -155,8 +155,7 @@ def _lines(
         line["optimistic"] = _optimistic(evidence, metric, probes.get(row.key, []))
         line |= {"seeds": len(own.scores), "samples": samples}
         if own.scores:
-            line |= _absolute(statistics.interval(list(own.scores.values()), np.stack(list(own.boots.values())), samples))
-            line["sd_seeds"] = float(np.std(list(own.scores.values()), ddof=1)) if len(own.scores) > 1 else np.nan
+            line |= _absolute(own, samples)
         if row.key != baseline_row:
             found = _difference(own, other, single=row.single, samples=samples)
             if found is not None:
@@ -176,8 +175,11 @@ def _units(evidence: Evidence) -> int:
     return len(labels) if groups is None else len(np.unique(groups))
 
 
-def _absolute(found: Interval) -> dict[str, float]:
-    return {"test": found.estimate, "low": found.low, "high": found.high}
+def _absolute(own: _Scored, samples: int) -> dict[str, float]:
+    values = list(own.scores.values())
+    found = statistics.interval(values, np.stack(list(own.boots.values())), samples)
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    return {"test": found.estimate, "low": found.low, "high": found.high, "sd_seeds": spread}
 
 
 def _relative(found: Interval) -> dict[str, float]:
@@ -253,7 +255,7 @@ def shown(value: float, metric: str, *, samples: int = 0, sign: bool = False) ->
     return text.replace("-", "−")
 
 
-def markdown(table: pd.DataFrame, *, search_metric: str) -> str:
+def markdown(table: pd.DataFrame) -> str:
     """The lines of one metric as a Markdown table; columns without any value are left out."""
     metric, samples = str(table["metric"].iloc[0]), int(table["samples"].iloc[0])
     unit = " (%)" if is_percent(metric) else ""
@@ -271,19 +273,24 @@ def markdown(table: pd.DataFrame, *, search_metric: str) -> str:
         low, high = cell(line["difference_low"], True), cell(line["difference_high"], True)
         return f"{cell(line['difference'], True)} ({low} to {high})"
 
-    of = f"val/{metric}" if search_metric != f"val/{metric}" else search_metric
     columns = {
         "": ["**winner**" + str(x)[6:] if str(x).startswith("winner") else str(x) for x in table["label"]],
-        f"CV {of}{unit}": [cell(x) for x in table["cv"]],
+        f"CV {metric}{unit}": [cell(x) for x in table["cv"]],
         f"test {metric}{unit}, mean of {seeds} seeds": [cell(x) for x in table["test"]],
         "sd over seeds": [cell(x) for x in table["sd_seeds"]],
         "95 % interval": [span(line, "low", "high") for _, line in table.iterrows()],
         "difference from default (95 % interval)": [change(line) for _, line in table.iterrows()],
-        "p (Holm)": [_EMPTY if not np.isfinite(x) else f"{x:.3f}" if x >= 0.001 else "< 0.001" for x in table["p_holm"]],
+        "p (Holm)": [_p(x) for x in table["p_holm"]],
         "published": [cell(x) for x in table["published"]],
         "optimistic (best test epoch)": [cell(x) for x in table["optimistic"]],
     }
     return grid({name: values for name, values in columns.items() if not name or set(values) != {_EMPTY}})
+
+
+def _p(value: float) -> str:
+    if not np.isfinite(value):
+        return _EMPTY
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def grid(columns: dict[str, list[str]]) -> str:

@@ -33,6 +33,8 @@ class Worker:
         self.attempt = _new_attempt(self.folder)
         run = config.load(spec.config, where=spec.name)
         torch.set_num_threads(run.resources.threads)
+        if run.data.modalities is not None:
+            dataset = dataset.select(run.data.modalities)  # a row of the test table may use fewer than the study
         self.training = Training(run, _task(spec, study, dataset, probe() if spec.kind == REFIT else None))
         self._dataset = dataset
         self._reports = report_steps(run.train.epochs)
@@ -76,9 +78,7 @@ class Worker:
             except OSError as error:
                 self._log_lines.append(f"checkpoint at epoch {record.epoch} failed, the one before stays: {error}")
 
-    def _result(
-        self, records: list[Record], *, restart: bool = False, failure: str | None = None
-    ) -> dict[str, Any]:
+    def _result(self, records: list[Record], *, restart: bool = False, failure: str | None = None) -> dict[str, Any]:
         lines, self._log_lines = self._log_lines, []
         return {
             "run": self.spec.name,
@@ -108,6 +108,7 @@ class Worker:
                 "epochs": training.epoch,
                 "seconds": time.time() - self.started,
                 "attempt": self.attempt.name,
+                "history": [record.to_dict() for record in training.history],
             },
         )
         for folder in self.folder.glob("attempt-*"):

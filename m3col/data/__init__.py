@@ -19,9 +19,7 @@ __all__ = ["TABLE", "Dataset", "Entry", "Split", "concat", "faults", "from_array
 FETCHABLE = ("rosmap", "brca")
 
 
-def _read_digits(
-    folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]
-) -> Dataset:
+def _read_digits(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]) -> Dataset:
     dataset = digits.read(test="test" in splits)
     dataset = replace(dataset, known_issues=entry.known_issues)
     return dataset if select is None else dataset.select(select)
@@ -104,9 +102,7 @@ def load(
     """
     if name not in TABLE:
         raise BadInput([f"data.name: data set {name!r} is unknown{nearest(name, TABLE)}"])
-    unknown = [
-        f"splits: {split!r} is unknown{nearest(split, SPLITS)}" for split in splits if split not in SPLITS
-    ]
+    unknown = [f"splits: {split!r} is unknown{nearest(split, SPLITS)}" for split in splits if split not in SPLITS]
     if unknown or "train" not in splits:
         raise BadInput(unknown or [f"splits: must contain 'train', but got {list(splits)}"])
     entry = TABLE[name]

@@ -57,9 +57,7 @@ def from_arrays(
     own_groups = _strings(groups, len(integers), "groups", faults)
     if own_ids is not None and len(np.unique(own_ids)) < len(own_ids):
         values, counts = np.unique(own_ids, return_counts=True)
-        faults.append(
-            f"ids: every id must be unique, but {str(values[counts > 1][0])!r} occurs {counts.max()} times"
-        )
+        faults.append(f"ids: every id must be unique, but {str(values[counts > 1][0])!r} occurs {counts.max()} times")
     if faults:
         raise BadInput(faults)
     splits: dict[str, Split | None] = {
@@ -69,9 +67,7 @@ def from_arrays(
         name=name,
         classes=tuple(map(str, range(int(integers.max()) + 1) if classes is None else classes)),
         features=train.features,
-        train=build_split(
-            inputs, integers, "train", ids=train.index if ids is None else own_ids, groups=own_groups
-        ),
+        train=build_split(inputs, integers, "train", ids=train.index if ids is None else own_ids, groups=own_groups),
         validation=splits.get("validation"),
         test=splits.get("test"),
     )
@@ -90,9 +86,7 @@ class _Part:
 def _part(modalities: Modalities, labels: Any, split: str, faults: list[str]) -> _Part:
     part = _Part()
     if not isinstance(modalities, Mapping) or not modalities:
-        faults.append(
-            f"{split}: modalities must be a mapping from name to array, but got {type(modalities).__name__}"
-        )
+        faults.append(f"{split}: modalities must be a mapping from name to array, but got {type(modalities).__name__}")
         return part
     for name, values in modalities.items():
         _matrix(str(name), values, split, part, faults)
@@ -103,9 +97,7 @@ def _part(modalities: Modalities, labels: Any, split: str, faults: list[str]) ->
         part.labels = to_labels(number, f"{split} labels", faults)
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        faults.append(
-            f"{split}: all modalities and labels must have the same number of rows, but have {listed}"
-        )
+        faults.append(f"{split}: all modalities and labels must have the same number of rows, but have {listed}")
     elif counts and not max(counts.values()):
         faults.append(f"{split}: there is no sample")
     return part
@@ -123,14 +115,10 @@ def _matrix(name: str, values: Any, split: str, part: _Part, faults: list[str]) 
         index = np.array([str(i) for i in frame.index], dtype=np.str_)
         if not isinstance(frame.index, pd.RangeIndex):
             if part.index is not None and not np.array_equal(part.index, index):
-                faults.append(
-                    f"{where}: the rows have another index than those of the modalities before; align them"
-                )
+                faults.append(f"{where}: the rows have another index than those of the modalities before; align them")
             part.index = index
     try:
-        x = np.array(
-            values if frame is None else frame.to_numpy(np.float64, na_value=np.nan), dtype=np.float64
-        )
+        x = np.array(values if frame is None else frame.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)
     except (TypeError, ValueError) as error:
         faults.append(f"{where}: must be a table of numbers ({error})")
         return
@@ -163,9 +151,7 @@ def _agreement_faults(part: _Part, train: _Part, split: str) -> list[str]:
     return faults
 
 
-def _strings(
-    values: Sequence[Any] | None, count: int, what: str, faults: list[str]
-) -> NDArray[np.str_] | None:
+def _strings(values: Sequence[Any] | None, count: int, what: str, faults: list[str]) -> NDArray[np.str_] | None:
     if values is None:
         return None
     if len(values) != count:

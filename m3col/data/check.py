@@ -39,10 +39,7 @@ def check(folder: Path) -> Report:
     entry = TABLE["omics"] if named is None or named.embedded else named
     every = list(entry.modalities) if entry.modalities else None
     parts = mogonet.scan(folder, entry, every, SPLITS)
-    warnings = [
-        f"{parts.file(split, name)}: modality {name!r} is missing from {split}"
-        for split, name in parts.absent
-    ]
+    warnings = [f"{parts.file(split, name)}: modality {name!r} is missing from {split}" for split, name in parts.absent]
     rows = []
     for split in SPLITS:
         for name in parts.features:
@@ -81,9 +78,7 @@ def _describe(parts: mogonet.Parts, split: str, name: str) -> tuple[Row, list[st
     if len(constant) and split == "train":
         warnings.append(f"{path}: {_columns(constant)} constant; minmax and standard turn them into 0")
     if len(holes):
-        warnings.append(
-            f"{path}: {_columns(holes)} not finite in every row; data.preprocess needs `impute` first"
-        )
+        warnings.append(f"{path}: {_columns(holes)} not finite in every row; data.preprocess needs `impute` first")
     sizes = (len(x), x.shape[1], len(constant), len(holes))
     return (path.name, name, split, *map(str, sizes)), warnings
 
@@ -97,9 +92,7 @@ def _class_rows(parts: mogonet.Parts, splits: list[str]) -> tuple[Row, ...]:
     values = sorted({int(label) for labels in parts.labels.values() for label in np.unique(labels)})
     known = parts.classes or ()
     names = {k: f"{k} ({known[k]})" if k < len(known) and known[k] != str(k) else str(k) for k in values}
-    return tuple(
-        (names[k], *(str(int((parts.labels[split] == k).sum())) for split in splits)) for k in values
-    )
+    return tuple((names[k], *(str(int((parts.labels[split] == k).sum())) for split in splits)) for k in values)
 
 
 def _duplicates(parts: mogonet.Parts) -> list[str]:

@@ -41,9 +41,7 @@ class Split:
         if len(set(counts.values())) > 1:
             raise ValueError(f"all parts of a split must have the same number of samples, but got {counts}")
         if self.inputs.keys() != self.present.keys():
-            raise ValueError(
-                f"inputs and present must name the same modalities: {[*self.inputs]}, {[*self.present]}"
-            )
+            raise ValueError(f"inputs and present must name the same modalities: {[*self.inputs]}, {[*self.present]}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -158,9 +156,7 @@ def choose(requested: Sequence[str | int], available: Sequence[str]) -> tuple[tu
     if isinstance(requested, str) or not isinstance(requested, Sequence):
         return (), [f"{where}: must be a list of names or numbers, but got {requested!r}"]
     if not requested:
-        return (), [
-            f"{where}: must name at least one modality, but the list is empty; choose from {list(available)}"
-        ]
+        return (), [f"{where}: must name at least one modality, but the list is empty; choose from {list(available)}"]
     names: list[str] = []
     faults: list[str] = []
     for item in requested:
@@ -170,9 +166,7 @@ def choose(requested: Sequence[str | int], available: Sequence[str]) -> tuple[tu
             name = item
         elif isinstance(item, int) and not isinstance(item, bool):
             end = min(max(item, 1), len(available))
-            faults.append(
-                f"{where}: number {item} is not in 1..{len(available)}; nearest {end} ({available[end - 1]})"
-            )
+            faults.append(f"{where}: number {item} is not in 1..{len(available)}; nearest {end} ({available[end - 1]})")
             continue
         else:
             faults.append(f"{where}: modality {item!r} is unknown{nearest(item, available)}")
@@ -193,9 +187,7 @@ def to_labels(values: FloatArray, where: str, faults: list[str]) -> IntArray | N
     for row in bad[:_SHOWN]:
         value = float(values[row])
         near = f"; nearest {max(0, round(value))}" if np.isfinite(value) else ""
-        faults.append(
-            f"{where}: row {row + 1}: a label must be one of the integers 0..C-1, but is {value:g}{near}"
-        )
+        faults.append(f"{where}: row {row + 1}: a label must be one of the integers 0..C-1, but is {value:g}{near}")
     if len(bad) > _SHOWN:
         faults.append(f"{where}: {len(bad) - _SHOWN} more rows whose label is not one of the integers 0..C-1")
     return None if len(bad) else values.astype(np.int64)
@@ -229,8 +221,7 @@ def unseen_label_faults(labels: IntArray, training: IntArray, where: str) -> lis
     unseen = np.setdiff1d(labels, training)
     seen = ", ".join(map(str, np.unique(training)[:20]))
     return [
-        f"{where}: row {np.flatnonzero(labels == label)[0] + 1}: label {label} "
-        f"never occurs in training (labels {seen})"
+        f"{where}: row {np.flatnonzero(labels == label)[0] + 1}: label {label} never occurs in training (labels {seen})"
         for label in unseen[:_SHOWN]
     ]
 

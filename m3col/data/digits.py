@@ -33,9 +33,7 @@ def read(*, test: bool = True) -> Dataset:
         "fourier": _fourier(images),
         "gradients": _gradients(images),
     }
-    train, rest = train_test_split(
-        np.arange(len(labels)), train_size=TRAIN_SAMPLES, stratify=labels, random_state=SEED
-    )
+    train, rest = train_test_split(np.arange(len(labels)), train_size=TRAIN_SAMPLES, stratify=labels, random_state=SEED)
     parts = {
         name: build_split(
             {view: x[rows] for view, x in views.items()},
@@ -50,9 +48,7 @@ def read(*, test: bool = True) -> Dataset:
     features = {
         "pixels": tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8)),
         "fourier": tuple(f"frequency_{row}_{column}" for row in range(8) for column in range(5)),
-        "gradients": tuple(
-            f"gradient_{quarter}_{direction}" for quarter in quarters for direction in directions
-        ),
+        "gradients": tuple(f"gradient_{quarter}_{direction}" for quarter in quarters for direction in directions),
     }
     return Dataset(
         name="digits",

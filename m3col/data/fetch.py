@@ -90,9 +90,7 @@ def _fill(part: Path, name: str, base_url: str) -> None:
         digest = hashlib.sha256(content).hexdigest()
         expected = DIGESTS[name].get(file, digest)
         if digest != expected:
-            raise FetchError(
-                f"{file}: SHA-256 must be {expected}, but is {digest} ({len(content)} bytes came)"
-            )
+            raise FetchError(f"{file}: SHA-256 must be {expected}, but is {digest} ({len(content)} bytes came)")
         (part / file).write_bytes(content)
         sums.append(f"{digest}  {file}\n")
     (part / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")

@@ -136,9 +136,7 @@ def _numbered(parts: Parts) -> tuple[str, ...]:
     matches = [_MODALITY_FILE.fullmatch(p.name) for p in parts.folder.iterdir()]
     numbers = sorted({int(m.group(1)) for m in matches if m})
     if not numbers:
-        parts.faults.append(
-            f"{parts.folder}: holds no 1_tr.csv, 2_tr.csv, ...: modality k must be in <k>_tr.csv"
-        )
+        parts.faults.append(f"{parts.folder}: holds no 1_tr.csv, 2_tr.csv, ...: modality k must be in <k>_tr.csv")
     elif numbers != list(range(1, len(numbers) + 1)):
         missing = next(k for k in range(1, len(numbers) + 1) if k not in numbers)
         parts.faults.append(
@@ -179,9 +177,7 @@ def _read_split(parts: Parts, split: str, chosen: Sequence[str]) -> None:
             parts.labels[split] = labels
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in rows.items())
-        parts.faults.append(
-            f"{parts.folder}: the {split} files must have the same number of rows, but have {listed}"
-        )
+        parts.faults.append(f"{parts.folder}: the {split} files must have the same number of rows, but have {listed}")
 
 
 def _judge_features(parts: Parts, chosen: Sequence[str]) -> None:

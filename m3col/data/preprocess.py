@@ -124,9 +124,7 @@ def _list_faults(spec: Any, where: str) -> list[str]:
     found = [_item_fault(item, f"{where}[{at}]") for at, item in enumerate(spec)]
     names = [_split_item(item)[0] for item in spec]
     if "impute" in names[1:]:
-        found.append(
-            f"{where}: impute must be the first step, because the others need every value, but is not"
-        )
+        found.append(f"{where}: impute must be the first step, because the others need every value, but is not")
     return [fault for fault in found if fault is not None]
 
 
@@ -147,9 +145,7 @@ def resolve(spec: Any, modalities: Sequence[str], where: str = "data.preprocess"
             if name not in modalities
         ]
         found += [
-            f"{where}: modality {name!r} has no steps; use [] for none"
-            for name in modalities
-            if name not in spec
+            f"{where}: modality {name!r} has no steps; use [] for none" for name in modalities if name not in spec
         ]
     if found:
         raise BadInput(found)
@@ -177,9 +173,7 @@ class Pipeline:
     feature_names: tuple[str, ...]
 
     @classmethod
-    def fit(
-        cls, x: FloatArray, labels: IntArray, steps: Sequence[Any], *, feature_names: Sequence[str]
-    ) -> "Pipeline":
+    def fit(cls, x: FloatArray, labels: IntArray, steps: Sequence[Any], *, feature_names: Sequence[str]) -> "Pipeline":
         """Fit `steps` one after the other on training samples x [N, D] with labels [N].
 
         `anova: k` keeps all features where there are no more than k. Raises BadInput for a fault in `steps`
@@ -190,6 +184,7 @@ class Pipeline:
             raise BadInput(found)
         if x.shape[1] != len(feature_names):
             raise ValueError(f"{len(feature_names)} feature names for {x.shape[1]} columns")
+        x = np.ascontiguousarray(x)  # a DataFrame's columns lie the other way round, and sums then end differently
         names = np.array(feature_names, dtype=object)
         states = []
         for item in steps:
@@ -208,7 +203,7 @@ class Pipeline:
             raise ValueError(f"x must be [N, {len(self.feature_names_in)}], but has shape {list(x.shape)}")
         for state in self.states:
             x = apply(x, state)
-        return np.asarray(x, dtype=np.float64)
+        return np.ascontiguousarray(x, dtype=np.float64)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """What `from_state` needs: a dict for JSON, and arrays named `<number of the step>.<part>`."""
@@ -217,9 +212,7 @@ class Pipeline:
             "feature_names_in": list(self.feature_names_in),
             "feature_names": list(self.feature_names),
         }
-        return described, {
-            f"{at}.{part}": array for at, s in enumerate(self.states) for part, array in s.items()
-        }
+        return described, {f"{at}.{part}": array for at, s in enumerate(self.states) for part, array in s.items()}
 
     @classmethod
     def from_state(cls, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "Pipeline":

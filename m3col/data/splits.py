@@ -41,9 +41,7 @@ def faults(dataset: Dataset, *, kind: str, folds: int = 5, fraction: float = 0.2
     if kind not in KINDS:
         return [f"validation.kind: {kind!r} is unknown{nearest(kind, KINDS)}"]
     if kind == "given" and dataset.validation is None:
-        return [
-            f"validation.kind: 'given' needs a validation split, but {dataset.name} has none; use 'kfold'"
-        ]
+        return [f"validation.kind: 'given' needs a validation split, but {dataset.name} has none; use 'kfold'"]
     if kind == "kfold":
         return _kfold_faults(dataset, folds)
     if kind == "holdout":
@@ -78,9 +76,7 @@ def _holdout_faults(dataset: Dataset, fraction: float) -> list[str]:
     smallest = int(np.argmin(counts))
     if counts[smallest] < 2:
         name = dataset.classes[smallest]
-        return [
-            f"validation.kind: 'holdout' needs 2 samples of each class, but class {smallest} ({name}) has one"
-        ]
+        return [f"validation.kind: 'holdout' needs 2 samples of each class, but class {smallest} ({name}) has one"]
     total, classes = int(counts.sum()), dataset.num_classes
     held = int(np.ceil(fraction * total))
     if held < classes or total - held < classes:

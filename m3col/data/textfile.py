@@ -35,15 +35,11 @@ def read_lines(path: Path, faults: list[str]) -> list[str] | None:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = raw.count(b"\n", 0, error.start) + 1
-        faults.append(
-            f"{path}: row {row}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        )
+        faults.append(f"{path}: row {row}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8")
         return None
     if "\0" in text:
         row = text.count("\n", 0, text.index("\0")) + 1
-        faults.append(
-            f"{path}: row {row}: holds a zero byte, so it is not UTF-8 text; save the file as UTF-8"
-        )
+        faults.append(f"{path}: row {row}: holds a zero byte, so it is not UTF-8 text; save the file as UTF-8")
         return None
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while not lines[-1].strip():
@@ -116,9 +112,7 @@ def _cell_faults(lines: list[str], path: Path) -> list[str]:
     per_column = Counter(c for r, c in bad if r)
     columns = [c for c, count in sorted(per_column.items()) if count == height - 1 and height > 2]
     for c in columns[:_SHOWN]:
-        found.append(
-            f"{path}: column {c + 1}: holds text in every row, such as {_short(rows[1][c])}; delete it"
-        )
+        found.append(f"{path}: column {c + 1}: holds text in every row, such as {_short(rows[1][c])}; delete it")
     bad = {(r, c) for r, c in bad if c not in columns}
     if height > 1 and sum(r == 0 for r, _ in bad) == width - len(columns) and width > len(columns):
         first = next(c for c in range(width) if c not in columns)
@@ -127,8 +121,7 @@ def _cell_faults(lines: list[str], path: Path) -> list[str]:
     cells = sorted(bad)
     for r, c in cells[:_SHOWN]:
         found.append(
-            f"{path}: row {r + 1}, column {c + 1}: {_short(rows[r][c])} is not a number; "
-            "leave a missing value empty"
+            f"{path}: row {r + 1}, column {c + 1}: {_short(rows[r][c])} is not a number; leave a missing value empty"
         )
     more = len(cells) - _SHOWN + max(0, len(columns) - _SHOWN)
     return [*found, f"{path}: {more} more places hold text"] if more > 0 else found
@@ -171,9 +164,7 @@ def read_classes(path: Path, faults: list[str]) -> tuple[str, ...] | None:
     count = len(faults)
     for number, row in enumerate(rows[1:]):
         if len(row) != 2 or row[0] != str(number) or not row[1]:
-            faults.append(
-                f"{path}: row {number + 2}: must be `{number},<name>`, but is {_short(lines[number + 1])}"
-            )
+            faults.append(f"{path}: row {number + 2}: must be `{number},<name>`, but is {_short(lines[number + 1])}")
     names = tuple(row[-1] for row in rows[1:] if row)
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     faults += [f"{path}: the name {name!r} occurs more than once" for name in repeated]

@@ -26,9 +26,7 @@ def embedding_faults(name: str, tensors: Sequence[Tensor]) -> list[str]:
         if tensor.ndim != 2:
             faults.append(f"{name}[{m}] must have shape [N, D], but got {list(tensor.shape)}")
         elif list(tensor.shape) != first:
-            faults.append(
-                f"{name}[{m}] must have the shape of {name}[0], {first}, but got {list(tensor.shape)}"
-            )
+            faults.append(f"{name}[{m}] must have the shape of {name}[0], {first}, but got {list(tensor.shape)}")
     if len(first) == 2 and first[0] == 0:
         faults.append(f"{name} must hold at least one sample, but got N = 0")
     return faults

@@ -73,9 +73,7 @@ def _one_direction(similarity: Tensor, permutation: Tensor, lam: Tensor) -> Tens
     return -(lam * itself + (1 - lam) * partner).mean()
 
 
-def _faults(
-    clean: Sequence[Tensor], mixed: Sequence[Tensor], permutations: Sequence[Tensor], lam: Tensor
-) -> list[str]:
+def _faults(clean: Sequence[Tensor], mixed: Sequence[Tensor], permutations: Sequence[Tensor], lam: Tensor) -> list[str]:
     """Everything wrong with the tensors; indices and weights are read only where their shapes are right."""
     faults = embedding_faults("clean", clean)
     if faults:

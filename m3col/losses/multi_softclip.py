@@ -41,10 +41,7 @@ def multi_softclip_loss(clean: Sequence[Tensor], *, temperature: float) -> Tenso
     with full_precision(clean[0]):
         u = [unit_rows(p, dtype) for p in clean]
         w = [F.softmax(u_m @ u_m.T / temperature, dim=1) for u_m in u]
-        pairs = [
-            _pair(u[a] @ u[b].T / temperature, w[a], w[b])
-            for a, b in itertools.combinations(range(len(u)), 2)
-        ]
+        pairs = [_pair(u[a] @ u[b].T / temperature, w[a], w[b]) for a, b in itertools.combinations(range(len(u)), 2)]
         return torch.stack(pairs).sum()  # Eq. 13
 
 

@@ -6,6 +6,10 @@ run over this table. Entries name their class as text, so that checking a config
 
 import importlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from m3col.methods.base import Method
 
 # Keys that only some methods read; every other config key applies to all methods.
 OWN_KEYS = frozenset(
@@ -51,7 +55,8 @@ def ignored_keys(name: str) -> frozenset[str]:
     return OWN_KEYS - TABLE[name].keys
 
 
-def load(name: str):  # noqa: ANN201 - a Method subclass; naming the type here would import torch
-    """The `Method` subclass of an entry."""
+def load(name: str) -> "type[Method]":
+    """The class of an entry."""
     module, _, attribute = TABLE[name].target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found: type[Method] = getattr(importlib.import_module(module), attribute)
+    return found

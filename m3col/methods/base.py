@@ -42,6 +42,8 @@ class Method(nn.Module):
     `features`: columns per modality after preprocessing; `class_weight`: [C] weights of the cross-entropy or None.
     """
 
+    class_weight: Tensor | None
+
     def __init__(
         self,
         config: RunConfig,
@@ -103,9 +105,7 @@ class Method(nn.Module):
             dtype=next(self.parameters()).dtype,
         )
 
-    def mixed_views(
-        self, batch: Batch, embeddings: Mapping[str, Tensor], mixing: mixup.Mixing
-    ) -> dict[str, Tensor]:
+    def mixed_views(self, batch: Batch, embeddings: Mapping[str, Tensor], mixing: mixup.Mixing) -> dict[str, Tensor]:
         """Embeddings q_m [N, D] of the mixed samples (Eq. 2-3), or mixed embeddings for `mix.level: embedding`."""
         if self.config.mix.level == "embedding":
             return {m: mixup.mix(embeddings[m], mixing.permutations[m], mixing.lam) for m in self.modalities}

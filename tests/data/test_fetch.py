@@ -48,9 +48,7 @@ def served(tmp_path, monkeypatch) -> Iterator[tuple[Path, str]]:
     sums = {f: hashlib.sha256((root / "ROSMAP" / f).read_bytes()).hexdigest() for f in module.FILES}
     monkeypatch.setitem(module.DIGESTS, "rosmap", sums)
     monkeypatch.setattr(Handler, "truncate", set())
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=str(root))
-    ) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(root))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield root, f"http://127.0.0.1:{server.server_port}"

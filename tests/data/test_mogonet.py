@@ -291,9 +291,7 @@ def test_digits_can_leave_the_test_split_out_and_take_a_subset():
 def test_fourier_and_gradients_of_an_image_with_a_known_answer():
     from m3col.data import digits
 
-    ramp = np.tile(
-        np.arange(8.0), (1, 8, 1)
-    )  # grows to the right by 1: direction 0, length 1, 16 pixels a quarter
+    ramp = np.tile(np.arange(8.0), (1, 8, 1))  # grows to the right by 1: direction 0, length 1, 16 pixels a quarter
     histograms = digits._gradients(ramp)[0].reshape(4, 8)
     np.testing.assert_allclose(histograms[:, 0], 16)
     assert histograms[:, 1:].sum() == 0

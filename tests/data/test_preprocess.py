@@ -53,9 +53,7 @@ def test_impute_uses_the_training_median_and_takes_infinity_as_missing(x):
 def test_variance_drops_constant_features_and_those_below_the_threshold(x):
     assert fit(x, ["variance"]).feature_names == ("f0", "f1", "f2", "f4", "f5")
     assert fit(x, [{"variance": 20}]).feature_names == ("f1",)
-    with pytest.raises(
-        BadInput, match="variance: 1e\\+06 keeps no feature; the largest training variance is"
-    ):
+    with pytest.raises(BadInput, match="variance: 1e\\+06 keeps no feature; the largest training variance is"):
         fit(x, [{"variance": 1e6}])
 
 
@@ -169,9 +167,7 @@ def permuted_auroc(*, select_first: bool) -> float:
         names = dataset.features["noise"]
         fitted = Pipeline.fit(train.inputs["noise"], train.labels, steps, feature_names=names)
         model = LogisticRegression(max_iter=500).fit(fitted.transform(train.inputs["noise"]), train.labels)
-        scores.append(
-            roc_auc_score(held.labels, model.predict_proba(fitted.transform(held.inputs["noise"]))[:, 1])
-        )
+        scores.append(roc_auc_score(held.labels, model.predict_proba(fitted.transform(held.inputs["noise"]))[:, 1]))
     return float(np.mean(scores))
 
 

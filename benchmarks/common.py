@@ -1,0 +1,90 @@
+"""What the benchmarks share: tables, medians, and a study that is opened without the rest of a search."""
+
+import argparse
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from m3col.data import splits
+from m3col.data.dataset import Dataset
+from m3col.training import higher_is_better
+from tune import api
+from tune import study as studies
+from tune.config import StudyConfig
+from tune.plan import Plan
+from tune.runs import RunSpec
+from tune.sampling import Trials
+from tune.study import StudyFolder
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the switch that all benchmarks have."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, its figures mean nothing")
+    return made
+
+
+def machine() -> str:
+    """The line above each table: figures say nothing without it."""
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} CPU cores, load {load:.1f} at the start (the figures below assume an idle machine)"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table that reads well on a terminal too; the first column is text, the others are figures."""
+    lines = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    aligned = [
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        for line in [lines[0], rule, *lines[1:]]
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in aligned)
+
+
+def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """The median over rounds of the ratio within a round: both sides of a round met the same noise."""
+    return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+class TrialsOnly(Plan):
+    """A plan that ends with its trials: no refit follows."""
+
+    def refits(self) -> list[RunSpec]:
+        return []
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study on disk that is ready to run."""
+
+    folder: StudyFolder
+    config: StudyConfig
+    plan: TrialsOnly
+    dataset: Dataset
+
+
+def open_study(runs: Path, raw: Mapping[str, Any], *, storage: optuna.storages.BaseStorage | None = None) -> Opened:
+    """A new study below `runs`. `raw`: a search config; `storage`: in place of the study's own SQLite file."""
+    raw = {**raw, "search": {"replicates": 0, "confirm": None, **raw.get("search", {})}}
+    (ready,) = api.judge(raw, data=None, overrides={}, options=api.Options(runs=runs))
+    config, dataset = ready.config, ready.dataset
+    name = studies.new_name(runs, None, config)
+    folder = StudyFolder.create(runs, name, config, dataset, partitions_digest="", search_id=name)
+    samples = splits.pool(dataset, str(config.run.validation.kind))
+    splits.write_csv(folder.path / "splits.csv", samples.ids, api.partitions(config, dataset))
+    trials = Trials(
+        storage or folder.storage(),
+        name=name,
+        settings=config.settings.search,
+        maximize=higher_is_better(str(config.run.metric)),
+        space=config.space,
+    )
+    return Opened(folder, config, TrialsOnly(folder, config, trials), dataset)

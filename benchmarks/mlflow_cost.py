@@ -1,0 +1,218 @@
+"""What MLflow costs: time to write a search of 1,000 trials with 50 epochs each, and the share of the search it takes.
+
+    python benchmarks/mlflow_cost.py --trial-seconds 5 60
+
+Makes the files of a finished search (histories with the metrics of a real trial), then measures `tune.sync`:
+  all at once     one `m3col sync` of everything, as after a search without its store
+  again           the same once more: it must add nothing
+  trial finished  one pass of the driver's thread in which one more trial, with all its epochs, is new
+  epochs of one   one pass in which a running trial has new epochs
+  nothing new     one pass in which nothing happened
+The driver's thread passes every 5 s. From these the share for given trial lengths is computed, one trial at a time:
+one "trial finished" each, and "epochs of one" for each further pass during the trial.
+"""
+
+import argparse
+import copy
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import optuna
+
+from m3col import tracking
+from m3col.tracking import Tracker
+from tune import sync
+from tune.conductor import Conductor
+from tune.plan import Nothing
+from tune.study import COMPLETE, RunFolder
+from tune.worker import Worker
+
+EVERY_S = 5.0  # between two passes of the driver's thread
+PASSES = 10
+BAR = 0.05
+SPACE = {
+    "objective.alpha": (0.05, 1.0),
+    "objective.beta": (0.01, 1.0),
+    "objective.temperature": (0.03, 1.0),
+    "objective.switch_point": (0.0, 1.0),
+}
+_STORED = ("metrics", "params", "tags", "runs", "latest_metrics", "inputs")
+
+
+@dataclass(frozen=True)
+class Cost:
+    seconds: float
+    cpu_s: float
+
+
+def timed(call: Callable[[], object]) -> Cost:
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def median(costs: list[Cost]) -> Cost:
+    return Cost(statistics.median(cost.seconds for cost in costs), statistics.median(cost.cpu_s for cost in costs))
+
+
+class Fabricated:
+    """A study with the files of as many trials as are asked for: a real one, and copies with other numbers."""
+
+    def __init__(self, runs: Path, *, trials: int, epochs: int) -> None:
+        search = {"trials": trials, "sampler": "random", "pruner": "none", "concurrency": 1}
+        space = {path: {"low": low, "high": high} for path, (low, high) in SPACE.items()}
+        overrides = {"train.epochs": epochs, "model.embedding_dim": 8, "model.classifier_dim": 8}
+        self._study = common.open_study(
+            runs,
+            {"base": "digits", "overrides": overrides, "validation": {"folds": 2}, "space": space, "search": search},
+            # What MLflow shows comes from the files, so that the study's own database can stay small.
+            storage=optuna.storages.InMemoryStorage(),
+        )
+        self.folder = self._study.folder
+        self._random = np.random.default_rng(0)
+        self._history, self._result = self._real_trial()
+        self.count = 1
+
+    def _real_trial(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        conductor = Conductor(self._study.plan, concurrency=1)
+        spec = conductor.next()
+        assert not isinstance(spec, Nothing)
+        worker = Worker(spec, self.folder.path, self._study.dataset.without_test(), probe=lambda: None)
+        while not conductor.result(worker.step()):
+            pass
+        run = self.folder.run(spec.name)
+        result = run.result()
+        assert result is not None and result["state"] == COMPLETE
+        return run.history(), result
+
+    @property
+    def numbers_per_epoch(self) -> int:
+        return len(self._history[0]["metrics"])
+
+    def begin(self) -> tuple[RunFolder, list[dict[str, Any]]]:
+        """One more trial without an epoch, and the records that it is going to have."""
+        number, self.count = self.count, self.count + 1
+        run = self.folder.run(f"trials/{number}")
+        params = {path: float(self._random.uniform(low, high)) for path, (low, high) in SPACE.items()}
+        run.create(self._study.config.point(params).to_dict())
+        records = copy.deepcopy(self._history)
+        shift, offset = float(self._random.normal(0, 0.01)), number * EVERY_S
+        for record in records:
+            record["time"] += offset
+            record["value"] += shift
+            record["metrics"] = {name: value + shift for name, value in record["metrics"].items()}
+        return run, records
+
+    def finish(self, run: RunFolder, records: list[dict[str, Any]]) -> None:
+        last = records[-1]
+        run.write_result(
+            {**self._result, "value": last["value"], "metrics": last["metrics"], "started": records[0]["time"],
+             "ended": last["time"]}
+        )  # fmt: skip
+
+    def add(self) -> None:
+        """One more finished trial."""
+        run, records = self.begin()
+        run.append(records, restart=True)
+        self.finish(run, records)
+
+
+def stored_rows(database: Path) -> dict[str, int]:
+    """Rows by table of MLflow's database."""
+    with closing(sqlite3.connect(database)) as connection:
+        there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return {
+            name: connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in _STORED if name in there
+        }
+
+
+def passes(study: Fabricated, tracker: Tracker) -> dict[str, Cost]:
+    """The driver's passes near the end of a search, where each is dearest."""
+    projection = sync.Projection(study.folder, tracker)
+
+    def one_pass() -> None:
+        projection.send(results=False)
+
+    one_pass()
+    idle = [timed(one_pass) for _ in range(PASSES)]
+    finished = []
+    for _ in range(PASSES):
+        study.add()
+        finished.append(timed(one_pass))
+    run, records = study.begin()
+    piece = max(1, len(records) // PASSES)
+    partial = []
+    for start in range(0, len(records), piece):
+        run.append(records[start : start + piece], restart=start == 0)
+        partial.append(timed(one_pass))
+    study.finish(run, records)
+    one_pass()
+    return {"trial finished": median(finished), "epochs of one": median(partial), "nothing new": median(idle)}
+
+
+def share(costs: dict[str, Cost], trial_s: float) -> Cost:
+    """What MLflow's thread takes of a search of such trials, one at a time: of its time, and of one CPU."""
+    further = max(0.0, trial_s / EVERY_S - 1)
+    one, more = costs["trial finished"], costs["epochs of one"]
+    return Cost((one.seconds + further * more.seconds) / trial_s, (one.cpu_s + further * more.cpu_s) / trial_s)
+
+
+def arguments() -> argparse.Namespace:
+    parser = common.parser(__doc__)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--trial-seconds", type=float, nargs="+", default=[5.0, 60.0], help="lengths of a trial")
+    return parser.parse_args()
+
+
+def measure(runs: Path, *, trials: int, epochs: int) -> tuple[dict[str, Cost], dict[str, int], int, Fabricated]:
+    """Costs, rows before and after the second sync (equal: none was added), bytes of the store, the study."""
+    study = Fabricated(runs, trials=trials + PASSES + 1, epochs=epochs)
+    for _ in range(trials - 1):
+        study.add()
+    tracker = tracking.connect(f"sqlite:///{runs}/mlflow.db", runs)
+    assert tracker is not None
+    costs = {"all at once": timed(lambda: sync.sync(study.folder, tracker))}
+    before = stored_rows(runs / "mlflow.db")
+    costs["again"] = timed(lambda: sync.sync(study.folder, tracker))
+    added = {name: count - before[name] for name, count in stored_rows(runs / "mlflow.db").items()}
+    size = (runs / "mlflow.db").stat().st_size
+    costs |= passes(study, tracker)
+    return costs, added, size, study
+
+
+def main() -> int:
+    options = arguments()
+    trials, epochs = (4, 10) if options.quick else (options.trials, options.epochs)
+    print(common.machine())
+    with tempfile.TemporaryDirectory(prefix="m3col-benchmark-") as scratch:
+        costs, added, size, study = measure(Path(scratch), trials=trials, epochs=epochs)
+    print(f"{trials} trials of {epochs} epochs, {study.numbers_per_epoch} numbers per epoch\n")
+    rows = [[name, f"{cost.seconds:.3f}", f"{cost.cpu_s:.3f}"] for name, cost in costs.items()]
+    print(common.table(["what", "seconds", "CPU seconds"], rows))
+    per_trial = Cost(costs["all at once"].seconds / trials, costs["all at once"].cpu_s / trials)
+    print(f"\nall at once, per trial: {per_trial.seconds:.3f} s, {per_trial.cpu_s:.3f} CPU s")
+    print(f"rows that the second sync added: {sum(added.values())}; store: {size / 1e6:.0f} MB")
+    print("\nshare of a search, one trial at a time")
+    lines = []
+    for trial_s in options.trial_seconds:
+        busy = share(costs, trial_s)
+        shares = [per_trial.seconds / trial_s, busy.cpu_s, busy.seconds]
+        verdict = "met" if busy.seconds <= BAR else "NOT met"
+        lines.append([f"trials of {trial_s:g} s", *(f"{value:.2%}" for value in shares), verdict])
+    print(common.table(["search", "all at once", "passes, of a CPU", "passes, of the time", f"bar {BAR:.0%}"], lines))
+    return 0 if not any(added.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

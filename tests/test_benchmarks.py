@@ -1,0 +1,78 @@
+"""Every benchmark runs and prints its table. Speeds are for people to read: none is asserted here."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+# script -> what its table must show: header words, and the first cell of every row
+TABLES = {
+    "epoch": (["plain / ours", "ours / products"], ["M3Co", "MultiSClip"]),
+    "mlflow_cost": (
+        ["seconds", "CPU seconds"],
+        ["all at once", "again", "trial finished", "epochs of one", "nothing new"],
+    ),
+    "samplers": (["at 25%", "at 50%", "at 100%", "epochs spent"], ["TPE + ASHA", "random", "grid"]),
+    "turnaround": (["median s"], ["reused", "fresh"]),
+}
+
+
+def run_quick(name: str, *more: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", "--quick", *more],
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The cells of each Markdown table in a text: header first, without the rule."""
+    found: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    return [[table[0], *table[2:]] for table in found if table]
+
+
+def assert_table(name: str, text: str) -> None:
+    table = tables(text)[0]
+    words, rows = TABLES[name]
+    assert set(words) <= set(table[0])
+    assert [row[0] for row in table[1:]] == rows
+    assert all(cell for row in table for cell in row)
+
+
+def test_epoch_agrees_with_the_plain_loop():
+    text = run_quick("epoch")
+    assert_table("epoch", text)
+    (table,) = tables(text)
+    column = table[0].index("losses differ by")
+    assert all(float(row[column]) < 1e-5 for row in table[1:])
+
+
+def test_samplers_spend_no_more_than_the_budget(tmp_path):
+    text = run_quick("samplers", "--plot", str(tmp_path / "samplers.png"))
+    assert_table("samplers", text)
+    (table,) = tables(text)
+    spent = {row[0]: row[-1] for row in table[1:]}
+    assert spent["random"] == spent["grid"] == "100%"
+    assert (tmp_path / "samplers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mlflow_cost_adds_nothing_the_second_time():
+    text = run_quick("mlflow_cost", "--trial-seconds", "5", "60")
+    assert_table("mlflow_cost", text)
+    assert "rows that the second sync added: 0;" in text
+    assert [row[0] for row in tables(text)[1][1:]] == ["trials of 5 s", "trials of 60 s"]
+
+
+@pytest.mark.slow
+def test_turnaround_compares_reused_with_fresh():
+    assert_table("turnaround", run_quick("turnaround"))

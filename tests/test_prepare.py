@@ -1,0 +1,174 @@
+"""A config and its data, judged together: all faults of both, and what is resolved when there is none."""
+
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from m3col import config
+from m3col.data import from_arrays
+from m3col.faults import BadInput
+from m3col.prepare import as_dataset, disk_faults, examine, parameter_count, prepare
+from m3col.trainer import Trainer
+from tests.data.builders import edit, write_folder
+from tests.helpers import tiny_config, tiny_data
+
+DATA = tiny_data()
+RNG = np.random.default_rng(0)
+VIEWS = {"a": RNG.normal(size=(12, 3)), "b": RNG.normal(size=(12, 2))}
+LABELS = np.arange(12) % 2
+
+
+def faults(run=None, data=DATA, **overrides) -> list[str]:
+    with pytest.raises(BadInput) as caught:
+        prepare(run or tiny_config(**overrides), data=data, where="x.yaml")
+    return list(caught.value.faults)
+
+
+def test_what_depends_on_the_data_is_resolved():
+    found = prepare(tiny_config(), data=DATA).config
+    assert (found.validation.kind, found.metric, found.data.modalities) == ("kfold", "val/auroc", ["view_0", "view_1"])
+    assert prepare(tiny_config(), data=tiny_data(classes=3)).config.metric == "val/macro_f1"
+    assert prepare(found, data=DATA).config == found
+    split = from_arrays(VIEWS, LABELS, validation=(VIEWS, LABELS))
+    assert prepare(tiny_config(), data=split).config.validation.kind == "given"
+    assert prepare(tiny_config(data__modalities=[2, 1]), data=tiny_data(modalities=3)).config.data.modalities == [
+        "view_0",
+        "view_1",
+    ]
+
+
+def test_data_may_be_pairs_frames_or_splits():
+    frames = {name: pd.DataFrame(x, columns=[f"{name}{k}" for k in range(x.shape[1])]) for name, x in VIEWS.items()}
+    assert as_dataset(DATA) is DATA
+    assert as_dataset((VIEWS, LABELS)).test is None
+    found = as_dataset({"train": (frames, LABELS), "test": (frames, LABELS)})
+    assert found.features["a"] == ("a0", "a1", "a2") and len(found.test) == 12
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (3, ["int"]),
+        ((VIEWS,), ["tuple"]),
+        ({"test": (VIEWS, LABELS)}, ["'train'"]),
+        ({"train": VIEWS, "tset": (VIEWS, LABELS), "test": 3}, ["'tset'", "'test'?", "'train' must be a pair", "int"]),
+        ((VIEWS, LABELS[:5]), ["same number of rows"]),
+        ((VIEWS, np.zeros(12)), ["at least two classes"]),
+        ((VIEWS, LABELS + 0.5), ["integers 0..C-1"]),
+        ((VIEWS, ["yes"] * 12), ["integers 0..C-1"]),
+        (({**VIEWS, "a": [["x", "y"]] * 12}, LABELS), ["'a'", "number"]),
+        (({**VIEWS, "a": np.zeros(12)}, LABELS), ["'a'", "[12]"]),
+        ({"train": (VIEWS, LABELS), "test": ({"a": VIEWS["a"]}, LABELS)}, ["test", "modalities"]),
+        ({"train": (VIEWS, LABELS), "test": (VIEWS, LABELS + 1)}, ["label 2", "never occurs in training"]),
+    ],
+)
+def test_arrays_are_judged_as_strictly_as_files(data, words):
+    text = "\n".join(faults(data=data))
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"metric": "val/aurocc"}, ["metric 'val/aurocc' is never reported", "val/auroc"]),
+        ({"metric": "val/accuracy_view_7"}, ["never reported", "val/accuracy_view_"]),
+        ({"metric": "auroc"}, ["never reported", "'val/auroc'"]),
+        ({"metric": "train/loss"}, ["of the training samples", "'val/auroc'"]),
+        ({"metric": "val/ce_view_0", "method": "concat", "objective__unimodal_supervision": False}, ["never reported"]),
+        ({"objective__class_weight": [1, 2, 3]}, ["each of the 2 classes", "has 3"]),
+        ({"validation__folds": 21}, ["class 0", "20", "at most 20"]),
+        ({"validation__kind": "given"}, ["validation.kind", "kfold"]),
+        ({"data__preprocess": {"view_0": ["minmax"], "view_9": []}}, ["'view_9' is unknown", "'view_1' has no steps"]),
+        ({"data__preprocess": [{"variance": 1e9}]}, ["variance", "largest"]),
+        ({"data__modalities": ["view_0", "view_x"]}, ["x.yaml: data.modalities", "'view_x'"]),
+        ({"data__modalities": [1, 3]}, ["number 3", "1..2"]),
+        ({"method": "single", "data__modalities": ["nope"]}, ["'nope'"]),
+    ],
+)
+def test_config_against_data(overrides, words):
+    text = "\n".join(faults(**overrides))
+    assert all(word in text for word in words), text
+    assert all(line.startswith("x.yaml: ") for line in text.splitlines())
+
+
+def test_a_metric_for_two_classes_is_told_apart_from_a_misspelt_one():
+    (line,) = faults(data=tiny_data(classes=3), metric="val/auroc")
+    assert "for two classes" in line and "has 3" in line and "'val/macro_f1'" in line
+
+
+def test_a_modality_too_few_or_too_many():
+    assert "needs at least two modalities, but the data has 1" in faults(data=tiny_data(modalities=1))[0]
+    run = tiny_config(method="single", data__modalities=["view_0"])
+    raw = {**run.to_dict(), "data": {**run.to_dict()["data"], "modalities": None}}
+    _, found = examine(config.draft(raw).config, data=DATA, faulty=())
+    assert found == [] or "exactly one" in found[0]
+
+
+def test_plateau_without_a_validation_part():
+    split = {"train": (VIEWS, LABELS)}
+    run = tiny_config(train__schedule={"kind": "plateau"}, validation__kind="kfold", validation__folds=3)
+    assert prepare(run, data=split).config.train.schedule.kind == "plateau"
+
+
+def test_values_that_are_not_finite_need_impute():
+    views = {**VIEWS, "a": VIEWS["a"].copy()}
+    views["a"][3, 1] = np.inf
+    (line,) = faults(data=(views, LABELS), validation__folds=2)
+    assert "'a', train: row 4, column 2" in line and "inf" in line and "impute" in line
+    assert prepare(tiny_config(data__preprocess=["impute"], validation__folds=2), data=(views, LABELS))
+
+
+def test_all_faults_of_config_and_data_at_once():
+    found = faults(metric="val/x", objective__class_weight=[1], validation__folds=21,
+                   data__preprocess=[{"variance": 1e9}])  # fmt: skip
+    assert len(found) == 5  # the variance step in each of two modalities
+
+
+def test_what_rests_on_a_faulty_key_is_not_looked_at():
+    run = tiny_config(metric="val/x", objective__class_weight=[1], validation__folds=21)
+    prepared, found = examine(run, data=DATA, faulty={"validation.folds", "metric"})
+    assert prepared is None and len(found) == 1 and "class_weight" in found[0]
+    assert examine(run, faulty={"data.name"}) == (None, [])
+
+
+def test_faults_of_files_name_file_row_and_column(tmp_path):
+    folder = write_folder(tmp_path / "mine")
+    edit(folder / "1_tr.csv", row=3, column=2, to="abc")
+    edit(folder / "2_te.csv", row=1, column=1, to=None)
+    run = config.load({"data": {"name": "omics", "dir": str(folder)}})
+    text = "\n".join(faults(run, data=None))
+    assert f"{folder}/1_tr.csv: row 3, column 2: 'abc'" in text and f"{folder}/2_te.csv: row 1" in text
+
+
+def test_a_folder_that_is_none_is_a_fault_for_embedded_data_too(tmp_path):
+    for name in ("digits", "rosmap", "omics"):
+        run = config.load({"data": {"name": name, "dir": str(tmp_path / "no")}})
+        (line,) = faults(run, data=None)
+        assert line == f"x.yaml: data.dir (--data-dir) {tmp_path / 'no'} is not a folder"
+
+
+def test_arrays_that_are_not_there_are_asked_for():
+    (line,) = faults(tiny_config(), data=None)
+    assert "data.name is 'arrays'" in line and "`data`" in line
+
+
+def test_disk_that_is_no_folder_or_too_small(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in disk_faults(tmp_path / "file" / "runs", 0, what="x")[0]
+    assert disk_faults(tmp_path / "new" / "runs", 1000, what="x") == [] and not (tmp_path / "new").exists()
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
+    (line,) = disk_faults(tmp_path / "runs", 10**9, what="a search")
+    assert "a search needs about 1,500 MB" in line and "only 1 MB are free" in line
+    assert disk_faults(tmp_path / "runs", 10**5, what="a search") == []
+
+
+@pytest.mark.parametrize("method", ["m3col", "concat"])
+def test_the_size_of_a_checkpoint_is_known_beforehand(method):
+    run = tiny_config(method=method)
+    trainer = Trainer(run, DATA.train, features=DATA.features, num_classes=2)
+    features = {name: len(values) for name, values in DATA.features.items()}
+    assert parameter_count(run, features, 2) == sum(p.numel() for p in trainer.method.parameters())

@@ -1,0 +1,41 @@
+"""Studies that several tests look at; each is searched once per session, in a few seconds."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tune.driving import conductor, drive, prepare_study, small
+from tune import predictions
+from tune.study import StudyFolder
+
+ROWS = {"no contrast": {"objective.beta": 0.0}, "pixels alone": {"method": "single", "data.modalities": ["pixels"]}}
+
+PUBLISHED = {"accuracy": {"default": 90.5, "another paper": 0.8}}
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """Digits, all stages, with predictions and without results. Not to be changed: see `study_copy`."""
+    config = small(
+        final__rows=ROWS, final__optimistic=True, final__published=PUBLISHED,
+        search__confirm={"top": 1, "seeds": 2}, search__replicates=2,
+    )  # fmt: skip
+    folder, ready = prepare_study(tmp_path_factory.mktemp("runs"), config, name="digits-1")
+    drive(conductor(folder, ready), ready.dataset)
+    predictions.collect(folder, ready.config, ready.dataset)
+    return folder
+
+
+@pytest.fixture
+def study_copy(finished_study: StudyFolder, tmp_path: Path) -> Callable[..., StudyFolder]:
+    """A copy that may be changed, in a runs folder of its own with the same ledger."""
+
+    def copy() -> StudyFolder:
+        target = tmp_path / "runs" / finished_study.name
+        shutil.copytree(finished_study.path, target)
+        shutil.copy(finished_study.path.parent / "test_ledger.jsonl", target.parent)
+        return StudyFolder(target)
+
+    return copy

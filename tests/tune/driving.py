@@ -1,0 +1,89 @@
+"""A study driven by hand, without ray: the same conductor and worker, in one process and one thread."""
+
+from pathlib import Path
+from typing import Any
+
+from m3col.data.dataset import Dataset
+from m3col.data.splits import pool, write_csv
+from m3col.training import higher_is_better
+from tune import api
+from tune.conductor import Conductor
+from tune.plan import Nothing, Plan
+from tune.sampling import Trials
+from tune.study import StudyFolder
+from tune.worker import Worker
+
+SMALL: dict[str, Any] = {
+    "base": "digits",
+    "overrides": {
+        "model.embedding_dim": 8, "model.classifier_dim": 8, "train.epochs": 10, "train.learning_rate": 0.01,
+        "checkpoint.every_s": 0.0,
+    },
+    "space": {
+        "objective.beta": {"low": 0.01, "high": 1.0, "log": True},
+        "train.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
+    },
+    "validation": {"kind": "kfold", "folds": 2},
+    "search": {"trials": 6, "replicates": 1, "confirm": {"top": 1, "seeds": 1}},
+    "final": {"seeds": 2, "draws": 100},
+}  # fmt: skip
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    from m3col.config import join
+
+    return join(SMALL, {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def prepare_study(
+    runs: Path, config: dict[str, Any], *, data: Any = None, name: str = "study"
+) -> tuple[StudyFolder, api.Ready]:
+    """The study's folder, made where it is not there yet, and its config with its data."""
+    ready = api.judge(config, data=data, overrides={}, options=api.Options(runs=runs))[0]
+    folder = StudyFolder(runs / name)
+    if not (folder.path / "study.json").exists():
+        folder = api._create(ready, runs, name, "test")
+    if not (folder.path / "splits.csv").exists():
+        samples = pool(ready.dataset, str(ready.config.run.validation.kind))
+        write_csv(folder.path / "splits.csv", samples.ids, api.partitions(ready.config, ready.dataset))
+    return folder, ready
+
+
+def conductor(folder: StudyFolder, ready: api.Ready, *, concurrency: int = 1, **named: Any) -> Conductor:
+    config = ready.config
+    trials = Trials(
+        folder.storage(), name=folder.name, settings=config.settings.search,
+        maximize=higher_is_better(str(config.run.metric)), space=config.space,
+    )  # fmt: skip
+    return Conductor(Plan(folder, config, trials), concurrency=concurrency, **named)
+
+
+def drive(found: Conductor, dataset: Dataset, *, worker: type[Worker] = Worker) -> None:
+    """Runs the plan to its end, one run at a time."""
+    inputs = None if dataset.test is None else dataset.test.inputs
+    while True:
+        spec = found.next()
+        if spec is Nothing.DONE:
+            return
+        assert not isinstance(spec, Nothing), "with one run at a time there is always something to do"
+        running = worker(spec, found.folder.path, dataset.without_test(), probe=lambda: inputs)
+        while True:
+            result = running.step()
+            if found.result(result) or result["done"]:
+                break
+
+
+def trial_rows(folder: StudyFolder, ready: api.Ready) -> list[tuple[Any, ...]]:
+    """What the search found, without numbers that a crash may skip and without times."""
+    found = conductor(folder, ready).trials
+    return [(t.state.name, dict(t.params), t.value, dict(t.intermediate_values)) for t in found.all()]
+
+
+def values(folder: StudyFolder) -> dict[str, Any]:
+    """Result of every run other than trials, without times."""
+    rows = {}
+    for name, run in folder.runs():
+        result = run.result()
+        if not name.startswith("trials/") and result is not None:
+            rows[name] = (result["state"], result["value"], result["metrics"])
+    return rows

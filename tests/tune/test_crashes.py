@@ -1,0 +1,228 @@
+"""Whatever is killed, wherever: the study goes on, nothing finished is lost or run again, and it ends the same."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from optuna.storages import RDBStorage
+
+from m3col import checkpoint, files
+from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tune.study import RunFolder
+from tune.worker import Worker
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+class Fuse:
+    """Burns through at the `limit`-th write to disk or database: just before it, or just after."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.limit, self.after = 0, -1, False
+        writers = [(files, "write_text"), (RunFolder, "append"), (RunFolder, "write_result"), (Worker, "step")]
+        writers += [
+            (RDBStorage, name)
+            for name in (
+                "create_new_trial", "set_trial_param", "set_trial_state_values", "set_trial_intermediate_value",
+                "set_trial_user_attr", "set_trial_system_attr", "set_study_user_attr",
+            )
+        ]  # fmt: skip
+        for owner, name in writers:
+            monkeypatch.setattr(owner, name, self._wrap(getattr(owner, name)))
+
+    def _wrap(self, write):
+        def guarded(*args, **kwargs):
+            self.count += 1
+            burns = self.count == self.limit
+            if burns and not self.after:
+                raise Killed
+            answer = write(*args, **kwargs)
+            if burns:
+                raise Killed
+            return answer
+
+        return guarded
+
+    def set(self, limit: int, *, after: bool) -> None:
+        self.count, self.limit, self.after = 0, limit, after
+
+
+@pytest.fixture(autouse=True)
+def checkpoints_at_every_epoch(monkeypatch):
+    """These epochs are so short that checkpoints would be held back to a twentieth of the time."""
+    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("unbroken")
+    folder, ready = prepare_study(runs, small())
+    drive(conductor(folder, ready), ready.dataset)
+    return trial_rows(folder, ready), values(folder)
+
+
+def test_the_unbroken_study_prunes_and_finishes(unbroken):
+    rows, others = unbroken
+    states = Counter(row[0] for row in rows)
+    assert states["PRUNED"] and states["COMPLETE"] and sum(states.values()) == 6
+    assert {name.partition("/")[0] for name in others} == {"replicates", "confirm", "refits"}
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("first", [3, 17, 31, 44, 58, 73, 92, 111, 134, 166])
+def test_killed_at_any_write_it_ends_like_the_unbroken_one(tmp_path, monkeypatch, unbroken, first, after):
+    fuse = Fuse(monkeypatch)
+    folder, ready = prepare_study(tmp_path, small())
+    trained: Counter[tuple[str, int]] = Counter()
+    observe = lambda event: trained.update([(event.name, 0)] if event.what == "complete" else [])  # noqa: E731
+    kills = 0
+    fuse.set(first, after=after)
+    for _ in range(60):
+        try:
+            drive(conductor(folder, ready, observe=observe), ready.dataset)
+            break
+        except Killed:
+            kills += 1
+            # The second kill comes soon, and the later ones further apart, so that the study gets somewhere.
+            fuse.set(7 if kills == 1 else first + 13 * kills, after=after)
+    fuse.set(-1, after=False)
+    assert kills >= 1
+    assert trial_rows(folder, ready) == unbroken[0]
+    assert values(folder) == unbroken[1]
+    assert max(trained.values()) == 1, "a finished run was run again"
+    for name, run in folder.runs():
+        epochs = [record["epoch"] for record in run.history()]
+        assert epochs == list(range(1, len(epochs) + 1)), name
+
+
+def test_a_lost_step_is_computed_again_from_the_last_checkpoint(tmp_path):
+    """A worker that dies between two reports: its successor starts where the checkpoint stood, not at the beginning."""
+    folder, ready = prepare_study(tmp_path, small())
+    spec = conductor(folder, ready).next()
+    inputs = ready.dataset.test.inputs
+    first = Worker(spec, folder.path, ready.dataset, probe=lambda: inputs)
+    for _ in range(4):
+        first.step()
+    second = Worker(spec, folder.path, ready.dataset, probe=lambda: inputs)
+    assert second.training.epoch == first.training.epoch == 4
+    told = second.step()
+    assert told["restart"] and [record["epoch"] for record in told["records"]] == [1, 2, 3, 4]
+    assert second.attempt != first.attempt
+
+
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+    folder, ready = prepare_study(tmp_path, small())
+    spec = conductor(folder, ready).next()
+    first = Worker(spec, folder.path, ready.dataset, probe=lambda: None)
+    for _ in range(4):
+        first.step()
+    newest = sorted(first.attempt.glob("epoch-*"))[-1]
+    (newest / "checkpoint.json").write_text("{")
+    assert Worker(spec, folder.path, ready.dataset, probe=lambda: None).training.epoch == 3
+
+
+def test_an_unfinished_study_is_extended_by_more_trials(tmp_path):
+    folder, ready = prepare_study(tmp_path, small(search__trials=3))
+    drive(conductor(folder, ready), ready.dataset)
+    before = trial_rows(folder, ready)
+    longer = prepare_study(tmp_path, small(search__trials=5))[1]
+    drive(conductor(folder, longer), longer.dataset)
+    after = trial_rows(folder, longer)
+    assert len(after) == 5 and after[:3] == before
+
+
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
+    class Moody(Worker):
+        def _step(self):
+            if self.spec.name == "trials/1":
+                raise ValueError("out of cheese")
+            return super()._step()
+
+    folder, ready = prepare_study(tmp_path, small(search__trials=4))
+    drive(conductor(folder, ready), ready.dataset, worker=Moody)
+    rows = trial_rows(folder, ready)
+    assert [row[0] for row in rows].count("FAIL") == 1 and len(rows) == 4
+    result = folder.run("trials/1").result()
+    assert result["state"] == "failed" and "out of cheese" in result["failure"]
+    assert "Traceback" in (folder.path / "trials/1/log.txt").read_text()
+
+
+def test_a_time_budget_ends_the_search_and_goes_on_to_the_refits(tmp_path):
+    folder, ready = prepare_study(tmp_path, small(search__trials=50, search__time_budget_s=0.5))
+    found = conductor(folder, ready)
+    found.trials.add_seconds(0.0)
+    spec = found.next()
+    worker = Worker(spec, folder.path, ready.dataset.without_test(), probe=lambda: None)
+    while not found.result(worker.step()):
+        pass
+    found.trials.add_seconds(1.0)
+    drive(found, ready.dataset)
+    assert len(trial_rows(folder, ready)) == 1
+    assert any(name.startswith("refits/winner") for name in values(folder))
+
+
+def test_grid_points_are_queued_once_and_nothing_else_is_tried(tmp_path):
+    config = small(search__sampler="grid", search__pruner="none", search__trials=100, search__grid_points=2)
+    folder, ready = prepare_study(tmp_path, config)
+    conductor(folder, ready)  # a second start must not queue the points again
+    drive(conductor(folder, ready), ready.dataset)
+    points = [tuple(sorted(row[1].items())) for row in trial_rows(folder, ready)]
+    assert len(points) == len(set(points)) == 5  # the default and 2 x 2
+    assert points[0] == (("objective.beta", 0.1), ("train.learning_rate", 0.01))
+
+
+def test_trials_differ_although_every_process_begins_with_the_same_seed(tmp_path):
+    folder, ready = prepare_study(tmp_path, small(search__sampler="random"))
+    for _ in range(4):  # a new driver for each trial
+        found = conductor(folder, ready)
+        spec = found.next()
+        found.failed(spec.name, "stopped here")
+    points = [tuple(sorted(row[1].items())) for row in trial_rows(folder, ready)]
+    assert len(set(points)) == 4
+
+
+def test_all_arrays_and_labels_of_the_test_split_replaced_by_noise_change_nothing(tmp_path):
+    """Nothing before the test table can have seen the test split."""
+    import numpy as np
+
+    from m3col import data
+    from m3col.data import from_arrays
+
+    digits = data.load("digits")
+    rng = np.random.default_rng(7)
+
+    def study(runs: Path, *, noise: bool):
+        test = digits.test
+        inputs = {m: rng.normal(size=x.shape) if noise else x for m, x in test.inputs.items()}
+        labels = rng.integers(0, 10, len(test)) if noise else test.labels
+        dataset = from_arrays(digits.train.inputs, digits.train.labels, test=(inputs, labels))
+        folder, ready = prepare_study(runs, small(), data=dataset)
+        found = conductor(folder, ready)
+        drive(found, ready.dataset)
+        return folder, ready, found.plan.decide().winner
+
+    true_folder, true_ready, true_winner = study(tmp_path / "true", noise=False)
+    noise_folder, noise_ready, noise_winner = study(tmp_path / "noise", noise=True)
+    splits = [(folder.path / "splits.csv").read_bytes() for folder in (true_folder, noise_folder)]
+    assert splits[0] == splits[1]
+    assert trial_rows(true_folder, true_ready) == trial_rows(noise_folder, noise_ready)
+    assert true_winner == noise_winner
+
+
+def test_runs_of_one_stage_go_side_by_side_and_stages_wait_for_each_other(tmp_path):
+    from tune.plan import Nothing
+
+    folder, ready = prepare_study(tmp_path, small(search__trials=1, search__replicates=2, final__seeds=3))
+    found = conductor(folder, ready, concurrency=3)
+    together = [found.next() for _ in range(3)]
+    assert [spec.name for spec in together] == ["trials/0", "replicates/0", "replicates/1"]
+    assert found.next() is Nothing.WAIT
+    for spec in together[1:]:
+        found.failed(spec.name, "not needed here")
+    assert found.next() is Nothing.WAIT, "the trial still runs"
+    worker = Worker(together[0], folder.path, ready.dataset.without_test(), probe=lambda: None)
+    while not found.result(worker.step()):
+        pass
+    assert [found.next().name for _ in range(3)] == [f"refits/winner/{index}" for index in range(3)]

@@ -1,0 +1,90 @@
+"""What a study leaves per sample, its baselines, and the ensemble that is delivered."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from m3col import ledger, metrics, predictor
+from m3col.data import load
+from m3col.data.splits import read_csv
+from m3col.faults import BadInput
+from tune import predictions
+from tune.study import StudyFolder
+
+
+@pytest.fixture(scope="module")
+def table(finished_study: StudyFolder) -> pd.DataFrame:
+    return predictions.read(finished_study)
+
+
+def test_every_finished_run_is_there_and_no_other(finished_study: StudyFolder, table: pd.DataFrame) -> None:
+    complete = {name for name, run in finished_study.runs() if run.result()["state"] == "complete"}
+    jobs = set(table["job"])
+    assert complete == {job for job in jobs if not job.startswith("baselines/")}
+    assert {"baselines/majority", "baselines/logistic"} < jobs
+    assert set(table.loc[table["kind"] == "test", "job"]) == {
+        job for job in jobs if job.startswith(("refits/", "baselines/"))
+    }
+
+
+def test_out_of_fold_rows_give_the_metric_of_the_last_epoch(finished_study: StudyFolder, table: pd.DataFrame) -> None:
+    train = load("digits").train
+    for job in ("trials/0", "replicates/1", "confirm/0-1"):
+        rows = table[table["job"] == job]
+        assert sorted(rows["id"]) == sorted(train.ids)
+        truth = dict(zip(train.ids, train.labels, strict=True))
+        assert rows["label"].tolist() == [truth[i] for i in rows["id"]]
+        last = finished_study.run(job).history()[-1]["metrics"]
+        assert predictions.cross_validated(rows)["macro_f1"] == pytest.approx(last["val/macro_f1"], abs=1e-12)
+    assert table[table["job"] == "replicates/1"]["seed"].unique().tolist() == [2]
+
+
+def test_logistic_is_fitted_on_the_other_folds_of_the_deciding_partition(
+    finished_study: StudyFolder, table: pd.DataFrame
+) -> None:
+    train = load("digits").train
+    fold = read_csv(finished_study.path / "splits.csv")["confirm"][1]
+    x = np.concatenate(list(train.inputs.values()), axis=1)
+    low, span = x[fold.train].min(axis=0), np.ptp(x[fold.train], axis=0)
+    x = np.where(span > 0, (x - low) / np.where(span > 0, span, 1), 0)
+    model = LogisticRegression(max_iter=10_000).fit(x[fold.train], train.labels[fold.train])
+    rows = table[(table["job"] == "baselines/logistic") & (table["kind"] == "oof") & (table["fold"] == 1)]
+    assert rows["id"].tolist() == train.ids[fold.validation].tolist()
+    found = metrics.softmax(predictions.logits_of(rows))
+    np.testing.assert_allclose(found, model.predict_proba(x[fold.validation]), atol=1e-6)
+
+
+def test_best_single_modality_is_the_one_with_the_best_cross_validation(table: pd.DataFrame) -> None:
+    [job] = [job for job in table["job"].unique() if job.startswith("baselines/logistic ")]
+    own = table[(table["job"] == job) & (table["kind"] == "oof")]
+    assert job.removeprefix("baselines/logistic ") in load("digits").modalities
+    assert predictions.cross_validated(own)["macro_f1"] > 0.8
+
+
+def test_ensemble_is_the_mean_probability_of_the_winners_models(
+    finished_study: StudyFolder, table: pd.DataFrame
+) -> None:
+    test = load("digits").test
+    members = [table[table["job"] == f"refits/winner/{seed}"] for seed in range(2)]
+    mean = np.mean([metrics.softmax(predictions.logits_of(rows)) for rows in members], axis=0)
+    found = predictor.load(finished_study.results / "model").predict_proba(test.inputs)
+    np.testing.assert_allclose(found, mean, atol=1e-6)
+
+
+def test_a_row_of_one_modality_is_trained_on_it_alone(finished_study: StudyFolder) -> None:
+    [path] = finished_study.path.glob("refits/pixels_alone/0/attempt-1/model")
+    assert list(predictor.load(path).features) == ["pixels"]
+
+
+def test_the_ledger_notes_the_study_once(finished_study: StudyFolder) -> None:
+    [entry] = ledger.entries(finished_study.path.parent)
+    assert entry["by"] == predictions.ledger_name(finished_study)
+    assert entry["digest"] == load("digits").digests()["test"]
+
+
+def test_a_study_without_predictions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="has not come to its end"):
+        predictions.read(StudyFolder(tmp_path))

@@ -1,0 +1,199 @@
+"""The record of a study on disk: formats, lock, names, what may change on resume, and what a crash leaves."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from m3col import data, files
+from m3col.data import from_arrays
+from m3col.faults import BadInput
+from tests.tune import fake_study
+from tune import study
+from tune.study import RunFolder, StudyFolder
+
+
+@pytest.fixture
+def folder(tmp_path) -> StudyFolder:
+    return fake_study.make(tmp_path, "digits-1", trials=4)
+
+
+def refusal(call) -> str:
+    with pytest.raises(BadInput) as caught:
+        call()
+    assert all("\n" not in line for line in caught.value.faults)
+    return "\n".join(caught.value.faults)
+
+
+def test_study_json_says_what_was_asked_of_what_by_which_code(folder):
+    found = json.loads((folder.path / "study.json").read_text())
+    assert found["format"] == 1 and found["name"] == "digits-1" and found["threads"] == 1
+    assert set(found["digests"]) == {"config", "train", "test", "splits"}
+    assert found["dataset"]["features"] == {"pixels": 64, "fourier": 40, "gradients": 32}
+    assert set(found["versions"]) >= {"python", "m3col", "torch", "ray", "optuna", "mlflow"}
+    assert set(found["git"]) == {"commit", "dirty"}
+    assert folder.config() == study.find(folder.path.parent, "digits-1").config()
+
+
+def rewrite(folder, **changes) -> None:
+    path = folder.path / "study.json"
+    found = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in found.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": 2}, ("study format 2 is newer", "(1)", "update m3col")),
+        ({"format": "1"}, ("damaged", "'format'")),
+        ({"format": ...}, ("no study of m3col",)),
+        ({"config": ...}, ("damaged", "config")),
+        ({"digests": [], "versions": 3}, ("damaged", "digests, versions")),
+    ],
+)
+def test_newer_and_damaged_studies_are_refused_by_name(folder, changes, words):
+    rewrite(folder, **changes)
+    line = refusal(folder.described)
+    assert str(folder.path / "study.json") in line and all(word in line for word in words), line
+    assert list(study.all_studies(folder.path.parent)) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "null"])
+def test_what_is_no_study_is_refused(folder, content):
+    (folder.path / "study.json").write_text(content)
+    assert "no study of m3col" in refusal(folder.described)
+    assert "not a study" in refusal(StudyFolder(folder.path.parent / "nothing").described)
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from tune.study import StudyFolder
+folder = StudyFolder(Path(sys.argv[1]))
+folder.lock()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time_even_after_a_kill(folder):
+    holder = subprocess.Popen([sys.executable, "-c", _HOLD, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        assert f"in use by process {holder.pid}" in refusal(folder.lock)
+    finally:
+        holder.kill()
+        holder.wait()
+    folder.lock()
+    assert f"process {os.getpid()}" in (folder.path / "lock").read_text()
+    assert "in use" in refusal(StudyFolder(folder.path).lock)
+    folder.unlock()
+    StudyFolder(folder.path).lock()
+
+
+def test_names_are_free_counted_and_usable_as_folders(folder):
+    runs, config = folder.path.parent, folder.config()
+    assert study.new_name(runs, None, config) == f"{config.name}-1"
+    (runs / f"{config.name}-1").mkdir()
+    assert study.new_name(runs, None, config) == f"{config.name}-2"
+    assert study.new_name(runs, "a.b-c_1", config) == "a.b-c_1"
+    line = refusal(lambda: study.new_name(runs, "digits-1", config))
+    assert "exists" in line and "--resume digits-1" in line and "choose another name" in line
+    usable = {"a/b": "a-b", "../x": "x", "": "search-1", " a": "a", ".": "search-1", "a#1": "a-1"}
+    for name, near in usable.items():
+        assert f"nearest valid: {near!r}" in refusal(lambda name=name: study.new_name(runs, name, config))
+    assert "taken" in refusal(lambda: study.new_name(runs, "train", config))
+
+
+def test_find_by_name_or_path_and_the_nearest(folder):
+    runs = folder.path.parent
+    assert study.find(runs, "digits-1").path == folder.path == study.find(runs / "x", str(folder.path)).path
+    assert "did you mean 'digits-1'" in refusal(lambda: study.find(runs, "digts-1"))
+    assert "holds no study" in refusal(lambda: study.find(runs / "x", "digits-1"))
+
+
+def test_resume_without_a_name_takes_the_newest_unfinished_study_of_that_config(folder):
+    runs, config = folder.path.parent, folder.config()
+    second = fake_study.make(runs, "digits-2", trials=4)
+    os.utime(folder.path / "study.json", (1, 1))
+    assert study.newest(runs, config).name == "digits-2"
+    second.results.mkdir()
+    (second.results / "summary.md").write_text("")
+    assert second.finished() and study.newest(runs, config).name == "digits-1"
+    folder.results.mkdir()
+    (folder.results / "summary.md").write_text("")
+    assert study.newest(runs, config).name == "digits-2"
+    assert study.newest(runs / "x", config) is None
+
+
+def test_what_it_costs_may_change_and_what_it_computes_may_not(folder):
+    stored = folder.config().to_dict()
+    free = {"search": {**stored["search"], "trials": 99, "time_budget_s": 5.0, "concurrency": 3, "replicates": 0}}
+    assert study.differences(stored, {**stored, **free, "tracking": {"uri": "none"}, "resources": {}}) == []
+    wanted = {**stored, "search": {**stored["search"], "seed": 1}, "run": {**stored["run"], "method": "concat"}}
+    lines = study.differences(stored, wanted)
+    assert lines == [
+        "run.method was 'm3col' and is now 'concat'; a resumed study keeps it",
+        "search.seed was 0 and is now 1; a resumed study keeps it",
+    ]
+
+
+def test_other_data_or_splits_are_noticed(folder):
+    stored, digits = folder.described()["digests"], data.load("digits")
+    assert study.digest_differences(stored, digits, stored["splits"]) == []
+    assert "splits" in study.digest_differences(stored, digits, "1" * 64)[0]
+    other = from_arrays({m: x + 1 for m, x in digits.train.inputs.items()}, digits.train.labels)
+    assert [line.split(":")[0] for line in study.digest_differences(stored, other, stored["splits"])] == ["train"]
+
+
+def test_other_versions_are_a_warning():
+    now = study.versions()
+    assert study.version_warnings(now) == []
+    assert study.version_warnings({**now, "torch": "0.1", "gone": "1"}) == [
+        f"torch was 0.1 when the study began and is now {now['torch']}"
+    ]
+
+
+def test_reopening_takes_new_settings_and_asks_for_a_new_report(folder):
+    folder.results.mkdir()
+    (folder.results / "summary.md").write_text("")
+    config = folder.config()
+    settings = config.settings.model_copy(update={"search": config.settings.search.model_copy(update={"trials": 77})})
+    folder.reopen(type(config)(**{**vars(config), "settings": settings}))
+    assert folder.config().settings.search.trials == 77 and not folder.finished()
+
+
+def test_a_torn_line_of_history_is_left_out(tmp_path):
+    run = RunFolder(tmp_path / "trials" / "0")
+    run.create({"method": "m3col"})
+    assert run.history() == [] and run.result() is None and run.config() == {"method": "m3col"}
+    run.append([{"epoch": 1}, {"epoch": 2}], restart=False)
+    with (run.path / "history.jsonl").open("a") as stream:
+        stream.write('{"epoch": 3, "ti')
+    assert [record["epoch"] for record in run.history()] == [1, 2]
+    run.append([{"epoch": 1}], restart=True)
+    assert run.history() == [{"epoch": 1}]
+
+
+def test_runs_come_in_the_order_of_their_numbers(folder):
+    for name in ("trials/10", "trials/9", "replicates/0", "refits/default/1", "confirm/3-1000"):
+        folder.run(name).create({})
+    assert [name for name, _ in folder.runs()] == [
+        "trials/9", "trials/10", "replicates/0", "confirm/3-1000", "refits/default/1",
+    ]  # fmt: skip
+
+
+def test_checkpoints_of_a_run_that_ended_are_dropped_with_what_a_kill_tore(tmp_path):
+    run = RunFolder(tmp_path)
+    for name in ("attempt-1/epoch-000001", "attempt-1/.epoch-000002.x", "attempt-2/epoch-000003", "attempt-2/model"):
+        (tmp_path / name).mkdir(parents=True)
+    files.write_text(tmp_path / "attempt-1" / "outcome.json", "{}")
+    run.drop_checkpoints()
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
+        "attempt-1/outcome.json", "attempt-2/model",
+    ]  # fmt: skip
+    assert run.outcome() == tmp_path / "attempt-1"
+    run.clear()
+    assert not tmp_path.exists()
