@@ -84,7 +84,13 @@ def train(arguments: argparse.Namespace) -> int:
         runs = resume.absolute().parents[1]
     _refuse(faults, lambda: api.judge(config or "digits", overrides=overrides, runs=runs))
     place: dict[str, Path] = {}
-    on_interrupt(lambda: f"Interrupted. Go on with: m3col train --resume {place.get('folder', 'FOLDER')}")
+
+    def farewell() -> str:
+        if "folder" not in place:
+            return "Interrupted before the first epoch was through."
+        return f"Interrupted. Go on with: m3col train --resume {shlex.quote(str(place['folder']))}"
+
+    on_interrupt(farewell)
 
     def report(record: Record, epochs: int, folder: Path) -> None:
         place["folder"] = folder
@@ -282,10 +288,13 @@ def data(arguments: argparse.Namespace) -> int:
 
 
 def _data_list(arguments: argparse.Namespace) -> int:
+    from m3col.data import mogonet
+
     table = Table("name", "here", "modalities", "what it is")
     for name, entry in datasets.TABLE.items():
         try:
-            place = "embedded" if entry.embedded else str(datasets.locate(name, data_dir=arguments.data_dir))
+            folder = None if entry.embedded else datasets.locate(name, data_dir=arguments.data_dir)
+            place = "embedded" if folder is None else str(folder) if mogonet.looks_like(folder) else "-"
         except BadInput:
             place = "-"
         table.add_row(name, place, ", ".join(entry.default or entry.modalities or ()), entry.description)
@@ -352,7 +361,6 @@ def _studies(runs: Path, names: Sequence[str]) -> "tuple[list[StudyFolder], list
 
 def sync(arguments: argparse.Namespace) -> int:
     from m3col import tracking
-    from tune import study
     from tune import sync as syncing
 
     runs = _runs(arguments)

@@ -41,7 +41,9 @@ def _wait(readable: int, message: Callable[[], str]) -> None:
 
 
 def _end_at_once(readable: int) -> None:
-    os._exit(128 + os.read(readable, 1)[0])
+    number = os.read(readable, 1)[0]
+    end_children()
+    os._exit(128 + number)
 
 
 def end_children() -> None:

@@ -5,9 +5,10 @@ import sys
 import time
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from tune.conductor import Conductor, Event
 from tune.study import StudyFolder
@@ -32,13 +33,13 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if not self._plain:
-            self._live = Live(self._table(), console=self.console, refresh_per_second=4, transient=False)
+            self._live = Live(self._view(), console=self.console, refresh_per_second=4, transient=False)
             self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._live is not None:
-            self._live.update(self._table())
+            self._live.update(self._view())
             self._live.stop()
 
     def started(self, folder: StudyFolder, conductor: Conductor) -> None:
@@ -61,7 +62,7 @@ class Progress:
             self._running.pop(event.name, None)
             self._ended(event)
         if self._live is not None:
-            self._live.update(self._table())
+            self._live.update(self._view())
         elif event.what != "progress":
             self._line(self._describe(event))
 
@@ -101,7 +102,7 @@ class Progress:
         budget = plan.config.settings.search.time_budget_s
         return estimate if budget is None else min(estimate, max(0.0, budget - plan.trials.seconds()))
 
-    def _table(self) -> Table:
+    def _view(self) -> Group:
         title = f"study {self.folder.name}" if self.folder else "starting Ray"
         table = Table(title=title, title_justify="left", expand=False)
         for column in ("run", "stage", "epoch", "value"):
@@ -117,5 +118,4 @@ class Progress:
         left = self.time_left_s()
         if left is not None:
             done += f" | trials: about {f'{left / 60:.0f} min' if left >= 60 else f'{left:.0f} s'} left"
-        table.caption = done
-        return table
+        return Group(table, Text(done))  # not a caption: that would be as narrow as the table

@@ -5,12 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +20,7 @@ from m3col.faults import BadInput
 HOST = "127.0.0.1"
 _START_S = 180.0  # it needs 5 on an idle machine
 _END_S = 10.0
+_LOG = "mlflow-server.log"
 # Without server-side jobs and with one worker: 0.5 GB instead of 2.3.
 _ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -39,18 +40,23 @@ def serve(runs: Path, *, uri: str | None, port: int, open_browser: bool, say: Ca
     if _taken(port):
         raise BadInput([f"--port {port}: in use on {HOST}; choose another, such as {_free_port()}"])
     base = f"http://{HOST}:{port}"
-    server = _start(tracker.uri, runs, port)
-    try:
-        with _forwarding(server):
-            if not _answers(base, server):
-                say(f"MLflow's server did not start within {_START_S:.0f} s")
+    with _interrupts() as stopped:
+        server = _start(tracker.uri, runs, port)
+        try:
+            if not _answers(base, server, stopped):
+                if stopped.is_set():
+                    return 0
+                say(f"MLflow's server did not start within {_START_S:.0f} s; its log: {runs / _LOG}")
                 return 1
             _show(base, landing, open_browser=open_browser, say=say)
             say("Ctrl-C ends it")
-            code = server.wait()
-    finally:
-        _end(server)
-    return 0 if code in (0, -signal.SIGINT, -signal.SIGTERM, 130, 143) else 1
+            while not stopped.wait(0.5):
+                if server.poll() is not None:
+                    say(f"MLflow's server ended by itself; its log: {runs / _LOG}")
+                    return 1
+            return 0
+        finally:
+            _end(server)
 
 
 def _show(base: str, landing: tuple[str, str | None] | None, *, open_browser: bool, say: Callable[[str], None]) -> None:
@@ -65,35 +71,36 @@ def _show(base: str, landing: tuple[str, str | None] | None, *, open_browser: bo
 def _start(uri: str, runs: Path, port: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1",
                "--backend-store-uri", uri, "--artifacts-destination", str(runs.absolute() / "mlartifacts")]  # fmt: skip
-    # A session of its own: Ctrl-C in the terminal then reaches it once, through us.
+    # A session of its own: Ctrl-C in the terminal reaches us alone, and we end it.
     return subprocess.Popen(
         command, env={**os.environ, **_ENVIRONMENT}, cwd=runs, start_new_session=True, stdout=subprocess.DEVNULL,
-        stderr=(runs / "mlflow-server.log").open("wb"),
+        stderr=(runs / _LOG).open("wb"),
     )  # fmt: skip
 
 
-def _answers(base: str, server: "subprocess.Popen[bytes]") -> bool:
+def _answers(base: str, server: "subprocess.Popen[bytes]", stopped: threading.Event) -> bool:
     deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline and server.poll() is None:
+    while time.monotonic() < deadline and server.poll() is None and not stopped.is_set():
         try:
             with urllib.request.urlopen(f"{base}/health", timeout=2) as answer:
                 if answer.status == 200:
                     return True
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.2)
+        except OSError:
+            stopped.wait(0.2)
     return False
 
 
 @contextmanager
-def _forwarding(server: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """SIGINT and SIGTERM go to the server; when it has ended, we end."""
+def _interrupts() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, in place of what they did before."""
+    stopped = threading.Event()
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        _signal(server, number)
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.set()
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -101,7 +108,7 @@ def _forwarding(server: "subprocess.Popen[bytes]") -> Iterator[None]:
 
 def _signal(server: "subprocess.Popen[bytes]", number: int) -> None:
     # Its whole session: the server is a supervisor with a worker.
-    if server.poll() is None:
+    with suppress(ProcessLookupError):
         os.killpg(server.pid, number)
 
 

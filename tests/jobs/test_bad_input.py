@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli
+from jobs import cli, interrupt
 from m3col import data
 from tests.data.builders import edit, write_folder
 
@@ -24,6 +24,7 @@ def refuse(tmp_path, capsys, monkeypatch):
     """Runs a command that must be refused; returns its lines."""
     monkeypatch.setenv("M3COL_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
+    monkeypatch.setattr(interrupt, "on_interrupt", lambda message: None)  # this process keeps its signals
     monkeypatch.chdir(tmp_path)
 
     def run(*words: object, writes: bool = False) -> list[str]:

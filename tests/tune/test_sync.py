@@ -227,9 +227,13 @@ def test_the_delivered_model_predicts_what_its_checkpoint_does(store: Tracker, d
     np.testing.assert_array_equal(model.predict(table).to_numpy(), expected)
 
 
-def test_results_are_sent_once_and_again_only_when_they_change(store: Tracker, delivered: StudyFolder) -> None:
+def test_results_are_sent_once_and_again_only_when_they_change(
+    store: Tracker, delivered: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = _rows(store)
-    sync.sync(delivered, store)
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracker, "artifacts", lambda *given: pytest.fail("uploaded again"))
+        sync.sync(delivered, store)
     assert _rows(store) == before
     fake_study.report(delivered, winner=7)
     sync.sync(delivered, store)
@@ -268,6 +272,23 @@ def test_a_store_that_dies_does_not_disturb_the_search_and_the_gap_is_filled(sto
     assert [child.status for child in children] == ["FINISHED"] * 3
     assert all(_steps(store, child.id, "val/loss") == list(range(1, 21)) for child in children)
     assert len(lines) == 1 and "the search goes on" in lines[0]
+
+
+def test_a_lost_answer_makes_no_run_twice(store: Tracker, tmp_path: Path) -> None:
+    folder = fake_study.make(tmp_path, "lost", trials=1)
+    fake_study.add_trial(folder, 0, {}, score=0.8)
+
+    class Deaf(Flaky):
+        def create(self, experiment: str, name: str, *, tags: dict[str, str], started: float) -> str:
+            run = self.real.create(experiment, name, tags=tags, started=started)
+            self.refused += 1
+            if self.refused <= 2:  # once for the study, once for its trial
+                raise ConnectionError("connection reset")
+            return run
+
+    with sync.Background(folder, Deaf(store), every_s=0.05):  # type: ignore[arg-type]
+        _until(lambda: [child.status for child in _children(store, folder)] == ["FINISHED"])
+    _connect(store, folder)  # one parent
 
 
 def test_leaving_with_the_store_away_names_the_command_that_helps(store: Tracker, tmp_path: Path) -> None:
