@@ -102,7 +102,7 @@ def search(
             folder = item.folder or _create(item, runs, options.name if len(ready) == 1 else None, search_id)
             folder.lock()
             try:
-                with sync.Background(folder, tracker, warn=options.warn):
+                with sync.Background(folder, tracker, warn=options.warn, dataset=item.dataset):
                     found = _run(item, folder, places=places, cpus=cpus, gpus=settings.gpus_per_trial, options=options)
             finally:
                 folder.unlock()
@@ -127,13 +127,15 @@ def judge(
         faults += more
         if prepared is not None:
             try:
-                ready.append(_resolve(sketch, prepared, runs, options, data=data))
+                ready.append(_resolve(sketch, prepared, runs, options, data=data, alone=len(sketches) == 1))
             except BadInput as error:
                 faults += error.faults
     if options.name is not None and options.resume:
         faults.append(f"--name {options.name}: a resumed study keeps its name; leave --name or --resume out")
     elif options.name is not None and len(sketches) > 1:
         faults.append("--name: this search makes several studies; leave the name out")
+    if options.resume and len(ready) > 1 and not any(item.folder for item in ready):
+        faults.append(f"--resume: {runs} has none of these studies; leave --resume out to begin them")
     if not ready:  # else this is a part of what _resolve looks at
         faults += disk_faults(runs, 0, what="a search")
     if faults:
@@ -155,7 +157,7 @@ def _sketches(
     return [Sketch(study, frozenset(), lambda path: place, place)], []
 
 
-def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *, data: Any) -> Ready:
+def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *, data: Any, alone: bool) -> Ready:
     """The study with its rows resolved like its base, and the folder that a resume goes on in."""
     study, run, dataset = sketch.study, prepared.config, prepared.dataset
     faults: list[str] = []
@@ -180,7 +182,7 @@ def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *
     folder: StudyFolder | None = None
     warnings: list[str] = []
     try:
-        folder, warnings = _resumable(resolved, dataset, runs, options)
+        folder, warnings = _resumable(resolved, dataset, runs, options, alone=alone)
         if folder is None:
             studies.new_name(runs, options.name, resolved)
     except BadInput as error:
@@ -200,15 +202,20 @@ def _known_metrics(dataset: Dataset) -> tuple[str, ...]:
 
 
 def _resumable(
-    study: StudyConfig, dataset: Dataset, runs: Path, options: Options
+    study: StudyConfig, dataset: Dataset, runs: Path, options: Options, *, alone: bool
 ) -> tuple[StudyFolder | None, list[str]]:
-    """The folder to go on in, and what is worth a warning. Raises BadInput where the study began differently."""
+    """The folder to go on in, and what is worth a warning. Raises BadInput where the study began differently.
+
+    Of a search over several data sets or methods, the studies that had not begun yet begin now.
+    """
     if not options.resume:
         return None, []
     if isinstance(options.resume, str):
         folder: StudyFolder | None = studies.find(runs, options.resume)
     else:
         folder = studies.newest(runs, study)
+    if folder is None and not alone:
+        return None, []
     if folder is None:
         raise BadInput([f"--resume: {runs} has no study of {study.name!r}; leave --resume out to begin one"])
     found = folder.described()
