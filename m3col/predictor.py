@@ -88,7 +88,8 @@ class Predictor:
                 raise BadInput([f"{where}: columns {', '.join(missing[:5])}{more} are missing{close}"])
             values = values[list(columns)]
         try:
-            array = np.asarray(values, dtype=np.float64)
+            # In one memory layout: sums over a DataFrame's columns would differ in the last bits.
+            array = np.ascontiguousarray(values, dtype=np.float64)
         except (TypeError, ValueError):
             raise BadInput([f"{where}: {_first_text(values)}"]) from None
         if array.ndim != 2 or array.shape[1] != len(columns):

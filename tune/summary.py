@@ -61,6 +61,10 @@ def _outcome(evidence: Evidence) -> Iterator[str]:
         how = f"over {_count(runs, 'confirmation run')} on a new partition with new seeds"
     value = decision.values[decision.winner]
     scored = f"{evidence.metric} {_score(evidence, value)} {how}"
+    if _nothing_searched(evidence):
+        yield f"**Nothing was searched**: the default setting scored {scored}. The table below compares settings that"
+        yield "were all fixed beforehand."
+        return
     if evidence.winner_is_default:
         yield from _default_won(evidence, decision, scored)
         return
@@ -72,6 +76,11 @@ def _outcome(evidence: Evidence) -> Iterator[str]:
     change = value - base
     yield f"The paper's default scored {_score(evidence, base)} in the same way, a difference of"
     yield f"{_score(evidence, change, sign=True)} in cross-validation."
+
+
+def _nothing_searched(evidence: Evidence) -> bool:
+    """A study of the default alone: a published table, or a method without anything to search."""
+    return not evidence.config.space or evidence.config.settings.search.trials == 1
 
 
 def _default_won(evidence: Evidence, decision: choice.Decision, scored: str) -> Iterator[str]:
@@ -106,7 +115,7 @@ def _noise(evidence: Evidence) -> Iterator[str]:
         if others:
             yield f"{near} of the other {_count(others, 'finished trial')} {_are(near)} within two such deviations of"
             yield "the best search value" + (": the noise alone could have put any of these first." if near else ".")
-    if not decision.confirmed:
+    if not decision.confirmed and not _nothing_searched(evidence):
         off = "search.confirm is off" if evidence.config.settings.search.confirm is None else "nothing to confirm"
         yield f"No confirmation runs ({off}): the CV value is the one that was selected on, and the best of"
         yield f"{_count(len(evidence.scored), 'trial')} looks better than it is."
