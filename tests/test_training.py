@@ -8,8 +8,8 @@ from m3col import checkpoint
 from m3col.data.splits import Fold, draw
 from m3col.methods.base import FUSED
 from m3col.schedule import Schedule
-from m3col.training import Task, Training, higher_is_better, known_metrics, window
 from m3col.trainer import class_weights
+from m3col.training import Task, Training, higher_is_better, known_metrics, window
 from tests.helpers import tiny_config, tiny_data
 
 DATA = tiny_data()

@@ -6,6 +6,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -20,7 +21,7 @@ from .builders import edit, write_folder
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves files; `truncate` names files whose last half never comes."""
 
-    truncate: set[str] = set()
+    truncate: ClassVar[set[str]] = set()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -113,7 +114,7 @@ def test_an_interrupted_download_leaves_nothing(served, tmp_path, monkeypatch):
 def test_unverified_files_that_cannot_be_used_leave_nothing(served, tmp_path):
     root, url = served
     (root / "BRCA" / "1_tr.csv").write_text("<html>rate limited</html>\n")
-    with pytest.raises(FetchError, match="cannot be used.*\n?.*1_tr.csv"):
+    with pytest.raises(FetchError, match=r"cannot be used.*\n?.*1_tr\.csv"):
         fetch("brca", tmp_path / "data", base_url=url)
     assert left(tmp_path) == ["served"]
 
@@ -121,7 +122,7 @@ def test_unverified_files_that_cannot_be_used_leave_nothing(served, tmp_path):
 def test_a_missing_file_and_a_server_that_is_not_there(served, tmp_path):
     root, url = served
     (root / "ROSMAP" / "3_tr.csv").unlink()
-    with pytest.raises(FetchError, match="3_tr.csv: the server answered 404"):
+    with pytest.raises(FetchError, match=r"3_tr\.csv: the server answered 404"):
         fetch("rosmap", tmp_path / "data", base_url=url)
     with pytest.raises(FetchError, match="could not be reached"):
         fetch("rosmap", tmp_path / "data", base_url="http://127.0.0.1:9")

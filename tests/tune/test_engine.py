@@ -67,14 +67,15 @@ def _is_actor(process: psutil.Process) -> bool:
 
 def test_an_actor_killed_in_the_middle_of_a_trial_loses_nothing(cluster, tmp_path):
     config = small(search__trials=2, search__replicates=0, search__confirm=None, search__pruner="none")
-    config["overrides"] = {**config["overrides"], "train.epochs": 150, "checkpoint.every_s": 0.2}
+    config["overrides"] = {**config["overrides"], "train.epochs": 300, "checkpoint.every_s": 0.1}
     calm, ready = prepare_study(tmp_path / "calm", config)
     drive(conductor(calm, ready), ready.dataset)
     folder, ready = prepare_study(tmp_path / "killed", config)
     killed: list[int] = []
 
     def kill_once(event):
-        if event.what == "progress" and event.name == "trials/1" and event.epoch >= 60 and not killed:
+        there = any((folder.path / "trials/1/attempt-1").glob("epoch-*"))
+        if event.what == "progress" and event.name == "trials/1" and there and not killed:
             actors = [p for p in psutil.Process().children(recursive=True) if _is_actor(p)]
             killed.extend(p.pid for p in actors)
             for process in actors:
@@ -103,8 +104,9 @@ SEARCH = small(search__trials=5, final__seeds=1, final__draws=100)
 
 def start(runs: Path, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": ""}
+    command = [sys.executable, "-m", "jobs.cli", "search", *words, "--plain"]
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "search", *words, "--plain", "--runs-dir", str(runs), "--tracking-uri", "none"],
+        [*command, "--runs-dir", str(runs), "--tracking-uri", "none"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
     )  # fmt: skip
 
