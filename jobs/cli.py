@@ -36,7 +36,7 @@ _HELP = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command; every expected failure is a line on standard error, never a traceback."""
-    arguments = parser().parse_args(words)
+    arguments = _parse(words)
     # Imported after parsing: `--help` should not wait for numpy, pandas and torch.
     from jobs import commands
 
@@ -59,6 +59,19 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"failed: {error}\n")
         return 1
+
+
+def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """argparse gives up on `key=value` words that follow an option; they belong to those that stand before it."""
+    top = parser()
+    arguments, left = top.parse_known_args(words)
+    into = next((getattr(arguments, name) for name in ("overrides", "inputs") if hasattr(arguments, name)), None)
+    foreign = [word for word in left if word.startswith("-") or "=" not in word or into is None]
+    if foreign:
+        top.error(f"unrecognized arguments: {' '.join(foreign)}")
+    if into is not None:
+        into.extend(left)
+    return arguments
 
 
 def _is_expected(error: BaseException | None) -> bool:

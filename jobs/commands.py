@@ -20,9 +20,6 @@ from m3col import files
 from m3col.faults import BadInput, nearest
 
 if TYPE_CHECKING:
-    from tune.study import StudyFolder
-
-if TYPE_CHECKING:
     from tune.conductor import Conductor
     from tune.study import StudyFolder
 
@@ -137,16 +134,19 @@ def search(arguments: argparse.Namespace) -> int:
     runs = _runs(arguments)
     options = api.Options(name=arguments.name, resume=resume, runs=runs)
     _refuse(faults, lambda: api.judge(config, data=None, overrides=overrides, options=options))
+    several = len(api.judge(config, data=None, overrides=overrides, options=options)) > 1
     progress = Progress(force_plain=arguments.plain)
 
     def farewell() -> str:
         if progress.folder is None:
             return "Interrupted before the search began; nothing was written."
-        extra = f" --runs-dir {shlex.quote(str(progress.folder.path.parent))}" if arguments.runs_dir else ""
-        return (
-            f"Interrupted. Nothing that was finished is lost; go on with:\n"
-            f"  m3col search --resume {shlex.quote(progress.folder.name)}{extra}"
-        )
+        # One study is resumed by its name; several, as the command that began them.
+        again = [config, *words, "--resume"] if config and several else ["--resume", progress.folder.name]
+        options = {"--runs-dir": arguments.runs_dir, "--tracking-uri": arguments.tracking_uri}
+        options |= {"--address": arguments.address, "--data-dir": arguments.data_dir}
+        for name, value in options.items():
+            again += [name, str(value)] if value else []
+        return f"Interrupted. Nothing that was finished is lost; go on with:\n  m3col search {shlex.join(again)}"
 
     def started(folder: "StudyFolder", conductor: "Conductor") -> None:
         interrupt.claim()
@@ -196,7 +196,11 @@ def report(arguments: argparse.Namespace) -> int:
 
     folder = study.find(_runs(arguments), arguments.study)
     console = Console()
-    summary = reports.write(folder).summary
+    folder.lock()
+    try:
+        summary = reports.write(folder).summary
+    finally:
+        folder.unlock()
     console.print(Markdown(summary) if console.is_terminal else summary, soft_wrap=True)
     console.print(f"results {folder.results}", soft_wrap=True)
     return 0
@@ -211,7 +215,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     name = arguments.data or predictor.config["data"]["name"]
     if name == run_config.IN_MEMORY:
         raise BadInput(["evaluate: the checkpoint was trained on arrays in memory; name a data set with --data"])
-    dataset = datasets.load(name, data_dir=arguments.data_dir, modalities=list(predictor.modalities))
+    trained_on = None if arguments.data else predictor.config["data"].get("dir")
+    folder = arguments.data_dir or (Path(trained_on) if trained_on else None)
+    dataset = datasets.load(name, data_dir=folder, modalities=list(predictor.modalities))
     faults = disk_faults(_runs(arguments), 0, what="the ledger")
     if dataset.test is None or dataset.test.labels is None:
         faults.append(f"{name}: has no labelled test split to evaluate on")
@@ -373,7 +379,17 @@ def sync(arguments: argparse.Namespace) -> int:
     if tracker is None:
         raise BadInput(["MLFLOW_TRACKING_URI is none: there is nothing to write to; give --tracking-uri"])
     for folder in folders:
-        syncing.sync(folder, tracker)
+        try:
+            folder.lock()  # the driver of a running search writes to MLflow itself
+        except BadInput as error:
+            if arguments.study:
+                raise
+            print(f"left out: {error}")
+            continue
+        try:
+            syncing.sync(folder, tracker)
+        finally:
+            folder.unlock()
         print(f"{folder.name} is in {tracker.uri}")
     return 0
 

@@ -33,11 +33,19 @@ def _wait(readable: int, message: Callable[[], str]) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
             break
     threading.Thread(target=_end_at_once, args=(readable,), daemon=True).start()
+    _show_cursor()
     sys.stdout.write(f"\n{message()}\n")
     sys.stdout.flush()
     end_children()
     # No orderly shutdown: it would wait for actors that are gone, and the record on disk needs none.
     os._exit(128 + number)
+
+
+def _show_cursor() -> None:
+    # The live table hides it, and is not asked to end.
+    if sys.__stdout__ is not None and sys.__stdout__.isatty():
+        sys.__stdout__.write("\x1b[?25h")
+        sys.__stdout__.flush()
 
 
 def _end_at_once(readable: int) -> None:

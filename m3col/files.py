@@ -1,5 +1,6 @@
 """Files that are either complete or not there: written beside their place, flushed to disk, then renamed."""
 
+import getpass
 import json
 import os
 import shutil
@@ -8,6 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+def user() -> str:
+    """Who runs this; the number where the system knows no name for it, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -121,19 +121,15 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     if isinstance(weights, list) and len(weights) != dataset.num_classes:
         text = f"objective.class_weight must have one weight for each of the {dataset.num_classes} classes"
         faults.append(Fault("objective.class_weight", f"{text}, but has {len(weights)}: {weights!r}"))
-    if config.train.schedule.kind == "plateau" and kind == "none":
-        text = "train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'"
-        faults.append(Fault("train.schedule.kind", text))
     return faults
 
 
 def _modality_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
-    count, one = len(dataset.modalities), methods.TABLE[config.method].one_modality
-    if (count == 1) == one:
+    # A method for one modality has named it in its config: nothing is left to compare.
+    if len(dataset.modalities) > 1 or methods.TABLE[config.method].one_modality:
         return []
-    needs = "exactly one modality" if one else "at least two modalities"
-    text = f"method {config.method!r} needs {needs}, but the data has {count} ({', '.join(dataset.modalities)})"
-    return [Fault("method", text)]
+    only = ", ".join(dataset.modalities)
+    return [Fault("method", f"method {config.method!r} needs at least two modalities, but the data has one ({only})")]
 
 
 def _metric_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:

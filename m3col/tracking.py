@@ -4,7 +4,6 @@ A `Tracker` writes runs through `MlflowClient` and explicit ids: no active run, 
 use it beside anything else. Every write can be repeated; what calls it (tune.sync) looks up first what is there.
 """
 
-import getpass
 import logging
 import os
 import tempfile
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from m3col import __version__, yamlio
+from m3col import __version__, files, yamlio
 from m3col.faults import BadInput
 from m3col.judge import flatten
 from m3col.tracked import Point, draw_training, history_points, medians, model_columns, training_note
@@ -161,7 +160,7 @@ class Tracker:
 
     def create(self, experiment: str, name: str, *, tags: Mapping[str, str], started: float) -> str:
         """A new run, running since `started`; its id."""
-        tags = {"mlflow.user": getpass.getuser(), "mlflow.source.name": "m3col", **_cut(tags, "tag")}
+        tags = {"mlflow.user": files.user(), "mlflow.source.name": "m3col", **_cut(tags, "tag")}
         run = self.client.create_run(experiment, start_time=_ms(started), tags=tags, run_name=name)
         return str(run.info.run_id)
 

@@ -1,5 +1,6 @@
 """`tune.search`: everything judged first, then one study after the other, each resumed where it stood."""
 
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from tune import study as studies
 from tune.conductor import Conductor, Event
 from tune.config import Sketch, StudyConfig
 from tune.plan import CONFIRM_PARTITION, CONFIRM_SEED, SEARCH_PARTITION, Plan
-from tune.sampling import Trials
+from tune.sampling import Trials, first_rung
 from tune.study import StudyFolder
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 class SearchResult:
     """`best_config`: what `m3col.train` takes; `best_metrics`: the winner's scores, CV and test; `trials` and
     `test_table`: one row per trial, per row of the comparison; `studies`: folders, one per pair of data set and method;
-    `leaderboard`: all of them in one table, None for a single study."""
+    `leaderboard`: all of them in one table, None for a single study. Of several studies, the first four fields are
+    those of the first."""
 
     best_config: dict[str, Any]
     best_metrics: dict[str, float]
@@ -188,7 +190,9 @@ def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *
     except BadInput as error:
         faults += error.faults
     folds = 1 if run.validation.kind in ("holdout", "given") else run.validation.folds
-    needed = 2 * checkpoint_bytes(run, dataset, folds=folds) * (study.settings.search.concurrency or 2)
+    needed = (
+        2 * checkpoint_bytes(run, dataset, folds=folds) * (study.settings.search.concurrency or os.cpu_count() or 2)
+    )
     faults += disk_faults(runs, needed, what="a search with two checkpoints for each running trial")
     if faults:
         raise BadInput(faults)
@@ -271,10 +275,11 @@ def _run(item: Ready, folder: StudyFolder, *, places: int, cpus: float, gpus: fl
         options.warn(line)
     trials = Trials(
         folder.storage(),
-        name=folder.name,
+        name=folder.described()["name"],  # the folder may have been renamed since
         settings=config.settings.search,
         maximize=higher_is_better(str(config.run.metric)),
         space=config.space,
+        rung=first_rung(config.run.objective.switch_point),
     )
     plan = Plan(folder, config, trials)
     concurrency = min(config.settings.search.concurrency or places, places)

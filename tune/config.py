@@ -16,8 +16,6 @@ from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, with_
 from tune import space as spaces
 from tune.runs import slug
 
-SAMPLERS = ("tpe", "random", "gp", "grid")
-PRUNERS = ("asha", "median", "none")
 TAKEN = ("winner", "default", "ensemble", "majority")  # rows that every test table may have
 
 
@@ -251,13 +249,24 @@ def _study(given: _Given, base: str, *, dataset: str | None, method: str | None)
         space, more = spaces.parse(raw_space, config, where=where, faulty=run.faulty)
         faults += more
     rows, more = _rows(raw, config, where=where)
-    faults += more
+    faults += more + _grid_faults(given.settings.search, space, where=where)
     if config.validation.kind == "none":
         place = run.place("validation.kind")
         faults.append(f"{place}: validation.kind must be kfold, holdout or given for a search, but got 'none'")
     title = "-".join([Path(dataset or given.name).stem, *([method] if method else [])])
     study = StudyConfig(slug(title.replace(":", "-")), config, space, raw_space, rows, given.settings)
     return Sketch(study, run.faulty, run.place, where), faults
+
+
+def _grid_faults(search: SearchSettings, space: Mapping[str, BaseDistribution], *, where: str) -> list[str]:
+    """A grid of which only a corner would be tried."""
+    size = spaces.grid_size(space, points=search.grid_points) if search.sampler == "grid" and space else 0
+    if size <= search.trials:
+        return []
+    return [
+        f"{where}: search.trials must be >= {size} for this grid (search.grid_points {search.grid_points} per range), "
+        f"but got {search.trials}; nearest valid: {size}, or fewer points"
+    ]
 
 
 def _base_run(given: _Given, base: str, method: str | None, *, key: str) -> run_config.Draft:

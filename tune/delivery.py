@@ -53,6 +53,7 @@ def send(projection: "Projection") -> None:
         for name in ("splits.csv", "predictions.parquet"):
             projection.tracker.artifacts(projection.parent, projection.folder.path / name)
     _send_model(projection)
+    projection.close_stopped(written)
     view(projection, finished=True)
     projection.tracker.close(projection.parent, tracking.FINISHED, written)
     projection.ended = True
@@ -96,6 +97,8 @@ def _mark_children(projection: "Projection", standing: Standing, tests: pd.DataF
         tags = {RUN_NAME: name} if name != child.name else {}
         if line["won"]:
             tags[NOTE] = verdict(projection, standing, tests)
+        elif child.ranked:  # it may have won before the study was extended
+            tags[NOTE] = ""
         projection.tracker.write(child.id, _points(found, written), tags=tags)
         child.name, child.ranked = name, True
 
@@ -218,6 +221,7 @@ def _medians(projection: "Projection") -> dict[str, np.ndarray] | None:
 def _draw(projection: "Projection", folder: Path) -> None:
     """Learning curves of the winner's refits; what the delivered ensemble does on the test samples."""
     refits = [RunFolder(path) for path in sorted((projection.folder.path / "refits" / WINNER).glob("*"))]
+    refits = refits[: projection.config.settings.final.seeds]
     histories = [
         pd.DataFrame([{"epoch": r["epoch"], **r["metrics"]} for r in records])
         for run in refits

@@ -6,6 +6,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from m3col.faults import BadInput
 from m3col.judge import flatten, without_keys
 from tune import choice
 from tune import space as spaces
@@ -79,14 +80,23 @@ class Plan:
             return None
         for trial in self.trials.running():
             if f"trials/{trial.number}" not in busy:
-                return self._trial(trial.number, trial.params)
-        if len(self.trials.all()) < self.target:
+                spec = self._trial(trial.number, trial.params)
+                if spec is not None:
+                    return spec
+        while len(self.trials.all()) < self.target:
             trial = self.trials.ask()
-            return self._trial(trial.number, trial.params)
+            spec = self._trial(trial.number, trial.params)
+            if spec is not None:
+                return spec
         return None
 
-    def _trial(self, number: int, params: dict[str, Any]) -> RunSpec:
-        return RunSpec(f"trials/{number}", TRIAL, self.config.point(params).to_dict(), SEARCH_PARTITION)
+    def _trial(self, number: int, params: dict[str, Any]) -> RunSpec | None:
+        try:
+            config = self.config.point(params)
+        except BadInput as error:  # values that are fine one by one, but not together
+            self.trials.fail(number, str(error))
+            return None
+        return RunSpec(f"trials/{number}", TRIAL, config.to_dict(), SEARCH_PARTITION)
 
     def replicates(self) -> list[RunSpec]:
         """The default again with other seeds on the same folds."""
@@ -150,11 +160,14 @@ class Plan:
         return specs
 
     def _rates(self, run: Any, source: int) -> tuple[float, ...]:
-        """A full refit has no validation metric for its plateau: it replays the drops of the trial it stands for."""
+        """A full refit has no validation metric for its plateau: it replays the drops of the trial it stands for (those
+        of the default's, for a row without a trial), from its own learning rate down."""
         if run.train.schedule.kind != "plateau" or self.config.settings.final.refit != "full":
             return ()
         history = self.folder.run(f"trials/{source}").history()
-        return tuple(record["metrics"]["train/learning_rate"] for record in history)
+        rates = [record["metrics"]["train/learning_rate"] for record in history]
+        scale = run.train.learning_rate / rates[0] if rates else 1.0
+        return tuple(scale * rate for rate in rates)
 
     def default(self) -> int:
         """The number of the default's trial (0, but for a crash while it was being asked for)."""

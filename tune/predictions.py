@@ -7,7 +7,7 @@ sample was held out; "test"), id, fold, seed, label, logit_0 .. logit_<C-1>, and
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from m3col.data.preprocess import Pipeline, resolve
 from m3col.data.splits import Fold, pool, read_csv
 from m3col.faults import BadInput
 from tune.config import StudyConfig
+from tune.runs import is_wanted
 from tune.study import COMPLETE, RunFolder, StudyFolder
 
 FILE = "predictions.parquet"
@@ -38,7 +39,8 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
     runs folder that the test split was scored. `dataset` holds the test labels, where there are any.
     """
     samples = pool(dataset, config.run.validation.kind or "none")
-    parts = [part for name, run in folder.runs() if (part := _of_run(name, run, samples, dataset.test)) is not None]
+    runs = [(name, run) for name, run in folder.runs() if is_wanted(name, seeds=config.settings.final.seeds)]
+    parts = [part for name, run in runs if (part := _of_run(name, run, samples, dataset.test)) is not None]
     if config.settings.final.baselines:
         partition = deciding_partition(folder)
         folds = read_csv(folder.path / "splits.csv", ids=samples.ids)[partition]
@@ -46,7 +48,7 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
     columns = ["job", "kind", "id", "fold", "seed", "label", *(f"logit_{c}" for c in range(dataset.num_classes))]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
     _write(folder.path / FILE, table)
-    _deliver(folder)
+    _deliver(folder, runs)
     if dataset.test is not None and dataset.test.labels is not None:
         jobs = table.loc[table["kind"] == TEST, "job"].unique()
         ledger.add(
@@ -201,9 +203,9 @@ def _write(path: Path, table: pd.DataFrame) -> None:
     os.replace(part, path)
 
 
-def _deliver(folder: StudyFolder) -> None:
+def _deliver(folder: StudyFolder, runs: Sequence[tuple[str, RunFolder]]) -> None:
     models = []
-    for name, run in folder.runs():
+    for name, run in runs:
         result = run.result() if name.startswith("refits/winner/") else None
         if result is not None and result["state"] == COMPLETE:
             models.append(run.path / result["attempt"] / "model")

@@ -34,6 +34,11 @@ class RunSpec:
         return cls(**{**found, "rates": tuple(found["rates"])})
 
 
+def is_wanted(name: str, *, seeds: int) -> bool:
+    """Whether a run belongs to the results: a study that was resumed with fewer `final.seeds` has refits beyond."""
+    return not name.startswith("refits/") or int(name.rpartition("/")[2]) < seeds
+
+
 def report_steps(epochs: int) -> dict[int, int]:
     """Epochs at whose end a run reports -> how far it is, in percent of its own epochs (2, 4, ... 100).
 

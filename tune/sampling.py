@@ -1,5 +1,6 @@
 """Optuna's side of a search: samplers, pruners, and the study as the record of what was tried."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from tune.config import SearchSettings
 
 ABANDONED = "abandoned"  # user attribute: killed before it had all its parameters
 DEFAULT = "default"
-FIRST_RUNG = 40  # percent of a trial's epochs, just after the default's switch point: both phases have been seen
+FIRST_RUNG = 40  # percent of a trial's epochs, at least
 _REDUCTION = 2
 _RUNG = "completed_rung_"
 _STARTUP = 5  # finished trials before the median pruner acts
@@ -39,13 +40,19 @@ def sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=mixed)
 
 
-def pruner(kind: str) -> optuna.pruners.BasePruner:
+def first_rung(switch_point: float) -> int:
+    """Percent of a trial's epochs before which nothing is pruned: a report step after the default's switch point,
+    because before it nobody has seen the second phase."""
+    return min(max(FIRST_RUNG, 2 * math.floor(50 * switch_point + 1)), 98)
+
+
+def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
     if kind == "asha":
         return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=FIRST_RUNG, reduction_factor=_REDUCTION, min_early_stopping_rate=0
+            min_resource=rung, reduction_factor=_REDUCTION, min_early_stopping_rate=0
         )
     if kind == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=FIRST_RUNG - 1)
+        return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=rung - 1)
     return optuna.pruners.NopPruner()
 
 
@@ -54,15 +61,16 @@ class Trials:
 
     def __init__(
         self, storage: optuna.storages.BaseStorage, *, name: str, settings: SearchSettings, maximize: bool,
-        space: Mapping[str, BaseDistribution],
+        space: Mapping[str, BaseDistribution], rung: int = FIRST_RUNG,
     ) -> None:  # fmt: skip
         quiet()
+        self._rung = rung
         self.storage, self.settings, self.space = storage, settings, dict(space)
         self.study = optuna.create_study(
             storage=storage,
             study_name=name,
             direction="maximize" if maximize else "minimize",
-            pruner=pruner(settings.pruner),
+            pruner=pruner(settings.pruner, rung),
             load_if_exists=True,
         )
         self.maximize = maximize
@@ -116,7 +124,7 @@ class Trials:
             if not rungs or trial.user_attrs.get(DEFAULT):
                 continue
             newest = max(rungs)
-            due = FIRST_RUNG * _REDUCTION ** int(newest.removeprefix(_RUNG))
+            due = self._rung * _REDUCTION ** int(newest.removeprefix(_RUNG))
             steps = [step for step in trial.intermediate_values if step >= due]
             values = sorted(t.system_attrs[newest] for t in self.all() if newest in t.system_attrs)
             kept = max(len(values) // _REDUCTION, 1)

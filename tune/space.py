@@ -187,6 +187,11 @@ def grid(space: Mapping[str, BaseDistribution], *, points: int = 5) -> list[dict
     return combinations
 
 
+def grid_size(space: Mapping[str, BaseDistribution], *, points: int = 5) -> int:
+    """How many combinations `grid` would give."""
+    return math.prod(len(_axis(distribution, points)) for distribution in space.values())
+
+
 def _axis(distribution: BaseDistribution, points: int) -> Sequence[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices

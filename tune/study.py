@@ -1,7 +1,6 @@
 """The record of a study on disk (PROTOCOL 7). The driver alone writes here, but for the attempt folders of its runs."""
 
 import fcntl
-import getpass
 import json
 import os
 import platform
@@ -130,7 +129,7 @@ class StudyFolder:
             "versions": versions(),
             "git": git_state(),
             "host": socket.gethostname(),
-            "user": getpass.getuser(),
+            "user": files.user(),
             "threads": config.run.resources.threads,
             "search_id": search_id,
             "dataset": describe_dataset(dataset),

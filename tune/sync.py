@@ -28,6 +28,7 @@ from tune import space as spaces
 from tune.study import COMPLETE, FAILED, PRUNED, StudyFolder
 
 SEARCH = "m3col.search"
+STOPPED = "stopped"
 TRIAL_KIND, STUDY_KIND = "trial", "study"
 _STATUS = {COMPLETE: tracking.FINISHED, PRUNED: tracking.KILLED, FAILED: tracking.FAILED}
 # What a resumed study may change, or what says nothing about its numbers: no param, because those cannot be rewritten.
@@ -104,11 +105,22 @@ class Projection:
             child = Child(
                 stored.id, stored.name, closed=stored.status != tracking.RUNNING, ranked="rank" in stored.metrics
             )
+            if stored.tags.get(STATE) == STOPPED and not self.folder.finished():
+                self.tracker.reopen(child.id)
+                child.closed = False
             if not child.closed:
                 child.sent = self.tracker.last_step(child.id, delivery.SO_FAR)
                 self.tracker.write(child.id, params=self._params(number))
             children[number] = child
         return children
+
+    def close_stopped(self, ended: float) -> None:
+        """Trials that the time budget cut off have no result; a later resume may go on with them."""
+        for child in self.children.values():
+            if not child.closed:
+                self.tracker.write(child.id, tags={STATE: STOPPED})
+                self.tracker.close(child.id, tracking.KILLED, ended)
+                child.closed = True
 
     def _provenance(self) -> dict[str, Any]:
         found = self.described

@@ -91,10 +91,10 @@ def concat(a: Split, b: Split) -> Split:
     both_grouped = a.groups is not None and b.groups is not None
     return Split(
         ids=np.concatenate([a.ids, b.ids]),
-        labels=np.concatenate([a.labels, b.labels]) if both_labelled else None,  # type: ignore[list-item]
+        labels=np.concatenate([a.labels, b.labels]) if both_labelled else None,
         inputs={name: np.concatenate([x, b.inputs[name]]) for name, x in a.inputs.items()},
         present={name: np.concatenate([x, b.present[name]]) for name, x in a.present.items()},
-        groups=np.concatenate([a.groups, b.groups]) if both_grouped else None,  # type: ignore[list-item]
+        groups=np.concatenate([a.groups, b.groups]) if both_grouped else None,
     )
 
 

@@ -298,3 +298,14 @@ def test_the_first_signal_says_farewell_and_ends_children_the_second_ends_at_onc
         while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def test_words_after_an_option_still_belong_to_the_command():
+    from jobs.cli import _parse
+
+    found = _parse(["search", "digits", "--name", "x", "trials=5", "--resume", "trials=80", "concurrency=1"])
+    assert found.overrides == ["trials=5", "concurrency=1"] and found.resume == "trials=80"
+    assert _parse(["train", "digits", "--runs-dir", "r", "objective.beta=0.2"]).overrides == ["objective.beta=0.2"]
+    assert _parse(["predict", "m", "a=1.csv", "--out", "o", "b=2.csv"]).inputs == ["a=1.csv", "b=2.csv"]
+    with pytest.raises(SystemExit):
+        _parse(["search", "digits", "--name", "x", "trials"])

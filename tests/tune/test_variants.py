@@ -149,3 +149,36 @@ def test_the_study_opens_in_optuna_dashboard(tmp_path):
     body = b"".join(application(environ, lambda line, headers, *rest: status.append(line)))
     assert status[0].startswith("200")
     assert json.loads(body)["study_summaries"][0]["study_name"] == "study"
+
+
+def test_a_grid_of_which_only_a_corner_would_be_tried_is_refused():
+    with pytest.raises(BadInput, match=r"search\.trials must be >= 25 for this grid .* got 6"):
+        api.judge(small(search__sampler="grid"), data=None, overrides={}, options=api.Options())
+
+
+def test_the_first_rung_follows_the_defaults_switch_point():
+    from tune.sampling import first_rung
+
+    assert [first_rung(point) for point in (0.0, 0.33, 0.4, 0.5, 0.51, 1.0)] == [40, 40, 42, 52, 52, 98]
+
+
+def test_points_that_are_bad_only_together_fail_and_the_search_goes_on(tmp_path):
+    config = small(search__trials=5, search__sampler="random", search__replicates=0, search__confirm=None)
+    config["overrides"] = {**config["overrides"], "train.batch_size": 32}
+    config["space"] = {"train.shards": {"low": 1, "high": 16}, "train.batch_size": [4, 32]}
+    folder, ready = prepare_study(tmp_path, config)
+    drive(conductor(folder, ready), ready.dataset)
+    states = [row[0] for row in trial_rows(folder, ready)]
+    assert "FAIL" in states and "COMPLETE" in states and len(states) == 5
+
+
+def test_fewer_seeds_after_a_resume_leave_the_others_out_of_the_delivered_model(tmp_path):
+    from m3col.predictor import load
+    from tune import predictions
+
+    config = small(search__trials=1, search__replicates=0, final__seeds=3, final__baselines=False)
+    folder, ready = prepare_study(tmp_path, config)
+    drive(conductor(folder, ready), ready.dataset)
+    fewer = prepare_study(tmp_path, {**config, "final": {**config["final"], "seeds": 2}})[1]
+    predictions.collect(folder, fewer.config, fewer.dataset)
+    assert len(load(folder.results / "model")) == 2
