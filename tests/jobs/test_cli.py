@@ -227,6 +227,7 @@ def test_warnings_are_lines_without_a_place_in_the_code(m3, monkeypatch):
 
 def test_resume_takes_an_override_as_an_override(m3, monkeypatch):
     import tune
+    from tune import api
 
     seen = []
 
@@ -235,6 +236,7 @@ def test_resume_takes_an_override_as_an_override(m3, monkeypatch):
         raise m3col.BadInput(["stop"])
 
     monkeypatch.setattr(tune, "search", search, raising=False)
+    monkeypatch.setattr(api, "judge", lambda *args, **named: [])
     for words in (["digits", "--resume", "trials=80"], ["--resume", "digits-1", "trials=80"], ["digits", "--resume"]):
         m3("search", *words)
     found = [(config, named["resume"], named["overrides"]) for config, named in seen]

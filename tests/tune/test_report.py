@@ -104,7 +104,7 @@ def test_a_default_alone_without_replicates_or_confirmation(tmp_path: Path) -> N
     folder, found = searched(tmp_path, raw)
     assert found.decision.winner == 0
     assert "**Noise was not measured** (search.replicates is 0)" in found.summary
-    assert "search.confirm is off" in found.summary
+    assert "**Nothing was searched**" in found.summary
     assert "One model per row: the intervals cover the test samples, but not other seeds." in found.summary
     assert found.test_table["label"].iloc[0] == "winner (= default)"
     assert {path.name for path in folder.results.glob("*.png")} == {"history.png"}
