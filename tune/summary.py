@@ -89,8 +89,8 @@ def _default_won(evidence: Evidence, decision: choice.Decision, scored: str) -> 
         yield f"better in {_count(len(evidence.scored), 'finished trial')}."
         first = choice.ranked(evidence.scored, maximize=evidence.maximize)[0]
         if decision.confirmed and first.number != evidence.default:
-            yield f"Trial {first.number} had looked best in the search itself ({_score(evidence, first.value)}), which its"
-            yield "confirmation did not bear out."
+            yield f"Trial {first.number} had looked best in the search itself ({_score(evidence, first.value)}), which"
+            yield "its confirmation did not bear out."
         return
     gap = abs(decision.values[decision.best] - decision.values[decision.winner])
     yield "better by more than the noise."
