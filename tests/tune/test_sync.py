@@ -365,3 +365,24 @@ def _until(holds: Any, *, seconds: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.1)
+
+
+def test_a_trial_that_the_time_budget_cut_off_is_closed_and_a_resumed_search_goes_on_with_it(
+    store: Tracker, tmp_path: Path
+) -> None:
+    folder = fake_study.make(tmp_path, "cut", trials=4)
+    fake_study.searched(folder, trials=3)
+    fake_study.add_trial(folder, 3, {}, score=0.8, epochs=5, state=None)
+    fake_study.report(folder, winner=1)
+    sync.sync(folder, store)
+    _, children = _connect(store, folder)
+    assert (children[3].status, children[3].tags[sync.STATE]) == ("KILLED", "stopped")
+    before = _rows(store)
+    sync.sync(folder, store)
+    assert _rows(store) == before, "sending again adds nothing"
+    (folder.results / "summary.md").unlink()  # what a resumed search does first
+    fake_study.finish(folder, 3, score=0.8, epochs=5)
+    sync.sync(folder, store)
+    _, children = _connect(store, folder)
+    assert (children[3].status, children[3].tags[sync.STATE]) == ("FINISHED", "complete")
+    assert _steps(store, children[3].id, "train/loss") == [1, 2, 3, 4, 5]
