@@ -10,6 +10,7 @@ that a search ranks by, before any confirmation: the best of many is optimistic,
 """
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -54,14 +55,15 @@ class Course:
 
 
 def search(runs: Path, settings: dict[str, Any], *, seed: int, trials: int, epochs: int) -> Course:
-    """One search to its end, one trial at a time."""
+    """One search to its end, one trial at a time, over as many ranges as a grid of that many trials can cover."""
+    ranges = max(1, int(math.log(trials, 3) + 1e-9))
     study = common.open_study(
         runs,
         {
             "base": "digits",
             "overrides": {"train.epochs": epochs, "train.seed": seed, "train.device": "cpu"},
             "validation": {"seed": seed},
-            "space": SPACE,
+            "space": dict(list(SPACE.items())[:ranges]),
             "search": {**settings, "trials": trials, "seed": seed, "concurrency": 1},
         },
         storage=optuna.storages.InMemoryStorage(),

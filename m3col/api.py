@@ -93,9 +93,6 @@ def judge(
 ) -> Prepared:
     """The config resolved against its data. Raises BadInput with every fault of config, data and disk together."""
     root = Path(runs).absolute()
-    overrides = dict(overrides or {})
-    if data is not None:
-        overrides.setdefault("data.name", config.IN_MEMORY)
     drafted = config.draft(_trial_config(source, root), overrides=overrides)
     faults = list(drafted.faults)
     prepared, more = examine(drafted.config, data=data, where=drafted.place, faulty=drafted.faulty)
