@@ -96,7 +96,10 @@ class Trainer:
     def prepare(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """Raw features as preprocessed tensors on the device."""
         return {
-            name: torch.as_tensor(pipeline.transform(inputs[name]), dtype=self.dtype, device=self.device)
+            # In one memory layout: the order of sums, hence the last bits, would follow that of the caller's table.
+            name: torch.as_tensor(
+                np.ascontiguousarray(pipeline.transform(inputs[name])), dtype=self.dtype, device=self.device
+            )
             for name, pipeline in self.pipelines.items()
         }
 

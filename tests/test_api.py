@@ -14,6 +14,7 @@ from m3col.faults import BadInput
 from tests.helpers import TINY, tiny_config, tiny_data
 
 DATA = tiny_data()
+PRECISE = {"data.preprocess": ["standard"], "train.precision": "float64"}
 
 
 @pytest.fixture(autouse=True)
@@ -63,11 +64,11 @@ def test_digits_by_name_with_overrides(tmp_path):
 
 def test_arrays_and_frames_in_memory(tmp_path):
     pair = (DATA.train.inputs, DATA.train.labels)
-    arrays = train(tmp_path, data=pair, overrides={"data.preprocess": ["standard"]})
+    arrays = train(tmp_path, data=pair, overrides=PRECISE)
     assert not any(name.startswith("test/") for name in arrays.metrics) and ledger.entries(tmp_path) == []
     frames = {name: pd.DataFrame(x, columns=list(DATA.features[name])) for name, x in DATA.train.inputs.items()}
     splits = {"train": (frames, DATA.train.labels), "test": (DATA.test.inputs, DATA.test.labels)}
-    named = train(tmp_path, data=splits, overrides={"data.preprocess": ["standard"]})
+    named = train(tmp_path, data=splits, overrides=PRECISE)
     assert named.history["train/loss"].tolist() == arrays.history["train/loss"].tolist()  # to the last bit
     assert yamlio.read(named.folder / "config.yaml")["data"]["name"] == "arrays"
 
