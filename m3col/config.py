@@ -76,11 +76,12 @@ class ScheduleConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """`batch_size`: global batch, default: all training samples; `shards`: groups within which samples are mixed."""
+    """`batch_size`: global batch, default: all training samples; `shards`: groups of it within which samples are mixed,
+    a multiple of the number of workers, default: that number."""
 
     epochs: Count = 100
     batch_size: Count | None = None
-    shards: Count = 1
+    shards: Count | None = None
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-3
     schedule: ScheduleConfig = ScheduleConfig()

@@ -1,4 +1,4 @@
-"""One model on one training part: batches, optimiser, evaluation, state. The loop over epochs is in train.py."""
+"""One model on one training part: batches, optimiser, evaluation, state. The loop over epochs is in training.py."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from m3col import methods, metrics, randomness
 from m3col.config import RunConfig
 from m3col.data.dataset import Split
 from m3col.data.preprocess import Pipeline, resolve
+from m3col.distributed import ALONE, Workers, check_shards
 from m3col.methods.base import FUSED, Batch, Step
 
 # Evaluation keeps nothing for a backward pass, so that its batches can be large.
@@ -44,7 +46,8 @@ class Trainer:
     """A model with its fitted preprocessing and optimiser, trained on `train` alone.
 
     Every random draw is keyed by (seed, fold, epoch, step, ...), see m3col.randomness: two trainers never disturb each
-    other, and no generator has a state to save.
+    other, and no generator has a state to save. Of several `workers` each has a Trainer, with all samples and the same
+    weights; all call the same methods in the same order. Raises BadInput where they cannot divide `train.shards`.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class Trainer:
         features: Mapping[str, tuple[str, ...]],
         num_classes: int,
         fold: int = 0,
+        workers: Workers = ALONE,
     ) -> None:
         assert train.labels is not None
-        self.config, self.fold, self.seed = config, fold, config.train.seed
+        check_shards(config.train.shards, workers.size)
+        self.config, self.fold, self.seed, self.workers = config, fold, config.train.seed, workers
         self.num_classes = num_classes
-        self.device = device_of(config)
+        self.device = workers.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         steps = resolve(config.data.preprocess, tuple(features))
         self.pipelines = {
@@ -82,6 +87,8 @@ class Trainer:
             weight_decay=config.train.weight_decay,
             fused=True,
         )
+        # The buffers are class weights, which no worker ever changes.
+        self._model = DistributedDataParallel(self.method, broadcast_buffers=False) if workers.size > 1 else self.method
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -107,17 +114,19 @@ class Trainer:
         """One pass over the training part; the mean over samples of each part of the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self._reseed(randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=epoch, purpose="dropout"))
+        # Each worker drops out other units: its rows are other rows.
+        purpose = f"dropout/{self.workers.rank}" if self.workers.rank else "dropout"
+        self._reseed(randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=epoch, purpose=purpose))
         self.method.train()
         sums: dict[str, float] = {}
         for number, batch in enumerate(self._batches(epoch)):
-            parts = self.method.losses(batch, Step(self.seed, self.fold, epoch, number))
+            parts = self._model(batch, Step(self.seed, self.fold, epoch, number))
             self.optimizer.zero_grad(set_to_none=True)
             parts["loss"].backward()
             self.optimizer.step()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch.labels)
-        means = {name: value / len(self) for name, value in sums.items()}
+        means = {name: value / len(self) for name, value in self.workers.mean(sums).items()}
         if not np.isfinite(means["loss"]):
             raise TrainingFailed(f"the training loss became {means['loss']} in epoch {epoch} (fold {self.fold})")
         return means
@@ -125,29 +134,45 @@ class Trainer:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         size = self.config.train.batch_size
         if size is None or size >= len(self):
-            yield Batch(self._inputs, self._labels, torch.arange(len(self), device=self.device))
+            yield self._batch(slice(None))
             return
         draw = randomness.generator(
             seed=self.seed, fold=self.fold, epoch=epoch, step=0, shard=0, purpose="order"
         ).permutation(len(self))
         order = torch.as_tensor(draw, device=self.device)
         for index in order.split(size):
-            yield Batch({name: value[index] for name, value in self._inputs.items()}, self._labels[index], index)
+            yield self._batch(index)
+
+    def _batch(self, index: Tensor | slice) -> Batch:
+        """The global batch of the training rows `index`, with this worker's share of the inputs."""
+        labels, shards = self._labels[index], self.config.train.shards or self.workers.size
+        rows = self.workers.rows(len(labels), shards)
+        own = {name: value[index][rows] if isinstance(index, slice) else value[index[rows]]
+               for name, value in self._inputs.items()}  # fmt: skip
+        return Batch(own, labels, shards, self.workers)
 
     def logits(self, inputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Logits [N, C] in float64 per head, from prepared inputs; dropout is off meanwhile."""
+        """Logits [N, C] in float64 per head, from prepared inputs; dropout is off meanwhile.
+
+        Several workers divide the samples; each sample is computed once, and all workers get all logits.
+        """
+        count = len(next(iter(inputs.values())))
+        if not count:
+            return {FUSED: np.zeros((0, self.num_classes))}
+        own = self.workers.rows(count, self.workers.size)
         was_training = self.method.training
         self.method.eval()
-        with torch.inference_mode():
-            count = len(next(iter(inputs.values())))
+        with torch.no_grad():
             pieces = [
-                self.method.logits({name: value[start : start + _EVALUATION_BATCH] for name, value in inputs.items()})
-                for start in range(0, count, _EVALUATION_BATCH)
+                self.method.logits({name: value[at] for name, value in inputs.items()})
+                for start in range(own.start, max(own.stop, own.start + 1), _EVALUATION_BATCH)
+                for at in (slice(start, min(start + _EVALUATION_BATCH, own.stop)),)
             ]
+            parts = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
+            counts = self.workers.counts(count, self.workers.size)
+            whole = self.workers.gather(torch.cat([*parts.values()], dim=1), counts).cpu().numpy()
         self.method.train(was_training)
-        if not pieces:
-            return {FUSED: np.zeros((0, self.num_classes))}
-        return {name: torch.cat([p[name] for p in pieces]).double().cpu().numpy() for name in pieces[0]}
+        return dict(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
 
     def state(self) -> dict[str, Tensor]:
         """Weights and optimiser moments by flat name: all that the next epoch depends on."""

@@ -16,6 +16,7 @@ from m3col import metrics
 from m3col.config import RunConfig
 from m3col.data.dataset import Split
 from m3col.data.splits import Fold
+from m3col.distributed import ALONE, Workers
 from m3col.methods.base import FUSED
 from m3col.schedule import Schedule
 from m3col.trainer import Trainer, TrainingFailed, evaluate
@@ -91,10 +92,13 @@ def window(epochs: int) -> int:
 
 
 class Training:
-    """Folds in lockstep. `advance` is the loop; `history` has one Record per finished epoch."""
+    """Folds in lockstep. `advance` is the loop; `history` has one Record per finished epoch.
 
-    def __init__(self, config: RunConfig, task: Task) -> None:
-        self.config, self.task = config, task
+    Of several `workers` each runs the same loop on its share of every batch, and all come to the same records.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, workers: Workers = ALONE) -> None:
+        self.config, self.task, self.workers = config, task, workers
         self.metric = default_metric(config, task.num_classes)
         self.history: list[Record] = []
         self.probes: dict[int, np.ndarray] = {}
@@ -106,6 +110,7 @@ class Training:
                 features=task.features,
                 num_classes=task.num_classes,
                 fold=task.fold_offset + number,
+                workers=workers,
             )
             for number, fold in enumerate(task.folds)
         ]

@@ -1,10 +1,13 @@
 """What the training loop knows of a method: parts of a loss for a batch, and logits.
 
-Letters: N samples in the batch, M modalities, D embedding width, C classes.
+Letters: N samples in the global batch, n of them on this worker (n = N where there is only one), W workers,
+M modalities, D embedding width, C classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +15,39 @@ from torch.nn import functional
 
 from m3col import mixup, models
 from m3col.config import RunConfig
+from m3col.distributed import ALONE, Workers
 
 FUSED = "fused"
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs`: per modality [N, D_m]; `labels`: [N]; `index`: [N] rows in the training part."""
+    """`inputs`: this worker's rows, per modality [n, D_m]; `labels`: [N] of the global batch; `shards`: groups of it
+    within which samples are mixed; `workers`: who shares it."""
 
     inputs: Mapping[str, Tensor]
     labels: Tensor
-    index: Tensor
+    shards: int = 1
+    workers: Workers = ALONE
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Rows of each worker."""
+        return self.workers.counts(len(self.labels), self.shards)
+
+    @cached_property
+    def rows(self) -> slice:
+        """This worker's rows in the global batch."""
+        return self.workers.rows(len(self.labels), self.shards)
+
+    def gather(self, parts: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+        """[N, D] per name from this worker's [n, D], with gradient, in one exchange."""
+        if self.workers.size == 1:
+            return dict(parts)
+        widths = [value.shape[1] for value in parts.values()]
+        whole = self.workers.gather(torch.cat(list(parts.values()), dim=1), self.counts)
+        return dict(zip(parts, whole.split(widths, dim=1), strict=True))
 
 
 @dataclass(frozen=True)
@@ -70,8 +95,15 @@ class Method(nn.Module):
         return self.config.objective.unimodal_supervision
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Scalars by name; "loss" is the sum that is minimised, the others are its parts."""
+        """Scalars by name; "loss" is the sum that is minimised, the others are its parts.
+
+        Their mean over the workers is the value for the global batch, and so is the mean of their gradients.
+        """
         raise TypeError(f"{type(self).__name__} has no losses of its own")
+
+    def forward(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        # DDP looks for the gradients of what its own call returns.
+        return self.losses(batch, step)
 
     def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings p_m [N, D] per modality, not normalised."""
@@ -86,18 +118,26 @@ class Method(nn.Module):
     def logits(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.classify(self.encode(inputs))
 
-    def cross_entropies(self, logits: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """Eq. 14 and 15, one part per head, named `ce_<head>`."""
-        weight = self.class_weight
-        return {f"ce_{name}": functional.cross_entropy(value, labels, weight=weight) for name, value in logits.items()}
+    def cross_entropies(self, logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Eq. 14 and 15, one part per head, named `ce_<head>`: the sum over this worker's rows times W / N.
+
+        With class weights N is the sum of the weights of the batch's labels, as in torch.
+        """
+        weight, own = self.class_weight, batch.labels[batch.rows]
+        whole = len(batch.labels) if weight is None else weight[batch.labels].sum()
+        return {
+            f"ce_{name}": functional.cross_entropy(value, own, weight=weight, reduction="sum")
+            * (batch.workers.size / whole)
+            for name, value in logits.items()
+        }
 
     def draw(self, batch: Batch, step: Step, *, shared_permutation: bool = False) -> mixup.Mixing:
-        """Lambda and permutations for this batch, keyed by where the training stands (PROTOCOL 2)."""
+        """Lambda and permutations for the global batch, keyed by where the training stands (PROTOCOL 2)."""
         return mixup.draw_mixing(
             len(batch.labels),
             self.modalities,
             alpha=self.config.objective.alpha,
-            shards=self.config.train.shards,
+            shards=batch.shards,
             probability=self.config.mix.probability,
             shared_permutation=shared_permutation,
             key={"seed": step.seed, "fold": step.fold, "epoch": step.epoch, "step": step.step},
@@ -106,11 +146,15 @@ class Method(nn.Module):
         )
 
     def mixed_views(self, batch: Batch, embeddings: Mapping[str, Tensor], mixing: mixup.Mixing) -> dict[str, Tensor]:
-        """Embeddings q_m [N, D] of the mixed samples (Eq. 2-3), or mixed embeddings for `mix.level: embedding`."""
-        if self.config.mix.level == "embedding":
-            return {m: mixup.mix(embeddings[m], mixing.permutations[m], mixing.lam) for m in self.modalities}
-        mixed = {m: mixup.mix(batch.inputs[m], mixing.permutations[m], mixing.lam) for m in self.modalities}
-        return self.encode(mixed)
+        """Embeddings q_m [n, D] of the mixed samples (Eq. 2-3), or mixed embeddings for `mix.level: embedding`."""
+        source = embeddings if self.config.mix.level == "embedding" else batch.inputs
+        own = batch.rows
+        mixed = {
+            # Partners lie in the same shard, hence on the same worker.
+            m: mixup.mix(source[m], mixing.permutations[m][own] - own.start, mixing.lam[own])
+            for m in self.modalities
+        }
+        return mixed if self.config.mix.level == "embedding" else self.encode(mixed)
 
 
 def total(parts: dict[str, Tensor], **weighted: Tensor) -> dict[str, Tensor]:

@@ -7,4 +7,4 @@ from m3col.methods.base import Batch, Method, Step, total
 
 class Concat(Method):
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        return total(self.cross_entropies(self.logits(batch.inputs), batch.labels))
+        return total(self.cross_entropies(self.logits(batch.inputs), batch))

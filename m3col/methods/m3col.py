@@ -19,24 +19,26 @@ def last_mixup_epoch(epochs: int, switch_point: float) -> int:
 class M3CoL(Method):
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         embeddings = self.encode(batch.inputs)
-        parts = self.cross_entropies(self.classify(embeddings), batch.labels)
+        parts = self.cross_entropies(self.classify(embeddings), batch)
         objective = self.config.objective
         if objective.beta == 0:
             return total(parts)
-        clean = [embeddings[name] for name in self.modalities]
         if step.epoch <= last_mixup_epoch(self.config.train.epochs, objective.switch_point):
             name, contrast = "m3co", self._m3co(batch, embeddings, step)
         else:
             temperature = objective.softclip_temperature or objective.temperature
-            name, contrast = "softclip", losses.multi_softclip_loss(clean, temperature=temperature)
+            clean = batch.gather(embeddings)
+            name, contrast = "softclip", losses.multi_softclip_loss([*clean.values()], temperature=temperature)
         return {**total(parts, contrast=objective.beta * contrast), name: contrast}
 
     def _m3co(self, batch: Batch, embeddings: dict[str, Tensor], step: Step) -> Tensor:
         mixing = self.draw(batch, step)
         mixed = self.mixed_views(batch, embeddings, mixing)
+        views = {("clean", m): embeddings[m] for m in self.modalities} | {("mixed", m): mixed[m] for m in self.modalities}
+        whole = batch.gather(views)
         return losses.m3co_loss(
-            [embeddings[name] for name in self.modalities],
-            [mixed[name] for name in self.modalities],
+            [whole["clean", name] for name in self.modalities],
+            [whole["mixed", name] for name in self.modalities],
             [mixing.permutations[name] for name in self.modalities],
             mixing.lam,
             temperature=self.config.objective.temperature,

@@ -18,14 +18,16 @@ class Mixup(Method):
             embeddings = self.mixed_views(batch, {}, mixing)
         partner = batch.labels[mixing.permutations[self.modalities[0]]]
         logits = self.classify(embeddings)
-        return total({f"ce_{name}": self._mixed_ce(v, batch.labels, partner, mixing.lam) for name, v in logits.items()})
+        return total({f"ce_{name}": self._mixed_ce(v, batch, partner, mixing.lam) for name, v in logits.items()})
 
-    def _mixed_ce(self, logits: Tensor, labels: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
-        lam = lam.to(logits.dtype)
-        own = functional.cross_entropy(logits, labels, weight=self.class_weight, reduction="none")
-        other = functional.cross_entropy(logits, partner, weight=self.class_weight, reduction="none")
-        loss = lam * own + (1 - lam) * other
-        if self.class_weight is None:
-            return loss.mean()
-        # As torch does for hard labels: divide by the weights that were handed out, not by N.
-        return loss.sum() / (lam * self.class_weight[labels] + (1 - lam) * self.class_weight[partner]).sum()
+    def _mixed_ce(self, logits: Tensor, batch: Batch, partner: Tensor, lam: Tensor) -> Tensor:
+        """From this worker's logits [n, C]; partner, lam: [N]. Sum times W / N, see `cross_entropies`."""
+        lam, weight, rows = lam.to(logits.dtype), self.class_weight, batch.rows
+        own = functional.cross_entropy(logits, batch.labels[rows], weight=weight, reduction="none")
+        other = functional.cross_entropy(logits, partner[rows], weight=weight, reduction="none")
+        loss = lam[rows] * own + (1 - lam[rows]) * other
+        whole: Tensor | int = len(batch.labels)
+        if weight is not None:
+            # As torch does for hard labels: divide by the weights that were handed out, not by N.
+            whole = (lam * weight[batch.labels] + (1 - lam) * weight[partner]).sum()
+        return loss.sum() * (batch.workers.size / whole)

@@ -11,4 +11,4 @@ class Single(Method):
         return False
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        return total(self.cross_entropies(self.logits(batch.inputs), batch.labels))
+        return total(self.cross_entropies(self.logits(batch.inputs), batch))

@@ -21,7 +21,7 @@ def build(name: str, **overrides) -> tuple[Method, Batch]:
     method = methods.load(name)(config, features=features, num_classes=3).double()
     generator = torch.Generator().manual_seed(1)
     inputs = {m: torch.randn(9, count, generator=generator, dtype=torch.float64) for m, count in features.items()}
-    return method, Batch(inputs, torch.arange(9) % 3, torch.arange(9))
+    return method, Batch(inputs, torch.arange(9) % 3, config.train.shards or 1)
 
 
 @pytest.fixture(params=methods.names())
