@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cli, interrupt
-from m3col import data
+from m3col import data, tracking
 from tests.data.builders import edit, write_folder
 
 SPACE = "space: {objective.beta: {low: 0.01, high: 1.0}}\n"
@@ -26,6 +26,12 @@ def refuse(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
     monkeypatch.setattr(interrupt, "on_interrupt", lambda message: None)  # this process keeps its signals
     monkeypatch.chdir(tmp_path)
+    connect = tracking.connect
+
+    def only_named(uri, runs):  # what comes after judging: bad input that is let through must not start a search here
+        return connect(uri, runs) if uri else pytest.fail("judged as good input")
+
+    monkeypatch.setattr(tracking, "connect", only_named)
 
     def run(*words: object, writes: bool = False) -> list[str]:
         before = sorted(tmp_path.rglob("*"))
