@@ -183,17 +183,20 @@ class _Judge(FIFOScheduler):
             self._conductor.result(result)
 
 
-def run(conductor: Conductor, dataset: Dataset, *, cpus_per_trial: float, gpus_per_trial: float) -> None:
+def run(
+    conductor: Conductor, dataset: Dataset, *, cpus_per_trial: float, gpus_per_trial: float,
+    actor: type[ray.tune.Trainable] | None = None,
+) -> None:  # fmt: skip
     """Runs the plan to its end on the connected cluster. `dataset` may hold test inputs; labels of the test split are
-    taken away before anything leaves this process."""
+    taken away before anything leaves this process. `actor`: serves the runs in place of `TrialActor`."""
     probe = None if dataset.test is None else dict(dataset.test.inputs)
-    actor = ray.tune.with_parameters(TrialActor, dataset=dataset.without_test(), probe=[ray.put(probe)])
-    actor = ray.tune.with_resources(actor, {"CPU": cpus_per_trial, "GPU": gpus_per_trial})
+    served = ray.tune.with_parameters(actor or TrialActor, dataset=dataset.without_test(), probe=[ray.put(probe)])
+    served = ray.tune.with_resources(served, {"CPU": cpus_per_trial, "GPU": gpus_per_trial})
     # Tune starts one actor after the other by default; all places at once save their start-up times.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(conductor.concurrency)
     with tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
         ray.tune.Tuner(
-            actor,
+            served,
             tune_config=ray.tune.TuneConfig(
                 search_alg=_Ask(conductor), scheduler=_Judge(conductor), num_samples=-1, reuse_actors=True
             ),
