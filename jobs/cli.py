@@ -140,6 +140,10 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", nargs="?", help="shipped name, YAML file, or STUDY#17 for a trial of a study")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="such as objective.beta=0.2")
     command.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with a run that was cut off")
+    command.add_argument("--workers", type=int, metavar="N", help="processes that share each batch; default: 1")
+    command.add_argument(
+        "--address", help="with --workers: Ray cluster to run on; default: $RAY_ADDRESS or a local one"
+    )
     _add_folders(command, tracking=True, data=True)
 
 
@@ -149,7 +153,8 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     command.add_argument("--name", help="of the study; default: <config>-<n>")
     command.add_argument(
         "--resume", nargs="?", const=True, metavar="NAME",
-        help="go on with a study (default: the newest of this config); `--resume trials=80` extends a finished one",
+        help="go on with a study (default: the newest of this config; `auto`: begin it where there is none); "
+        "`--resume trials=80` extends a finished one",
     )  # fmt: skip
     command.add_argument("--address", help="Ray cluster to run on; default: $RAY_ADDRESS or a local one")
     command.add_argument("--plain", action="store_true", help="lines instead of the live table")

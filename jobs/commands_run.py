@@ -1,0 +1,140 @@
+"""`m3col train` and `m3col search`."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from jobs.words import as_table, config_and_words, parse_overrides, print_metrics, refuse, runs_of
+from m3col.faults import BadInput
+
+if TYPE_CHECKING:
+    from tune.conductor import Conductor
+    from tune.study import StudyFolder
+
+AUTO = "auto"  # --resume auto: begin the study, or go on with it where it has begun
+
+
+def train(arguments: argparse.Namespace) -> int:
+    import m3col
+    import tune
+    from jobs.interrupt import on_interrupt
+    from m3col import api
+    from m3col.training import Record
+
+    config, words = config_and_words(arguments)
+    if config is None and arguments.resume is None:
+        raise BadInput(["train: name a config, such as `m3col train digits`, or go on with --resume FOLDER"])
+    overrides, faults = parse_overrides(words, arguments.data_dir)
+    faults += _worker_faults(arguments)
+    runs, resume = runs_of(arguments), arguments.resume
+    if resume is not None and arguments.runs_dir is None and resume.absolute().parent.name == "train":
+        runs = resume.absolute().parents[1]
+    refuse(faults, lambda: api.judge(config or "digits", overrides=overrides, runs=runs))
+    place: dict[str, Path] = {}
+
+    def farewell() -> str:
+        if "folder" not in place:
+            return "Interrupted before the first epoch was through."
+        again = ["--resume", str(place["folder"])]
+        for name, value in {"--workers": arguments.workers, "--address": arguments.address}.items():
+            again += [name, str(value)] if value else []
+        return f"Interrupted. Go on with: m3col train {shlex.join(again)}"
+
+    on_interrupt(farewell)
+
+    def report(record: Record, epochs: int, folder: Path) -> None:
+        place["folder"] = folder
+        if record.epoch % max(1, epochs // 10) == 0 or record.epoch == epochs:
+            value = "" if record.value is None else f"  value {record.value:.4f}"
+            print(f"epoch {record.epoch}/{epochs}  loss {record.metrics['train/loss']:.4f}{value}", flush=True)
+
+    common: dict[str, Any] = {
+        "overrides": overrides, "runs": runs, "tracking_uri": arguments.tracking_uri, "resume": resume,
+        "report": report,
+    }  # fmt: skip
+    if (arguments.workers or 1) > 1:
+        result = tune.train(config or "digits", workers=arguments.workers, address=arguments.address, **common)
+    else:
+        result = m3col.train(config or "digits", **common)
+    print_metrics(result.metrics)
+    print(f"checkpoint {result.checkpoint}")
+    return 0
+
+
+def _worker_faults(arguments: argparse.Namespace) -> list[str]:
+    faults = []
+    if arguments.workers is not None and arguments.workers < 1:
+        faults.append(f"--workers {arguments.workers}: must be >= 1; nearest valid: 1")
+    if arguments.address is not None and (arguments.workers or 1) < 2:
+        faults.append("--address: a single worker trains in this process; give --workers 2 or more, or leave it out")
+    return faults
+
+
+def search(arguments: argparse.Namespace) -> int:
+    import tune
+    from jobs import interrupt
+    from jobs.live import Progress
+    from tune import api
+
+    config, words = config_and_words(arguments)
+    resume = arguments.resume or False
+    if isinstance(resume, str) and "=" in resume:  # `--resume trials=80`: the word belongs to the overrides
+        words, resume = [resume, *words], True
+    if config is None and (resume == AUTO or not isinstance(resume, str)):
+        raise BadInput(["search: name a config, such as `m3col search digits`, or go on with --resume NAME"])
+    overrides, faults = parse_overrides(words, arguments.data_dir)
+    runs = runs_of(arguments)
+    options = api.Options(name=arguments.name, resume=resume, runs=runs)
+    refuse(faults, lambda: api.judge(config, data=None, overrides=overrides, options=options))
+    several = len(api.judge(config, data=None, overrides=overrides, options=options)) > 1
+    progress = Progress(force_plain=arguments.plain)
+
+    def farewell() -> str:
+        if progress.folder is None:
+            return "Interrupted before the search began; nothing was written."
+        # One study is resumed by its name; several, as the command that began them.
+        again = [config, *words, "--resume"] if config and several else ["--resume", progress.folder.name]
+        options = {"--runs-dir": arguments.runs_dir, "--tracking-uri": arguments.tracking_uri}
+        options |= {"--address": arguments.address, "--data-dir": arguments.data_dir}
+        for name, value in options.items():
+            again += [name, str(value)] if value else []
+        return f"Interrupted. Nothing that was finished is lost; go on with:\n  m3col search {shlex.join(again)}"
+
+    def started(folder: "StudyFolder", conductor: "Conductor") -> None:
+        interrupt.claim()
+        progress.started(folder, conductor)
+
+    interrupt.on_interrupt(farewell)
+    with progress:
+        result = tune.search(
+            config,
+            overrides=overrides,
+            name=arguments.name,
+            resume=resume,
+            runs=runs,
+            tracking_uri=arguments.tracking_uri,
+            address=arguments.address,
+            observe=progress.observe,
+            started=started,
+            warn=lambda line: sys.stderr.write(f"warning: {line}\n"),
+        )
+    _print_results(result)
+    return 0
+
+
+def _print_results(result: Any) -> None:
+    console = Console()
+    # The tables of the other metrics stay in the file: on a terminal they would push the answer off the screen.
+    summaries = [(folder / "results/summary.md").read_text(encoding="utf-8") for folder in result.studies]
+    text = "\n\n".join(part.partition("\n## Other metrics")[0].rstrip() for part in summaries)
+    console.print(Markdown(text) if console.is_terminal else text, soft_wrap=True, markup=False)
+    if result.leaderboard is not None:
+        console.print(as_table(result.leaderboard), soft_wrap=True)
+    for folder in result.studies:
+        console.print(f"results {folder / 'results'}", soft_wrap=True)
+    console.print("browse  m3col ui", soft_wrap=True)
