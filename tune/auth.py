@@ -1,4 +1,4 @@
-"""Whether Ray's processes show each other a token: said once and explicitly, before Ray is imported.
+"""Whether Ray's processes show each other a token: said once and explicitly.
 
 Left to itself, Ray turns tokens on for a local `ray.init()`, for `ray start --head` only where a token file exists
 already, and never for an explicit address or for the Jobs API: a client and a cluster that were both left alone may
@@ -6,6 +6,7 @@ disagree, and the client is refused. So the variable is always set, and the proc
 """
 
 import os
+import sys
 from pathlib import Path
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -15,9 +16,14 @@ def settle(joining: bool) -> None:
     """Sets $RAY_AUTH_MODE, unless it is set: `token` where we join or address a cluster and have a token, else
     `disabled`. A local cluster of our own listens on the loopback address and serves one user's processes.
 
-    To be called before anything of Ray is imported, as it reads the variable once.
+    Ray reads the variable once, when it is imported; where that is past, it is made to read it again.
     """
-    os.environ.setdefault(MODE, "token" if joining and token_found() else "disabled")
+    if os.environ.get(MODE):
+        return
+    os.environ[MODE] = "token" if joining and token_found() else "disabled"
+    ray, core = sys.modules.get("ray"), sys.modules.get("ray._raylet")
+    if ray is not None and core is not None and not ray.is_initialized():
+        core.Config.initialize("")
 
 
 def token_found() -> bool:

@@ -58,10 +58,11 @@ def test_what_is_set_already_stays(monkeypatch):
         assert os.environ[auth.MODE] == value
 
 
-def test_ray_follows_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("first", ["", "import ray._raylet, ray.tune\n"], ids=["before Ray", "after Ray"])
+def test_ray_follows_it(first, monkeypatch):
     monkeypatch.setenv(auth.TOKEN, "s3cret")
     code = (
-        "from tune import auth\nauth.settle(True)\n"
+        f"{first}from tune import auth\nauth.settle(True)\n"
         "from ray._private.authentication.authentication_utils import is_token_auth_enabled\n"
         "print(is_token_auth_enabled())"
     )
