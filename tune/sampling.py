@@ -1,16 +1,22 @@
 """Optuna's side of a search: samplers, pruners, and the study as the record of what was tried."""
 
+import functools
 import math
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
+from m3col.patience import Patience
 from tune.config import SearchSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ABANDONED = "abandoned"  # user attribute: killed before it had all its parameters
 DEFAULT = "default"
@@ -56,25 +62,42 @@ def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
+def _patient(method: Callable[Concatenate["Trials", P], T]) -> Callable[Concatenate["Trials", P], T]:
+    """A method that can be repeated after it failed half-way, and is while the database refuses."""
+
+    @functools.wraps(method)
+    def patiently(self: "Trials", *args: P.args, **named: P.kwargs) -> T:
+        return self.patience.call(lambda: method(self, *args, **named))
+
+    return patiently
+
+
 class Trials:
-    """The trials of one study. Only the driver uses it, from one thread."""
+    """The trials of one study. Only the driver uses it, from one thread.
+
+    While the database refuses, methods try again for as long as `patience` lasts; then they raise StorageRefused.
+    """
 
     def __init__(
         self, storage: optuna.storages.BaseStorage, *, name: str, settings: SearchSettings, maximize: bool,
-        space: Mapping[str, BaseDistribution], rung: int = FIRST_RUNG,
+        space: Mapping[str, BaseDistribution], rung: int = FIRST_RUNG, patience: Patience | None = None,
     ) -> None:  # fmt: skip
         quiet()
+        self.patience = (patience or Patience(0)).also(optuna.exceptions.StorageInternalError, DBAPIError)
         self._rung = rung
         self.storage, self.settings, self.space = storage, settings, dict(space)
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="maximize" if maximize else "minimize",
-            pruner=pruner(settings.pruner, rung),
-            load_if_exists=True,
+        self.study = self.patience.call(
+            lambda: optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction="maximize" if maximize else "minimize",
+                pruner=pruner(settings.pruner, rung),
+                load_if_exists=True,
+            )
         )
         self.maximize = maximize
 
+    @_patient
     def all(self) -> list[FrozenTrial]:
         """Trials that count: those in the queue and those that lost their parameters in a crash do not."""
         trials = self.study.get_trials(deepcopy=False)
@@ -83,12 +106,14 @@ class Trials:
     def running(self) -> list[FrozenTrial]:
         return [trial for trial in self.all() if trial.state is TrialState.RUNNING]
 
+    @_patient
     def get(self, number: int) -> FrozenTrial:
         return self.storage.get_trial(self._id(number))
 
     def _id(self, number: int) -> int:
         return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
 
+    @_patient
     def enqueue_first(self, points: list[dict[str, Any]]) -> None:
         """Queues the default (the first point) and, for a grid, all other points: once, however often it is called."""
         known = {
@@ -99,17 +124,23 @@ class Trials:
                 known.add(_key(point))
                 self.study.enqueue_trial(point, user_attrs={DEFAULT: True} if number == 0 else None)
 
+    @_patient
     def mend(self) -> None:
-        """After a crash: a running trial without all its parameters is failed, and its point queued again."""
-        for trial in self.running():
-            if set(trial.params) == set(self.space):
+        """After a crash: a running trial without all its parameters is failed, and its point queued again.
+
+        The failure comes last: until then a second call finds the trial running, and does what the first one left.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        queued = [_fixed(trial) for trial in trials if trial.state is TrialState.WAITING]
+        for trial in trials:
+            if trial.state is not TrialState.RUNNING or set(trial.params) == set(self.space):
                 continue
             self.storage.set_trial_user_attr(trial._trial_id, ABANDONED, True)
-            self.study.tell(trial.number, state=TrialState.FAIL)
-            fixed = trial.system_attrs.get("fixed_params")
-            if fixed is not None:
+            fixed = _fixed(trial)
+            if fixed is not None and fixed not in queued:
                 attrs = {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else None
                 self.study.enqueue_trial(fixed, user_attrs=attrs)
+            self.study.tell(trial.number, state=TrialState.FAIL)
 
     def judged_but_not_told(self) -> list[int]:
         """Running trials that a rung has already turned down: the driver died between the verdict and its record.
@@ -135,10 +166,23 @@ class Trials:
 
     def ask(self) -> FrozenTrial:
         """The next trial with all its parameters."""
+        known = {trial.number for trial in self.all()}
+
+        def again() -> FrozenTrial:
+            """Whatever the failed call made of a trial: one without all its parameters is given up, a whole one is
+            the answer."""
+            self.mend()
+            whole = [trial for trial in self.running() if trial.number not in known]
+            return whole[0] if whole else self._ask()
+
+        return self.patience.call(self._ask, again=again)
+
+    def _ask(self) -> FrozenTrial:
         self.study.sampler = sampler(self.settings.sampler, self.settings.seed, len(self.all()))
         trial = self.study.ask(self.space)
         return self.get(trial.number)
 
+    @_patient
     def report(self, number: int, step: int, value: float) -> None:
         """Stores an intermediate value; a step that is there already keeps its value."""
         trial = self.get(number)
@@ -148,9 +192,17 @@ class Trials:
     def should_prune(self, number: int) -> bool:
         """The pruner's word on a trial at its last reported step; the default is judged but never pruned."""
         trial = self.get(number)
-        verdict = self.study.pruner.prune(self.study, trial)
-        return verdict and not trial.user_attrs.get(DEFAULT, False)
+        if trial.user_attrs.get(DEFAULT, False):
+            self.patience.call(lambda: self.study.pruner.prune(self.study, trial))
+            return False
 
+        def ask() -> bool:
+            return self.study.pruner.prune(self.study, self.get(number))
+
+        # Optuna judges a rung once: a verdict that the failed call came to must be read from the record.
+        return self.patience.call(ask, again=lambda: ask() or number in self.judged_but_not_told())
+
+    @_patient
     def complete(self, number: int, value: float, loss: float | None) -> None:
         trial = self.get(number)
         if trial.state.is_finished():
@@ -158,10 +210,12 @@ class Trials:
         self.storage.set_trial_user_attr(trial._trial_id, "val/loss", loss)
         self.study.tell(number, value)
 
+    @_patient
     def prune(self, number: int) -> None:
         if not self.get(number).state.is_finished():
             self.study.tell(number, state=TrialState.PRUNED)
 
+    @_patient
     def fail(self, number: int, reason: str) -> None:
         trial = self.get(number)
         if not trial.state.is_finished():
@@ -170,10 +224,18 @@ class Trials:
 
     def add_seconds(self, seconds: float) -> None:
         """Adds to the time spent on trials, which a time budget counts over all restarts."""
-        self.study.set_user_attr("seconds", self.seconds() + seconds)
+        total = self.seconds() + seconds
+        self.patience.call(lambda: self.study.set_user_attr("seconds", total))
 
+    @_patient
     def seconds(self) -> float:
         return float(self.study.user_attrs.get("seconds", 0.0))
+
+
+def _fixed(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The point that a trial was queued with."""
+    found: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
+    return found
 
 
 def _key(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

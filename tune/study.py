@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -21,16 +21,21 @@ from m3col import files, yamlio
 from m3col.data.dataset import Dataset
 from m3col.faults import BadInput, nearest
 from m3col.judge import flatten
+from m3col.patience import Patience
+from tune import database
 from tune.config import StudyConfig, study_from_dict
 
 FORMAT = 1
 DESCRIPTION = "study.json"
 _CONTENT = ("config", "digests", "versions", "dataset")
-_RESERVED = ("train", "mlartifacts")  # what else lies in a runs folder
+AUTO = "auto"  # `--resume auto`: begin or go on
+_RESERVED = ("train", "mlartifacts", AUTO)  # what else lies in a runs folder, or means something else
 # A resumed search may differ in these: they change what it costs, not what a trial computes.
 _MAY_CHANGE = ("search.trials", "search.time_budget_s", "search.concurrency", "resources", "tracking", "run.data.dir",
-               "run.checkpoint", "search.confirm", "search.replicates", "final.seeds")  # fmt: skip
+               "run.checkpoint", "search.confirm", "search.replicates", "final.seeds",
+               "storage.patience_s")  # fmt: skip
 _PACKAGES = ("m3col", "torch", "numpy", "scikit-learn", "ray", "optuna", "mlflow")
+AT_ONCE = Patience(0)
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 
@@ -42,13 +47,16 @@ def runs_folder(given: str | Path | None = None) -> Path:
 class RunFolder:
     """One training of a study: a trial, a replicate, a confirmation or a refit."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, patience: Patience = AT_ONCE) -> None:
+        self.path, self._patience = path, patience
 
     def create(self, config: Mapping[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "config.yaml").exists():
-            files.write_text(self.path / "config.yaml", yamlio.dump(dict(config)))
+        def write() -> None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not (self.path / "config.yaml").exists():
+                files.write_text(self.path / "config.yaml", yamlio.dump(dict(config)))
+
+        self._patience.call(write)
 
     def config(self) -> dict[str, Any]:
         return yamlio.read(self.path / "config.yaml")
@@ -68,21 +76,33 @@ class RunFolder:
         """Adds records; after a restart the file is written anew with all records that the new attempt stands on."""
         text = "".join(json.dumps(record) + "\n" for record in records)
         if restart:
-            files.write_text(self.path / "history.jsonl", text)
+            self._patience.call(lambda: files.write_text(self.path / "history.jsonl", text))
         else:
-            with (self.path / "history.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(text)
+            self._append("history.jsonl", text)
 
     def log(self, line: str) -> None:
-        with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def _append(self, name: str, text: str) -> None:
+        path = self.path / name
+        length: int | None = None
+
+        def write() -> None:
+            nonlocal length
+            if length is None:
+                length = path.stat().st_size if path.exists() else 0
+            with path.open("ab") as stream:
+                stream.truncate(length)  # what an earlier try wrote of it
+                stream.write(text.encode())
+
+        self._patience.call(write)
 
     def result(self) -> dict[str, Any] | None:
         path = self.path / "result.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        files.write_json(self.path / "result.json", dict(result))
+        self._patience.call(lambda: files.write_json(self.path / "result.json", dict(result)))
 
     def outcome(self) -> Path | None:
         """The attempt folder in which a run trained its last epoch, if any did."""
@@ -101,10 +121,11 @@ class RunFolder:
 
 
 class StudyFolder:
-    """`runs/<name>/`. `lock` it before anything is written."""
+    """`runs/<name>/`. `lock` it before anything is written. `patience`: with writes that fail."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.patience = AT_ONCE
         self._lock: IO[str] | None = None
 
     @property
@@ -115,6 +136,7 @@ class StudyFolder:
     def create(
         cls, runs: Path, name: str, config: StudyConfig, dataset: Dataset, *, partitions_digest: str, search_id: str
     ) -> "StudyFolder":
+        """A new study. Raises BadInput where another process was faster."""
         folder = cls(runs / name)
         described = {
             "format": FORMAT,
@@ -134,8 +156,14 @@ class StudyFolder:
             "search_id": search_id,
             "dataset": describe_dataset(dataset),
         }
-        folder.path.mkdir(parents=True)
-        files.write_json(folder.path / DESCRIPTION, described)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.lock()
+        try:
+            if (folder.path / DESCRIPTION).exists():
+                raise BadInput([f"{folder.path}: was begun by another process just now; go on with --resume {name}"])
+            files.write_json(folder.path / DESCRIPTION, described)
+        finally:
+            folder.unlock()
         return folder
 
     def described(self) -> dict[str, Any]:
@@ -166,11 +194,13 @@ class StudyFolder:
         """Takes over what a resumed search may change; the report and the results are then to be made anew."""
         described = self.described()
         described["config"] = config.to_dict()
-        files.write_json(self.path / DESCRIPTION, described)
+        self.patience.call(lambda: files.write_json(self.path / DESCRIPTION, described))
         (self.results / "summary.md").unlink(missing_ok=True)
 
     def lock(self) -> None:
-        """Holds the study for this process until it ends. Raises BadInput where another process holds it."""
+        """Holds the study for this process until it ends or unlocks it. Raises BadInput where another one holds it."""
+        if self._lock is not None:
+            return
         stream = (self.path / "lock").open("a+", encoding="utf-8")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -190,18 +220,24 @@ class StudyFolder:
             self._lock = None
 
     def storage(self) -> optuna.storages.RDBStorage:
-        return optuna.storages.RDBStorage(
-            f"sqlite:///{self.path / 'study.db'}", engine_kwargs={"connect_args": {"timeout": 60}}
-        )
+        """Raises BadInput where the database of the study cannot be opened."""
+        return database.open_storage(self.described()["config"].get("storage", {}).get("database"), self.path)
+
+    def database_name(self) -> str:
+        """What Optuna calls this study. A database can hold studies of many runs folders, whose names may be equal."""
+        described = self.described()
+        name = str(described["name"])  # the folder may have been renamed since
+        shared = described["config"].get("storage", {}).get("database") is not None
+        return f"{name} {described['search_id']}" if shared else name
 
     def run(self, name: str) -> RunFolder:
-        return RunFolder(self.path / name)
+        return RunFolder(self.path / name, self.patience)
 
     def runs(self) -> Iterator[tuple[str, RunFolder]]:
         """All runs that have a folder, by name such as "trials/3"."""
         for pattern in ("trials/*", "replicates/*", "confirm/*", "refits/*/*"):
             for path in sorted(self.path.glob(f"{pattern}/config.yaml"), key=_by_number):
-                yield str(path.parent.relative_to(self.path)), RunFolder(path.parent)
+                yield str(path.parent.relative_to(self.path)), RunFolder(path.parent, self.patience)
 
     @property
     def results(self) -> Path:
@@ -252,8 +288,17 @@ def git_state() -> dict[str, Any]:
     return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
 
 
-def new_name(runs: Path, wanted: str | None, config: StudyConfig) -> str:
-    """`wanted`, if it is a free folder name, else `<config>-<n>` with the next free n. Raises BadInput."""
+def new_name(
+    runs: Path, wanted: str | None, config: StudyConfig, *, elsewhere: Callable[[str], bool] = lambda name: False
+) -> str:
+    """`wanted`, if it is a free folder name, else `<config>-<n>` with the next free n. Raises BadInput.
+
+    `elsewhere`: whether a name is taken in the storage, where studies of other machines are as well.
+    """
+
+    def is_taken(name: str) -> bool:
+        return _is_taken(runs / name) or elsewhere(name)
+
     if wanted is not None:
         usable = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip(".-_") or f"{config.name}-1"
         if usable != wanted:
@@ -262,15 +307,20 @@ def new_name(runs: Path, wanted: str | None, config: StudyConfig) -> str:
             )
         if wanted in _RESERVED:
             raise BadInput([f"--name {wanted}: this name is taken by a folder of its own; choose another one"])
-        if (runs / wanted).exists():
+        if is_taken(wanted):
             raise BadInput(
-                [f"--name {wanted}: {runs / wanted} exists; go on with --resume {wanted}, or choose another name"]
+                [f"--name {wanted}: a study of this name exists; go on with --resume {wanted}, or choose another name"]
             )
         return wanted
     number = 1
-    while (runs / f"{config.name}-{number}").exists():
+    while is_taken(f"{config.name}-{number}"):
         number += 1
     return f"{config.name}-{number}"
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a study cannot begin in this folder; one that holds nothing but a lock was left by a killed start."""
+    return path.exists() and not (path.is_dir() and {item.name for item in path.iterdir()} == {"lock"})
 
 
 def find(runs: Path, name: str) -> StudyFolder:
@@ -297,9 +347,12 @@ def all_studies(runs: Path) -> Iterator[StudyFolder]:
 def newest(runs: Path, config: StudyConfig) -> StudyFolder | None:
     """The newest unfinished study of this config, else the newest finished one (to be extended)."""
     mine = [folder for folder in all_studies(runs) if folder.described()["config"]["name"] == config.name]
-    unfinished = [folder for folder in mine if not folder.finished()]
-    found = unfinished or mine
-    return found[-1] if found else None
+    return newest_unfinished(mine) or (mine[-1] if mine else None)
+
+
+def newest_unfinished(studies: Sequence[StudyFolder]) -> StudyFolder | None:
+    """The last one of `studies` without results."""
+    return next((folder for folder in reversed(studies) if not folder.finished()), None)
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
