@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 from m3col.data.dataset import Dataset
 from m3col.faults import BadInput
 from tune.conductor import Conductor
+from tune.loopback import loopback
 from tune.plan import Nothing
 from tune.runs import RunSpec
 from tune.worker import Worker
@@ -60,7 +61,8 @@ def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None)
     if address or os.environ.get("RAY_ADDRESS"):
         ray.init(address=address or "auto", **common)
         return False
-    ray.init(include_dashboard=False, num_cpus=num_cpus, **common)
+    with loopback():
+        ray.init(include_dashboard=False, num_cpus=num_cpus, **common)
     return True
 
 
