@@ -11,6 +11,7 @@ from rich.markdown import Markdown
 
 from jobs.words import as_table, config_and_words, parse_overrides, print_metrics, refuse, runs_of
 from m3col.faults import BadInput
+from m3col.secrets import redacted
 
 if TYPE_CHECKING:
     from tune.conductor import Conductor
@@ -103,7 +104,8 @@ def search(arguments: argparse.Namespace) -> int:
         options |= {"--address": arguments.address, "--data-dir": arguments.data_dir}
         for name, value in options.items():
             again += [name, str(value)] if value else []
-        return f"Interrupted. Nothing that was finished is lost; go on with:\n  m3col search {shlex.join(again)}"
+        command = redacted(f"m3col search {shlex.join(again)}")
+        return f"Interrupted. Nothing that was finished is lost; go on with:\n  {command}"
 
     def started(folder: "StudyFolder", conductor: "Conductor") -> None:
         interrupt.claim()

@@ -16,6 +16,7 @@ from types import FrameType
 
 from m3col import tracking
 from m3col.faults import BadInput
+from m3col.secrets import without_login
 
 HOST = "127.0.0.1"
 _START_S = 180.0  # it needs 5 on an idle machine
@@ -35,7 +36,7 @@ def serve(runs: Path, *, uri: str | None, port: int, open_browser: bool, say: Ca
         raise BadInput(["--tracking-uri none: there is nothing to show"])
     landing = tracker.landing()
     if tracker.uri.startswith(("http://", "https://")):
-        _show(tracker.uri, landing, open_browser=open_browser, say=say)
+        _show(without_login(tracker.uri), landing, open_browser=open_browser, say=say)
         return 0
     if _taken(port):
         raise BadInput([f"--port {port}: in use on {HOST}; choose another, such as {_free_port()}"])
@@ -70,10 +71,12 @@ def _show(base: str, landing: tuple[str, str | None] | None, *, open_browser: bo
 
 def _start(uri: str, runs: Path, port: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1",
-               "--backend-store-uri", uri, "--artifacts-destination", str(runs.absolute() / "mlartifacts")]  # fmt: skip
+               "--artifacts-destination", str(runs.absolute() / "mlartifacts")]  # fmt: skip
+    # Not as an argument: everybody on the machine can read those, and a database's URL may hold a password.
+    store = {"MLFLOW_BACKEND_STORE_URI": uri}
     # A session of its own: Ctrl-C in the terminal reaches us alone, and we end it.
     return subprocess.Popen(
-        command, env={**os.environ, **_ENVIRONMENT}, cwd=runs, start_new_session=True, stdout=subprocess.DEVNULL,
+        command, env=os.environ | _ENVIRONMENT | store, cwd=runs, start_new_session=True, stdout=subprocess.DEVNULL,
         stderr=(runs / _LOG).open("wb"),
     )  # fmt: skip
 

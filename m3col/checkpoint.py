@@ -44,7 +44,7 @@ def describe(folder: Path, kind: str) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput([f"{folder}: not a checkpoint ({DESCRIPTION}: {error.strerror})"]) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadInput([f"{path}: not readable as JSON, so this is no checkpoint of m3col"]) from None
     if not isinstance(found, dict) or found.get("made_by") != "m3col":
         raise BadInput([f"{path}: a foreign file; a checkpoint of m3col says so in 'made_by'"])
@@ -58,7 +58,21 @@ def describe(folder: Path, kind: str) -> dict[str, Any]:
     lacks = [name for name, wanted in _CONTENT[kind].items() if not isinstance(found.get(name), wanted)]
     if lacks:
         raise BadInput([f"{path}: damaged: {', '.join(lacks)} missing or of the wrong type"])
+    strange = [name for name in _member_files(found) if not _is_own_file(name)]
+    if strange:
+        # A description that comes from elsewhere must not point at other files of this machine.
+        lines = [f"{path}: a member's file must lie in this folder, but is {name!r}" for name in strange]
+        raise BadInput([f"{line}; nearest valid: 'member-0.safetensors'" for line in lines])
     return found
+
+
+def _member_files(described: Mapping[str, Any]) -> list[Any]:
+    members = described.get("members", [])
+    return [member["file"] for member in members if isinstance(member, dict) and "file" in member]
+
+
+def _is_own_file(name: Any) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and not name.startswith(".") and "/" not in name
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

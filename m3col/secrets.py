@@ -34,6 +34,11 @@ def redacted(url: str) -> str:
     return _without(url)
 
 
+def without_login(url: str) -> str:
+    """An http address for a person's browser, which asks for name and password by itself."""
+    return _HTTP.sub(lambda found: found[1], url)
+
+
 def scrubbed(text: str) -> str:
     """A text, such as another library's error message, without passwords in URLs and without the values of the
     environment variables in which secrets are handed to us."""

@@ -4,6 +4,7 @@ A `Tracker` writes runs through `MlflowClient` and explicit ids: no active run, 
 use it beside anything else. Every write can be repeated; what calls it (tune.sync) looks up first what is there.
 """
 
+import importlib.util
 import logging
 import os
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ import pandas as pd
 from m3col import __version__, files, yamlio
 from m3col.faults import BadInput
 from m3col.judge import flatten
+from m3col.secrets import redacted, scrubbed
 from m3col.tracked import Point, draw_training, history_points, medians, model_columns, training_note
 
 if TYPE_CHECKING:
@@ -61,10 +64,12 @@ class Stored:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def connect(uri: str | None, runs: Path) -> "Tracker | None":
+def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tracker | None":
     """The store to write to: `uri`, $MLFLOW_TRACKING_URI, or SQLite in the folder `runs`; None for "none".
 
-    Raises BadInput within 15 s where it cannot be reached or written.
+    `artifacts`: a storage, below which new experiments keep their files if it is S3; by default in `runs`. A server
+    decides that itself. Raises BadInput within 15 s where the store cannot be reached or written, or where a package
+    is missing.
     """
     wanted = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute()}/mlflow.db"
     if wanted == OFF:
@@ -75,6 +80,7 @@ def connect(uri: str | None, runs: Path) -> "Tracker | None":
             runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput([f"{runs}: cannot be written ({error.strerror or error})"]) from None
+    place = _artifact_place(artifacts, runs) if local else None
     for key, value in {**_QUIET, **({} if local else _PATIENCE)}.items():
         os.environ.setdefault(key, value)
     from mlflow.tracking import MlflowClient  # here, because this alone takes seconds, on a busy machine many
@@ -83,8 +89,20 @@ def connect(uri: str | None, runs: Path) -> "Tracker | None":
         logging.getLogger(name).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=wanted, registry_uri=wanted)
     # Making a new SQLite file is slow on a busy machine, but it cannot hang.
-    _within(None if local else _CHECK_S, lambda: _first_word(client), what=wanted)
-    return Tracker(client, uri=wanted, artifacts=runs.absolute() / "mlartifacts" if local else None)
+    _within(None if local else _CHECK_S, lambda: _first_word(client), what=redacted(wanted))
+    return Tracker(client, uri=wanted, artifacts=place)
+
+
+def _artifact_place(artifacts: str | None, runs: Path) -> str:
+    """The URI below which our own store keeps the files of experiments."""
+    if artifacts is None or not artifacts.startswith("s3://"):
+        return (runs.absolute() / "mlartifacts").as_uri()
+    if importlib.util.find_spec("boto3") is None:
+        raise BadInput(
+            [f"storage.uri {artifacts}: MLflow needs the package boto3 to keep artifacts there, which is not installed; "
+             "pip install 'm3col[s3]', or switch tracking off with --tracking-uri none"]
+        )  # fmt: skip
+    return f"{artifacts.rstrip('/')}/mlartifacts"
 
 
 def _first_word(client: "MlflowClient") -> None:
@@ -115,7 +133,7 @@ def _within(seconds: float | None, call: Callable[[], None], *, what: str) -> No
     thread.join(seconds)
     if not errors and not thread.is_alive():
         return
-    reason = " ".join(str(errors[0]).split())[:200] if errors else f"no answer within {seconds:.0f} s"
+    reason = scrubbed(" ".join(str(errors[0]).split()))[:200] if errors else f"no answer within {seconds:.0f} s"
     raise BadInput(
         [f"tracking.uri {what}: the MLflow store cannot be reached ({reason}); start it, or leave it out: SQLite needs "
          "no server, 'none' switches tracking off"]
@@ -123,10 +141,14 @@ def _within(seconds: float | None, call: Callable[[], None], *, what: str) -> No
 
 
 class Tracker:
-    """Runs in one MLflow store. Methods raise whatever MLflow raises; only `log_training` turns that into a warning."""
+    """Runs in one MLflow store; `shown` is its address without a password.
 
-    def __init__(self, client: "MlflowClient", *, uri: str, artifacts: Path | None) -> None:
+    Methods raise whatever MLflow raises; only `log_training` turns that into a warning.
+    """
+
+    def __init__(self, client: "MlflowClient", *, uri: str, artifacts: str | None) -> None:
         self.client, self.uri, self._artifacts = client, uri, artifacts
+        self.shown = redacted(uri)
 
     def experiment(self, name: str, *, note: str | None = None) -> str:
         """The id of the experiment of that name, made or brought back from the bin where needed."""
@@ -135,7 +157,7 @@ class Tracker:
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
-        location = None if self._artifacts is None else (self._artifacts / _file_name(name)).as_uri()
+        location = None if self._artifacts is None else f"{self._artifacts}/{quote(_file_name(name))}"
         # Else MLflow opens an experiment on its page for language-model traces.
         tags = {"mlflow.experimentKind": "custom_model_development", **({NOTE: note} if note else {})}
         return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
@@ -275,7 +297,8 @@ class Tracker:
         try:
             return self._log_training(result, dataset=dataset, started=started)
         except Exception as error:  # whatever MLflow raises
-            warnings.warn(f"{result.folder}: not written to MLflow at {self.uri}: {error}", stacklevel=2)
+            why = scrubbed(str(error))
+            warnings.warn(f"{result.folder}: not written to MLflow at {self.shown}: {why}", stacklevel=2)
             return None
 
     def _log_training(self, result: "TrainResult", *, dataset: "Dataset", started: float) -> str:
@@ -366,7 +389,7 @@ def _text(value: Any) -> str:
 
 
 def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "_"
 
 
 def _ms(seconds: float) -> int:

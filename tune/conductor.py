@@ -12,6 +12,7 @@ from typing import Any
 
 from m3col.config import RunConfig
 from m3col.config import load as load_config
+from m3col.secrets import scrubbed
 from tune.plan import Nothing, Plan
 from tune.runs import TRIAL, RunSpec, report_steps
 from tune.study import COMPLETE, FAILED, PRUNED
@@ -179,6 +180,7 @@ class Conductor:
         """Records a run that cannot be finished; the study goes on."""
         if name not in self._busy:
             return
+        reason = scrubbed(reason)  # it goes to MLflow and into the results
         self._write_unfinished(name, FAILED, reason)
         if name.startswith("trials/"):
             self.trials.fail(int(name.removeprefix("trials/")), reason)

@@ -49,4 +49,4 @@ def report_steps(epochs: int) -> dict[int, int]:
 
 def slug(name: str) -> str:
     """A row's name as a folder name."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name.strip()) or "_"
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name.strip()).lstrip(".") or "_"

@@ -22,6 +22,7 @@ from m3col.data.dataset import Dataset
 from m3col.faults import BadInput, nearest
 from m3col.judge import flatten
 from m3col.patience import Patience
+from m3col.secrets import scrubbed
 from tune import database
 from tune.config import StudyConfig, study_from_dict
 
@@ -81,7 +82,7 @@ class RunFolder:
             self._append("history.jsonl", text)
 
     def log(self, line: str) -> None:
-        self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {scrubbed(line)}\n")
 
     def _append(self, name: str, text: str) -> None:
         path = self.path / name
@@ -174,7 +175,7 @@ class StudyFolder:
             version = found["format"]
         except OSError as error:
             raise BadInput([f"{self.path}: not a study ({DESCRIPTION}: {error.strerror})"]) from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise BadInput([f"{path}: not readable, so this is no study of m3col"]) from None
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise BadInput([f"{path}: damaged: 'format' must be a number from 1 to {FORMAT}, but is {version!r}"])

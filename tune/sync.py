@@ -20,6 +20,7 @@ import yaml
 from m3col import tracking
 from m3col.data.dataset import Dataset
 from m3col.judge import flatten, get
+from m3col.secrets import scrubbed
 from m3col.tracked import Point, history_points
 from m3col.tracking import KIND, NOTE, PARENT, RUN, RUN_NAME, STATE, STUDY, Tracker
 from m3col.training import higher_is_better
@@ -270,7 +271,7 @@ class Background:
         reason = f"no answer within {self._limit_s:.0f} s" if self._thread.is_alive() else self._failure
         if reason is not None and kind is None:
             self._warn(
-                f"MLflow at {self._tracker.uri} lacks a part of this study ({reason}); nothing is lost: "
+                f"MLflow at {self._tracker.shown} lacks a part of this study ({reason}); nothing is lost: "
                 f"m3col sync {self._folder.name} writes it"
             )
 
@@ -298,7 +299,7 @@ class Background:
             self._failure = None
         except Exception as error:  # whatever the store or the network raises: it must not reach the search
             self._projection = None
-            self._failure = " ".join(str(error).split())[:200] or type(error).__name__
+            self._failure = scrubbed(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
 def _joined(found: dict[str, str], *, length: int = 40) -> str:
