@@ -13,6 +13,8 @@ from m3col.faults import BadInput
 _EXAMPLES = {
     "train": "m3col train digits objective.beta=0.2",
     "search": "m3col search configs/search/rosmap.yaml search.trials=40",
+    "submit": "m3col submit configs/search/rosmap.yaml --address http://HEAD:8265 --follow",
+    "jobs": "m3col jobs list --address http://HEAD:8265",
     "report": "m3col report digits-1",
     "evaluate": "m3col evaluate runs/digits-1/results/model --data digits",
     "predict": "m3col predict runs/digits-1/results/model pixels=p.csv fourier=f.csv gradients=g.csv --out labels.csv",
@@ -24,6 +26,8 @@ _EXAMPLES = {
 _HELP = {
     "train": "train one configuration and test it once",
     "search": "search, confirm, refit, test once and report",
+    "submit": "run a search as a job of a Ray cluster",
+    "jobs": "list, look at, stop or resume the jobs of a Ray cluster",
     "report": "make a study's tables and plots anew from its files, without training",
     "evaluate": "score a checkpoint on the test split of a data set",
     "predict": "label and probabilities for new samples",
@@ -105,6 +109,8 @@ def parser() -> argparse.ArgumentParser:
     found = {name: _command(commands, name) for name in _EXAMPLES}
     _add_train(found["train"])
     _add_search(found["search"])
+    _add_submit(found["submit"])
+    _add_jobs(found["jobs"])
     _add_folders(found["report"])
     found["report"].add_argument("study", help="name or folder of a study")
     _add_prediction(found["evaluate"], found["predict"])
@@ -159,6 +165,44 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     command.add_argument("--address", help="Ray cluster to run on; default: $RAY_ADDRESS or a local one")
     command.add_argument("--plain", action="store_true", help="lines instead of the live table")
     _add_folders(command, tracking=True, data=True)
+
+
+_DASHBOARD = "the cluster's dashboard, http://HEAD:8265; default: $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS"
+
+
+def _add_submit(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", nargs="?", help="shipped name or YAML file; not needed with --resume NAME")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="of the search or of its base run")
+    command.add_argument("--address", help=_DASHBOARD)
+    command.add_argument("--name", help="of the study; default: <config>-<n>")
+    command.add_argument("--resume", metavar="NAME", help="go on with a study of the cluster")
+    command.add_argument("--follow", action="store_true", help="show the job's log and end with it")
+    command.add_argument("--shared", action="store_true", help="the folders are mounted on every node")
+    command.add_argument("--runs-dir", type=Path, help="on the cluster; default: $M3COL_RUNS there")
+    command.add_argument("--tracking-uri", help="MLflow, as the cluster reaches it; default: SQLite in runs")
+    command.add_argument("--data-dir", type=Path, help="on the cluster; default: $M3COL_DATA there")
+    command.add_argument("--print-rayjob", action="store_true", help="print a KubeRay manifest, speak to no cluster")
+    command.add_argument("--image", help="with --print-rayjob: Ray and m3col; default: as docs/cluster.md builds it")
+    command.add_argument("--nodes", type=int, help="with --print-rayjob: pods with one trial each; default: 1")
+
+
+def _add_jobs(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    described = {
+        "list": "the searches that were submitted", "status": "one job", "logs": "its log",
+        "stop": "ends it; what has finished stays", "resume": "goes on with its study, with the code as it is here",
+    }  # fmt: skip
+    for name, text in described.items():
+        action = actions.add_parser(name, help=text, description=text)
+        if name == "list":
+            action.add_argument("--all", action="store_true", help="those of others as well")
+        else:
+            action.add_argument("id", help="as `m3col jobs list` shows it")
+        if name == "resume":
+            action.add_argument("overrides", nargs="*", metavar="key=value", help="such as trials=80")
+        if name in ("logs", "resume"):
+            action.add_argument("--follow", action="store_true", help="show the log as it grows, and end with the job")
+        action.add_argument("--address", help=_DASHBOARD)
 
 
 def _add_prediction(evaluate: argparse.ArgumentParser, predict: argparse.ArgumentParser) -> None:

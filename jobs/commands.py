@@ -87,6 +87,18 @@ def sync(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def submit(arguments: argparse.Namespace) -> int:
+    from jobs import commands_jobs  # not above: it needs optuna, for which the other commands should not wait
+
+    return commands_jobs.submit(arguments)
+
+
+def jobs(arguments: argparse.Namespace) -> int:
+    from jobs import commands_jobs
+
+    return commands_jobs.jobs(arguments)
+
+
 def runs(arguments: argparse.Namespace) -> int:
     from jobs import housekeeping
 
@@ -99,6 +111,8 @@ def runs(arguments: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "train": train,
     "search": search,
+    "submit": submit,
+    "jobs": jobs,
     "report": report,
     "evaluate": evaluate,
     "predict": predict,
