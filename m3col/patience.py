@@ -64,4 +64,4 @@ def _reason(error: BaseException) -> str:
     """The innermost cause, in one short line: what lies around it says only that something failed."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(str(error).split())[:400] or type(error).__name__

@@ -98,7 +98,7 @@ class Folder:
         except FileNotFoundError:
             raise FileNotFoundError(f"{place}: not there") from None
         except OSError as error:
-            raise OSError(f"{place}: {' '.join(str(error).split())[:300]}") from error
+            raise OSError(f"{place}: {' '.join(str(error).split())[:300]}") from None
 
     def stat(self, name: str) -> Stored | None:
         """What is known of a file, None where there is none."""

@@ -47,3 +47,57 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+class S3:
+    """moto's S3 server with one bucket. `start` may be called again after `kill`, on the same port; what it held is
+    in memory, so `pause` and `go_on` are for an outage that loses nothing."""
+
+    bucket = "study-bucket"
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.uri = f"s3://{self.bucket}/prefix"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "key-of-a-test",
+            "AWS_SECRET_ACCESS_KEY": "secret-of-a-test", "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+        }  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)], start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"{self.url}/moto-api/", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise TimeoutError(f"no S3 server at {self.url}")
+        self.request(f"/{self.bucket}", method="PUT")
+
+    def request(self, path: str, *, method: str) -> None:
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}{path}", method=method), timeout=10).close()
+
+    def pause(self) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def empty(self) -> None:
+        self.request("/moto-api/reset", method="POST")
+        self.request(f"/{self.bucket}", method="PUT")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None

@@ -134,7 +134,8 @@ class Attempts:
 
     def clear_checkpoints(self) -> None:
         """Forgets all training checkpoints of the run: it is finished. What cannot be removed stays."""
-        for path in self._local.glob("attempt-*"):
+        here = self._local.glob("attempt-*") if self._remote is None or self._scratch is not None else ()
+        for path in here:
             checkpoint.Keeper(path, 0).clear()
         if self._remote is not None:
             with contextlib.suppress(OSError):
