@@ -4,8 +4,8 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from m3col import checkpoint, config, files, ledger, metrics, tracking
 from m3col.config import RunConfig
 from m3col.data.dataset import Dataset
 from m3col.data.splits import Fold, draw, pool
+from m3col.distributed import ALONE, Workers
 from m3col.faults import BadInput, nearest
 from m3col.methods.base import FUSED
 from m3col.predictor import Predictor, load
@@ -25,6 +26,8 @@ from m3col.prepare import Prepared, checkpoint_bytes, disk_faults, examine
 from m3col.training import Record, Task, Training
 
 Report = Callable[[Record, int, Path], None]
+Execute = Callable[[Prepared, Path, "Report | None"], None]
+_HISTORY = "history.jsonl"
 _DATA = "data.json"  # digests of the splits that a run began with
 
 
@@ -58,13 +61,16 @@ def train(
     tracking_uri: str | None = None,
     resume: str | Path | None = None,
     report: Report | None = None,
+    workers: int = 1,
+    execute: Execute | None = None,
 ) -> TrainResult:
     """Trains one configuration and tests it once.
 
     `source`: a shipped name, a YAML file, a mapping, a config, or "STUDY#17" for a trial of a study. `data`: arrays or
     DataFrames, see `m3col.prepare.as_dataset`. `tracking_uri`: default SQLite below `runs`; "none" switches tracking
     off. `resume`: folder of a run that was cut off (its config stays, `source` is not looked at). `report`: called
-    after each epoch with its Record, the number of epochs, and the folder.
+    after each epoch with its Record, the number of epochs, and the folder. `workers`: how many train together; more
+    than one need an `execute` that starts them and has each call `run` (`tune.train` does, with Ray).
 
     With `validation.kind: kfold` one model per fold is trained, and the checkpoint holds them all. Raises BadInput with
     every fault before anything is written.
@@ -73,15 +79,15 @@ def train(
     folder = None if resume is None else Path(resume).absolute()
     if folder is not None:
         source, overrides = _resumed_source(folder, overrides)
-    prepared = judge(source, data=data, overrides=overrides, runs=root)
+    prepared = judge(source, data=data, overrides=overrides, runs=root, workers=workers)
     if folder is not None:
         _same_data(folder, prepared.dataset)
     tracker = tracking.connect(tracking_uri, root)
     if folder is None:
         folder = _new_folder(root / "train", prepared)
     started = time.time()
-    training = _run(prepared, _folds(prepared), folder, report)
-    return _finish(prepared, training, folder, tracker=tracker, started=started, runs=root)
+    (execute or run)(prepared, folder, report)
+    return _finish(prepared, folder, tracker=tracker, started=started, runs=root)
 
 
 def judge(
@@ -90,15 +96,18 @@ def judge(
     data: Any = None,
     overrides: Mapping[str, Any] | None = None,
     runs: str | Path = "runs",
+    workers: int = 1,
 ) -> Prepared:
-    """The config resolved against its data. Raises BadInput with every fault of config, data and disk together."""
+    """The config resolved against its data. Raises BadInput with every fault of config, data, workers and disk."""
     root = Path(runs).absolute()
     drafted = config.draft(_trial_config(source, root), overrides=overrides)
     faults = list(drafted.faults)
     prepared, more = examine(drafted.config, data=data, where=drafted.place, faulty=drafted.faulty)
     faults += more
+    faults += [f"workers: {text}" for text in config.shard_faults(drafted.config.train.shards, workers)]
     needed = 0
-    if prepared is not None:
+    if prepared is not None and not faults:
+        prepared = replace(prepared, config=config.with_shards(prepared.config, workers))
         needed = 2 * checkpoint_bytes(prepared.config, prepared.dataset, folds=len(_folds(prepared)))
     faults += disk_faults(root, needed, what="a training run")
     if faults or prepared is None:
@@ -166,59 +175,78 @@ def _new_folder(parent: Path, prepared: Prepared) -> Path:
         return folder
 
 
-def _run(prepared: Prepared, folds: list[Fold], folder: Path, report: Report | None) -> Training:
-    run, dataset = prepared.config, prepared.dataset
-    samples = pool(dataset, run.validation.kind or "none")
-    task = Task(pool=samples, folds=folds, features=dataset.features, num_classes=dataset.num_classes)
-    training = Training(run, task)
-    torch.set_num_threads(run.resources.threads)
-    newest = checkpoint.newest_training(folder)
+def run(prepared: Prepared, folder: Path, report: Report | None = None, *, workers: Workers = ALONE) -> None:
+    """Trains in `folder` from its newest checkpoint on, and leaves `model` and `history.jsonl` there.
+
+    Of several `workers` each calls it; the first one writes and reports. Raises TrainingFailed.
+    """
+    config, dataset = prepared.config, prepared.dataset
+    samples = pool(dataset, config.validation.kind or "none")
+    task = Task(pool=samples, folds=_folds(prepared), features=dataset.features, num_classes=dataset.num_classes)
+    training = Training(config, task, workers)
+    torch.set_num_threads(config.resources.threads)
+    newest = workers.from_first(checkpoint.newest_training(folder) if workers.writes else None)
     if newest is not None:
         checkpoint.restore_training(newest, training)
-    keeper = checkpoint.Keeper(folder / "state", run.checkpoint.every_s)
+    keeper = checkpoint.Keeper(folder / "state", config.checkpoint.every_s)
+    if workers.writes:
+        files.write_text(folder / _HISTORY, _lines(training.history))
 
     def after_epoch(record: Record) -> None:
+        if not workers.writes:
+            return
+        with (folder / _HISTORY).open("a", encoding="utf-8") as stream:
+            stream.write(_lines([record]))
         if keeper.due() and not training.done:
-            try:
-                keeper.write(training)
-            except OSError as error:
-                kept = checkpoint.newest_training(folder)
-                stays = "there is none before it" if kept is None else f"{kept.name} stays"
-                warnings.warn(f"{folder}: no checkpoint at epoch {record.epoch} ({error}); {stays}", stacklevel=2)
+            _save(keeper, training, folder)
         if report is not None:
-            report(record, run.train.epochs, folder)
+            report(record, config.train.epochs, folder)
 
-    training.advance(run.train.epochs, after_epoch=after_epoch)
-    return training
+    training.advance(config.train.epochs, after_epoch=after_epoch)
+    if workers.writes:
+        checkpoint.write_model(
+            folder / "model", training.trainers, config=config.to_dict(), classes=dataset.classes,
+            features=dataset.features,
+        )  # fmt: skip
+
+
+def _save(keeper: checkpoint.Keeper, training: Training, folder: Path) -> None:
+    try:
+        keeper.write(training)
+    except OSError as error:
+        kept = checkpoint.newest_training(folder)
+        stays = "there is none before it" if kept is None else f"{kept.name} stays"
+        warnings.warn(f"{folder}: no checkpoint at epoch {training.epoch} ({error}); {stays}", stacklevel=2)
+
+
+def _lines(records: Sequence[Record]) -> str:
+    return "".join(json.dumps(record.to_dict()) + "\n" for record in records)
+
+
+def records_of(folder: Path) -> list[Record]:
+    """The finished epochs of the run in `folder`, as far as they are written."""
+    path = folder / _HISTORY
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return [Record(**json.loads(line)) for line in whole]
 
 
 def _finish(
-    prepared: Prepared,
-    training: Training,
-    folder: Path,
-    *,
-    tracker: "tracking.Tracker | None",
-    started: float,
-    runs: Path,
+    prepared: Prepared, folder: Path, *, tracker: "tracking.Tracker | None", started: float, runs: Path
 ) -> TrainResult:
-    run, dataset = prepared.config, prepared.dataset
-    lines = "".join(json.dumps(record.to_dict()) + "\n" for record in training.history)
-    files.write_text(folder / "history.jsonl", lines)
-    checkpoint.write_model(
-        folder / "model", training.trainers, config=run.to_dict(), classes=dataset.classes, features=dataset.features
-    )
-    found = dict(training.history[-1].metrics)
+    config, dataset = prepared.config, prepared.dataset
+    history = records_of(folder)
+    found = dict(history[-1].metrics)
     predictor = load(folder / "model")
     found |= _test(predictor, dataset)
     if any(name.startswith("test/") for name in found):
         ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"train/{folder.name}", rows=1)
     files.write_json(folder / "metrics.json", found)
     shutil.rmtree(folder / "state", ignore_errors=True)
-    result = TrainResult(found, history_frame(training.history), folder / "model", run, None, folder)
+    result = TrainResult(found, history_frame(history), folder / "model", config, None, folder)
     if tracker is None:
         return result
     run_id = tracker.log_training(result, dataset=dataset, started=started)
-    return TrainResult(found, result.history, result.checkpoint, run, run_id, folder)
+    return TrainResult(found, result.history, result.checkpoint, config, run_id, folder)
 
 
 def _test(predictor: Predictor, dataset: Dataset) -> dict[str, float]:

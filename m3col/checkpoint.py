@@ -198,18 +198,20 @@ class Keeper:
     def due(self) -> bool:
         return time.monotonic() - self.last >= max(self.every_s, self.cost_s / _WRITING_SHARE)
 
-    def write(self, training: Training) -> None:
-        """Raises OSError where the disk refuses; the checkpoints written before stay."""
+    def write(self, training: Training) -> Path:
+        """The checkpoint's folder. Raises OSError where the disk refuses; the checkpoints written before stay."""
         start = time.monotonic()
         for path in self.folder.glob(".epoch-*"):  # torn by a kill
             shutil.rmtree(path, ignore_errors=True)
+        path = self.folder / f"epoch-{training.epoch:06d}"
         try:
-            write_training(self.folder / f"epoch-{training.epoch:06d}", training)
+            write_training(path, training)
         finally:
             self.last = time.monotonic()
             self.cost_s = self.last - start
-        for path in sorted(self.folder.glob("epoch-*"))[:-_KEPT]:
-            shutil.rmtree(path, ignore_errors=True)
+        for old in sorted(self.folder.glob("epoch-*"))[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
 
     def clear(self) -> None:
         for pattern in ("epoch-*", ".epoch-*"):

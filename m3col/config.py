@@ -300,6 +300,22 @@ def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:
     return faults
 
 
+def with_shards(config: "RunConfig", workers: int) -> "RunConfig":
+    """The config with `train.shards` said: the number of workers, where the config leaves it open."""
+    return config if config.train.shards is not None else config.with_overrides({"train.shards": workers})
+
+
+def shard_faults(shards: int | None, workers: int) -> list[str]:
+    """Why so many DDP workers cannot divide `train.shards` (None: it follows the workers)."""
+    if workers < 1:
+        return [f"workers must be >= 1, but got {workers}"]
+    if shards is None or shards % workers == 0:
+        return []
+    fewer = max(count for count in range(1, workers) if shards % count == 0)
+    near = f"{fewer} workers, or train.shards={-(-shards // workers) * workers}"
+    return [f"train.shards must be a multiple of the number of workers ({workers}), but is {shards}; nearest: {near}"]
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

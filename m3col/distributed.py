@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributed import _functional_collectives as collectives
 from torch.nn import functional
 
+from m3col.config import shard_faults
 from m3col.faults import BadInput
 
 T = TypeVar("T")
@@ -89,17 +90,6 @@ class Workers:
 
 
 ALONE = Workers()
-
-
-def shard_faults(shards: int | None, workers: int) -> list[str]:
-    """Whether the number of workers divides `train.shards` (None: it follows the workers)."""
-    if workers < 1:
-        return [f"workers must be >= 1, but got {workers}"]
-    if shards is None or shards % workers == 0:
-        return []
-    fewer = max(count for count in range(1, workers) if shards % count == 0)
-    near = f"{fewer} workers, or train.shards={-(-shards // workers) * workers}"
-    return [f"train.shards must be a multiple of the number of workers ({workers}), but is {shards}; nearest: {near}"]
 
 
 def check_shards(shards: int | None, workers: int) -> None:

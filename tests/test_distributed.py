@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from m3col.config import RunConfig
+from m3col.config import RunConfig, shard_faults
 from m3col.data import from_arrays
 from m3col.data.dataset import Dataset
 from m3col.data.splits import Fold
-from m3col.distributed import ALONE, Workers, shard_faults
+from m3col.distributed import ALONE, Workers
 from m3col.faults import BadInput
 from m3col.methods.base import FUSED
 from m3col.trainer import Trainer

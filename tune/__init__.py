@@ -3,6 +3,7 @@
     import tune
     found = tune.search("digits", overrides={"search.trials": 20})
     found.best_config, found.test_table
+    tune.train("digits", workers=2)
 
 Names are resolved on first use, so that importing this package does not wait for ray.
 """
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tune.api import SearchResult as SearchResult
     from tune.api import search as search
+    from tune.training import train as train
 
-__all__ = ["SearchResult", "search"]
+_PLACES = {"SearchResult": "tune.api", "search": "tune.api", "train": "tune.training"}
+__all__ = ["SearchResult", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(importlib.import_module("tune.api"), name)
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'tune' has no attribute {name!r}")

@@ -3,28 +3,34 @@
 Tune's own checkpoints, loggers and restore are off: the study's folder is the record.
 """
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import ray
+import ray.train
 import ray.tune
+from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 from ray.tune.search import Searcher
 
 from m3col.data.dataset import Dataset
-from m3col.faults import BadInput
+from m3col.data.splits import read_csv
+from m3col.judge import get
+from m3col.patience import StorageRefused
+from tune import auth, workers
+from tune.capacity import Watch, places
 from tune.conductor import Conductor
 from tune.loopback import loopback
 from tune.plan import Nothing
-from tune.runs import RunSpec
-from tune.worker import Worker
+from tune.runs import Request, RunSpec
+from tune.worker import Material, Worker
 
 _ACTOR_DEATHS = 5  # restarts of one run before it counts as failed
+_PENDING = 100_000
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -39,16 +45,16 @@ _SETTINGS = {
 }
 
 
-def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None) -> bool:
-    """Connects to a cluster (`address` or $RAY_ADDRESS), or starts a local one without a dashboard; True if started.
+def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None, dashboard: bool = False) -> bool:
+    """Connects to a cluster (`address` or $RAY_ADDRESS), or starts a local one; True if started.
 
-    A cluster that the caller is already connected to is used as it is.
+    A cluster that the caller is already connected to is used as it is. `dashboard`: start the local one with its
+    dashboard, on the loopback address.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    # Left unset, Ray turns tokens on or off by what lies in the home directory. A local cluster is reached by this
-    # user's processes alone; to join one, set the variable as the cluster has it.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    joining = bool(address or os.environ.get("RAY_ADDRESS"))
+    auth.settle(joining)
     if ray.is_initialized():
         return False
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
@@ -58,11 +64,11 @@ def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None)
         "runtime_env": {"env_vars": environment},
         "namespace": "m3col",
     }
-    if address or os.environ.get("RAY_ADDRESS"):
+    if joining:
         ray.init(address=address or "auto", **common)
         return False
     with loopback():
-        ray.init(include_dashboard=False, num_cpus=num_cpus, **common)
+        ray.init(include_dashboard=dashboard, dashboard_host="127.0.0.1", num_cpus=num_cpus, **common)
     return True
 
 
@@ -71,23 +77,13 @@ def stop_ray() -> None:
     ray.shutdown()
 
 
-def places(cpus_per_trial: float, gpus_per_trial: float) -> int:
-    """Trials that the cluster holds at a time. Raises BadInput where not even one fits on any node."""
-    total = 0
-    best: list[str] = []
-    for node in ray.nodes():
-        if node["Alive"]:
-            cpus, gpus = node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)
-            best.append(f"{cpus:g} CPUs and {gpus:g} GPUs")
-            total += int(min(cpus / cpus_per_trial, gpus / gpus_per_trial if gpus_per_trial else float("inf")))
-    if not total:
-        raise BadInput(
-            [
-                f"resources: a trial asks for {cpus_per_trial:g} CPUs and {gpus_per_trial:g} GPUs on one node, "
-                f"but the cluster has {'; '.join(best) or 'no node'}"
-            ]
-        )
-    return total
+def broken(name: str, error: BaseException) -> dict[str, Any]:
+    """The result of a run that could not begin, or not go on."""
+    refused = str(error) if isinstance(error, StorageRefused) else None
+    return {
+        "run": name, "epoch": 0, "records": [], "restart": False, "log": [], "refused": refused,
+        "failure": None if refused else f"{type(error).__name__}: {error}", "done": True,
+    }  # fmt: skip
 
 
 class TrialActor(ray.tune.Trainable):
@@ -107,15 +103,9 @@ class TrialActor(ray.tune.Trainable):
         self._broken: dict[str, Any] | None = None
         spec = RunSpec.from_dict(config["run"])
         try:
-            self._worker = Worker(spec, Path(config["study"]), self._data["dataset"], probe=self._probe)
+            self._worker = Worker(spec, self._data["material"], probe=lambda: ray.get(self._data["probe"][0]))
         except Exception as error:  # told as a result: an exception here would cost the actor and a retry
-            self._broken = {
-                "run": spec.name, "epoch": 0, "records": [], "restart": False, "log": [],
-                "failure": f"{type(error).__name__}: {error}", "done": True,
-            }  # fmt: skip
-
-    def _probe(self) -> Mapping[str, np.ndarray] | None:
-        return ray.get(self._data["probe"][0])
+            self._broken = broken(spec.name, error)
 
     def step(self) -> dict[str, Any]:
         if self._worker is None:
@@ -130,6 +120,37 @@ class TrialActor(ray.tune.Trainable):
         """Nothing: the worker found its own checkpoint when it opened its folder."""
 
 
+def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
+    """A trial of several DDP workers: Ray Train inside the trial, as Ray documents it."""
+    spec = RunSpec.from_dict(config["run"])
+    device = str(get(spec.config, "train.device", "auto"))
+    given = {**data, "run": config["run"], "device": device}
+    callbacks = [TuneReportCallback()]
+    try:
+        workers.fit(step_together, given, data["request"], device=device, name=spec.name, callbacks=callbacks)
+    except Exception as error:  # told as a result: Tune would begin the trial anew
+        ray.tune.report(broken(spec.name, error))
+
+
+def step_together(given: dict[str, Any]) -> None:
+    """What each worker of a trial does."""
+    place = workers.joined(given["device"])
+    spec = RunSpec.from_dict(given["run"])
+    worker = Worker(spec, given["material"], probe=lambda: ray.get(given["probe"][0]), workers=place)
+    done = False
+    while not done:
+        result = worker.step()
+        done = bool(result["done"])
+        ray.train.report(result)
+
+
+def check(request: Request) -> None:
+    """Raises BadInput where the cluster cannot hold a single trial, or cannot serve trials of several workers."""
+    places(request)
+    if request.workers > 1:
+        workers.require_dashboard()
+
+
 class _Ask(Searcher):
     """Tune's questions for the next trial, passed to the conductor."""
 
@@ -137,19 +158,20 @@ class _Ask(Searcher):
         # Tune pickles searcher and scheduler for a restore that is never asked for.
         return {}
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Conductor, watch: Watch) -> None:
         super().__init__()
-        self._conductor = conductor
+        self._conductor, self._watch = conductor, watch
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
+        self._conductor.concurrency = self._watch.places()
         spec = self._conductor.next()
         if spec is Nothing.DONE:
             return Searcher.FINISHED
         if isinstance(spec, Nothing):
             return None
         self._names[trial_id] = spec.name
-        return {"run": spec.to_dict(), "study": str(self._conductor.folder.path)}
+        return {"run": spec.to_dict()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error:
@@ -186,21 +208,37 @@ class _Judge(FIFOScheduler):
 
 
 def run(
-    conductor: Conductor, dataset: Dataset, *, cpus_per_trial: float, gpus_per_trial: float,
+    conductor: Conductor, dataset: Dataset, request: Request, *, tell: Callable[[str], None] = lambda line: None,
     actor: type[ray.tune.Trainable] | None = None,
 ) -> None:  # fmt: skip
-    """Runs the plan to its end on the connected cluster. `dataset` may hold test inputs; labels of the test split are
-    taken away before anything leaves this process. `actor`: serves the runs in place of `TrialActor`."""
+    """Runs the plan to its end on the connected cluster, as many trials at a time as it holds.
+
+    `dataset` may hold test inputs; labels of the test split are taken away before anything leaves this process.
+    `tell`: hears when the cluster has no room left. `actor`: serves the runs in place of `TrialActor`.
+    """
+    study, reused = conductor.plan.config, request.workers == 1
     probe = None if dataset.test is None else dict(dataset.test.inputs)
-    served = ray.tune.with_parameters(actor or TrialActor, dataset=dataset.without_test(), probe=[ray.put(probe)])
-    served = ray.tune.with_resources(served, {"CPU": cpus_per_trial, "GPU": gpus_per_trial})
-    # Tune starts one actor after the other by default; all places at once save their start-up times.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(conductor.concurrency)
-    with tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
+    material = Material(
+        study=str(conductor.folder.path),
+        dataset=dataset.without_test(),
+        folds=read_csv(conductor.folder.path / "splits.csv"),
+        uri=study.settings.storage.of(conductor.folder.name),
+        patience_s=study.settings.storage.patience_s,
+    )
+    chosen: Any = actor or (TrialActor if reused else trial_of_workers)
+    served = ray.tune.with_parameters(chosen, material=material, probe=[ray.put(probe)], request=request)
+    # A trial of several workers takes no CPU for itself: they have a placement group of their own. Tune wants it to ask
+    # for something, and every node has a byte.
+    served = ray.tune.with_resources(served, request.per_worker() if reused else {"CPU": 0, "memory": 1})
+    # Tune starts one actor after the other by default; the conductor knows how many there is room for.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING)
+    watch = Watch(request, study.settings.search.concurrency, tell=tell)
+    freed = contextlib.nullcontext() if reused else workers.orphans_freed()
+    with freed, tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
         ray.tune.Tuner(
             served,
             tune_config=ray.tune.TuneConfig(
-                search_alg=_Ask(conductor), scheduler=_Judge(conductor), num_samples=-1, reuse_actors=True
+                search_alg=_Ask(conductor, watch), scheduler=_Judge(conductor), num_samples=-1, reuse_actors=reused
             ),
             run_config=ray.tune.RunConfig(
                 name="study",

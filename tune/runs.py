@@ -34,6 +34,22 @@ class RunSpec:
         return cls(**{**found, "rates": tuple(found["rates"])})
 
 
+@dataclass(frozen=True)
+class Request:
+    """What one training asks for: `workers` processes, each with so many CPUs and GPUs on one node."""
+
+    workers: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+    def per_worker(self) -> dict[str, float]:
+        return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
+
+    def __str__(self) -> str:
+        each = f"{self.cpus:g} CPUs and {self.gpus:g} GPUs on one node"
+        return each if self.workers == 1 else f"{self.workers} workers with {each} each"
+
+
 def is_wanted(name: str, *, seeds: int) -> bool:
     """Whether a run belongs to the results: a study that was resumed with fewer `final.seeds` has refits beyond."""
     return not name.startswith("refits/") or int(name.rpartition("/")[2]) < seeds

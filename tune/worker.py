@@ -1,12 +1,14 @@
-"""One run inside a trial actor, without ray: opens its own folder, goes on from the newest checkpoint, steps.
+"""One run inside a trial actor or a DDP worker, without ray: opens its attempt, goes on from the newest checkpoint,
+steps.
 
-The actor writes only into an attempt folder of its own: an actor can outlive a killed driver, and must not write where
-its successor does.
+Of several workers each has a Worker, and all step together; the first one alone writes and speaks. It writes only into
+an attempt folder of its own: a process can outlive a killed driver, and must not write where its successor does.
 """
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +18,80 @@ from safetensors.numpy import save_file
 
 from m3col import checkpoint, config, files
 from m3col.data.dataset import Dataset, Split
-from m3col.data.splits import Fold, pool, read_csv
+from m3col.data.splits import Fold, pool
+from m3col.distributed import ALONE, Workers
 from m3col.methods.base import FUSED
+from m3col.patience import Patience, StorageRefused
 from m3col.training import Record, Task, Training, TrainingFailed
+from tune.attempts import Attempts
 from tune.runs import REFIT, RunSpec, report_steps
+
+_BETWEEN_REPORTS_S = 1.0  # of several workers: their report passes through other processes
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all runs of a study share. `study`: its folder; `uri`: its place in a storage, or None; `dataset`: without
+    test labels; `folds`: by partition (column of splits.csv); `patience_s`: how long a refused write is tried again."""
+
+    study: str
+    dataset: Dataset
+    folds: Mapping[str, Sequence[Fold]]
+    uri: str | None = None
+    patience_s: float = 300.0
 
 
 class Worker:
-    """`dataset` has no test labels; `probe` gives the test inputs (a refit predicts on them)."""
+    """`probe` gives the test inputs (a refit predicts on them)."""
 
     def __init__(
-        self, spec: RunSpec, study: Path, dataset: Dataset, *, probe: Callable[[], Mapping[str, np.ndarray] | None]
-    ) -> None:
-        self.spec, self.folder = spec, study / spec.name
+        self, spec: RunSpec, material: Material, *, probe: Callable[[], Mapping[str, np.ndarray] | None],
+        workers: Workers = ALONE,
+    ) -> None:  # fmt: skip
+        self.spec, self.workers = spec, workers
         self.started = time.time()
-        self.attempt = _new_attempt(self.folder)
         run = config.load(spec.config, where=spec.name)
         torch.set_num_threads(run.resources.threads)
+        dataset = material.dataset
         if run.data.modalities is not None:
             dataset = dataset.select(run.data.modalities)  # a row of the test table may use fewer than the study
-        self.training = Training(run, _task(spec, study, dataset, probe() if spec.kind == REFIT else None))
+        task = _task(spec, material.folds, dataset, probe() if spec.kind == REFIT else None)
+        self.training = Training(run, task, workers)
         self._dataset = dataset
         self._reports = report_steps(run.train.epochs)
-        self._keeper = checkpoint.Keeper(self.attempt, run.checkpoint.every_s)
         self._log_lines: list[str] = []
-        self._resumed = False
-        newest = checkpoint.newest_training(self.folder)
-        if newest is not None:
-            checkpoint.restore_training(newest, self.training)
-            self._resumed = True
-            self._log_lines.append(f"goes on from epoch {self.training.epoch} ({newest.parent.name})")
+        self._patience = Patience(material.patience_s)
+        self.attempts = Attempts(material.study, spec.name, uri=material.uri, config=spec.config)
+        if workers.writes:
+            self.attempt = self._patience.call(self.attempts.new)
+            self._keeper = checkpoint.Keeper(self.attempt, run.checkpoint.every_s)
+        self._resumed = self._go_on()
+
+    def _go_on(self) -> bool:
+        """Puts the training where the newest checkpoint stands, if there is one; all workers must find the same."""
+        found = self._patience.call(self.attempts.newest) if self.workers.writes else None
+        newest = self.workers.from_first(found)
+        if newest is None:
+            return False
+        checkpoint.restore_training(self._patience.call(lambda: self.attempts.fetch(newest)), self.training)
+        self._log_lines.append(f"goes on from epoch {self.training.epoch} ({newest.partition('/')[0]})")
+        return True
 
     def step(self) -> dict[str, Any]:
-        """Trains to the next report and says what happened. A failure of the training is a result, not an exception."""
+        """Trains to the next report and says what happened. A failure of the training is a result, not an exception;
+        of several workers only one that all of them see: any other one would leave them waiting for each other, and
+        is raised, to end them all."""
         try:
             return self._step()
         except TrainingFailed as error:
             return self._result([], failure=str(error))
+        except StorageRefused as error:
+            if self.workers.size > 1:
+                raise
+            return self._result([], refused=str(error))
         except Exception as error:  # the actor must live on for its next trial
+            if self.workers.size > 1:
+                raise
             self._log_lines.append(traceback.format_exc())
             return self._result([], failure=f"{type(error).__name__}: {error}")
 
@@ -65,20 +103,27 @@ class Worker:
             if self.training.done:
                 self._finish()
             return self._result(records, restart=True)
-        ahead = [epoch for epoch in self._reports if epoch > self.training.epoch]
-        records = self.training.advance(ahead[0], after_epoch=self._after_epoch)
+        start, records = time.monotonic(), []
+        while not records or not (self.training.done or self._is_due(start)):
+            ahead = [epoch for epoch in self._reports if epoch > self.training.epoch]
+            records += self.training.advance(ahead[0], after_epoch=self._after_epoch)
         if self.training.done:
             self._finish()
         return self._result(records, restart=records[0].epoch == 1)
 
-    def _after_epoch(self, record: Record) -> None:
-        if self._keeper.due() and not self.training.done:
-            try:
-                self._keeper.write(self.training)
-            except OSError as error:
-                self._log_lines.append(f"checkpoint at epoch {record.epoch} failed, the one before stays: {error}")
+    def _is_due(self, start: float) -> bool:
+        """Whether to report now. One worker alone does at every step, so that a pruned trial trains no epoch more."""
+        if self.workers.size == 1:
+            return True
+        return self.workers.from_first(time.monotonic() - start >= _BETWEEN_REPORTS_S)
 
-    def _result(self, records: list[Record], *, restart: bool = False, failure: str | None = None) -> dict[str, Any]:
+    def _after_epoch(self, record: Record) -> None:
+        if self.workers.writes and self._keeper.due() and not self.training.done:
+            self.attempts.publish(self._patience.call(lambda: self._keeper.write(self.training)))
+
+    def _result(
+        self, records: list[Record], *, restart: bool = False, failure: str | None = None, refused: str | None = None
+    ) -> dict[str, Any]:
         lines, self._log_lines = self._log_lines, []
         return {
             "run": self.spec.name,
@@ -87,49 +132,59 @@ class Worker:
             "restart": restart,
             "log": lines,
             "failure": failure,
-            "done": failure is not None or self.training.done,
+            "refused": refused,
+            "done": failure is not None or refused is not None or self.training.done,
         }
 
     def _finish(self) -> None:
         """Writes all that a finished run leaves; `outcome.json` comes last and says that the rest is there."""
-        training = self.training
-        last = training.history[-1]
-        if self.spec.kind == REFIT:
-            self._write_refit()
-        else:
-            rows, folds, logits = training.out_of_fold()
-            _write_arrays(self.attempt / "predictions.safetensors", index=rows, fold=folds, logits=logits)
-        files.write_json(
-            self.attempt / "outcome.json",
-            {
-                "value": last.value,
-                "loss": training.smoothed_loss() if last.value is not None else None,
-                "metrics": last.metrics,
-                "epochs": training.epoch,
-                "seconds": time.time() - self.started,
-                "attempt": self.attempt.name,
-                "history": [record.to_dict() for record in training.history],
-            },
-        )
-        for folder in self.folder.glob("attempt-*"):
-            checkpoint.Keeper(folder, 0).clear()
-
-    def _write_refit(self) -> None:
-        training, dataset = self.training, self._dataset
-        checkpoint.write_model(
-            self.attempt / "model",
-            training.trainers,
-            config=training.config.to_dict(),
-            classes=dataset.classes,
-            features=training.task.features,
-        )
-        if training.task.probe is None:
+        training, last = self.training, self.training.history[-1]
+        names = self._leave_refit() if self.spec.kind == REFIT else self._leave_out_of_fold()
+        if not self.workers.writes:
             return
+        outcome = {
+            "value": last.value,
+            "loss": training.smoothed_loss() if last.value is not None else None,
+            "metrics": last.metrics,
+            "epochs": training.epoch,
+            "seconds": time.time() - self.started,
+            "attempt": self.attempt.name,
+            "history": [record.to_dict() for record in training.history],
+        }
+        self._patience.call(lambda: files.write_json(self.attempt / "outcome.json", outcome))
+        for name in [*names, "outcome.json"]:
+            self._patience.call(lambda name=name: self.attempts.publish(self.attempt / name))
+        self.attempts.clear_checkpoints()
+        self.attempts.close()
+
+    def _leave_out_of_fold(self) -> list[str]:
+        rows, folds, logits = self.training.out_of_fold()
+        return self._leave("predictions.safetensors", index=rows, fold=folds, logits=logits)
+
+    def _leave(self, name: str, **arrays: np.ndarray) -> list[str]:
+        if self.workers.writes:
+            self._patience.call(lambda: _write_arrays(self.attempt / name, **arrays))
+        return [name]
+
+    def _leave_refit(self) -> list[str]:
+        training, dataset = self.training, self._dataset
+        if self.workers.writes:
+            self._patience.call(
+                lambda: checkpoint.write_model(
+                    self.attempt / "model",
+                    training.trainers,
+                    config=training.config.to_dict(),
+                    classes=dataset.classes,
+                    features=training.task.features,
+                )
+            )
+        if training.task.probe is None:
+            return ["model"]
         inputs = training.trainers[0].prepare(training.task.probe)
         logits = training.trainers[0].logits(inputs)
         count = len(logits[FUSED])
-        _write_arrays(
-            self.attempt / "predictions.safetensors",
+        return ["model"] + self._leave(
+            "predictions.safetensors",
             index=np.arange(count),
             fold=np.full(count, -1),
             logits=logits[FUSED],
@@ -138,18 +193,9 @@ class Worker:
         )
 
 
-def _new_attempt(folder: Path) -> Path:
-    number = 1
-    while True:
-        try:
-            (folder / f"attempt-{number}").mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-            continue
-        return folder / f"attempt-{number}"
-
-
-def _task(spec: RunSpec, study: Path, dataset: Dataset, probe: Mapping[str, np.ndarray] | None) -> Task:
+def _task(
+    spec: RunSpec, drawn: Mapping[str, Sequence[Fold]], dataset: Dataset, probe: Mapping[str, np.ndarray] | None
+) -> Task:
     samples: Split = dataset.train
     if spec.partition == "full":
         folds = [Fold(np.arange(len(samples)), np.arange(0))]
@@ -161,7 +207,7 @@ def _task(spec: RunSpec, study: Path, dataset: Dataset, probe: Mapping[str, np.n
     else:
         if spec.config["validation"]["kind"] == "given":
             samples = pool(dataset, "given")
-        folds = read_csv(study / "splits.csv", ids=samples.ids)[spec.partition]
+        folds = list(drawn[spec.partition])
     return Task(
         pool=samples,
         folds=folds,

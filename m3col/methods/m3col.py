@@ -34,7 +34,9 @@ class M3CoL(Method):
     def _m3co(self, batch: Batch, embeddings: dict[str, Tensor], step: Step) -> Tensor:
         mixing = self.draw(batch, step)
         mixed = self.mixed_views(batch, embeddings, mixing)
-        views = {("clean", m): embeddings[m] for m in self.modalities} | {("mixed", m): mixed[m] for m in self.modalities}
+        views = {("clean", m): embeddings[m] for m in self.modalities} | {
+            ("mixed", m): mixed[m] for m in self.modalities
+        }
         whole = batch.gather(views)
         return losses.m3co_loss(
             [whole["clean", name] for name in self.modalities],

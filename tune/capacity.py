@@ -1,0 +1,77 @@
+"""How many trainings the connected cluster holds at a time, now and as nodes come and go."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import ray
+
+from m3col.faults import BadInput
+from tune.runs import Request
+
+LOOK_EVERY_S = 2.0
+_PATIENCE_S = 600.0  # without room for a single training, before the search gives up
+
+
+class NoRoom(RuntimeError):
+    """The cluster has lost so many nodes that nothing fits any more."""
+
+
+def _alive() -> list[dict[str, float]]:
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def room(request: Request) -> int:
+    """Trainings that fit on the cluster at a time, if nobody else uses it. As all workers are alike, every division of
+    the room into groups works out: trainings cannot block each other."""
+    slots = 0
+    for node in _alive():
+        limits = [int(node.get("CPU", 0) / request.cpus + 1e-9)]
+        if request.gpus:
+            limits.append(int(node.get("GPU", 0) / request.gpus + 1e-9))
+        slots += min(limits)
+    return slots // request.workers
+
+
+def places(request: Request) -> int:
+    """As `room`. Raises BadInput where not even one training fits."""
+    found = room(request)
+    if not found:
+        nodes = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _alive()]
+        raise BadInput(
+            [
+                f"resources: a trial asks for {request}, "
+                f"but the cluster has {'; '.join(nodes) or 'no node'} (one entry per node); "
+                "ask for less, or add nodes"
+            ]
+        )
+    return found
+
+
+@dataclass
+class Watch:
+    """The number of places as nodes join and die; `limit`: at most so many; `tell`: hears when there are none left."""
+
+    request: Request
+    limit: int | None = None
+    tell: Callable[[str], None] = lambda line: None
+    _found: int = field(default=0, init=False)
+    _looked: float = field(default=-LOOK_EVERY_S, init=False)
+    _empty_since: float | None = field(default=None, init=False)
+
+    def places(self) -> int:
+        """Looked up at most every two seconds. Raises NoRoom after ten minutes without any."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_EVERY_S:
+            self._looked, self._found = now, room(self.request)
+            self._judge(now)
+        return self._found if self.limit is None else min(self.limit, self._found)
+
+    def _judge(self, now: float) -> None:
+        if self._found:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
+            self.tell(f"no node is left that holds a trial ({self.request}); waiting for one")
+        elif now - self._empty_since > _PATIENCE_S:
+            raise NoRoom(f"for {_PATIENCE_S:.0f} s no node held a trial, which asks for {self.request}")

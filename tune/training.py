@@ -1,0 +1,109 @@
+"""`tune.train`: one training run with several DDP workers, through Ray Train."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import m3col
+from m3col import api
+from m3col.api import Report, TrainResult
+from m3col.config import RunConfig
+from m3col.faults import BadInput
+from m3col.prepare import Prepared
+from m3col.training import TrainingFailed
+from tune.runs import Request
+
+_LOOK_EVERY_S = 0.2
+
+
+def train(
+    source: "str | Path | Mapping[str, Any] | RunConfig" = "digits",
+    *,
+    workers: int = 1,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float = 0.0,
+    address: str | None = None,
+    report: Report | None = None,
+    **named: Any,
+) -> TrainResult:
+    """Trains one configuration with `workers` DDP workers and tests it once; what it computes depends on
+    `train.shards`, not on their number.
+
+    `address`: Ray cluster (default: $RAY_ADDRESS or a local one), whose nodes must all see the runs folder;
+    `cpus_per_worker`: default `resources.threads`. All else as in `m3col.train`, which this is for one worker without
+    an address. Raises BadInput with every fault, also where the cluster cannot hold the workers.
+    """
+    if workers == 1 and address is None and not gpus_per_worker:
+        return m3col.train(source, report=report, **named)
+
+    def execute(prepared: Prepared, folder: Path, told: Report | None) -> None:
+        cpus = cpus_per_worker or float(prepared.config.resources.threads)
+        _on_ray(prepared, folder, told, Request(workers, cpus, gpus_per_worker), address)
+
+    return m3col.train(source, report=report, workers=workers, execute=execute, **named)
+
+
+def _on_ray(prepared: Prepared, folder: Path, told: Report | None, request: Request, address: str | None) -> None:
+    # Imported here: a faulty config should not have to wait for Ray.
+    import ray
+
+    from tune import capacity, engine
+    from tune.workers import fit
+
+    started = engine.start_ray(address=address, threads=prepared.config.resources.threads)
+    try:
+        capacity.places(request)
+        # The test split stays here: it is scored once, at the end, from the checkpoint.
+        shared = Prepared(prepared.config, prepared.dataset.without_test())
+        given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device}
+        with _told(folder, prepared.config.train.epochs, told):
+            failure = fit(_loop, given, request, device=prepared.config.train.device, name=folder.name)
+    finally:
+        if started:
+            engine.stop_ray()
+    if failure is not None:
+        kind, lines = failure
+        raise BadInput(lines) if kind == BadInput.__name__ else TrainingFailed(lines[0])
+
+
+def _loop(given: dict[str, Any]) -> tuple[str, list[str]] | None:
+    """What each worker does. What all of them run into is returned: an exception would make Ray Train try again."""
+    import ray
+
+    from tune.workers import joined
+
+    try:
+        api.run(ray.get(given["prepared"][0]), Path(given["folder"]), workers=joined(given["device"]))
+    except BadInput as error:
+        return BadInput.__name__, list(error.faults)
+    except TrainingFailed as error:
+        return TrainingFailed.__name__, [str(error)]
+    return None
+
+
+@contextmanager
+def _told(folder: Path, epochs: int, report: Report | None) -> Iterator[None]:
+    """While it lasts, a thread reads the run's history as it grows and passes new epochs on."""
+    if report is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def watch() -> None:
+        told, last = 0, False
+        while not last:
+            last = ended.wait(_LOOK_EVERY_S)
+            for record in api.records_of(folder) if (folder / "history.jsonl").exists() else ():
+                if record.epoch > told:
+                    told = record.epoch
+                    report(record, epochs, folder)
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

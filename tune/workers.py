@@ -1,0 +1,177 @@
+"""DDP workers through Ray Train: for a trial that has several of them, and for one training run.
+
+Ray Train starts them in a placement group of their own, restarts all of them where one dies, and ends them when the
+process that asked for them ends. The last part is the work of its placement-group cleaner, a process per training that
+looks for the dead through the cluster's dashboard. Without a dashboard, and also where a trial is stopped while its
+workers are only starting, nobody would give back the CPUs of a pruned trial, and the search would hang. So the
+dashboard is asked for first (`require_dashboard`), and while a search lasts `orphans_freed` gives back what is left.
+"""
+
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.state import list_nodes
+
+from m3col.distributed import Workers
+from m3col.faults import BadInput
+from tune.runs import Request
+
+_DEATHS = 3  # restarts of the workers of one training before it counts as failed
+_CONTROLLER_DEATHS = 3
+_DASHBOARD_S = 25.0
+_SWEEP_EVERY_S = 1.0
+_LAST_SWEEP_S = 10.0
+_SETTINGS = {
+    # A report waits for the controller's next look at its workers, which comes every 2 s by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # A process less per training; a node that goes away is noticed by its dead workers.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Room may be missing for as long as other trials run: a group is placed whole or not at all, so waiting cannot
+    # become a deadlock. Whether it can be placed at all is looked at elsewhere (tune/capacity.py).
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def _address() -> str:
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def require_dashboard() -> None:
+    """Raises BadInput where the connected cluster has no dashboard that answers; one that has just been started is
+    waited for."""
+    until = time.monotonic() + _DASHBOARD_S
+    while True:
+        try:
+            list_nodes(_address(), limit=1, timeout=5, raise_on_missing_output=False)
+            return
+        except Exception as error:  # of several kinds, while it starts and where there is none
+            if time.monotonic() < until:
+                time.sleep(0.5)
+                continue
+            raise BadInput(
+                [
+                    "resources.workers_per_trial: several workers per trial need the dashboard of the Ray cluster, and "
+                    f"it does not answer ({type(error).__name__}); start Ray with include_dashboard=True, and install "
+                    "ray[default] on its head node"
+                ]
+            ) from None
+
+
+def _groups() -> list[PlacementGroupTableData]:
+    """The placement groups that actors of this job have made and nobody has removed. Ray shows who made a group, and
+    whether that one is dead, nowhere but in this table of its own."""
+    job = ray.get_runtime_context().get_job_id()
+    table = ray._private.state.state._connect_and_get_accessor().get_placement_group_table()
+    found = [PlacementGroupTableData.FromString(entry) for entry in table]
+    removed = PlacementGroupTableData.PlacementGroupState.Value("REMOVED")
+    mine = [group for group in found if group.state != removed and group.creator_job_id.hex() == job]
+    # Those of the driver itself, which Tune makes for trials, have no actor, and look like those of a dead one.
+    return [group for group in mine if not ray.ActorID(group.creator_actor_id).is_nil()]
+
+
+def free_orphans() -> int:
+    """Removes the placement groups whose maker is dead, and their workers with them; the number of groups left."""
+    left = 0
+    for group in _groups():
+        if group.creator_actor_dead:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+        else:
+            left += 1
+    return left
+
+
+@contextmanager
+def orphans_freed() -> Iterator[None]:
+    """While it lasts, a thread frees what trials have left behind; at the end it waits until nothing is left."""
+    ended = threading.Event()
+
+    def sweep() -> None:
+        while not ended.wait(_SWEEP_EVERY_S):
+            free_orphans()
+
+    thread = threading.Thread(target=sweep, name="orphans", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        until = time.monotonic() + _LAST_SWEEP_S
+        while free_orphans() and time.monotonic() < until:
+            time.sleep(0.2)
+
+
+def joined(device: str) -> Workers:
+    """The place of this Ray Train worker among all. `device`: as in `train.device`."""
+    context = ray.train.get_context()
+    where = torch.device("cpu") if device == "cpu" else ray.train.torch.get_device()
+    return Workers(context.get_world_rank(), context.get_world_size(), where)
+
+
+def fit(
+    loop: Callable[[dict[str, Any]], Any],
+    given: Mapping[str, Any],
+    request: Request,
+    *,
+    device: str,
+    name: str,
+    callbacks: list[Any] | None = None,
+) -> Any:
+    """Runs `loop(given)` on every worker to its end, and gives what it returned on the first one.
+
+    Where a worker dies or its loop raises, all start again, up to three times; then the exception of the loop is
+    raised, or RuntimeError where there is none.
+    """
+    os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
+    # The cleaner asks "the" cluster of its machine; where there are two, it would give up without the address of its
+    # own, and stay for ever.
+    os.environ["RAY_ADDRESS"] = _address()
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    backend = "nccl" if request.gpus and device != "cpu" else "gloo"
+    with tempfile.TemporaryDirectory(prefix="m3col-train-") as scratch:
+        trainer = ray.train.torch.TorchTrainer(
+            loop,
+            train_loop_config=dict(given),
+            torch_config=ray.train.torch.TorchConfig(backend=backend),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=request.workers, use_gpu=bool(request.gpus), resources_per_worker=request.per_worker()
+            ),
+            run_config=ray.train.RunConfig(
+                # Ray Train takes up a run of the same name and place without a word; this one never was.
+                name=f"{name.replace('/', '-')}-{uuid.uuid4().hex}",
+                storage_path=scratch,
+                callbacks=callbacks,
+                failure_config=ray.train.FailureConfig(
+                    max_failures=_DEATHS, controller_failure_limit=_CONTROLLER_DEATHS
+                ),
+            ),
+        )
+        try:
+            return trainer.fit().return_value
+        except WorkerGroupError as error:
+            raise _cause(error) from error
+
+
+def _cause(error: WorkerGroupError) -> BaseException:
+    """The exception of the loop, of the first worker that has one of its own: when one worker dies, the others end
+    with an error of the connection to it."""
+    raised = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+    own = [getattr(failure, "_base_exc", None) for failure in raised]
+    found = [cause for cause in own if cause is not None and not isinstance(cause, torch.distributed.DistError)]
+    return found[0] if found else RuntimeError(str(error))
