@@ -78,16 +78,19 @@ class Plan:
     def _next_trial(self, busy: Set[str]) -> RunSpec | None:
         if self.out_of_time:
             return None
-        for trial in self.trials.running():
-            if f"trials/{trial.number}" not in busy:
+        trials = self.trials.all()  # once: with many running ones it is the dearest question
+        for trial in trials:
+            if trial.state is TrialState.RUNNING and f"trials/{trial.number}" not in busy:
                 spec = self._trial(trial.number, trial.params)
                 if spec is not None:
                     return spec
-        while len(self.trials.all()) < self.target:
+        count = len(trials)
+        while count < self.target:
             trial = self.trials.ask()
             spec = self._trial(trial.number, trial.params)
             if spec is not None:
                 return spec
+            count = len(self.trials.all())
         return None
 
     def _trial(self, number: int, params: dict[str, Any]) -> RunSpec | None:

@@ -96,6 +96,9 @@ class Trials:
             )
         )
         self.maximize = maximize
+        # Nobody else writes to the study, and each look at a running trial costs as much as a report.
+        self._ids: dict[int, int] = {}
+        self._reported: dict[int, set[int]] = {}
 
     @_patient
     def all(self) -> list[FrozenTrial]:
@@ -111,7 +114,9 @@ class Trials:
         return self.storage.get_trial(self._id(number))
 
     def _id(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        if number not in self._ids:
+            self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        return self._ids[number]
 
     @_patient
     def enqueue_first(self, points: list[dict[str, Any]]) -> None:
@@ -173,34 +178,40 @@ class Trials:
             the answer."""
             self.mend()
             whole = [trial for trial in self.running() if trial.number not in known]
-            return whole[0] if whole else self._ask()
+            return whole[0] if whole else self._ask(len(self.all()))
 
-        return self.patience.call(self._ask, again=again)
+        return self.patience.call(lambda: self._ask(len(known)), again=again)
 
-    def _ask(self) -> FrozenTrial:
-        self.study.sampler = sampler(self.settings.sampler, self.settings.seed, len(self.all()))
+    def _ask(self, count: int) -> FrozenTrial:
+        self.study.sampler = sampler(self.settings.sampler, self.settings.seed, count)
         trial = self.study.ask(self.space)
         return self.get(trial.number)
 
     @_patient
     def report(self, number: int, step: int, value: float) -> None:
         """Stores an intermediate value; a step that is there already keeps its value."""
-        trial = self.get(number)
-        if step not in trial.intermediate_values:
-            self.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+        if number not in self._reported:
+            self._reported[number] = set(self.get(number).intermediate_values)
+        if step not in self._reported[number]:
+            self.storage.set_trial_intermediate_value(self._id(number), step, value)
+            self._reported[number].add(step)
 
     def should_prune(self, number: int) -> bool:
         """The pruner's word on a trial at its last reported step; the default is judged but never pruned."""
+        if self.settings.pruner == "none" or max(self._reported.get(number, ()), default=self._rung) < self._rung:
+            return False  # no pruner acts before the first rung
         trial = self.get(number)
         if trial.user_attrs.get(DEFAULT, False):
             self.patience.call(lambda: self.study.pruner.prune(self.study, trial))
             return False
 
-        def ask() -> bool:
-            return self.study.pruner.prune(self.study, self.get(number))
+        def ask(seen: FrozenTrial) -> bool:
+            return self.study.pruner.prune(self.study, seen)
 
         # Optuna judges a rung once: a verdict that the failed call came to must be read from the record.
-        return self.patience.call(ask, again=lambda: ask() or number in self.judged_but_not_told())
+        return self.patience.call(
+            lambda: ask(trial), again=lambda: ask(self.get(number)) or number in self.judged_but_not_told()
+        )
 
     @_patient
     def complete(self, number: int, value: float, loss: float | None) -> None:
