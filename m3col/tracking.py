@@ -99,8 +99,8 @@ def _artifact_place(artifacts: str | None, runs: Path) -> str:
         return (runs.absolute() / "mlartifacts").as_uri()
     if importlib.util.find_spec("boto3") is None:
         raise BadInput(
-            [f"storage.uri {artifacts}: MLflow needs the package boto3 to keep artifacts there, which is not installed; "
-             "pip install 'm3col[s3]', or switch tracking off with --tracking-uri none"]
+            [f"storage.uri {artifacts}: MLflow needs the package boto3 to keep artifacts there, which is not "
+             "installed; pip install 'm3col[s3]', or switch tracking off with --tracking-uri none"]
         )  # fmt: skip
     return f"{artifacts.rstrip('/')}/mlartifacts"
 

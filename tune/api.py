@@ -1,5 +1,6 @@
 """`tune.search`: everything judged first, then one study after the other, each resumed where it stood."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -11,18 +12,23 @@ import pandas as pd
 
 from m3col import config as run_config
 from m3col import tracking
+from m3col.config import with_shards
 from m3col.data import splits
 from m3col.data.dataset import Dataset
 from m3col.faults import BadInput, nearest
 from m3col.prepare import Prepared, checkpoint_bytes, disk_faults, examine
+from m3col.storage import uri_faults
 from m3col.training import higher_is_better
 from tune import config as search_config
+from tune import database, resume
+from tune import mirror as mirrors
 from tune import study as studies
 from tune.conductor import Conductor, Event
-from tune.config import Sketch, StudyConfig
+from tune.config import Sketch, StorageConfig, StudyConfig
+from tune.mirror import Mirror
 from tune.plan import CONFIRM_PARTITION, CONFIRM_SEED, SEARCH_PARTITION, Plan
 from tune.sampling import Trials, first_rung
-from tune.study import StudyFolder
+from tune.study import AUTO, StudyFolder
 
 if TYPE_CHECKING:
     from tune.report import Report
@@ -56,8 +62,11 @@ class Ready:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, as opposed to what: `name` of the study, `resume` (True: the newest unfinished one of this config, or
-    a name), `runs` folder, MLflow `tracking_uri`, Ray `address`."""
+    """How to run, as opposed to what: `name` of the study, `runs` folder, MLflow `tracking_uri`, Ray `address`.
+
+    `resume`: the name of the study to go on with; True: the newest unfinished one of this config; "auto": the one
+    called `name` (without a name: the newest unfinished one), which begins where there is none.
+    """
 
     name: str | None = None
     resume: bool | str = False
@@ -88,32 +97,44 @@ def search(
     options = options or Options(**named)
     runs = studies.runs_folder(options.runs)
     ready = judge(config, data=data, overrides=overrides or {}, options=options)
-    tracker = tracking.connect(options.tracking_uri or ready[0].config.settings.tracking.uri, runs)
+    settings = ready[0].config.settings
+    tracker = tracking.connect(options.tracking_uri or settings.tracking.uri, runs, artifacts=settings.storage.uri)
     search_id = uuid.uuid4().hex[:12]
-    from tune import engine, sync  # they import ray and mlflow, which a faulty config should not wait for
+    with contextlib.ExitStack() as held:
+        # Before Ray starts: a study that is to go on may be in use.
+        holds = [
+            None if item.folder is None else resume.hold(item.folder, item.config, held, warn=options.warn)
+            for item in ready
+        ]
+        from tune import engine  # it imports ray, which a faulty config should not wait for
 
-    threads = max(item.config.run.resources.threads for item in ready)
-    started_ray = engine.start_ray(address=options.address, threads=threads, num_cpus=options.num_cpus)
-    try:
+        started_ray = engine.start_ray(
+            address=options.address,
+            threads=max(item.config.run.resources.threads for item in ready),
+            num_cpus=options.num_cpus,
+            dashboard=any(item.config.request.workers > 1 for item in ready),
+        )
+        if started_ray:
+            held.callback(engine.stop_ray)
         done: list[StudyFolder] = []
         reports: list[Report] = []
-        for item in ready:
-            settings = item.config.settings.resources
-            cpus = settings.cpus_per_trial or float(item.config.run.resources.threads)
-            places = engine.places(cpus, settings.gpus_per_trial)
+        for item, mirror in zip(ready, holds, strict=True):
+            engine.check(item.config.request)  # before anything is written
             folder = item.folder or _create(item, runs, options.name if len(ready) == 1 else None, search_id)
-            folder.lock()
-            try:
-                with sync.Background(folder, tracker, warn=options.warn, dataset=item.dataset):
-                    found = _run(item, folder, places=places, cpus=cpus, gpus=settings.gpus_per_trial, options=options)
-            finally:
-                folder.unlock()
+            with contextlib.ExitStack() as until_done:
+                mirror = mirror or resume.hold(folder, item.config, until_done, warn=options.warn)
+                reports.append(_tracked(item, folder, mirror, tracker, options))
             done.append(folder)
-            reports.append(found)
-    finally:
-        if started_ray:
-            engine.stop_ray()
     return _result(done, reports, runs)
+
+
+def _tracked(
+    item: Ready, folder: StudyFolder, mirror: Mirror, tracker: tracking.Tracker | None, options: Options
+) -> "Report":
+    from tune import sync  # it imports mlflow
+
+    with sync.Background(folder, tracker, warn=options.warn, dataset=item.dataset):
+        return _run(item, folder, mirror, options)
 
 
 def judge(
@@ -132,11 +153,11 @@ def judge(
                 ready.append(_resolve(sketch, prepared, runs, options, data=data, alone=len(sketches) == 1))
             except BadInput as error:
                 faults += error.faults
-    if options.name is not None and options.resume:
+    if options.name is not None and options.resume not in (False, AUTO):
         faults.append(f"--name {options.name}: a resumed study keeps its name; leave --name or --resume out")
     elif options.name is not None and len(sketches) > 1:
         faults.append("--name: this search makes several studies; leave the name out")
-    if options.resume and len(ready) > 1 and not any(item.folder for item in ready):
+    if options.resume not in (False, AUTO) and len(ready) > 1 and not any(item.folder for item in ready):
         faults.append(f"--resume: {runs} has none of these studies; leave --resume out to begin them")
     if not ready:  # else this is a part of what _resolve looks at
         faults += disk_faults(runs, 0, what="a search")
@@ -151,9 +172,11 @@ def _sketches(
     """The studies that are asked for, from a config or as a study stored it, and the faults of their configs."""
     if config is not None:
         return search_config.draft(config, overrides=overrides, in_memory=data is not None)
-    if not isinstance(options.resume, str):
+    if not isinstance(options.resume, str) or options.resume == AUTO:
         raise BadInput(["search: name a config, or the study to go on with (--resume NAME)"])
-    folder = studies.find(studies.runs_folder(options.runs), options.resume)
+    uri = overrides.get("storage.uri")
+    storage = StorageConfig(uri=uri if isinstance(uri, str) and not uri_faults(uri, "storage.uri") else None)
+    folder = resume.find(studies.runs_folder(options.runs), options.resume, storage)
     study = search_config.stored(folder.described()["config"], overrides)
     place = str(folder.path / studies.DESCRIPTION)
     return [Sketch(study, frozenset(), lambda path: place, place)], []
@@ -161,14 +184,16 @@ def _sketches(
 
 def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *, data: Any, alone: bool) -> Ready:
     """The study with its rows resolved like its base, and the folder that a resume goes on in."""
-    study, run, dataset = sketch.study, prepared.config, prepared.dataset
+    study, dataset = sketch.study, prepared.dataset
+    workers = study.settings.resources.workers_per_trial
+    run = with_shards(prepared.config, workers)
     faults: list[str] = []
     rows = {}
     for name, row in study.rows.items():
         found, more = examine(row, data=data, where=f"{sketch.where}: final.rows.{name}")
         faults += more
         if found is not None:
-            rows[name] = found.config
+            rows[name] = with_shards(found.config, workers)
     final = study.settings.final
     if final.refit == "given" and dataset.validation is None:
         faults.append(
@@ -183,10 +208,15 @@ def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *
     resolved = StudyConfig(study.name, run, study.space, study.raw_space, rows, study.settings)
     folder: StudyFolder | None = None
     warnings: list[str] = []
+    storage = study.settings.storage
+    unreachable = mirrors.reach(storage.uri) if storage.uri is not None else []
+    unreachable += database.reach(storage.database) if storage.database is not None else []
+    faults += [f"{sketch.where}: {line}" for line in unreachable]
     try:
-        folder, warnings = _resumable(resolved, dataset, runs, options, alone=alone)
-        if folder is None:
-            studies.new_name(runs, options.name, resolved)
+        if not unreachable:
+            folder, warnings = _resumable(resolved, dataset, runs, options, alone=alone)
+        if folder is None and not unreachable:
+            studies.new_name(runs, options.name, resolved, elsewhere=resume.is_taken(storage))
     except BadInput as error:
         faults += error.faults
     folds = 1 if run.validation.kind in ("holdout", "given") else run.validation.folds
@@ -214,22 +244,12 @@ def _resumable(
     """
     if not options.resume:
         return None, []
-    if isinstance(options.resume, str):
-        folder: StudyFolder | None = studies.find(runs, options.resume)
-    else:
-        folder = studies.newest(runs, study)
-    if folder is None and not alone:
+    folder = resume.folder_for(runs, study, options.resume, options.name)
+    if folder is None and (options.resume == AUTO or not alone):
         return None, []
     if folder is None:
         raise BadInput([f"--resume: {runs} has no study of {study.name!r}; leave --resume out to begin one"])
-    found = folder.described()
-    lines = studies.differences(found["config"], study.to_dict())
-    lines += studies.digest_differences(found["digests"], dataset, _partitions_digest(study, dataset))
-    if lines:
-        raise BadInput([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
-    folder.lock()  # whether it is in use should be known before Ray starts
-    folder.unlock()
-    return folder, studies.version_warnings(found["versions"])
+    return folder, resume.warnings(folder, study, dataset, splits=_partitions_digest(study, dataset))
 
 
 def partitions(study: StudyConfig, dataset: Dataset) -> dict[str, list[splits.Fold]]:
@@ -253,7 +273,7 @@ def _partitions_digest(study: StudyConfig, dataset: Dataset) -> str:
 def _create(item: Ready, runs: Path, name: str | None, search_id: str) -> StudyFolder:
     folder = StudyFolder.create(
         runs,
-        studies.new_name(runs, name, item.config),
+        studies.new_name(runs, name, item.config, elsewhere=resume.is_taken(item.config.settings.storage)),
         item.config,
         item.dataset,
         partitions_digest=_partitions_digest(item.config, item.dataset),
@@ -262,34 +282,43 @@ def _create(item: Ready, runs: Path, name: str | None, search_id: str) -> StudyF
     return folder
 
 
-def _run(item: Ready, folder: StudyFolder, *, places: int, cpus: float, gpus: float, options: Options) -> "Report":
+def _run(item: Ready, folder: StudyFolder, mirror: Mirror, options: Options) -> "Report":
     from tune import engine, predictions, report
 
     config, dataset = item.config, item.dataset
     if not (folder.path / "splits.csv").exists():
         samples = splits.pool(dataset, str(config.run.validation.kind))
-        splits.write_csv(folder.path / "splits.csv", samples.ids, partitions(config, dataset))
+        drawn = partitions(config, dataset)
+        folder.patience.call(lambda: splits.write_csv(folder.path / "splits.csv", samples.ids, drawn))
     if item.folder is not None:
         folder.reopen(config)
     for line in item.warnings:
         options.warn(line)
     trials = Trials(
         folder.storage(),
-        name=folder.described()["name"],  # the folder may have been renamed since
+        name=folder.database_name(),
         settings=config.settings.search,
         maximize=higher_is_better(str(config.run.metric)),
         space=config.space,
         rung=first_rung(config.run.objective.switch_point),
+        patience=folder.patience,
     )
+    mirror.begin()
     plan = Plan(folder, config, trials)
-    concurrency = min(config.settings.search.concurrency or places, places)
-    conductor = Conductor(plan, concurrency=concurrency, observe=options.observe)
+    conductor = Conductor(plan, observe=options.observe, mirror=mirror)
     options.started(folder, conductor)
-    engine.run(conductor, dataset, cpus_per_trial=cpus, gpus_per_trial=gpus)
+    try:
+        engine.run(conductor, dataset, config.request, tell=options.warn)
+    except Exception:
+        if conductor.stopped_by is not None:  # the engine makes a long text of it
+            raise conductor.stopped_by from None
+        raise
     if not plan.scored():
         raise SearchFailed(f"{folder.path}: no trial finished; the reasons stand in trials/*/log.txt")
-    predictions.collect(folder, config, dataset)
-    return report.write(folder)
+    folder.patience.call(lambda: predictions.collect(folder, config, dataset))
+    found = folder.patience.call(lambda: report.write(folder))
+    mirror.finished()
+    return found
 
 
 class SearchFailed(RuntimeError):

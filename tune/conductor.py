@@ -3,19 +3,25 @@
 Knows nothing of ray: `engine.py` feeds it from Tune, tests feed it by hand.
 """
 
+import functools
 import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from m3col.config import RunConfig
 from m3col.config import load as load_config
+from m3col.faults import BadInput
+from m3col.patience import StorageRefused
 from m3col.secrets import scrubbed
+from tune.attempts import essence
+from tune.mirror import Mirror
+from tune.ownership import Taken
 from tune.plan import Nothing, Plan
 from tune.runs import TRIAL, RunSpec, report_steps
-from tune.study import COMPLETE, FAILED, PRUNED
+from tune.study import COMPLETE, FAILED, PRUNED, RunFolder
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,37 @@ class _Busy:
     started: float
 
 
-class Conductor:
-    """`concurrency`: runs at a time. All methods are called from one thread."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
-    def __init__(self, plan: Plan, *, concurrency: int, observe: Callable[[Event], None] = lambda event: None) -> None:
+
+def _remembering(method: Callable[Concatenate["Conductor", P], T]) -> Callable[Concatenate["Conductor", P], T]:
+    """A method that notes why the search must stop: the engine in between makes another exception of it."""
+
+    @functools.wraps(method)
+    def remembering(self: "Conductor", *args: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(self, *args, **named)
+        except (StorageRefused, Taken) as error:
+            self.stopped_by = error
+            raise
+
+    return remembering
+
+
+class Conductor:
+    """`concurrency`: runs at a time; the engine changes it as nodes come and go. `mirror`: keeps a copy of the record.
+    All methods are called from one thread. Where the storage refuses for too long they raise StorageRefused, and
+    `stopped_by` holds it; what runs stays running in the study."""
+
+    def __init__(
+        self, plan: Plan, *, concurrency: int = 1, observe: Callable[[Event], None] = lambda event: None,
+        mirror: Mirror | None = None,
+    ) -> None:  # fmt: skip
         self.plan, self.folder, self.trials = plan, plan.folder, plan.trials
         self.concurrency, self._observe = concurrency, observe
+        self.mirror = mirror or Mirror()
+        self.stopped_by: RuntimeError | None = None
         self._busy: dict[str, _Busy] = {}
         self._clock = time.monotonic()
         self._prepare()
@@ -52,17 +83,39 @@ class Conductor:
         """Brings the record in order after a crash: finished work is told, not trained again."""
         self.trials.mend()
         self.plan.prepare()
+        self._set_strangers_aside()
         for number in self.trials.judged_but_not_told():
             self._record_pruned(f"trials/{number}", number)
         for name, run in list(self.folder.runs()):
+            if run.result() is not None:
+                continue
+            self.mirror.fetch_outcome(name)
             done = run.outcome()
-            if done is not None and run.result() is None:
+            if done is not None:
                 self._adopt(name, json.loads((done / "outcome.json").read_text(encoding="utf-8")))
         for trial in self.trials.all():
             run = self.folder.run(f"trials/{trial.number}")
             result = run.result()
             if result is not None and not trial.state.is_finished():
                 self._tell(trial.number, result)
+
+    def _set_strangers_aside(self) -> None:
+        """Run folders of trials that the database does not know, or knows with other parameters."""
+        trials = {trial.number: trial for trial in self.trials.all()}
+        for name, run in list(self.folder.runs()):
+            if not name.startswith("trials/"):
+                continue
+            trial = trials.get(int(name.removeprefix("trials/")))
+            if trial is not None and trial.state.is_finished():
+                continue
+            if trial is None or not self._is_of(run, trial.params):
+                run.set_aside()
+
+    def _is_of(self, run: RunFolder, params: Mapping[str, Any]) -> bool:
+        try:
+            return essence(run.config()) == essence(self.plan.config.point(dict(params)).to_dict())
+        except BadInput:  # a config that cannot be read, or a point that cannot be run
+            return False
 
     def _adopt(self, name: str, outcome: Mapping[str, Any]) -> None:
         """Takes over a run that trained its last epoch but whose driver died before it heard of it."""
@@ -76,6 +129,7 @@ class Conductor:
     def busy(self) -> dict[str, RunSpec]:
         return {name: item.spec for name, item in self._busy.items()}
 
+    @_remembering
     def next(self) -> RunSpec | Nothing:
         """The next run, or why there is none. The caller starts what it gets."""
         self._count_time()
@@ -88,16 +142,20 @@ class Conductor:
         run = self.folder.run(spec.name)
         run.create(config.to_dict())
         run.log("started")
+        self.mirror.started(spec.name)
         self._busy[spec.name] = _Busy(spec, config, report_steps(config.train.epochs), time.time())
         self._observe(Event("started", spec.name, epochs=config.train.epochs))
         return spec
 
+    @_remembering
     def result(self, result: Mapping[str, Any]) -> bool:
         """Stores what a run reports. True: it must stop now."""
         name = result["run"]
         item = self._busy.get(name)
         if item is None:
             return True
+        if result.get("refused"):
+            raise StorageRefused(result["refused"])
         self._count_time()
         run = self.folder.run(name)
         for line in result["log"]:
@@ -135,6 +193,7 @@ class Conductor:
         return False
 
     def _finish(self, name: str) -> None:
+        self.mirror.fetch_outcome(name)
         done = self.folder.run(name).outcome()
         if done is None:
             self.failed(name, "the run ended without an outcome")
@@ -176,6 +235,7 @@ class Conductor:
         )  # fmt: skip
         run.drop_checkpoints()
 
+    @_remembering
     def failed(self, name: str, reason: str) -> None:
         """Records a run that cannot be finished; the study goes on."""
         if name not in self._busy:
@@ -189,6 +249,7 @@ class Conductor:
     def _end(self, name: str, what: str, *, value: float | None = None, detail: str = "") -> None:
         item = self._busy.pop(name)
         self.folder.run(name).log(f"{what}{f': {detail}' if detail else ''}")
+        self.mirror.ended(name)
         history = self.folder.run(name).history()
         last: dict[str, Any] = history[-1] if history else {"epoch": 0, "value": None}
         shown = value if value is not None else last["value"]

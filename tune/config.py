@@ -1,6 +1,6 @@
 """The typed config of a search: a base run config, a space over its paths, and how to look, prune and compare."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,13 +10,15 @@ from pydantic import Field, ValidationError
 
 from m3col import config as run_config
 from m3col import methods, yamlio
-from m3col.config import Count, NotNegative, RunConfig, Seed, ValidationConfig
+from m3col.config import Count, NotNegative, RunConfig, Seed, ValidationConfig, shard_faults
 from m3col.faults import BadInput, nearest
 from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, with_value, without_keys
 from tune import space as spaces
-from tune.runs import slug
+from tune import urls
+from tune.runs import Request, slug
 
 TAKEN = ("winner", "default", "ensemble", "majority")  # rows that every test table may have
+KEPT = ("search", "resources", "final", "storage", "tracking")  # sections that a study stores as they are
 
 
 class ConfirmConfig(Strict):
@@ -43,10 +45,12 @@ class SearchSettings(Strict):
 
 
 class TrialResources(Strict):
-    """What one trial takes; `cpus_per_trial` defaults to the run config's `resources.threads`."""
+    """What one trial takes: DDP workers, and what each of them has; `cpus_per_worker` defaults to the run config's
+    `resources.threads`. A part of a GPU is for a single worker: NCCL wants one whole GPU for each of several."""
 
-    cpus_per_trial: Annotated[float, Field(gt=0)] | None = None
-    gpus_per_trial: NotNegative = 0.0
+    workers_per_trial: Count = 1
+    cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
+    gpus_per_worker: NotNegative = 0.0
 
 
 class FinalConfig(Strict):
@@ -70,6 +74,23 @@ class TrackingConfig(Strict):
     log_ids: bool = False
 
 
+class StorageConfig(Strict):
+    """Where a study's files and its database are, beside the runs folder of the driver.
+
+    `uri`: s3://bucket/prefix or a folder that every machine sees; checkpoints and a copy of the record go below it,
+    into a folder of the study's name. `database`: SQLAlchemy URL of the Optuna study, default: SQLite in the study's
+    folder. `patience_s`: how long a write that fails is tried again before the search stops.
+    """
+
+    uri: str | None = None
+    database: str | None = None
+    patience_s: NotNegative = 300.0
+
+    def of(self, study: str) -> str | None:
+        """The URI of one study's files, None where its folder is all there is."""
+        return None if self.uri is None else f"{self.uri.rstrip('/')}/{study}"
+
+
 class SearchConfig(Strict):
     """`base`: a run config by name or path, changed by `overrides`. `datasets`, `methods`: one study per pair."""
 
@@ -82,6 +103,7 @@ class SearchConfig(Strict):
     validation: ValidationConfig = ValidationConfig()
     resources: TrialResources = TrialResources()
     final: FinalConfig = FinalConfig()
+    storage: StorageConfig = StorageConfig()
     tracking: TrackingConfig = TrackingConfig()
 
 
@@ -98,9 +120,16 @@ class StudyConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for study.json; `study_from_dict` takes them back."""
-        kept = self.settings.model_dump(include={"search", "resources", "final", "tracking"})
+        kept = self.settings.model_dump(include=set(KEPT))
         return {"name": self.name, "run": self.run.to_dict(), "space": dict(self.raw_space),
                 "rows": {name: row.to_dict() for name, row in self.rows.items()}, **kept}  # fmt: skip
+
+    @property
+    def request(self) -> Request:
+        """What each run of this study asks of the cluster."""
+        wanted = self.settings.resources
+        cpus = wanted.cpus_per_worker or float(self.run.resources.threads)
+        return Request(wanted.workers_per_trial, cpus, wanted.gpus_per_worker)
 
     def point(self, params: Mapping[str, Any], *, seed: int | None = None, split_seed: int | None = None) -> RunConfig:
         """The run config of one point of the space."""
@@ -152,7 +181,8 @@ def draft(
     own, for_runs = _sort_overrides(overrides or {})
     raw = run_config.join(raw, own)
     settings, found = judge(SearchConfig, raw)
-    faults = lines([_explained(fault) for fault in found], places(place, ("overrides", own)))
+    who = places(place, ("overrides", own))
+    faults = lines([_explained(fault) for fault in found], who) + urls.faults(raw, who)
     if in_memory:
         for_runs.setdefault("data.name", run_config.IN_MEMORY)
     given = _Given(raw, settings or SearchConfig(), own, for_runs, place, name)
@@ -250,6 +280,7 @@ def _study(given: _Given, base: str, *, dataset: str | None, method: str | None)
         faults += more
     rows, more = _rows(raw, config, where=where)
     faults += more + _grid_faults(given.settings.search, space, where=where)
+    faults += _resource_faults(given.settings.resources, [config, *rows.values()], where=where)
     if config.validation.kind == "none":
         place = run.place("validation.kind")
         faults.append(f"{place}: validation.kind must be kfold, holdout or given for a search, but got 'none'")
@@ -267,6 +298,21 @@ def _grid_faults(search: SearchSettings, space: Mapping[str, BaseDistribution], 
         f"{where}: search.trials must be >= {size} for this grid (search.grid_points {search.grid_points} per range), "
         f"but got {search.trials}; nearest valid: {size}, or fewer points"
     ]
+
+
+def _resource_faults(wanted: TrialResources, runs: Sequence[RunConfig], *, where: str) -> list[str]:
+    """What the workers of a trial cannot share."""
+    count, gpus = wanted.workers_per_trial, wanted.gpus_per_worker
+    faults = []
+    if gpus != int(gpus) and (count > 1 or gpus > 1):
+        near = max(1, round(gpus))
+        rule = "a whole number for several workers per trial" if count > 1 else "a whole number, or less than 1"
+        faults.append(f"{where}: resources.gpus_per_worker must be {rule}, but is {gpus:g}; nearest valid: {near}")
+    for run in runs:
+        faults += [f"{where}: resources.workers_per_trial: {text}" for text in shard_faults(run.train.shards, count)]
+        if run.train.device == "cpu" and gpus:
+            faults.append(f"{where}: resources.gpus_per_worker is {gpus:g}, but train.device is 'cpu'; nearest: 0")
+    return list(dict.fromkeys(faults))
 
 
 def _base_run(given: _Given, base: str, method: str | None, *, key: str) -> run_config.Draft:
@@ -327,7 +373,7 @@ def study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
 
 def _study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
     run = run_config.load(found["run"], where="study.json")
-    settings = SearchConfig.model_validate({k: found[k] for k in ("search", "resources", "final", "tracking")})
+    settings = SearchConfig.model_validate({k: found[k] for k in KEPT})
     space: dict[str, BaseDistribution] = {}
     if found["space"]:
         space, faults = spaces.parse(found["space"], run, where="study.json")
@@ -339,16 +385,16 @@ def _study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
 
 def stored(found: Mapping[str, Any], overrides: Mapping[str, Any]) -> StudyConfig:
     """The study that a study.json describes, with search settings replaced. Raises BadInput."""
-    settings = ("search", "resources", "final", "tracking")
     own, for_runs = _sort_overrides(overrides)
     faults = [
-        f"{path}: a resumed study keeps its config; only {', '.join(settings)} can be given"
+        f"{path}: a resumed study keeps its config; only {', '.join(KEPT)} can be given"
         for path in [*own, *for_runs]
-        if path.partition(".")[0] not in settings and path != "data.dir"
+        if path.partition(".")[0] not in KEPT and path != "data.dir"
     ]
-    raw = run_config.join(found, {path: value for path, value in own.items() if path.partition(".")[0] in settings})
-    _, more = judge(SearchConfig, {key: raw[key] for key in settings if key in raw})
+    raw = run_config.join(found, {path: value for path, value in own.items() if path.partition(".")[0] in KEPT})
+    _, more = judge(SearchConfig, {key: raw[key] for key in KEPT if key in raw})
     faults += lines(more, "overrides")
+    faults += urls.faults(raw, lambda key: "overrides")
     if faults:
         raise BadInput(faults)
     if "data.dir" in for_runs:

@@ -24,9 +24,9 @@ from m3col.judge import flatten
 from m3col.patience import Patience
 from m3col.secrets import scrubbed
 from tune import database
-from tune.config import StudyConfig, study_from_dict
+from tune.config import StorageConfig, StudyConfig, study_from_dict
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "study.json"
 _CONTENT = ("config", "digests", "versions", "dataset")
 AUTO = "auto"  # `--resume auto`: begin or go on
@@ -116,6 +116,15 @@ class RunFolder:
             for path in self.path.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
 
+    def set_aside(self) -> None:
+        """Moves a run out of the study that its database knows nothing of, as after a return to an older copy."""
+        aside = self.path.parents[1] / "aside"
+        number = 1
+        while (target := aside / f"{self.path.parent.name}-{self.path.name}-{number}").exists():
+            number += 1
+        aside.mkdir(exist_ok=True)
+        self.path.rename(target)
+
     def clear(self) -> None:
         """Forgets a failed run, so that it can be tried again."""
         shutil.rmtree(self.path, ignore_errors=True)
@@ -186,7 +195,7 @@ class StudyFolder:
         lacks = [key for key in _CONTENT if not isinstance(found.get(key), dict)]
         if lacks:
             raise BadInput([f"{path}: damaged: {', '.join(lacks)} missing or of the wrong type"])
-        return found
+        return _migrated(found)
 
     def config(self) -> StudyConfig:
         return study_from_dict(self.described()["config"])
@@ -246,6 +255,21 @@ class StudyFolder:
 
     def finished(self) -> bool:
         return (self.results / "summary.md").exists()
+
+
+def _migrated(found: dict[str, Any]) -> dict[str, Any]:
+    """A description of an older format in the words of this one.
+
+    1: a trial had one worker, its share of a machine stood in resources.cpus_per_trial and gpus_per_trial, and the
+    study's folder was the only storage.
+    """
+    if found["format"] == 1:
+        old = found["config"].get("resources", {})
+        renamed = {key.replace("_per_trial", "_per_worker"): value for key, value in old.items()}
+        config = {**found["config"], "resources": {"workers_per_trial": 1, **renamed}}
+        config["storage"] = StorageConfig().model_dump()
+        return {**found, "format": FORMAT, "config": config}
+    return found
 
 
 def _by_number(path: Path) -> tuple[str, int, str]:

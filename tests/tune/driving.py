@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from m3col.data.dataset import Dataset
-from m3col.data.splits import pool, write_csv
+from m3col.data.splits import pool, read_csv, write_csv
 from m3col.training import higher_is_better
 from tune import api
 from tune.conductor import Conductor
 from tune.plan import Nothing, Plan
+from tune.runs import RunSpec
 from tune.sampling import Trials
 from tune.study import StudyFolder
-from tune.worker import Worker
+from tune.worker import Material, Worker
 
 SMALL: dict[str, Any] = {
     "base": "digits",
@@ -58,7 +59,16 @@ def conductor(folder: StudyFolder, ready: api.Ready, *, concurrency: int = 1, **
     return Conductor(Plan(folder, config, trials), concurrency=concurrency, **named)
 
 
-def drive(found: Conductor, dataset: Dataset, *, worker: type[Worker] = Worker) -> None:
+def work(
+    folder: StudyFolder, spec: RunSpec, dataset: Dataset, *, probe: Any = None, uri: str | None = None,
+    worker: type[Worker] = Worker,
+) -> Worker:  # fmt: skip
+    """What an actor does when it is given a run. `uri`: of the study in its storage."""
+    folds = read_csv(folder.path / "splits.csv")
+    return worker(spec, Material(str(folder.path), dataset, folds, uri=uri, patience_s=5.0), probe=lambda: probe)
+
+
+def drive(found: Conductor, dataset: Dataset, *, worker: type[Worker] = Worker, uri: str | None = None) -> None:
     """Runs the plan to its end, one run at a time."""
     inputs = None if dataset.test is None else dataset.test.inputs
     while True:
@@ -66,7 +76,7 @@ def drive(found: Conductor, dataset: Dataset, *, worker: type[Worker] = Worker) 
         if spec is Nothing.DONE:
             return
         assert not isinstance(spec, Nothing), "with one run at a time there is always something to do"
-        running = worker(spec, found.folder.path, dataset.without_test(), probe=lambda: inputs)
+        running = work(found.folder, spec, dataset.without_test(), probe=inputs, uri=uri, worker=worker)
         while True:
             result = running.step()
             if found.result(result) or result["done"]:

@@ -7,7 +7,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from m3col import checkpoint, files
-from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values, work
 from tune.study import RunFolder
 from tune.worker import Worker
 
@@ -102,10 +102,10 @@ def test_a_lost_step_is_computed_again_from_the_last_checkpoint(tmp_path):
     folder, ready = prepare_study(tmp_path, small())
     spec = conductor(folder, ready).next()
     inputs = ready.dataset.test.inputs
-    first = Worker(spec, folder.path, ready.dataset, probe=lambda: inputs)
+    first = work(folder, spec, ready.dataset, probe=inputs)
     for _ in range(4):
         first.step()
-    second = Worker(spec, folder.path, ready.dataset, probe=lambda: inputs)
+    second = work(folder, spec, ready.dataset, probe=inputs)
     assert second.training.epoch == first.training.epoch == 4
     told = second.step()
     assert told["restart"] and [record["epoch"] for record in told["records"]] == [1, 2, 3, 4]
@@ -115,12 +115,12 @@ def test_a_lost_step_is_computed_again_from_the_last_checkpoint(tmp_path):
 def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
     folder, ready = prepare_study(tmp_path, small())
     spec = conductor(folder, ready).next()
-    first = Worker(spec, folder.path, ready.dataset, probe=lambda: None)
+    first = work(folder, spec, ready.dataset)
     for _ in range(4):
         first.step()
     newest = sorted(first.attempt.glob("epoch-*"))[-1]
     (newest / "checkpoint.json").write_text("{")
-    assert Worker(spec, folder.path, ready.dataset, probe=lambda: None).training.epoch == 3
+    assert work(folder, spec, ready.dataset).training.epoch == 3
 
 
 def test_an_unfinished_study_is_extended_by_more_trials(tmp_path):
@@ -154,7 +154,7 @@ def test_a_time_budget_ends_the_search_and_goes_on_to_the_refits(tmp_path):
     found = conductor(folder, ready)
     found.trials.add_seconds(0.0)
     spec = found.next()
-    worker = Worker(spec, folder.path, ready.dataset.without_test(), probe=lambda: None)
+    worker = work(folder, spec, ready.dataset.without_test())
     while not found.result(worker.step()):
         pass
     found.trials.add_seconds(1.0)
@@ -222,7 +222,7 @@ def test_runs_of_one_stage_go_side_by_side_and_stages_wait_for_each_other(tmp_pa
     for spec in together[1:]:
         found.failed(spec.name, "not needed here")
     assert found.next() is Nothing.WAIT, "the trial still runs"
-    worker = Worker(together[0], folder.path, ready.dataset.without_test(), probe=lambda: None)
+    worker = work(folder, together[0], ready.dataset.without_test())
     while not found.result(worker.step()):
         pass
     assert [found.next().name for _ in range(3)] == [f"refits/winner/{index}" for index in range(3)]

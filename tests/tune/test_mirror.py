@@ -1,0 +1,215 @@
+"""The record in a real S3 storage: the driver's machine dies at any write, another one goes on, and nothing is lost."""
+
+import json
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m3col import storage
+from m3col.faults import BadInput
+from m3col.patience import Patience
+from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values, work
+from tests.tune.test_crashes import Fuse, Killed, checkpoints_at_every_epoch  # noqa: F401
+from tune import mirror, resume
+from tune.mirror import StorageMirror
+from tune.ownership import Ownership, Taken
+from tune.runs import RunSpec
+from tune.study import AUTO, StudyFolder
+
+SHORT: dict[str, Any] = {"search__trials": 3, "search__confirm": None, "overrides__train.epochs": 6, "final__seeds": 1}
+
+
+def machine(runs: Path, uri: str) -> tuple[StudyFolder, Any, StorageMirror]:
+    """A driver starts on a machine with this runs folder."""
+    if not (runs / "study" / "study.json").exists():
+        mirror.fetch_missing(f"{uri}/study", runs / "study")
+    folder, ready = prepare_study(runs, small(**SHORT, storage__uri=uri))
+    copy = StorageMirror(folder, f"{uri}/study", patience=Patience(5), with_database=True, stale_s=0.5)
+    copy.claim()
+    return folder, ready, copy
+
+
+def die(copy: StorageMirror) -> None:
+    """The machine is gone: no heartbeat any more, and its lock stays."""
+    copy._ownership._stop.set()
+    copy.remote.write_text("driver.json", json.dumps({"token": "of a dead machine", "machine": "", "process": 1}))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder, ready = prepare_study(tmp_path_factory.mktemp("unbroken"), small(**SHORT))
+    drive(conductor(folder, ready), ready.dataset)
+    return trial_rows(folder, ready), values(folder)
+
+
+@pytest.mark.parametrize("first, after", [(5, True), (33, False), (61, True), (120, False), (205, True)])
+def test_killed_at_any_write_it_goes_on_elsewhere_and_ends_like_the_unbroken_one(
+    tmp_path, monkeypatch, unbroken, s3, first, after
+):
+    fuse = Fuse(monkeypatch)
+    for name in ("put", "remove"):
+        monkeypatch.setattr(storage.Folder, name, fuse._wrap(getattr(storage.Folder, name)))
+    trained: Counter[str] = Counter()
+    observe = lambda event: trained.update([event.name] if event.what == "complete" else [])  # noqa: E731
+    fuse.set(-1, after=False)
+    kills = 0
+    while True:
+        folder, ready, copy = machine(tmp_path / f"machine-{kills}", s3)
+        fuse.set((first, 40)[kills] if kills < 2 else -1, after=after)
+        try:
+            copy.begin()
+            drive(conductor(folder, ready, observe=observe, mirror=copy), ready.dataset, uri=f"{s3}/study")
+            copy.finished()
+            break
+        except Killed:
+            fuse.set(-1, after=False)
+            kills += 1
+            die(copy)
+            shutil.rmtree(folder.path.parent)  # the disk is gone with its machine
+    copy.release()
+    assert kills >= 1
+    assert trial_rows(folder, ready) == unbroken[0]
+    assert values(folder) == unbroken[1]
+    assert max(trained.values()) == 1, "a finished run was run again"
+    # A last machine sees all of it, and no training checkpoint stays anywhere.
+    assert not [item.name for item in copy.remote.files() if "/epoch-" in item.name or "driver.json" in item.name]
+    elsewhere = resume.find(tmp_path / "last", "study", ready.config.settings.storage)
+    assert trial_rows(elsewhere, ready) == unbroken[0] and values(elsewhere) == unbroken[1]
+
+
+def test_a_study_that_went_on_elsewhere_is_fetched_by_the_machine_that_has_an_older_record(tmp_path, s3):
+    folder, ready, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    die(copy)
+    other, ready, second = machine(tmp_path / "b", s3)
+    second.begin()
+    drive(conductor(other, ready, mirror=second), ready.dataset, uri=f"{s3}/study")
+    second.finished()
+    second.release()
+    again, ready, third = machine(tmp_path / "a", s3)
+    assert again.path == folder.path
+    assert trial_rows(again, ready) == trial_rows(other, ready) and values(again) == values(other)
+    # Its own record is newest now, so nothing is fetched the next time.
+    (again.path / "trials/0/mark").write_text("")
+    third.release()
+    fourth = machine(tmp_path / "a", s3)[2]
+    assert (again.path / "trials/0/mark").exists()
+    fourth.release()
+
+
+def test_a_database_that_is_older_than_the_runs_takes_up_no_foreign_checkpoint(tmp_path, s3):
+    folder, ready, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    found = conductor(folder, ready, mirror=copy)
+    found.next()
+    older = (folder.path / "study.db").read_bytes()
+    found.failed("trials/0", "not needed here")
+    spec = found.next()
+    worker = work(folder, spec, ready.dataset.without_test(), uri=f"{s3}/study")
+    for _ in range(3):
+        assert not found.result(worker.step())
+    (folder.path / "study.db").unlink()
+    (folder.path / "study.db").write_bytes(older)
+    back = conductor(folder, ready, mirror=copy)
+    assert [path.name for path in (folder.path / "aside").iterdir()] == ["trials-1-1"]
+    assert [trial.number for trial in back.trials.all()] == [0] and not back.trials.running(), "its result is told"
+    same = back.next()
+    assert same.name == spec.name and same.config == spec.config, "the sampler is seeded by the number"
+    assert work(folder, same, ready.dataset.without_test(), uri=f"{s3}/study").training.epoch > 0
+    other = RunSpec(same.name, same.kind, {**same.config, "train": {**same.config["train"], "seed": 7}}, same.partition)
+    assert work(folder, other, ready.dataset.without_test(), uri=f"{s3}/study").training.epoch == 0
+    copy.release()
+
+
+def test_one_driver_at_a_time_over_machines(s3):
+    place, told = storage.Folder(f"{s3}/study"), []
+    first = Ownership(place, stale_s=4.0)
+    first.claim()
+    with pytest.raises(BadInput, match="in use by process"):
+        Ownership(place, stale_s=4.0, warn=told.append).claim()
+    assert "waiting up to 4 s for a sign of life" in told[0]
+    first.check()
+    first._stop.set()  # suspended, say
+    second = Ownership(place, stale_s=1.0)
+    second.claim()
+    first._stop.clear()
+    first._keep()
+    with pytest.raises(Taken, match="has gone on with this study"):
+        first.check()
+    first.release()
+    assert place.stat("driver.json") is not None, "it belongs to the second now"
+    second.release()
+    assert place.stat("driver.json") is None
+
+
+def test_of_two_that_begin_at_once_one_wins(s3):
+    import threading
+
+    place, outcomes = storage.Folder(f"{s3}/study"), []
+    both = [Ownership(place), Ownership(place)]
+    barrier = threading.Barrier(2)
+
+    def begin(mine: Ownership) -> None:
+        barrier.wait()
+        try:
+            mine.claim()
+            outcomes.append("won")
+        except BadInput:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=begin, args=(mine,)) for mine in both]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["refused", "won"]
+    for mine in both:
+        mine.release()
+
+
+def test_a_driver_that_died_on_this_machine_is_not_waited_for(s3):
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, os; from m3col.storage import Folder; from tune.ownership import Ownership\n"
+        "Ownership(Folder(sys.argv[1])).claim(); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code, f"{s3}/study"], env=dict(os.environ), check=False)
+    place = storage.Folder(f"{s3}/study")
+    assert place.stat("driver.json") is not None
+    start = time.monotonic()
+    mine = Ownership(place)
+    mine.claim()
+    assert time.monotonic() - start < 10
+    mine.release()
+
+
+def test_auto_begins_goes_on_and_finds_what_only_the_storage_has(tmp_path, s3):
+    folder, ready, copy = machine(tmp_path / "a", s3)
+    config = ready.config
+    assert resume.folder_for(tmp_path / "b", config, AUTO, "other") is None
+    copy.begin()
+    copy.release()
+    assert resume.folder_for(tmp_path / "a", config, AUTO, "study").path == folder.path
+    assert resume.folder_for(tmp_path / "b", config, AUTO, "study").path == tmp_path / "b" / "study"
+    assert resume.folder_for(tmp_path / "c", config, AUTO, None).path == tmp_path / "c" / "study"
+    (folder.results).mkdir()
+    (folder.results / "summary.md").write_text("done")
+    copy.claim()
+    copy.remote.put(folder.results / "summary.md", "results/summary.md")
+    copy.release()
+    assert resume.folder_for(tmp_path / "d", config, AUTO, None) is None, "a finished study is not gone on with"
+    with pytest.raises(BadInput, match=f"'stdy'.*not below {s3}"):
+        resume.find(tmp_path / "e", "stdy", config.settings.storage)
+    with pytest.raises(BadInput, match="a study of this name exists; go on with --resume study"):
+        from tune import api
+
+        api.judge(
+            small(storage__uri=s3), data=None, overrides={}, options=api.Options(runs=tmp_path / "f", name="study")
+        )

@@ -1,0 +1,254 @@
+"""The copy of a study's record in its storage (`storage.uri`), so that a driver on another machine can go on.
+
+Below <uri>/<study>/ lie the files of the study's folder under the same names. The actors upload what they publish
+(checkpoints, predictions, outcomes), the driver the rest: the database as a copy made with SQLite's backup API. What a
+run needs is there before it starts and what it ended with before the next one starts: a driver that is lost takes
+nothing along but intermediate values, which its successor hears again.
+"""
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from m3col import files, storage
+from m3col.faults import BadInput
+from m3col.patience import Patience
+from tune import database
+from tune.attempts import DESCRIPTION as ATTEMPT
+from tune.attempts import Attempts, essence_digest, remote_json
+from tune.ownership import FILE as LOCK
+from tune.ownership import Ownership
+from tune.study import DESCRIPTION, StudyFolder
+
+T = TypeVar("T")
+
+_SESSION = "session.json"  # which driver wrote last: equal on both sides, the local record is at least as new
+_OUTCOME = "outcome.json"
+_STAGES = ("trials", "replicates", "confirm", "refits")
+_SPLITS = "splits.csv"
+
+
+class Mirror:
+    """Where the conductor tells what it did. This one keeps nothing: the study's folder is all there is."""
+
+    def begin(self) -> None:
+        """The study's folder is ready for its first run."""
+
+    def started(self, run: str) -> None:
+        """A run is about to start. Returns once its successor could go on with it elsewhere."""
+
+    def ended(self, run: str) -> None:
+        """A run has its result."""
+
+    def finished(self) -> None:
+        """The study has its results."""
+
+    def fetch_outcome(self, run: str) -> None:
+        """Brings what a finished run left into the study's folder."""
+
+    def release(self) -> None:
+        """Lets another driver go on with the study."""
+
+
+class StorageMirror(Mirror):
+    """The record of `folder` at `uri`. `claim` it first; then all methods wait while the storage refuses, and raise
+    StorageRefused when the patience is used up."""
+
+    def __init__(
+        self, folder: StudyFolder, uri: str, *, patience: Patience, with_database: bool,
+        warn: Callable[[str], None] = lambda line: None, stale_s: float = 90.0,
+    ) -> None:  # fmt: skip
+        self.folder, self.remote, self._patience = folder, storage.Folder(uri), patience
+        self._with_database = with_database
+        self._ownership = Ownership(self.remote, stale_s=stale_s, warn=warn)
+
+    def claim(self) -> None:
+        """Makes this process the study's only driver, and brings the local record up to date.
+
+        Raises BadInput where another driver is alive or the storage does not answer.
+        """
+        with _answering(self.remote):
+            self._ownership.claim()
+            try:
+                there = remote_json(self.remote, _SESSION).get("session")
+                here = files.read_json(self.folder.path / _SESSION, {}).get("session")
+                if there is not None and there != here:
+                    fetch_record(self.remote, self.folder.path)
+                session = {"session": uuid.uuid4().hex}
+                if self.folder.path.exists():
+                    files.write_json(self.folder.path / _SESSION, session)
+                    self.remote.put(self.folder.path / _SESSION, _SESSION)
+            except BaseException:
+                self._ownership.release()
+                raise
+
+    def _call(self, function: Callable[[], T]) -> T:
+        self._ownership.check()
+        return self._patience.call(function)
+
+    def begin(self) -> None:
+        path = self.folder.path
+        self._put(DESCRIPTION, _SPLITS, _SESSION)
+        there = {item.name: item.size for item in self._call(self.remote.files)}
+        for run in {name.partition("/attempt-")[0] for name in there if "/epoch-" in name}:
+            if self.folder.run(run).result() is not None:  # its driver died before it removed them
+                Attempts(str(path), run, uri=self.remote.uri).clear_checkpoints()
+        for name in _record_of_runs(path):
+            if there.get(name) != (path / name).stat().st_size:
+                self._put(name)
+        self._put_database()
+
+    def started(self, run: str) -> None:
+        if self.folder.run(run).result() is None:
+            # Of an earlier run of this name, which was cleared or set aside: with it this one would look finished.
+            self._call(lambda: self.remote.remove(f"{run}/result.json"))
+        self._put(f"{run}/config.yaml", f"{run}/log.txt")
+        self._put_database()
+
+    def ended(self, run: str) -> None:
+        self._put(f"{run}/history.jsonl", f"{run}/log.txt", f"{run}/result.json")
+        self._put_database()
+        if self.folder.run(run).result() is not None:
+            Attempts(str(self.folder.path), run, uri=self.remote.uri).clear_checkpoints()
+
+    def finished(self) -> None:
+        from tune.predictions import FILE  # it needs scikit-learn
+
+        results = self.folder.results
+        names = [str(path.relative_to(self.folder.path)) for path in sorted(results.rglob("*")) if path.is_file()]
+        # The summary says that a study is finished, so it comes last.
+        names.sort(key=lambda name: name.endswith("summary.md"))
+        self._put(DESCRIPTION, FILE, *names)
+        self._put_database()
+
+    def fetch_outcome(self, run: str) -> None:
+        self._call(lambda: self._fetch_outcome(run))
+
+    def _fetch_outcome(self, run: str) -> None:
+        remote, local = self.remote / run, self.folder.path / run
+        names = [item.name for item in remote.files()]
+        wanted = essence_digest(self.folder.run(run).config())
+        for attempt in (name.partition("/")[0] for name in names if name.endswith(f"/{_OUTCOME}")):
+            if (local / attempt / _OUTCOME).exists():
+                continue
+            if remote_json(remote, f"{attempt}/{ATTEMPT}").get("config") not in (None, wanted):
+                continue
+            left = [name for name in names if name.startswith(f"{attempt}/") and _is_record(name)]
+            remote.fetch_all(left, local, last=f"{attempt}/{_OUTCOME}")
+
+    def release(self) -> None:
+        self._ownership.release()
+
+    def _put(self, *names: str) -> None:
+        for name in names:
+            path = self.folder.path / name
+            if path.exists():
+                self._call(lambda path=path, name=name: self.remote.put(path, name))  # type: ignore[misc]
+
+    def _put_database(self) -> None:
+        if not self._with_database or not (self.folder.path / database.FILE).exists():
+            return
+
+        def put() -> None:
+            with tempfile.TemporaryDirectory(prefix="m3col-") as scratch:
+                copy = Path(scratch) / database.FILE
+                _backup(self.folder.path / database.FILE, copy)
+                self.remote.put(copy, database.FILE)
+
+        self._call(put)
+
+
+def _backup(source: Path, target: Path) -> None:
+    """A consistent copy of a database that is in use. Raises OSError."""
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(source, timeout=60)) as theirs,
+            contextlib.closing(sqlite3.connect(target)) as ours,
+        ):
+            theirs.backup(ours)
+    except sqlite3.Error as error:
+        raise OSError(f"{source}: cannot be copied ({error})") from error
+
+
+def fetch_record(remote: storage.Folder, path: Path) -> None:
+    """Replaces the local record of a study by that in the storage, without training checkpoints. Raises OSError.
+
+    The session comes last: a record that was fetched in part is fetched again.
+    """
+    names = [item.name for item in remote.files() if _is_record(item.name)]
+    (path / _SESSION).unlink(missing_ok=True)
+    for name in (*_STAGES, "results"):
+        shutil.rmtree(path / name, ignore_errors=True)
+    for old in path.glob(f"{database.FILE}*"):
+        old.unlink()
+    remote.fetch_all(names, path, last=_SESSION)
+
+
+def fetch_missing(uri: str, path: Path) -> bool:
+    """Fetches the record of a study that this machine does not have; whether there is one. Raises BadInput where the
+    storage does not answer."""
+    remote = storage.Folder(uri)
+    with _answering(remote):
+        if remote.stat(DESCRIPTION) is None:
+            return False
+        fetch_record(remote, path)
+    return True
+
+
+def newest_unfinished(uri: str, config: str) -> str | None:
+    """The name of the newest study of this config below `uri` that has no results yet. Raises BadInput."""
+    root = storage.Folder(uri)
+    found = []
+    with _answering(root):
+        for name in root.folders():
+            described = remote_json(root / name, DESCRIPTION)
+            if described.get("config", {}).get("name") == config and (root / name).stat("results/summary.md") is None:
+                found.append((str(described.get("created")), name))
+    return max(found)[1] if found else None
+
+
+def is_taken(uri: str) -> bool:
+    """Whether there is a study at `uri`. Raises BadInput where the storage does not answer."""
+    remote = storage.Folder(uri)
+    with _answering(remote):
+        return remote.stat(DESCRIPTION) is not None
+
+
+def reach(uri: str) -> list[str]:
+    """What keeps a storage from being used, as lines: a small file is written, read and removed."""
+    try:
+        storage.Folder(uri).check()
+    except OSError as error:
+        return [f"storage.uri {uri}: cannot be used ({error}); {_HELP}"]
+    return []
+
+
+_HELP = (
+    "look at the address (AWS_ENDPOINT_URL), the region (AWS_REGION), the keys (AWS_ACCESS_KEY_ID, "
+    "AWS_SECRET_ACCESS_KEY) and the bucket"
+)
+
+
+@contextlib.contextmanager
+def _answering(remote: storage.Folder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInput([f"storage.uri {remote}: cannot be used ({error}); {_HELP}"]) from None
+
+
+def _is_record(name: str) -> bool:
+    parts = name.split("/")
+    return name != LOCK and not parts[-1].startswith(".") and not any(part.startswith("epoch-") for part in parts)
+
+
+def _record_of_runs(path: Path) -> list[str]:
+    """What the driver wrote of all runs; what actors published is in the storage already."""
+    patterns = [f"{stage}/**/{name}" for stage in _STAGES for name in ("config.yaml", "history.jsonl", "result.json")]
+    found = {str(file.relative_to(path)) for pattern in patterns for file in path.glob(pattern)}
+    return sorted(name for name in found if "/attempt-" not in name)

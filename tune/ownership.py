@@ -1,0 +1,145 @@
+"""One driver per study also where drivers are on different machines: a lock object with a heartbeat in the storage.
+
+A storage has no step that only one of two processes can do. So a driver writes its token, waits until whoever looked
+at the same time has written too, and reads back whose token stayed. Ages are differences of the storage's own clock.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from m3col import storage
+from m3col.faults import BadInput
+
+FILE = "driver.json"
+_SETTLE_S = 1.0
+_POLL_S = 2.0
+
+
+class Taken(RuntimeError):
+    """Another driver went on with the study, because this one had not been heard of for too long."""
+
+
+class Ownership:
+    """`stale_s`: a driver that is silent for so long is dead. Methods raise OSError where the storage does not answer,
+    unless they say otherwise."""
+
+    def __init__(
+        self, folder: storage.Folder, *, stale_s: float = 90.0, warn: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._folder, self._stale_s, self._warn = folder, stale_s, warn
+        self._token = uuid.uuid4().hex
+        self._beat = 0
+        self._taken_by: str | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def claim(self) -> None:
+        """Raises BadInput where another driver is alive; waits until one that is silent counts as dead."""
+        self._wait_for_end()
+        self._write()
+        time.sleep(min(_SETTLE_S, self._stale_s / 4))
+        found = self._read()
+        if found.get("token") != self._token:
+            raise BadInput([self._in_use(found)])
+        self._thread = threading.Thread(target=self._keep, name="ownership", daemon=True)
+        self._thread.start()
+
+    def _in_use(self, found: dict[str, Any]) -> str:
+        return f"{self._folder}: in use by {found.get('who', 'another driver')}; wait for it to end, or stop it"
+
+    def _wait_for_end(self) -> None:
+        first = self._read()
+        if not first or _is_dead(first):
+            return
+        told = False
+        while (age := self._age()) is not None and age < self._stale_s:
+            if not told:
+                told = True
+                self._warn(
+                    f"{self._folder}: {first.get('who', 'another driver')} was here {age:.0f} s ago; waiting up to "
+                    f"{self._stale_s:.0f} s for a sign of life"
+                )
+            time.sleep(min(_POLL_S, self._stale_s / 8))
+            found = self._read()
+            if not found:
+                return
+            if found != first:
+                raise BadInput([self._in_use(found)])
+
+    def _age(self) -> float | None:
+        """Seconds since the last heartbeat; None where the lock is gone."""
+        probe = f".clock-{self._token}"
+        self._folder.write_text(probe, "")
+        now, lock = self._folder.stat(probe), self._folder.stat(FILE)
+        self._folder.remove(probe)
+        return None if lock is None or now is None else now.time - lock.time
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._folder.read_text(FILE))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self) -> None:
+        self._beat += 1
+        who = f"process {os.getpid()} on {socket.gethostname()}"
+        self._folder.write_text(FILE, json.dumps({"token": self._token, "who": who, "beat": self._beat, **_process()}))
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._stale_s / 5):
+            try:
+                found = self._read()
+                if found and found.get("token") != self._token:
+                    self._taken_by = str(found.get("who"))
+                    return
+                self._write()
+            except OSError:
+                continue  # the next beat may arrive
+
+    def check(self) -> None:
+        """Raises Taken where another driver has the study now."""
+        if self._taken_by is not None:
+            raise Taken(
+                f"{self._folder}: {self._taken_by} has gone on with this study, as this driver had been silent for "
+                f"more than {self._stale_s:.0f} s; nothing is lost"
+            )
+
+    def release(self) -> None:
+        """Gives the study free. Never raises: a lock that stays becomes stale."""
+        self._stop.set()
+        if self._thread is None:
+            return
+        self._thread.join(self._stale_s)
+        self._thread = None
+        try:
+            if self._read().get("token") == self._token:
+                self._folder.remove(FILE)
+        except OSError:
+            return
+
+
+def _process() -> dict[str, Any]:
+    """This process, so that others which see the same process numbers can tell whether it lives."""
+    try:
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine += f" {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        machine = ""
+    return {"machine": machine, "process": os.getpid()}
+
+
+def _is_dead(found: dict[str, Any]) -> bool:
+    """Whether the driver that wrote this ran here and has ended: its successor need not wait."""
+    here = _process()["machine"]
+    process = found.get("process")
+    return bool(here) and found.get("machine") == here and isinstance(process, int) and not psutil.pid_exists(process)

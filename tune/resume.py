@@ -1,0 +1,100 @@
+"""Which study a resume goes on with, here or in its storage, and holding a study against other drivers."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from m3col.data.dataset import Dataset
+from m3col.faults import BadInput
+from m3col.patience import Patience
+from tune import mirror
+from tune import study as studies
+from tune.config import StorageConfig, StudyConfig
+from tune.mirror import Mirror, StorageMirror
+from tune.study import AUTO, StudyFolder
+
+
+def find(runs: Path, name: str, storage: StorageConfig) -> StudyFolder:
+    """The study of that name; one that only the storage has is fetched. Raises BadInput."""
+    try:
+        return studies.find(runs, name)
+    except BadInput as error:
+        found = _fetched(runs, name, storage)
+        if found is not None:
+            return found
+        elsewhere = f" and not below {storage.uri}" if storage.uri else ""
+        raise BadInput([f"{line}{elsewhere}" for line in error.faults]) from None
+
+
+def _fetched(runs: Path, name: str, storage: StorageConfig) -> StudyFolder | None:
+    uri = storage.of(name)
+    usable = uri is not None and name not in ("", ".", "..") and "/" not in name
+    if uri is None or not usable or not mirror.fetch_missing(uri, runs / name):
+        return None
+    return StudyFolder((runs / name).absolute())
+
+
+def _newest(runs: Path, study: StudyConfig) -> StudyFolder | None:
+    """The newest unfinished study of this config, here or else in the storage."""
+    here = [found for found in studies.all_studies(runs) if found.described()["config"]["name"] == study.name]
+    folder = studies.newest_unfinished(here)
+    storage = study.settings.storage
+    if folder is None and storage.uri is not None:
+        name = mirror.newest_unfinished(storage.uri, study.name)
+        folder = None if name is None else _fetched(runs, name, storage)
+    return folder
+
+
+def folder_for(runs: Path, study: StudyConfig, resume: bool | str, name: str | None) -> StudyFolder | None:
+    """The folder to go on in, None where there is none. Raises BadInput for a name that is not there."""
+    if resume == AUTO:
+        if name is None:
+            return _newest(runs, study)
+        if (runs / name / studies.DESCRIPTION).exists():
+            return studies.find(runs, name)
+        return _fetched(runs, name, study.settings.storage)
+    if isinstance(resume, str):
+        return find(runs, resume, study.settings.storage)
+    return (_newest(runs, study) or studies.newest(runs, study)) if resume else None
+
+
+def warnings(folder: StudyFolder, study: StudyConfig, dataset: Dataset, *, splits: str) -> list[str]:
+    """What is worth a warning before going on. Raises BadInput where the study began differently or is in use."""
+    found = folder.described()
+    lines = studies.differences(found["config"], study.to_dict())
+    lines += studies.digest_differences(found["digests"], dataset, splits)
+    if lines:
+        raise BadInput([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
+    folder.lock()  # whether it is in use should be known before Ray starts
+    folder.unlock()
+    return studies.version_warnings(found["versions"])
+
+
+def is_taken(storage: StorageConfig) -> Callable[[str], bool]:
+    """Says of a name whether a study in the storage has it; raises BadInput where that does not answer."""
+
+    def taken(name: str) -> bool:
+        uri = storage.of(name)
+        return uri is not None and mirror.is_taken(uri)
+
+    return taken
+
+
+def hold(
+    folder: StudyFolder, config: StudyConfig, held: contextlib.ExitStack, *, warn: Callable[[str], None]
+) -> Mirror:
+    """Makes this process the study's only driver until `held` ends, with the study's patience, and its record newest.
+
+    Raises BadInput where another driver has the study or its storage does not answer.
+    """
+    storage = config.settings.storage
+    folder.lock()
+    held.callback(folder.unlock)
+    folder.patience = Patience(storage.patience_s, warn=warn)
+    uri = storage.of(folder.described()["name"])
+    if uri is None:
+        return Mirror()
+    copy = StorageMirror(folder, uri, patience=folder.patience, with_database=storage.database is None, warn=warn)
+    copy.claim()
+    held.callback(copy.release)
+    return copy
