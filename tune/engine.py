@@ -214,7 +214,8 @@ def run(
     """Runs the plan to its end on the connected cluster, as many trials at a time as it holds.
 
     `dataset` may hold test inputs; labels of the test split are taken away before anything leaves this process.
-    `tell`: hears when the cluster has no room left. `actor`: serves the runs in place of `TrialActor`.
+    `tell`: hears when the cluster has no room left. `actor`: serves the runs in place of `TrialActor`;
+    it gets the runs, and none of the data.
     """
     study, reused = conductor.plan.config, request.workers == 1
     probe = None if dataset.test is None else dict(dataset.test.inputs)
@@ -222,11 +223,12 @@ def run(
         study=str(conductor.folder.path),
         dataset=dataset.without_test(),
         folds=read_csv(conductor.folder.path / "splits.csv"),
-        uri=study.settings.storage.of(conductor.folder.name),
+        uri=study.settings.storage.of(conductor.folder.described()["name"]),
         patience_s=study.settings.storage.patience_s,
     )
-    chosen: Any = actor or (TrialActor if reused else trial_of_workers)
+    chosen: Any = TrialActor if reused else trial_of_workers
     served = ray.tune.with_parameters(chosen, material=material, probe=[ray.put(probe)], request=request)
+    served = actor or served
     # A trial of several workers takes no CPU for itself: they have a placement group of their own. Tune wants it to ask
     # for something, and every node has a byte.
     served = ray.tune.with_resources(served, request.per_worker() if reused else {"CPU": 0, "memory": 1})

@@ -9,11 +9,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from m3col import checkpoint, config, files
@@ -119,7 +121,11 @@ class Worker:
 
     def _after_epoch(self, record: Record) -> None:
         if self.workers.writes and self._keeper.due() and not self.training.done:
-            self.attempts.publish(self._patience.call(lambda: self._keeper.write(self.training)))
+            path = self._patience.call(lambda: self._keeper.write(self.training))
+            start = time.monotonic()
+            self._patience.call(lambda: self.attempts.publish(path))
+            self._keeper.last = time.monotonic()
+            self._keeper.cost_s += self._keeper.last - start  # an upload takes its share of the time as well
 
     def _result(
         self, records: list[Record], *, restart: bool = False, failure: str | None = None, refused: str | None = None
@@ -153,7 +159,7 @@ class Worker:
         }
         self._patience.call(lambda: files.write_json(self.attempt / "outcome.json", outcome))
         for name in [*names, "outcome.json"]:
-            self._patience.call(lambda name=name: self.attempts.publish(self.attempt / name))
+            self._patience.call(partial(self.attempts.publish, self.attempt / name))
         self.attempts.clear_checkpoints()
         self.attempts.close()
 
@@ -221,4 +227,8 @@ def _task(
 
 
 def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
+    """Raises OSError where the disk refuses: safetensors reports that with an exception of its own."""
+    try:
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
