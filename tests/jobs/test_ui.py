@@ -10,12 +10,14 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from jobs import ui
 from m3col import tracking
 from m3col.faults import BadInput
 from tests.servers import free_port
+from tests.sockets import LOOPBACK, listening
 
 SERVE = "import sys; from pathlib import Path; from jobs.ui import serve; " + (
     "sys.exit(serve(Path(sys.argv[1]), uri=None, port=int(sys.argv[2]), open_browser=False, "
@@ -46,6 +48,11 @@ def test_it_serves_the_runs_prints_their_link_and_ends_with_ctrl_c(
             address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=rosmap"
             with urllib.request.urlopen(address, timeout=30) as answer:
                 assert json.load(answer)["experiment"]["experiment_id"] == experiment
+            addresses = set().union(*listening(process.pid).values())
+            assert addresses and addresses <= LOOPBACK
+            # Everybody on the machine can read arguments, and the URL of a store may hold a password.
+            words = [word for other in psutil.Process(process.pid).children(recursive=True) for word in other.cmdline()]
+            assert "server" in words and not any("mlflow.db" in word for word in words)
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
         finally:
