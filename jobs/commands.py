@@ -83,7 +83,7 @@ def sync(arguments: argparse.Namespace) -> int:
             syncing.sync(folder, tracker)
         finally:
             folder.unlock()
-        print(f"{folder.name} is in {tracker.uri}")
+        print(f"{folder.name} is in {tracker.shown}")
     return 0
 
 
