@@ -77,12 +77,21 @@ def open_study(runs: Path, raw: Mapping[str, Any], *, storage: optuna.storages.B
     (ready,) = api.judge(raw, data=None, overrides={}, options=api.Options(runs=runs))
     config, dataset = ready.config, ready.dataset
     name = studies.new_name(runs, None, config)
-    folder = StudyFolder.create(runs, name, config, dataset, partitions_digest="", search_id=name)
+    folder = StudyFolder.create(
+        runs, name, config, dataset, partitions_digest=api._partitions_digest(config, dataset), search_id=name
+    )
     samples = splits.pool(dataset, str(config.run.validation.kind))
     splits.write_csv(folder.path / "splits.csv", samples.ids, api.partitions(config, dataset))
+    return opened(folder, config, dataset, storage=storage)
+
+
+def opened(
+    folder: StudyFolder, config: StudyConfig, dataset: Dataset, *, storage: optuna.storages.BaseStorage | None = None
+) -> Opened:
+    """The study of a folder that exists; what it is opened with must be what it holds."""
     trials = Trials(
         storage or folder.storage(),
-        name=name,
+        name=folder.described()["name"],
         settings=config.settings.search,
         maximize=higher_is_better(str(config.run.metric)),
         space=config.space,

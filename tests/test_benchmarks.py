@@ -15,6 +15,7 @@ TABLES = {
         ["seconds", "CPU seconds"],
         ["all at once", "again", "trial finished", "epochs of one", "nothing new"],
     ),
+    "scale": (["driver CPU ms", "without MLflow", "resume reads MB", "opens in s"], ["4", "8", "16"]),
     "samplers": (["at 25%", "at 50%", "at 100%", "epochs spent"], ["TPE + ASHA", "random", "grid"]),
     "turnaround": (["median s"], ["reused", "fresh"]),
 }
@@ -76,3 +77,13 @@ def test_mlflow_cost_adds_nothing_the_second_time():
 @pytest.mark.slow
 def test_turnaround_compares_reused_with_fresh():
     assert_table("turnaround", run_quick("turnaround"))
+
+
+@pytest.mark.slow
+def test_scale_measures_at_each_count_and_resumes_each_copy():
+    text = run_quick("scale", "--sampler", "random")
+    assert_table("scale", text)
+    (table,) = tables(text)
+    assert "16 trials in" in text and "a trial at 16 / at 4:" in text
+    for name in ("driver MB", "folder MB", "db MB", "resume reads MB", "opens in s"):
+        assert all(float(row[table[0].index(name)]) > 0 for row in table[1:])
