@@ -200,6 +200,7 @@ def _add_jobs(command: argparse.ArgumentParser) -> None:
             action.add_argument("id", help="as `m3col jobs list` shows it")
         if name == "resume":
             action.add_argument("overrides", nargs="*", metavar="key=value", help="such as trials=80")
+            action.add_argument("--shared", action="store_true", help="the folders are mounted on every node")
         if name in ("logs", "resume"):
             action.add_argument("--follow", action="store_true", help="show the log as it grows, and end with the job")
         action.add_argument("--address", help=_DASHBOARD)

@@ -21,7 +21,9 @@ _LOST_S = 120.0  # without a word from the cluster, before following is given up
 _LOOK_S = 1.0
 _LOUD = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 
-KIND, STUDY, VERSION, REQUEST = "m3col.kind", "m3col.study", "m3col.version", "m3col.request"  # keys of our metadata
+# Keys of our metadata.
+KIND, STUDY, STORAGE, REQUEST = "m3col.kind", "m3col.study", "m3col.storage", "m3col.request"
+VERSION, GIT = "m3col.version", "m3col.git"
 SEARCH, PREFLIGHT = "search", "preflight"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 

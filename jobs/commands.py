@@ -1,123 +1,24 @@
-"""What each command does: arguments to a call of m3col or tune, and its answer to text."""
+"""Which function each command is. Its module is imported when it is called: no command waits for what others need."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from importlib import import_module
 
-from rich.console import Console
-from rich.markdown import Markdown
-
-from jobs.commands_data import data
-from jobs.commands_model import evaluate, predict
-from jobs.commands_run import search, train
-from jobs.words import runs_of
-from m3col.faults import BadInput
-
-if TYPE_CHECKING:
-    from tune.study import StudyFolder
+Command = Callable[[argparse.Namespace], int]
 
 
-def report(arguments: argparse.Namespace) -> int:
-    from tune import report as reports
-    from tune import study
+def _from(module: str, name: str) -> Command:
+    def call(arguments: argparse.Namespace) -> int:
+        return int(getattr(import_module(module), name)(arguments))
 
-    folder = study.find(runs_of(arguments), arguments.study)
-    console = Console()
-    folder.lock()
-    try:
-        summary = reports.write(folder).summary
-    finally:
-        folder.unlock()
-    console.print(Markdown(summary) if console.is_terminal else summary, soft_wrap=True)
-    console.print(f"results {folder.results}", soft_wrap=True)
-    return 0
+    return call
 
 
-def ui(arguments: argparse.Namespace) -> int:
-    from jobs.ui import serve
-
-    return serve(
-        runs_of(arguments), uri=arguments.tracking_uri, port=arguments.port, open_browser=not arguments.no_browser
-    )
-
-
-def _studies(runs: Path, names: Sequence[str]) -> "tuple[list[StudyFolder], list[str]]":
-    """The named studies (all of them where none is named), and a fault for each that is not there."""
-    from tune import study
-
-    if not names:
-        return list(study.all_studies(runs)), []
-    found: list[StudyFolder] = []
-    faults: list[str] = []
-    for name in names:
-        try:
-            found.append(study.find(runs, name))
-        except BadInput as error:
-            faults += error.faults
-    return found, faults
-
-
-def sync(arguments: argparse.Namespace) -> int:
-    from m3col import tracking
-    from tune import sync as syncing
-
-    runs = runs_of(arguments)
-    folders, faults = _studies(runs, arguments.study)
-    if arguments.tracking_uri == tracking.OFF:
-        faults.append("--tracking-uri none: there is nothing to write to")
-    if faults:
-        raise BadInput(faults)
-    tracker = tracking.connect(arguments.tracking_uri, runs)
-    if tracker is None:
-        raise BadInput(["MLFLOW_TRACKING_URI is none: there is nothing to write to; give --tracking-uri"])
-    for folder in folders:
-        try:
-            folder.lock()  # the driver of a running search writes to MLflow itself
-        except BadInput as error:
-            if arguments.study:
-                raise
-            print(f"left out: {error}")
-            continue
-        try:
-            syncing.sync(folder, tracker)
-        finally:
-            folder.unlock()
-        print(f"{folder.name} is in {tracker.shown}")
-    return 0
-
-
-def submit(arguments: argparse.Namespace) -> int:
-    from jobs import commands_jobs  # not above: it needs optuna, for which the other commands should not wait
-
-    return commands_jobs.submit(arguments)
-
-
-def jobs(arguments: argparse.Namespace) -> int:
-    from jobs import commands_jobs
-
-    return commands_jobs.jobs(arguments)
-
-
-def runs(arguments: argparse.Namespace) -> int:
-    from jobs import housekeeping
-
-    folder = runs_of(arguments)
-    if arguments.action == "list":
-        return housekeeping.list_runs(folder)
-    return housekeeping.remove_runs(folder, arguments.name, ask=not arguments.yes)
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "train": train,
-    "search": search,
-    "submit": submit,
-    "jobs": jobs,
-    "report": report,
-    "evaluate": evaluate,
-    "predict": predict,
-    "data": data,
-    "ui": ui,
-    "sync": sync,
-    "runs": runs,
+_PLACES = {
+    "jobs.commands_run": ("train", "search"),
+    "jobs.commands_jobs": ("submit", "jobs"),
+    "jobs.commands_study": ("report", "ui", "sync", "runs"),
+    "jobs.commands_model": ("evaluate", "predict"),
+    "jobs.commands_data": ("data",),
 }
+COMMANDS: dict[str, Command] = {name: _from(module, name) for module, names in _PLACES.items() for name in names}

@@ -13,16 +13,15 @@ from rich.table import Table
 
 from jobs import cluster as clusters
 from jobs.cluster import Cluster
-from jobs.commands_run import AUTO
-from jobs.submit import Submission
-from jobs.submit import submit as send
-from jobs.words import config_and_words
+from jobs.submission import Submission
 from m3col.faults import BadInput
 
 _STOP_S = 30.0
 
 
 def submit(arguments: argparse.Namespace) -> int:
+    from jobs.words import config_and_words
+
     config, words = config_and_words(arguments)
     wanted = Submission(
         config, tuple(words), arguments.name, arguments.resume, _text(arguments.runs_dir), arguments.tracking_uri,
@@ -46,7 +45,9 @@ def _text(path: Any) -> str | None:
 
 
 def _send(wanted: Submission, address: str | None, *, follow: bool) -> int:
-    cluster, id = send(wanted, address)
+    from jobs.submit import submit  # here, and not above: judging a config takes torch and optuna
+
+    cluster, id = submit(wanted, address)
     print(f"job {id}", flush=True)
     if follow:
         return _follow(cluster, id)
@@ -144,6 +145,8 @@ def _stop(cluster: Cluster, arguments: argparse.Namespace) -> int:
 
 
 def _resume(cluster: Cluster, arguments: argparse.Namespace) -> int:
+    from tune.study import AUTO
+
     job = cluster.job(arguments.id)
     request = _request(job)
     if request is None:
@@ -152,10 +155,12 @@ def _resume(cluster: Cluster, arguments: argparse.Namespace) -> int:
         )
     if job.status.value not in clusters.ENDED:
         raise BadInput([f"job {arguments.id!r}: is still {job.status.value}; stop it first, or follow its log"])
-    study = job.metadata.get(clusters.STUDY)
+    request = replace(request, shared=request.shared or arguments.shared)
+    study, storage = job.metadata.get(clusters.STUDY), job.metadata.get(clusters.STORAGE)
     if study:
-        # The study has kept its config; only what may change on a resume is given again.
-        request = replace(request, config=None, words=tuple(arguments.overrides), name=None, resume=study)
+        # The study has kept its config; only what may change on a resume is given again, and where its record is.
+        words = [*([f"storage.uri={storage}"] if storage else []), *arguments.overrides]
+        request = replace(request, config=None, words=tuple(words), name=None, resume=study)
     else:
         request = replace(request, words=(*request.words, *arguments.overrides), resume=AUTO)
     return _send(request, cluster.address, follow=arguments.follow)

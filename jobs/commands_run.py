@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tune.conductor import Conductor
     from tune.study import StudyFolder
 
-AUTO = "auto"  # --resume auto: begin the study, or go on with it where it has begun
-
 
 def train(arguments: argparse.Namespace) -> int:
     import m3col
@@ -81,6 +79,7 @@ def search(arguments: argparse.Namespace) -> int:
     from jobs import interrupt
     from jobs.live import Progress
     from tune import api
+    from tune.study import AUTO
 
     config, words = config_and_words(arguments)
     resume = arguments.resume or False

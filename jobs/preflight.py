@@ -1,6 +1,7 @@
 """What is looked at on the cluster itself before a search is submitted to it. Runs there, as a small job.
 
-Its answer is one line of its log: MARK and a JSON object with `faults`, `warnings`, `notes`, `name` and `runs`.
+Its answer is one line of its log: MARK and a JSON object with `faults`, `warnings`, `notes`, and `name`, `runs` and
+`storage` of the study.
 """
 
 import importlib
@@ -14,7 +15,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tune.config import SearchConfig
+
+    Settings = tuple[SearchConfig, int]  # of a study, and the threads of its runs
 
 MARK = "m3col-preflight "
 REQUEST = "request.json"
@@ -25,7 +31,7 @@ _NODES_S = 90.0
 def main() -> int:
     """Reads the request beside the packages, looks, and prints the answer."""
     request = json.loads(Path(REQUEST).read_text(encoding="utf-8"))
-    answer: dict[str, Any] = {"faults": [], "warnings": [], "notes": [], "name": None, "runs": None}
+    answer: dict[str, Any] = {"faults": [], "warnings": [], "notes": [], "name": None, "runs": None, "storage": None}
     answer["faults"] += version_faults(request["versions"], here(), answer)
     if not answer["faults"]:
         # Only now: with a package missing, ours could not even be imported.
@@ -96,48 +102,64 @@ def _look(request: Mapping[str, Any], answer: dict[str, Any]) -> None:
         )
         runs = None
     answer["runs"] = runs
-    studies: list[Any] = []
+    settings = _drafted(request)
     try:
-        studies = _judged(request, runs, answer)
+        settings = _judged(request, runs, answer)
     except BadInput as error:
         answer["faults"] += error.faults
-    answer["faults"] += _places_faults(studies)
-    uris = {item.config.settings.storage.uri for item in studies} - {None}
-    databases = {item.config.settings.storage.database for item in studies} - {None}
+    answer["faults"] += _places_faults(settings)
+    uris = {item.storage.uri for item, _ in settings if item.storage.uri}
+    database = any(item.storage.database for item, _ in settings)
     if runs is not None:
         answer["faults"] += _folder_faults(
-            runs, nodes, uris, shared=request["shared"], database=bool(databases), answer=answer
+            runs, nodes, uris, shared=request["shared"], database=database, answer=answer
         )
-        answer["faults"] += _tracking_faults(request, studies, Path(runs), several=len(nodes) > 1, answer=answer)
+        answer["faults"] += _tracking_faults(request, settings, Path(runs), several=len(nodes) > 1, answer=answer)
 
 
-def _judged(request: Mapping[str, Any], runs: str | None, answer: dict[str, Any]) -> list[Any]:
+def _overrides(request: Mapping[str, Any]) -> dict[str, Any]:
+    from jobs.words import parse_overrides
+
+    found, faults = parse_overrides(request["words"], Path(request["data_dir"]) if request["data_dir"] else None)
+    assert not faults, faults  # the words have been read before they were sent
+    return found
+
+
+def _drafted(request: Mapping[str, Any]) -> "list[Settings]":
+    """What the config says of itself, for faults that can be told beside those of the data."""
+    from tune import config
+
+    if request["config"] is None:
+        return []
+    sketches, _ = config.draft(request["config"], overrides=_overrides(request))
+    return [(sketch.study.settings, sketch.study.run.resources.threads) for sketch in sketches]
+
+
+def _judged(request: Mapping[str, Any], runs: str | None, answer: dict[str, Any]) -> "list[Settings]":
     """The studies, judged with the data and the disk of this machine. The driver alone loads the data, so this is the
     machine that needs it. Raises BadInput."""
-    from jobs.words import parse_overrides
     from tune import api, study
 
-    overrides, faults = parse_overrides(request["words"], Path(request["data_dir"]) if request["data_dir"] else None)
-    assert not faults, faults  # the words have been read before they were sent
     options = api.Options(name=request["name"], resume=request["resume"] or False, runs=runs)
-    ready = api.judge(request["config"], data=None, overrides=overrides, options=options)
+    ready = api.judge(request["config"], data=None, overrides=_overrides(request), options=options)
     if len(ready) == 1 and runs is not None:
-        item = ready[0]
-        answer["name"] = item.folder.name if item.folder else study.new_name(Path(runs), request["name"], item.config)
+        folder, config = ready[0].folder, ready[0].config
+        answer["storage"] = config.settings.storage.uri
+        answer["name"] = folder.name if folder else study.new_name(Path(runs), request["name"], config)
     for item in ready:
         answer["warnings"] += item.warnings
-    return list(ready)
+    return [(item.config.settings, item.config.run.resources.threads) for item in ready]
 
 
-def _places_faults(studies: Sequence[Any]) -> list[str]:
+def _places_faults(settings: "Sequence[Settings]") -> list[str]:
     from m3col.faults import BadInput
     from tune import capacity
     from tune.runs import Request
 
     faults: list[str] = []
-    for item in studies:
-        wanted = item.config.settings.resources
-        cpus = wanted.cpus_per_worker or float(item.config.run.resources.threads)
+    for item, threads in settings:
+        wanted = item.resources
+        cpus = wanted.cpus_per_worker or float(threads)
         try:
             capacity.places(Request(wanted.workers_per_trial, cpus, wanted.gpus_per_worker))
         except BadInput as error:
@@ -253,13 +275,13 @@ def look_from_node(node: str, address: str, probes: Mapping[str, str], remote: S
 
 
 def _tracking_faults(
-    request: Mapping[str, Any], studies: Sequence[Any], runs: Path, *, several: bool, answer: dict[str, Any]
+    request: Mapping[str, Any], settings: "Sequence[Settings]", runs: Path, *, several: bool, answer: dict[str, Any]
 ) -> list[str]:
     """Whether the driver's node reaches the tracking store; no other process of a search speaks to it."""
     from m3col import tracking
     from m3col.faults import BadInput
 
-    named = {request["tracking_uri"]} if request["tracking_uri"] else {i.config.settings.tracking.uri for i in studies}
+    named = {request["tracking_uri"]} if request["tracking_uri"] else {item.tracking.uri for item, _ in settings}
     faults: list[str] = []
     for uri in sorted(str(item or os.environ.get("MLFLOW_TRACKING_URI") or "") for item in named):
         if uri in ("", tracking.OFF):

@@ -20,7 +20,7 @@ import yaml
 import m3col
 from jobs import submit
 from jobs.staging import GIVEN, config_files
-from jobs.submit import Submission
+from jobs.submission import Submission
 from jobs.words import parse_overrides
 from m3col import yamlio
 from m3col.faults import BadInput

@@ -7,7 +7,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jobs import cluster as clusters
 from jobs import preflight
 from jobs.cluster import Cluster
 from jobs.staging import Staged, staged
+from jobs.submission import Submission
 from jobs.words import parse_overrides
 from m3col.faults import BadInput
 from m3col.secrets import has_password, redacted, scrubbed
@@ -28,28 +29,6 @@ from tune.runs import slug
 
 _PREFLIGHT_S = 240.0
 _TRACKING = "MLFLOW_TRACKING_URI"
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What is asked for. Paths are paths on the cluster; `config` may be None where `resume` names a study."""
-
-    config: str | None
-    words: tuple[str, ...] = ()
-    name: str | None = None
-    resume: str | None = None
-    runs: str | None = None
-    tracking_uri: str | None = None
-    data_dir: str | None = None
-    shared: bool = False
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Submission":
-        found = json.loads(text)
-        return cls(**{**found, "words": tuple(found["words"])})
 
 
 def faults(wanted: Submission) -> list[str]:
@@ -124,10 +103,14 @@ def submit(wanted: Submission, address: str | None, *, say: Callable[[str], None
         say(f"checked on {cluster.address}: {'; '.join(answer['notes'])}")
         id = f"{answer['name'] or slug(Path(str(wanted.config)).stem)}-{secrets.token_hex(2)}"
         known = {
-            clusters.KIND: clusters.SEARCH, clusters.STUDY: answer["name"] or "", clusters.VERSION: m3col.__version__,
-            clusters.REQUEST: replace(wanted, runs=answer["runs"]).to_json(), "m3col.git": _git(),
-        }  # fmt: skip
-        stage.ask(id, asdict(wanted))
+            clusters.KIND: clusters.SEARCH,
+            clusters.STUDY: answer["name"] or "",
+            clusters.STORAGE: answer["storage"] or "",
+            clusters.REQUEST: replace(wanted, runs=answer["runs"]).to_json(),
+            clusters.VERSION: m3col.__version__,
+            clusters.GIT: _git(),
+        }
+        stage.ask(id, {})
         words = search_words(wanted, config=stage.config, words=stage.words, name=answer["name"], runs=answer["runs"])
         cluster.submit(shlex.join(words), folder=stage.folder, id=id, metadata=known)
     return cluster, id
@@ -141,7 +124,7 @@ def search_words(
     if wanted.resume is not None:
         command += ["--resume", wanted.resume]
     else:
-        command += [*(["--name", name] if name else []), "--resume", "auto"]
+        command += [*(["--name", name] if name else []), "--resume", study.AUTO]
     command += ["--address", "auto", "--plain", "--runs-dir", runs]
     for option, value in (("--tracking-uri", wanted.tracking_uri), ("--data-dir", wanted.data_dir)):
         command += [option, value] if value else []

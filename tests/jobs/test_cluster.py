@@ -1,0 +1,161 @@
+"""`m3col submit` and `m3col jobs` against a real Ray cluster in token mode. The tests build upon each other: the
+cluster begins with one node and gets a second one."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ray_nodes import Nodes
+from tests.servers import free_port
+from tune.study import StudyFolder
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = """
+base: digits
+overrides: {train.epochs: 10}
+space: {objective.beta: {low: 0.01, high: 1.0}}
+search: {trials: 60, replicates: 0, confirm: null, pruner: none, sampler: random}
+final: {seeds: 1, baselines: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    found = Nodes()
+    try:
+        found.start_head(cpus=1)
+        yield found
+    finally:
+        found.end()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "tiny.yaml").write_text(TINY)
+    return folder
+
+
+@pytest.fixture
+def begin(nodes, place):
+    """Starts a command as a process of its own: Ray reads what it needs to know of tokens once per process."""
+
+    def start(*words: object, **environment: str) -> "subprocess.Popen[str]":
+        known = {**nodes.environment(), "PYTHONPATH": str(REPOSITORY), "HOME": str(place), "COLUMNS": "200"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs.cli", *map(str, words)], cwd=place, env={**known, **environment}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture
+def m3(begin):
+    def run(*words: object, **environment: str) -> tuple[int, str, str]:
+        process = begin(*words, **environment)
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        assert "Traceback" not in err, err
+        return process.returncode, out, err
+
+    return run
+
+
+def test_an_address_or_a_token_that_does_not_do_is_told_with_all_other_faults(begin, nodes, place):
+    none, nowhere = place / "nosuch", free_port()
+    asked = {
+        "the cluster asks for a token; set RAY_AUTH_TOKEN": {"RAY_AUTH_TOKEN_PATH": ""},
+        "does not accept the token of RAY_AUTH_TOKEN": {"RAY_AUTH_TOKEN": "wrong"},
+        f"there is no token in {none}": {"RAY_AUTH_TOKEN_PATH": str(none)},
+        "RAY_AUTH_MODE is 'disabled'; set RAY_AUTH_MODE=token": {"RAY_AUTH_MODE": "disabled"},
+        "RAY_AUTH_MODE=token: there is no token": {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_MODE": "token"},
+        "no Ray cluster that answers": {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{nowhere}"},
+    }
+    processes = {}
+    for fault, environment in asked.items():
+        words = [] if "RAY_API_SERVER_ADDRESS" in environment else ["--address", nodes.address]
+        processes[fault] = begin("submit", "tiny.yaml", "nonsense=1", "--runs-dir", "runs", *words, **environment)
+    for fault, process in processes.items():
+        out, err = process.communicate(timeout=240)
+        first, second, third = err.splitlines()
+        assert process.returncode == 2 and out == "" and fault in first, err
+        assert "--runs-dir runs: is a folder of the cluster" in second and "unknown key 'nonsense'" in third
+
+
+def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_alone(begin, m3, nodes, place):
+    runs = place / "runs"
+    process = begin(
+        "submit", "tiny.yaml", "--address", nodes.address, "--runs-dir", runs, "--tracking-uri", "none", "--follow"
+    )
+    wait_for(lambda: list(runs.glob("tiny-1/trials/*/result.json")), process)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "the job goes on" in out, out + err
+    assert f"checked on {nodes.address}: " in out and "1 node" in out and f"study {runs / 'tiny-1'}" in out
+    assert err == (
+        f"warning: {runs} is on the only node's own disk: nodes that join later cannot take part; --shared says that "
+        "it is mounted everywhere\n"
+    )
+    (id,) = re.findall(r"m3col jobs stop (\S+)", out)
+    asked = [("list",), ("list", "--all"), ("status", id), ("status", id[:-1]), ("resume", id)]
+    processes = [begin("jobs", *words, RAY_ADDRESS=nodes.address) for words in asked]
+    listed, everything, status, unknown, running = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 2, 2]
+    assert re.search(rf"{id}.*tiny-1.*RUNNING", listed[0]) and "preflight" not in listed[0]
+    assert "preflight-" in everything[0]
+    assert re.search(r"^state +RUNNING$", status[0], re.MULTILINE) and "search given/tiny.yaml" in status[0]
+    assert nodes.token.read_text() not in status[0] + everything[0]
+    assert unknown[1].strip().endswith(f"did you mean {id!r}?")
+    assert "is still RUNNING; stop it first" in running[1]
+    code, out, err = m3("jobs", "stop", id, "--address", nodes.address)
+    assert code == 0 and f"job {id}: STOPPED" in out and f"m3col jobs resume {id}" in out, out + err
+    log = m3("jobs", "logs", id, "--address", nodes.address)[1]
+    assert "Interrupted. Nothing that was finished is lost" in log
+    (place / "id").write_text(id)
+
+
+def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, nodes, place):
+    nodes.add(cpus=1)
+    dead = f"http://127.0.0.1:{free_port()}"
+    code, out, err = m3(
+        "submit", "rosmap", "resources.workers_per_trial=7", "--address", nodes.address, "--tracking-uri", dead,
+        "--data-dir", place / "nosuch", "--runs-dir", place / "runs",
+    )  # fmt: skip
+    assert code == 2 and out == "", out + err
+    assert str(place / "nosuch") in err and "a trial asks for 7 workers" in err
+    assert "the cluster has 2 nodes, and this is a folder of one of them; say --shared" in err
+    assert f"tracking.uri {dead}: the MLflow store cannot be reached" in err and "(asked from the cluster)" in err
+
+
+def test_a_stopped_search_goes_on_where_it_was_on_both_nodes(m3, nodes, place):
+    study, id = StudyFolder(place / "runs" / "tiny-1"), (place / "id").read_text()
+    before = {path: path.read_bytes() for path in study.path.glob("trials/*/result.json")}
+    count = len(list((study.path / "trials").iterdir()))
+    assert before and count < 60 and not study.finished()
+    code, out, err = m3("jobs", "resume", id, f"trials={count + 2}", "--address", nodes.address, "--shared", "--follow")
+    assert code == 0 and err == "" and "2 nodes" in out and "--resume tiny-1" in out, out + err
+    assert f"results {study.results}" in out and re.search(r"^job \S+: SUCCEEDED$", out, re.MULTILINE)
+    assert study.finished() and len(list((study.path / "trials").iterdir())) == count + 2
+    assert all(path.read_bytes() == text for path, text in before.items())  # nothing ran twice
+    assert not list((place / "runs").glob(".m3col-probe*"))
+
+
+def wait_for(look, process):
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := look():
+            return found
+        time.sleep(0.1)
+    process.kill()
+    pytest.fail("".join(process.communicate()))

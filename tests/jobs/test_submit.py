@@ -1,0 +1,237 @@
+"""What `m3col submit` judges and sends, as far as no cluster is needed for it."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from ray._private.runtime_env.packaging import create_package
+
+from jobs import cli, cluster, preflight, staging, submit
+from jobs.staging import staged
+from jobs.submission import Submission
+from m3col.faults import BadInput
+from tune import auth
+
+SPACE = "space: {objective.beta: {low: 0.01, high: 1.0}}\n"
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """No address, token or tracking server from outside, and no cluster."""
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS", "MLFLOW_TRACKING_URI", auth.TOKEN, auth.TOKEN_PATH):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(capsys, *words: object) -> list[str]:
+    code = cli.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert code == 2 and out == "" and "Traceback" not in err, (code, out, err)
+    return [line.removeprefix("error: ") for line in err.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("address", "valid"),
+    [
+        ("auto", "'http://HEAD:8265'"),
+        ("10.0.0.7:6379", "'http://10.0.0.7:8265'"),
+        ("ray://head:10001", "'http://head:8265'"),
+        ("http://head:port", "'http://head:8265'"),
+        ("http://", "'http://HEAD:8265'"),
+    ],
+)
+def test_an_address_that_is_no_dashboard(capsys, address, valid):
+    (line,) = refused(capsys, "jobs", "list", "--address", address)
+    assert line == f"--address {address!r}: must be the http address of the cluster's dashboard; nearest valid: {valid}"
+
+
+def test_the_address_comes_from_the_environment_where_it_is_a_dashboard(capsys, monkeypatch):
+    assert refused(capsys, "jobs", "list") == ["--address: name the cluster's dashboard, such as http://HEAD:8265"]
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")  # for `search`, not for jobs
+    assert "name the cluster's dashboard" in refused(capsys, "jobs", "list")[0]
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265/")
+    assert cluster.address_of(None) == "http://head:8265"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://other")
+    assert cluster.address_of(None) == "https://other" and cluster.address_of("http://given:1") == "http://given:1"
+
+
+def test_all_faults_of_options_address_and_config_at_once(capsys, tmp_path):
+    (tmp_path / "x.yaml").write_text(f"base: digits\n{SPACE}search: {{trials: none}}\n")
+    found = refused(
+        capsys, "submit", "x.yaml", "objective.temprature=1", "--address", "http://me:s3cret@head:8265", "--runs-dir",
+        "runs", "--data-dir", "data", "--tracking-uri", "http://me:s3cret@mlflow", "--name", "a b", "--resume", "c",
+    )  # fmt: skip
+    text = "\n".join(found)
+    for part in (
+        "--address http://***@head:8265: must not hold a password",
+        "--runs-dir runs: is a folder of the cluster; give its absolute path",
+        "--data-dir data: is a folder of the cluster",
+        "--tracking-uri http://***@mlflow: must not hold a password",
+        "--name a b: a resumed study keeps its name",
+        "did you mean 'objective.temperature'?",
+        "x.yaml: search.trials",
+        "--name 'a b': must be letters and digits",
+    ):
+        assert part in text, (part, text)
+    assert "s3cret" not in text and len(found) == len(set(found)) == 8
+
+
+def test_no_config_and_local_tracking_files(capsys):
+    found = submit.faults(Submission(None, tracking_uri="sqlite:///mlflow.db"))
+    assert "submit: name a config" in found[0] and "nearest valid: 'sqlite:////shared/runs/mlflow.db'" in found[1]
+    assert submit.faults(Submission("digits", tracking_uri="sqlite:////shared/mlflow.db")) == []
+    assert "several studies" in submit.faults(Submission("digits", ("datasets=[digits, rosmap]",), name="x"))[0]
+
+
+def test_a_tracking_server_of_the_environment_is_meant_for_the_job_too(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert submit.with_environment(Submission("digits")).tracking_uri == "http://mlflow:5000"
+    assert submit.with_environment(Submission("digits", tracking_uri="none")).tracking_uri == "none"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////home/me/mlflow.db")  # a file of this machine
+    assert submit.with_environment(Submission("digits")).tracking_uri is None
+
+
+def test_packages_and_configs_are_sent_and_nothing_else(tmp_path):
+    (tmp_path / "x.yaml").write_text(SPACE)
+    for name in ("data/big.csv", "runs/digits-1/study.json", ".git/config", ".venv/bin/python"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("not to be sent")
+    with staged("x.yaml", ["search.trials=3"]) as stage:
+        stage.ask("an-id", {"name": "n"})
+        create_package(str(stage.folder), tmp_path / "package.zip", include_gitignore=True)
+        assert stage.config == "given/x.yaml" and list(stage.words) == ["search.trials=3"]
+    assert not stage.folder.exists()
+    names = zipfile.ZipFile(tmp_path / "package.zip").namelist()
+    assert {name.partition("/")[0] for name in names} == {"m3col", "tune", "jobs", "given", "request.json"}
+    kinds = {Path(name).suffix for name in names if not name.endswith("/")}
+    assert kinds <= {".py", ".typed", ".yaml", ".json"} and not any("__pycache__" in name for name in names)
+    assert {"m3col/configs/train/digits.yaml", "m3col/losses/mixup_contrastive.py", "given/x.yaml"} <= set(names)
+    assert (tmp_path / "package.zip").stat().st_size < 1e6
+
+
+def test_no_two_uploads_are_the_same():
+    with staged("digits", []) as stage:
+        stage.ask("one", {})
+        first = (stage.folder / preflight.REQUEST).read_text()
+        stage.ask("two", {})
+        assert (stage.folder / preflight.REQUEST).read_text() != first
+
+
+def test_shipped_configs_keep_their_names_and_files_that_runs_come_from_travel_too(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/run.yaml").write_text("data: {name: digits}\n")
+    (tmp_path / "run.yaml").write_text("data: {name: rosmap}\n")
+    (tmp_path / "x.yaml").write_text(f"base: {tmp_path / 'a/run.yaml'}\n{SPACE}")
+    with staged("configs/search/rosmap.yaml", []) as stage:
+        assert stage.config == "rosmap" and not (stage.folder / staging.GIVEN).exists()
+    with staged("x.yaml", ["datasets=[run.yaml, digits]", "trials=3"]) as stage:
+        assert stage.words == ("trials=3",)
+        sent = yaml.safe_load((stage.folder / str(stage.config)).read_text())
+        assert sent["datasets"][1] == "digits" and "objective.beta" in sent["space"]
+        assert (stage.folder / sent["base"]).read_text() == "data: {name: digits}\n"
+        assert (stage.folder / sent["datasets"][0]).read_text() == "data: {name: rosmap}\n"
+
+
+def test_what_is_too_large_is_said_before_it_is_sent(tmp_path, monkeypatch):
+    (tmp_path / "x.yaml").write_text(SPACE + "# " + "x" * 300_000)
+    monkeypatch.setattr(staging, "_LIMIT_BYTES", 200_000)
+    largest = r"the largest files: given/x\.yaml \(0\.3 MB\)"
+    with pytest.raises(BadInput, match=rf"must be at most 0 MB; {largest}"), staged("x.yaml", []):
+        pass
+
+
+def test_the_job_can_be_started_again():
+    wanted = Submission("x.yaml", tracking_uri="none", data_dir="/data")
+    words = submit.search_words(wanted, config="given/x.yaml", words=["trials=3"], name="x-1", runs="/r")
+    assert words[2:] == [
+        "jobs.cli", "search", "given/x.yaml", "trials=3", "--name", "x-1", "--resume", "auto", "--address", "auto",
+        "--plain", "--runs-dir", "/r", "--tracking-uri", "none", "--data-dir", "/data",
+    ]  # fmt: skip
+    cli.parser().parse_args(words[3:])
+    words = submit.search_words(Submission(None, resume="x-1"), config=None, words=[], name="x-1", runs="/r")
+    assert words[3:6] == ["search", "--resume", "x-1"] and "auto" not in words[:6]
+    wanted = Submission("x.yaml", ("a=1",), "n", None, "/r", "none", "/d", True)
+    assert Submission.from_json(wanted.to_json()) == wanted
+
+
+def answer() -> dict:
+    return {"faults": [], "warnings": [], "notes": []}
+
+
+def test_versions_are_compared():
+    ours = {**preflight.here(), "requires": ["numpy", "no-such-package"]}
+    there = {"python": "3.9", "ray": "2.9.0", "torch": "2.0.0", "m3col": "0.0.1"}
+    told = answer()
+    faults = preflight.version_faults(ours, there, told)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"Python on the cluster is 3.9, here it is {python}" in faults[0] and "Ray on the cluster" in faults[1]
+    assert faults[2].startswith("on the cluster these packages are missing: no-such-package;") and len(faults) == 3
+    assert "torch on the cluster is 2.0.0" in told["warnings"][0]
+    assert "m3col 0.0.1 is installed there; the job uses" in told["notes"][0]
+    assert preflight.version_faults({**ours, "requires": ["numpy"]}, preflight.here(), told) == []
+    assert {"numpy", "ray", "torch", "optuna", "mlflow"} <= set(submit._required())
+    assert not {"pytest", "ruff"} & set(submit._required())
+
+
+NODES = [{"NodeID": name, "NodeManagerAddress": f"10.0.0.{n}"} for n, name in enumerate("ab", 1)]
+
+
+@pytest.mark.parametrize(
+    ("uris", "options", "fault"),
+    [
+        (set(), {}, "the cluster has 2 nodes, and this is a folder of one of them; say --shared"),
+        (set(), {"database": True}, "storage.database alone moves the Optuna study only"),
+        ({"/mnt/studies"}, {}, "the cluster has 2 nodes"),
+    ],
+)
+def test_a_folder_of_one_node_is_refused_on_several(uris, options, fault):
+    given = {"shared": False, "database": False, **options}
+    (line,) = preflight._folder_faults("/r", NODES, uris, answer=answer(), **given)
+    assert fault in line
+
+
+def test_on_one_node_its_own_disk_is_a_warning():
+    told = answer()
+    assert preflight._folder_faults("/r", NODES[:1], set(), shared=False, database=False, answer=told) == []
+    assert "on the only node's own disk" in told["warnings"][0]
+
+
+def test_a_folder_that_is_not_the_same_everywhere_is_found_out(tmp_path, monkeypatch):
+    """Node b has a folder of its own at the place."""
+    monkeypatch.setattr(preflight, "_SEEN_WITHIN_S", 0.1)
+
+    def ask(nodes, probes, remote):
+        other = {str(tmp_path / "other"): probe for probe in probes.values()}
+        return [
+            preflight.look_from_node(
+                node["NodeID"], node["NodeManagerAddress"], probes if node is NODES[0] else other, []
+            )
+            for node in nodes
+        ]
+
+    monkeypatch.setattr(preflight, "_ask_nodes", ask)
+    runs = tmp_path / "runs"
+    (line,) = preflight._folder_faults(str(runs), NODES, set(), shared=True, database=False, answer=answer())
+    assert "node 10.0.0.2 does not see what the driver's node writes there, so it is not shared" in line
+    monkeypatch.setattr(preflight, "look_from_node", lambda *given: [])  # nobody writes an answer
+    faults = preflight._folder_faults(str(runs), NODES, set(), shared=True, database=False, answer=answer())
+    assert [f"node 10.0.0.{n}" in line for n, line in enumerate(faults, 1)] == [True, True]
+    assert list(runs.iterdir()) == []
+
+
+def test_a_bucket_that_a_node_does_not_reach(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    (line,) = preflight.look_from_node("a", "10.0.0.1", {}, ["s3://bucket/studies"])
+    assert line.startswith("storage.uri s3://bucket/studies: node 10.0.0.1 does not reach it")
+
+
+def test_jobs_without_an_action_or_an_id_are_told_by_the_parser(capsys):
+    for words in (["jobs"], ["jobs", "stop"], ["jobs", "start", "x"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(words)
+        assert caught.value.code == 2 and "usage: m3col jobs" in capsys.readouterr().err
