@@ -195,13 +195,14 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """Removes a file, or a folder with all that is in it; one that is gone already is no error."""
+        from pyarrow.fs import FileType
+
         try:
             with self._named(name):
                 info = self._system.get_file_info(self._path(name))
                 if info.is_file:
                     self._system.delete_file(self._path(name))
-                else:
-                    self._system.delete_dir_contents(self._path(name), missing_dir_ok=True)
+                elif info.type == FileType.Directory:
                     self._system.delete_dir(self._path(name))
         except FileNotFoundError:
             return

@@ -58,6 +58,8 @@ def test_texts_are_replaced_and_files_removed(place: Folder) -> None:
     assert place.read_text("a/b.json") == "two"
     found = place.stat("a/b.json")
     assert found is not None and found.size == 3 and abs(found.time - time.time()) < 60
+    place.remove("a/c.json")  # is not there, and takes nothing else along
+    assert [item.name for item in place.files()] == ["a/b.json"]
     place.remove("a")
     place.remove("a")
     assert place.stat("a/b.json") is None and place.files() == [] and place.files("nowhere") == []

@@ -90,6 +90,8 @@ def test_a_checkpoint_without_its_marker_is_none(s3: str, tmp_path: Path) -> Non
     mine._remote.put(torn / "fold-0.safetensors", f"{path.name}/epoch-000007/fold-0.safetensors")
     other = Attempts(str(tmp_path / "b"), RUN, uri=s3, config=CONFIG)
     assert other.newest() == f"{path.name}/epoch-000003"
+    other.clear_checkpoints()
+    assert [item.name for item in mine._remote.files()] == [f"{path.name}/attempt.json"]
 
 
 def test_nothing_of_a_fetched_checkpoint_lies_in_the_study_folder_and_the_scratch_goes(s3: str, tmp_path: Path) -> None:
