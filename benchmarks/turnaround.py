@@ -44,7 +44,7 @@ def gaps(spans: list[tuple[float, float]]) -> list[float]:
 def reused(runs: Path, trials: int) -> list[float]:
     study = common.open_study(runs, {**SEARCH, "search": {"trials": trials, "sampler": "tpe", "concurrency": 1}})
     conductor = Conductor(study.plan, concurrency=1)
-    engine.run(conductor, study.dataset, cpus_per_trial=1, gpus_per_trial=0)
+    engine.run(conductor, study.dataset, study.config.request)
     histories = [study.folder.run(f"trials/{number}").history() for number in range(trials)]
     return gaps([(history[0]["time"], history[-1]["time"]) for history in histories if history])
 

@@ -14,6 +14,7 @@ import pytest
 
 from m3col import yamlio
 from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tune.runs import Request
 from tune.study import StudyFolder
 
 pytestmark = pytest.mark.slow
@@ -38,8 +39,8 @@ def by_hand(tmp_path_factory):
 
 
 def test_ray_with_one_trial_at_a_time_gives_what_the_plain_loop_gives(cluster, tmp_path, by_hand):
-    folder, ready = prepare_study(tmp_path, small())
-    cluster.run(conductor(folder, ready), ready.dataset, cpus_per_trial=1, gpus_per_trial=0)
+    folder, ready = prepare_study(tmp_path, small(search__concurrency=1))
+    cluster.run(conductor(folder, ready), ready.dataset, ready.config.request)
     assert trial_rows(folder, ready) == by_hand[0]
     assert values(folder) == by_hand[1]
 
@@ -50,7 +51,7 @@ def test_actors_are_reused_and_a_failed_trial_does_not_spoil_the_next_one(cluste
         space={"train.learning_rate": {"choices": [0.01, 1e30]}}, search__sampler="grid", search__confirm=None
     )
     folder, ready = prepare_study(tmp_path, config)
-    cluster.run(conductor(folder, ready), ready.dataset, cpus_per_trial=1, gpus_per_trial=0)
+    cluster.run(conductor(folder, ready), ready.dataset, ready.config.request)
     rows = trial_rows(folder, ready)
     assert Counter(row[0] for row in rows) == {"COMPLETE": 1, "FAIL": 1}
     assert "nan in epoch 1" in folder.run("trials/1").result()["failure"]
@@ -81,7 +82,7 @@ def test_an_actor_killed_in_the_middle_of_a_trial_loses_nothing(cluster, tmp_pat
             for process in actors:
                 process.kill()
 
-    cluster.run(conductor(folder, ready, observe=kill_once), ready.dataset, cpus_per_trial=1, gpus_per_trial=0)
+    cluster.run(conductor(folder, ready, observe=kill_once), ready.dataset, ready.config.request)
     assert killed
     assert trial_rows(folder, ready) == trial_rows(calm, ready)
     attempts = sorted(path.name for path in (folder.path / "trials/1").glob("attempt-*"))
@@ -93,8 +94,23 @@ def test_an_actor_killed_in_the_middle_of_a_trial_loses_nothing(cluster, tmp_pat
 def test_a_trial_that_fits_no_node_is_refused_with_both_numbers(cluster):
     from m3col.faults import BadInput
 
-    with pytest.raises(BadInput, match=r"asks for 64 CPUs and 0 GPUs .* has 2 CPUs"):
-        cluster.places(64, 0)
+    started = time.monotonic()
+    with pytest.raises(BadInput, match=r"asks for 64 CPUs and 0 GPUs on one node, .* has 2 CPUs and 0 GPUs"):
+        cluster.check(Request(1, 64.0))
+    with pytest.raises(BadInput, match=r"asks for 3 workers with 1 CPUs and 0 GPUs on one node each"):
+        cluster.check(Request(3, 1.0))
+    with pytest.raises(BadInput, match=r"1 CPUs and 0\.5 GPUs"):
+        cluster.check(Request(1, 1.0, 0.5))
+    assert time.monotonic() - started < 30
+
+
+def test_several_workers_without_a_dashboard_are_refused_instead_of_hanging(cluster):
+    from m3col.faults import BadInput
+
+    started = time.monotonic()
+    with pytest.raises(BadInput, match=r"need the dashboard of the Ray cluster.*include_dashboard=True"):
+        cluster.check(Request(2, 1.0))
+    assert time.monotonic() - started < 40
 
 
 # From here on: whole processes, as a person starts and kills them.

@@ -2,16 +2,19 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from m3col import data, files
-from m3col.data import from_arrays
+from m3col.data import from_arrays, splits
 from m3col.faults import BadInput
 from tests.tune import fake_study
-from tune import study
+from tests.tune.driving import conductor, drive, trial_rows
+from tune import api, study
 from tune.study import RunFolder, StudyFolder
 
 
@@ -29,7 +32,7 @@ def refusal(call) -> str:
 
 def test_study_json_says_what_was_asked_of_what_by_which_code(folder):
     found = json.loads((folder.path / "study.json").read_text())
-    assert found["format"] == 1 and found["name"] == "digits-1" and found["threads"] == 1
+    assert found["format"] == 2 and found["name"] == "digits-1" and found["threads"] == 1
     assert set(found["digests"]) == {"config", "train", "test", "splits"}
     assert found["dataset"]["features"] == {"pixels": 64, "fourier": 40, "gradients": 32}
     assert set(found["versions"]) >= {"python", "m3col", "torch", "ray", "optuna", "mlflow"}
@@ -46,7 +49,7 @@ def rewrite(folder, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": 2}, ("study format 2 is newer", "(1)", "update m3col")),
+        ({"format": 3}, ("study format 3 is newer", "(2)", "update m3col")),
         ({"format": "1"}, ("damaged", "'format'")),
         ({"format": ...}, ("no study of m3col",)),
         ({"config": ...}, ("damaged", "config")),
@@ -197,3 +200,19 @@ def test_checkpoints_of_a_run_that_ended_are_dropped_with_what_a_kill_tore(tmp_p
     assert run.outcome() == tmp_path / "attempt-1"
     run.clear()
     assert not tmp_path.exists()
+
+
+def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path):
+    (tmp_path / "old").mkdir()
+    shutil.copyfile(Path(__file__).parent / "formats" / "study-1.json", tmp_path / "old" / "study.json")
+    found = study.find(tmp_path, "old")
+    assert json.loads((found.path / "study.json").read_text())["format"] == 1
+    resources = found.config().settings.resources
+    assert (resources.workers_per_trial, resources.cpus_per_worker, resources.gpus_per_worker) == (1, 2.0, 0.0)
+    options = api.Options(runs=tmp_path, resume="old")
+    ready = api.judge(None, data=None, overrides={}, options=options)[0]
+    assert ready.folder is not None and ready.folder.path == found.path
+    samples = splits.pool(ready.dataset, "kfold")
+    splits.write_csv(found.path / "splits.csv", samples.ids, api.partitions(ready.config, ready.dataset))
+    drive(conductor(found, ready), ready.dataset)
+    assert [row[0] for row in trial_rows(found, ready)] == ["COMPLETE", "COMPLETE"]

@@ -1,0 +1,215 @@
+"""Trials of several DDP workers on a real cluster: the values of one process, also when a worker is killed, and nothing
+left behind by a trial that is pruned."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import m3col
+import tune
+from m3col.faults import BadInput
+from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows
+from tune import api
+from tune.conductor import Event
+from tune.study import StudyFolder
+
+pytestmark = pytest.mark.slow
+WORKER, PARTS = "ray::RayTrainWorker", ("ray::TrainController", "ray::PlacementGroupCleaner", "ray::_QueueActor")
+FREED_S = 10.0
+
+
+def config() -> dict[str, Any]:
+    """The default, which is never pruned, and a trial that learns too slowly to survive its first rung."""
+    config = small(search__sampler="grid", search__replicates=0, search__confirm=None, search__trials=2)
+    config["space"] = {"train.learning_rate": {"choices": [0.01, 1e-7]}}
+    config["overrides"] |= {"train.epochs": 400, "train.shards": 2, "train.precision": "float64"}
+    config["overrides"] |= {"checkpoint.every_s": 0.2}
+    config["final"] = {"seeds": 1, "baselines": False, "draws": 100}
+    config["resources"] = {"workers_per_trial": 2}
+    return config
+
+
+def processes(*titles: str) -> dict[int, str]:
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            title = " ".join(process.cmdline())  # empty for one that has just ended
+            if title.startswith(titles):
+                found[process.pid] = title
+    return found
+
+
+@dataclass
+class Watcher:
+    """Kills a worker of the first trial, and measures how long the workers of the pruned one stay."""
+
+    killed: list[int] = field(default_factory=list)
+    groups: list[Any] = field(default_factory=list)
+    workers: dict[int, str] = field(default_factory=dict)
+    pruned_at: float = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if event.what == "progress" and event.name == "trials/0" and not self.killed:
+            victim = max(processes(WORKER))
+            psutil.Process(victim).kill()
+            self.killed.append(victim)
+        if event.what == "pruned":
+            from tune import workers
+
+            self.pruned_at = time.monotonic()
+            self.workers, self.groups = processes(WORKER), [group.placement_group_id for group in workers._groups()]
+
+
+@dataclass
+class Searched:
+    folder: StudyFolder
+    ready: api.Ready
+    watcher: Watcher
+    freed_s: float
+    left: dict[int, str]
+    cpus: float
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    import ray
+
+    from tune import engine
+
+    assert engine.start_ray(address=None, threads=1, num_cpus=2, dashboard=True)
+    yield engine
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def searched(cluster, tmp_path_factory) -> Searched:
+    import threading
+
+    import ray
+
+    from tune import workers
+
+    folder, ready = prepare_study(tmp_path_factory.mktemp("workers"), config())
+    watcher, freed = Watcher(), []
+
+    def measure() -> None:
+        while not freed:
+            time.sleep(0.1)
+            if watcher.pruned_at:
+                left = {group.placement_group_id for group in workers._groups()} & set(watcher.groups)
+                if not left and not processes(WORKER).keys() & watcher.workers.keys():
+                    freed.append(time.monotonic() - watcher.pruned_at)
+
+    threading.Thread(target=measure, daemon=True).start()
+    cluster.check(ready.config.request)
+    cluster.run(conductor(folder, ready, observe=watcher), ready.dataset, ready.config.request)
+    until = time.monotonic() + FREED_S
+    while (processes(WORKER, *PARTS) or ray.available_resources().get("CPU") != 2) and time.monotonic() < until:
+        time.sleep(0.2)
+    left, cpus = processes(WORKER, *PARTS), ray.available_resources().get("CPU", 0.0)
+    return Searched(folder, ready, watcher, freed[0] if freed else float("inf"), left, cpus)
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory) -> list[tuple[Any, ...]]:
+    folder, ready = prepare_study(tmp_path_factory.mktemp("by_hand"), config())
+    drive(conductor(folder, ready), ready.dataset)
+    return trial_rows(folder, ready)
+
+
+def test_the_search_finds_what_one_process_finds(searched, by_hand):
+    found = trial_rows(searched.folder, searched.ready)
+    assert [row[:2] for row in found] == [row[:2] for row in by_hand]
+    assert [row[0] for row in found] == ["COMPLETE", "PRUNED"]
+    for ours, theirs in zip(found, by_hand, strict=True):
+        assert ours[3] == pytest.approx(theirs[3], rel=1e-9)
+        assert ours[2] == pytest.approx(theirs[2], rel=1e-9)
+
+
+def test_a_killed_worker_costs_at_most_the_time_since_the_last_checkpoint(searched):
+    assert searched.watcher.killed
+    run = searched.folder.run("trials/0")
+    assert "goes on from epoch" in (run.path / "log.txt").read_text()
+    epochs = [record["epoch"] for record in run.history()]
+    assert epochs == list(range(1, 401))
+    assert sorted(path.name for path in run.path.glob("attempt-*")) == ["attempt-1", "attempt-2"]
+
+
+def test_a_pruned_trial_frees_its_workers_and_their_place(searched):
+    assert searched.watcher.workers and searched.watcher.groups
+    assert searched.freed_s <= FREED_S
+
+
+def test_nothing_is_left_when_the_search_is_over(searched):
+    assert searched.left == {}
+    assert searched.cpus == 2
+
+
+def test_a_free_dead_trial_is_freed_without_rays_own_cleaner(cluster):
+    """A controller that dies while its workers are still starting: nobody but us knows its placement group."""
+    import ray
+    from ray.util.placement_group import placement_group
+
+    from tune import workers
+
+    @ray.remote(num_cpus=0)
+    class Controller:
+        def reserve(self) -> None:
+            ray.get(placement_group([{"CPU": 1}, {"CPU": 1}]).ready())
+
+    controller = Controller.remote()
+    ray.get(controller.reserve.remote())
+    assert workers.free_orphans() == 1  # alive: left alone
+    ray.kill(controller)
+    until = time.monotonic() + FREED_S
+    while ray.available_resources().get("CPU") != 2 and time.monotonic() < until:
+        workers.free_orphans()
+        time.sleep(0.1)
+    assert ray.available_resources().get("CPU") == 2
+
+
+def test_one_training_with_two_workers_equals_one_with_one(cluster, tmp_path):
+    overrides = {"train.epochs": 6, "train.precision": "float64", "train.shards": 2, "train.batch_size": 100}
+    common: dict[str, Any] = {"overrides": overrides, "runs": tmp_path, "tracking_uri": "none"}
+    told: list[int] = []
+    two = tune.train("digits", workers=2, report=lambda record, epochs, folder: told.append(record.epoch), **common)
+    one = m3col.train("digits", **common)
+    assert told == [1, 2, 3, 4, 5, 6]
+    assert two.config == one.config
+    assert list(two.history.columns) == list(one.history.columns)
+    assert two.metrics == pytest.approx(one.metrics, rel=1e-9)
+    test = m3col.data.load("digits").test
+    assert (two.predict_proba(test.inputs).argmax(1) == one.predict_proba(test.inputs).argmax(1)).all()
+
+
+def test_a_training_that_fails_on_all_workers_says_why_at_once(cluster, tmp_path):
+    from m3col.training import TrainingFailed
+
+    started = time.monotonic()
+    with pytest.raises(TrainingFailed, match="nan in epoch"):
+        tune.train("digits", workers=2, overrides={"train.learning_rate": 1e30, "train.epochs": 4}, runs=tmp_path,
+                   tracking_uri="none")  # fmt: skip
+    assert time.monotonic() - started < 120  # it is not tried again
+
+
+def test_workers_that_cannot_share_the_batch_are_refused_with_everything_else(tmp_path):
+    with pytest.raises(BadInput) as caught:
+        tune.train("digits", workers=2, overrides={"train.shards": 3, "train.epochs": 0}, runs=tmp_path)
+    text = "\n".join(caught.value.faults)
+    assert "train.shards must be a multiple of the number of workers (2), but is 3" in text and "train.epochs" in text
+    assert not list(Path(tmp_path).iterdir())
+
+
+def test_resources_that_do_not_fit_together_are_refused_at_once():
+    wrong = small(resources={"workers_per_trial": 2, "gpus_per_worker": 0.5}, overrides={"train.shards": 3})
+    with pytest.raises(BadInput) as caught:
+        api.judge(wrong, data=None, overrides={}, options=api.Options())
+    text = "\n".join(caught.value.faults)
+    assert "gpus_per_worker must be a whole number for several workers per trial, but is 0.5; nearest valid: 1" in text
+    assert "train.shards must be a multiple of the number of workers (2), but is 3" in text
