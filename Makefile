@@ -6,10 +6,10 @@ CONFIG ?= configs/search/digits.yaml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint ui clean
+.PHONY: help install search test lint ui demo-cluster clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(VENV)/.complete ## build .venv with the versions of constraints.txt (about 6 minutes, 6.6 GB)
 
@@ -32,6 +32,9 @@ lint: $(VENV)/.complete ## formatter, linter, type checker
 
 ui: $(VENV)/.complete ## browse the runs in MLflow
 	$(BIN)/m3col ui $(ARGS)
+
+demo-cluster: $(VENV)/.complete ## two Ray nodes here, a search sent to them as a job, one node killed half-way
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/demo_cluster.py $(ARGS)
 
 clean: ## remove .venv and caches (runs/ stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

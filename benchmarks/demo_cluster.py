@@ -37,7 +37,7 @@ def data_set() -> tuple[str, Path | None]:
         found = data.locate("rosmap")
     except BadInput:
         return "digits", None
-    return ("rosmap", found.parent) if mogonet.looks_like(found) else ("digits", None)
+    return ("rosmap", found.resolve().parent) if mogonet.looks_like(found) else ("digits", None)
 
 
 def say(text: str) -> None:

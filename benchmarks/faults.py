@@ -6,7 +6,7 @@ server. A fault strikes when a quarter of the trials is through. Columns:
     finished, lost     trials with a result, and without one
     twice              trials of which two attempts reached their end
     values             whether every trial's value equals the undisturbed run's, to the last bit, and so the best one
-    lost work s        of the trials on what died: from their last checkpoint to the fault, the longest; it is computed again
+    lost work s        of the trials on what died, the longest: from the last checkpoint to the fault; it is done again
     recovery s         from the fault (or its end, for an outage) to the next epoch of the last disturbed trial
 
     python benchmarks/faults.py [--only actor,driver] [--trials 24]

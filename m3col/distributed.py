@@ -1,7 +1,7 @@
 """Data-parallel workers of one training: which rows each one has, and what they exchange.
 
-Letters: W workers, S shards of the batch (`train.shards`, a multiple of W), N samples in the global batch, n rows of one
-worker, K columns.
+Letters: W workers, S shards of the batch (`train.shards`, a multiple of W), N samples in the global batch, n rows of
+one worker, K columns.
 Every worker draws the same batch and the same mixing (all draws are keyed) and takes whole shards of it, so that no
 sample is mixed with one that another worker has. What has to be seen over the global batch is gathered with its
 gradient: the backward pass of the gather adds up what all workers want of a row, and DDP divides by W, so a loss that

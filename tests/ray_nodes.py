@@ -30,6 +30,7 @@ class Nodes:
         self.address = f"http://127.0.0.1:{dashboard}"
         self._dashboard = dashboard
         self._processes: list[subprocess.Popen[bytes]] = []
+        self.cpus: list[int] = []
 
     def environment(self, **more: str) -> dict[str, str]:
         """That of a process which may use the cluster."""
@@ -65,7 +66,16 @@ class Nodes:
             command, env=self.environment(RAY_AUTH_MODE="token"), start_new_session=True, stdout=log, stderr=log
         )
         self._processes.append(process)
+        self.cpus.append(cpus)
         return process
+
+    def pids(self) -> list[int]:
+        """Process ids of the nodes' `ray start`; everything on a node is below it."""
+        return [process.pid for process in self._processes]
+
+    def kill(self, number: int) -> None:
+        """A node fails: all of its processes at once, without a word to the others."""
+        end_tree(self._processes[number].pid)
 
     def _wait_for(self, count: int) -> None:
         deadline = time.monotonic() + _START_S

@@ -122,7 +122,10 @@ class Conductor:
         run = self.folder.run(name)
         run.append(outcome["history"], restart=True)
         if name.startswith("trials/"):
-            self._report(int(name.removeprefix("trials/")), report_steps(outcome["epochs"]), outcome["history"])
+            number = int(name.removeprefix("trials/"))
+            if self._report(number, report_steps(outcome["epochs"]), outcome["history"]):
+                self._record_pruned(name, number)
+                return
         self._complete(name, outcome, started=None)
 
     @property
@@ -167,7 +170,8 @@ class Conductor:
             self.failed(name, result["failure"])
             return True
         number = int(name.removeprefix("trials/")) if item.spec.kind == TRIAL else -1
-        if item.spec.kind == TRIAL and self._report(number, item.steps, records) and not result["done"]:
+        if item.spec.kind == TRIAL and self._report(number, item.steps, records):
+            # Also where it went on to its end meanwhile, as workers of several that report from time to time may.
             self._record_pruned(name, number)
             self._end(name, "pruned")
             return True

@@ -42,11 +42,11 @@ def test_overrides_find_their_side_by_their_first_word():
         {"space": SPACE, "overrides": {"train.epochs": 3, "model": {"dropout": 0.2}}},
         overrides={
             "trials": 7, "search.seed": 3, "objective.alpha": 0.3, "train.epochs": 4, "validation.folds": 3,
-            "resources.threads": 2, "resources.cpus_per_trial": 2, "overrides.train.seed": 9, "metric": "val/accuracy",
+            "resources.threads": 2, "resources.cpus_per_worker": 2, "overrides.train.seed": 9, "metric": "val/accuracy",
         },
     )  # fmt: skip
     settings = study.settings
-    assert (settings.search.trials, settings.search.seed, settings.resources.cpus_per_trial) == (7, 3, 2)
+    assert (settings.search.trials, settings.search.seed, settings.resources.cpus_per_worker) == (7, 3, 2)
     run = study.run
     assert (run.objective.alpha, run.train.epochs, run.train.seed, run.model.dropout) == (0.3, 4, 9, 0.2)
     assert (run.validation.folds, run.resources.threads, run.metric) == (3, 2, "val/accuracy")
