@@ -53,6 +53,8 @@ def _remembering(method: Callable[Concatenate["Conductor", P], T]) -> Callable[C
 
     @functools.wraps(method)
     def remembering(self: "Conductor", *args: P.args, **named: P.kwargs) -> T:
+        if self.stopped_by is not None:  # Tune may have swallowed it, as it does at the end of a run
+            raise self.stopped_by
         try:
             return method(self, *args, **named)
         except (StorageRefused, Taken) as error:

@@ -1,0 +1,166 @@
+"""Whole searches through Ray with a storage, a database and writes that are refused for a while."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+import tune
+from m3col.patience import StorageRefused
+from tests.servers import S3
+from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tune.study import StudyFolder
+
+pytestmark = pytest.mark.slow
+
+BRIEF: dict[str, Any] = {
+    "search__trials": 2, "search__confirm": None, "search__replicates": 0, "search__pruner": "none", "final__seeds": 1,
+}  # fmt: skip
+
+
+def brief(**changes: Any) -> dict[str, Any]:
+    return small(**{**BRIEF, **changes})
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    from tune import engine
+
+    assert engine.start_ray(address=None, threads=1, num_cpus=2)
+    yield engine
+    ray.shutdown()
+
+
+@pytest.fixture
+def own_s3(monkeypatch: pytest.MonkeyPatch):
+    """A server that may be stopped, and a cluster whose actors know its address."""
+    import ray
+
+    from tune import engine
+
+    server = S3()
+    server.start()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    if ray.is_initialized():
+        ray.shutdown()
+    assert engine.start_ray(address=None, threads=1, num_cpus=2)
+    yield server
+    ray.shutdown()
+    server.kill()
+
+
+def test_a_search_in_s3_is_complete_for_a_machine_that_has_nothing(own_s3, tmp_path):
+    config = brief(storage__uri=own_s3.uri)
+    first = tune.search(config, name="mine", resume="auto", runs=tmp_path / "a")
+    here = StudyFolder(tmp_path / "a" / "mine")
+    attempts = [path.name for path in here.path.glob("trials/0/attempt-*/*")]
+    assert sorted(attempts) == ["attempt.json", "outcome.json", "predictions.safetensors"]
+    second = tune.search(config, name="mine", resume="auto", runs=tmp_path / "b")
+    assert second.summary == first.summary and second.studies == (tmp_path / "b" / "mine",)
+    histories = [(tmp_path / side / "mine/trials/0/history.jsonl").read_text() for side in "ab"]
+    assert histories[0] == histories[1]
+    # MLflow keeps what it shows below the storage as well, under our own store.
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/a/mlflow.db")
+    [experiment] = [found for found in client.search_experiments() if found.experiment_id != "0"]
+    assert experiment.artifact_location.startswith(f"{own_s3.uri}/mlartifacts/")
+    runs = client.search_runs([experiment.experiment_id])
+    parent = next(run.info.run_id for run in runs if run.data.tags["m3col.kind"] == "study")
+    assert client.list_artifacts(parent)
+    assert not [
+        path for path in (tmp_path / "a").rglob("*")
+        if path.is_file() and b"secret-of-a-test" in path.read_bytes()
+    ]  # fmt: skip
+
+
+def test_an_s3_server_that_is_away_for_a_while_only_costs_time(own_s3, tmp_path):
+    told: list[str] = []
+
+    def outage(event: Any) -> None:
+        if event.what == "complete" and event.name == "trials/0":
+            own_s3.pause()
+            threading.Timer(6.0, own_s3.go_on).start()
+
+    config = brief(storage__uri=own_s3.uri)
+    tune.search(config, name="away", runs=tmp_path / "a", observe=outage, warn=told.append, tracking_uri="none")
+    calm, ready = prepare_study(tmp_path / "calm", brief())
+    drive(conductor(calm, ready), ready.dataset)
+    folder = StudyFolder(tmp_path / "a" / "away")
+    assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
+
+
+def test_an_s3_server_that_stays_away_stops_the_search_with_its_trials_running(own_s3, tmp_path):
+    def outage(event: Any) -> None:
+        if event.what == "started" and event.name == "trials/1":
+            own_s3.kill()
+
+    config = brief(storage__uri=own_s3.uri, storage__patience_s=3.0)
+    with pytest.raises(StorageRefused, match="refused a write for 3 s"):
+        tune.search(config, name="gone", runs=tmp_path / "a", observe=outage, tracking_uri="none")
+    folder = StudyFolder(tmp_path / "a" / "gone")
+    states = [row[0] for row in trial_rows(folder, prepare_study(tmp_path / "x", brief())[1])]
+    assert "RUNNING" in states and "FAIL" not in states
+
+
+_DRIVER = """
+import sys
+from pathlib import Path
+from m3col.patience import Patience
+from tests.tune.driving import SMALL, conductor, drive, prepare_study, small
+runs, patience = Path(sys.argv[1]), float(sys.argv[2])
+from tests.tune import driving, test_storage_search
+folder, ready = prepare_study(runs, test_storage_search.brief())
+folder.patience = Patience(patience, warn=lambda line: print("waiting", flush=True))
+found = conductor(folder, ready, observe=lambda event: print(event.what, event.name, flush=True))
+found.trials.patience = folder.patience.also(*found.trials.patience.errors)
+drive(found, ready.dataset)
+print("done", flush=True)
+"""
+
+
+def test_a_disk_that_refuses_every_write_for_seconds_changes_nothing(tmp_path):
+    """The limit of file sizes hits history, log, result, checkpoint and database alike."""
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", _DRIVER, str(tmp_path / "full"), "60"], stdout=subprocess.PIPE,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert child.stdout is not None
+    lines: list[str] = []
+    outages = 0
+    for line in child.stdout:
+        lines.append(line.strip())
+        if re.match("progress trials/[01]", line) and outages < 2 and len(lines) % 3 == 0:
+            outages += 1
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+            limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            threading.Timer(2.0, resource.prlimit, (child.pid, resource.RLIMIT_FSIZE, limit)).start()
+    assert child.wait(60) == 0 and lines[-1] == "done" and outages == 2 and "waiting" in lines
+    calm, ready = prepare_study(tmp_path / "calm", brief())
+    drive(conductor(calm, ready), ready.dataset)
+    folder = StudyFolder(tmp_path / "full" / "study")
+    assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
+    for name, run in folder.runs():
+        epochs = [record["epoch"] for record in run.history()]
+        assert epochs == list(range(1, len(epochs) + 1)), name
+
+
+def test_a_search_in_a_database_elsewhere_and_two_studies_in_it(cluster, tmp_path):
+    config = brief(storage__database=f"sqlite:////{tmp_path}/all.db")
+    tune.search(config, name="same", runs=tmp_path / "a", tracking_uri="none")
+    tune.search(config, name="same", runs=tmp_path / "b", tracking_uri="none")
+    import optuna
+
+    found = optuna.get_all_study_summaries(f"sqlite:////{tmp_path}/all.db")
+    assert [item.n_trials for item in found] == [2, 2] and len({item.study_name for item in found}) == 2
+    assert not (tmp_path / "a/same/study.db").exists()
+    again = tune.search(config, resume="same", runs=tmp_path / "a", tracking_uri="none")
+    assert len(again.trials) == 2
