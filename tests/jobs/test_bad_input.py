@@ -28,8 +28,9 @@ def refuse(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     connect = tracking.connect
 
-    def only_named(uri, runs):  # what comes after judging: bad input that is let through must not start a search here
-        return connect(uri, runs) if uri else pytest.fail("judged as good input")
+    def only_named(uri, runs, **named):
+        # What comes after judging: bad input that is let through must not start a search here.
+        return connect(uri, runs, **named) if uri else pytest.fail("judged as good input")
 
     monkeypatch.setattr(tracking, "connect", only_named)
 
@@ -343,3 +344,14 @@ def test_in_a_process_of_its_own_there_is_no_traceback_either(tmp_path):
 def test_the_list_of_named_data_sets_is_what_is_offered(refuse):
     (line,) = refuse("train", "digits", "data.name=zzz")
     assert all(name in line for name in data.names())
+
+
+def test_workers_and_resume_auto(refuse):
+    assert refuse("train", "digits", "nonsense=1", "--workers", "0") == [
+        "--workers 0: must be >= 1; nearest valid: 1",
+        *refuse("train", "digits", "nonsense=1"),
+    ]
+    (line,) = refuse("train", "digits", "--address", "auto")
+    assert line.startswith("--address: a single worker trains in this process; give --workers 2 or more")
+    (line,) = refuse("search", "--resume", "auto")
+    assert line.startswith("search: name a config")

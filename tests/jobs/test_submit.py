@@ -3,6 +3,7 @@
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -94,10 +95,21 @@ def test_a_tracking_server_of_the_environment_is_meant_for_the_job_too(monkeypat
     assert submit.with_environment(Submission("digits")).tracking_uri is None
 
 
-def test_packages_and_configs_are_sent_and_nothing_else(tmp_path):
+def test_packages_and_configs_are_sent_and_nothing_else(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text(SPACE)
-    for name in ("data/big.csv", "runs/digits-1/study.json", ".git/config", ".venv/bin/python"):
-        (tmp_path / name).parent.mkdir(parents=True)
+    package = SimpleNamespace(__file__=str(tmp_path / "more" / "__init__.py"))
+    monkeypatch.setattr(staging, "_PACKAGES", (*staging._PACKAGES, package))
+    for name in (
+        "more/__init__.py",
+        "more/weights.bin",
+        "more/part/a.py",
+        "more/__pycache__/a.py",
+        "data/big.csv",
+        "runs/digits-1/study.json",
+        ".git/config",
+        ".venv/bin/python",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("not to be sent")
     with staged("x.yaml", ["search.trials=3"]) as stage:
         stage.ask("an-id", {"name": "n"})
@@ -105,10 +117,15 @@ def test_packages_and_configs_are_sent_and_nothing_else(tmp_path):
         assert stage.config == "given/x.yaml" and list(stage.words) == ["search.trials=3"]
     assert not stage.folder.exists()
     names = zipfile.ZipFile(tmp_path / "package.zip").namelist()
-    assert {name.partition("/")[0] for name in names} == {"m3col", "tune", "jobs", "given", "request.json"}
+    assert {name.partition("/")[0] for name in names} == {"m3col", "tune", "jobs", "more", "given", "request.json"}
     kinds = {Path(name).suffix for name in names if not name.endswith("/")}
     assert kinds <= {".py", ".typed", ".yaml", ".json"} and not any("__pycache__" in name for name in names)
-    assert {"m3col/configs/train/digits.yaml", "m3col/losses/mixup_contrastive.py", "given/x.yaml"} <= set(names)
+    assert {
+        "m3col/configs/train/digits.yaml",
+        "m3col/losses/mixup_contrastive.py",
+        "given/x.yaml",
+        "more/part/a.py",
+    } <= set(names)
     assert (tmp_path / "package.zip").stat().st_size < 1e6
 
 
