@@ -7,7 +7,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -88,6 +88,7 @@ class Conductor:
         self._set_strangers_aside()
         for number in self.trials.judged_but_not_told():
             self._record_pruned(f"trials/{number}", number)
+            self.mirror.ended(f"trials/{number}")
         for name, run in list(self.folder.runs()):
             if run.result() is not None:
                 continue
@@ -95,10 +96,13 @@ class Conductor:
             done = run.outcome()
             if done is not None:
                 self._adopt(name, json.loads((done / "outcome.json").read_text(encoding="utf-8")))
+                self.mirror.ended(name)
         for trial in self.trials.all():
             run = self.folder.run(f"trials/{trial.number}")
             result = run.result()
             if result is not None and not trial.state.is_finished():
+                # A fetched copy of the database may be older than the run's files.
+                self._report(trial.number, report_steps(run.config()["train"]["epochs"]), run.history())
                 self._tell(trial.number, result)
 
     def _set_strangers_aside(self) -> None:
@@ -188,7 +192,7 @@ class Conductor:
             return True
         return False
 
-    def _report(self, number: int, steps: Mapping[int, int], records: list[Mapping[str, Any]]) -> bool:
+    def _report(self, number: int, steps: Mapping[int, int], records: Sequence[Mapping[str, Any]]) -> bool:
         """Tells the study the values at report steps; True where the pruner turns the trial down."""
         for record in records:
             step = steps.get(record["epoch"])

@@ -45,7 +45,7 @@ class Evidence:
         config = folder.config()
         trials = Trials(
             folder.storage(),
-            name=described["name"],
+            name=folder.database_name(),
             settings=config.settings.search,
             maximize=higher_is_better(str(config.run.metric)),
             space=config.space,

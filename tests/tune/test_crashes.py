@@ -150,14 +150,14 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
 
 
 def test_a_time_budget_ends_the_search_and_goes_on_to_the_refits(tmp_path):
-    folder, ready = prepare_study(tmp_path, small(search__trials=50, search__time_budget_s=0.5))
+    folder, ready = prepare_study(tmp_path, small(search__trials=50, search__time_budget_s=600.0))
     found = conductor(folder, ready)
     found.trials.add_seconds(0.0)
     spec = found.next()
     worker = work(folder, spec, ready.dataset.without_test())
     while not found.result(worker.step()):
         pass
-    found.trials.add_seconds(1.0)
+    found.trials.add_seconds(600.0)
     drive(found, ready.dataset)
     assert len(trial_rows(folder, ready)) == 1
     assert any(name.startswith("refits/winner") for name in values(folder))
