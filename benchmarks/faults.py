@@ -81,7 +81,7 @@ class Stage:
         log = (self.folder / f"driver-{len(self.drivers)}.log").open("wb")
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", *words], cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True,
-            env=self.nodes.environment(RAY_AUTH_MODE="token", HF_HUB_OFFLINE="1"),
+            env=self.nodes.environment(RAY_AUTH_MODE="token", HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"),
         )  # fmt: skip
         self.drivers.append(process)
         return process

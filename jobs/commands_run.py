@@ -77,7 +77,7 @@ def _worker_faults(arguments: argparse.Namespace) -> list[str]:
 def search(arguments: argparse.Namespace) -> int:
     import tune
     from jobs import interrupt
-    from jobs.live import Progress
+    from jobs.live import Progress, lasting_output
     from tune import api
     from tune.study import AUTO
 
@@ -92,7 +92,8 @@ def search(arguments: argparse.Namespace) -> int:
     options = api.Options(name=arguments.name, resume=resume, runs=runs)
     refuse(faults, lambda: api.judge(config, data=None, overrides=overrides, options=options))
     several = len(api.judge(config, data=None, overrides=overrides, options=options)) > 1
-    progress = Progress(force_plain=arguments.plain)
+    with lasting_output():
+        progress = Progress(force_plain=arguments.plain)
 
     def farewell() -> str:
         if progress.folder is None:
@@ -111,7 +112,7 @@ def search(arguments: argparse.Namespace) -> int:
         progress.started(folder, conductor)
 
     interrupt.on_interrupt(farewell)
-    with progress:
+    with lasting_output(), progress:
         result = tune.search(
             config,
             overrides=overrides,

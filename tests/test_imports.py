@@ -65,7 +65,8 @@ def test_tune_does_not_know_the_commands_and_writes_ray_tune_in_full():
 
 
 def test_ray_is_in_the_engine_only():
-    assert users("tune", "ray") <= {"tune/engine.py", "tune/trainable.py"}
+    around = {"capacity", "loopback", "training", "workers"}
+    assert users("tune", "ray") == {"tune/engine.py", *(f"tune/{name}.py" for name in around)}
 
 
 def names_of(requirements: list[str]) -> set[str]:

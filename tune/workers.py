@@ -20,8 +20,9 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.core.generated import gcs_pb2
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.state import list_nodes
@@ -73,14 +74,14 @@ def require_dashboard() -> None:
             ) from None
 
 
-def _groups() -> list[PlacementGroupTableData]:
+def _groups() -> list[Any]:
     """The placement groups that actors of this job have made and nobody has removed. Ray shows who made a group, and
     whether that one is dead, nowhere but in this table of its own."""
     job = ray.get_runtime_context().get_job_id()
+    entry: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
     table = ray._private.state.state._connect_and_get_accessor().get_placement_group_table()
-    found = [PlacementGroupTableData.FromString(entry) for entry in table]
-    removed = PlacementGroupTableData.PlacementGroupState.Value("REMOVED")
-    mine = [group for group in found if group.state != removed and group.creator_job_id.hex() == job]
+    found = [entry.FromString(group) for group in table]
+    mine = [group for group in found if group.state != entry.REMOVED and group.creator_job_id.hex() == job]
     # Those of the driver itself, which Tune makes for trials, have no actor, and look like those of a dead one.
     return [group for group in mine if not ray.ActorID(group.creator_actor_id).is_nil()]
 
@@ -124,6 +125,24 @@ def joined(device: str) -> Workers:
     return Workers(context.get_world_rank(), context.get_world_size(), where)
 
 
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Settings that Ray Train reads in the process that starts it, and hands on to its own."""
+    before = dict(os.environ)
+    os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
+    # The cleaner asks "the" cluster of its machine; where there are two, it would give up without the address of its
+    # own, and stay for ever.
+    os.environ["RAY_ADDRESS"] = _address()
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    try:
+        yield
+    finally:
+        for key in {"RAY_ADDRESS", *_SETTINGS}:
+            os.environ.pop(key, None)
+            if key in before:
+                os.environ[key] = before[key]
+
+
 def fit(
     loop: Callable[[dict[str, Any]], Any],
     given: Mapping[str, Any],
@@ -138,32 +157,28 @@ def fit(
     Where a worker dies or its loop raises, all start again, up to three times; then the exception of the loop is
     raised, or RuntimeError where there is none.
     """
-    os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
-    # The cleaner asks "the" cluster of its machine; where there are two, it would give up without the address of its
-    # own, and stay for ever.
-    os.environ["RAY_ADDRESS"] = _address()
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
     backend = "nccl" if request.gpus and device != "cpu" else "gloo"
-    with tempfile.TemporaryDirectory(prefix="m3col-train-") as scratch:
+    with _environment(), tempfile.TemporaryDirectory(prefix="m3col-train-") as scratch:
+        # Of any type for the type checker: Ray declares the classes of before its second version.
+        settings: Any = RunConfig(
+            # Ray Train takes up a run of the same name and place without a word; this one never was.
+            name=f"{name.replace('/', '-')}-{uuid.uuid4().hex}",
+            storage_path=scratch,
+            callbacks=callbacks,
+            failure_config=FailureConfig(max_failures=_DEATHS, controller_failure_limit=_CONTROLLER_DEATHS),
+        )
         trainer = ray.train.torch.TorchTrainer(
             loop,
             train_loop_config=dict(given),
             torch_config=ray.train.torch.TorchConfig(backend=backend),
-            scaling_config=ray.train.ScalingConfig(
+            scaling_config=ScalingConfig(
                 num_workers=request.workers, use_gpu=bool(request.gpus), resources_per_worker=request.per_worker()
             ),
-            run_config=ray.train.RunConfig(
-                # Ray Train takes up a run of the same name and place without a word; this one never was.
-                name=f"{name.replace('/', '-')}-{uuid.uuid4().hex}",
-                storage_path=scratch,
-                callbacks=callbacks,
-                failure_config=ray.train.FailureConfig(
-                    max_failures=_DEATHS, controller_failure_limit=_CONTROLLER_DEATHS
-                ),
-            ),
+            run_config=settings,
         )
         try:
-            return trainer.fit().return_value
+            found: Any = trainer.fit()
+            return found.return_value
         except WorkerGroupError as error:
             raise _cause(error) from error
 
