@@ -95,9 +95,8 @@ def search(arguments: argparse.Namespace) -> int:
     with lasting_output():
         progress = Progress(force_plain=arguments.plain)
 
-    def farewell() -> str:
-        if progress.folder is None:
-            return "Interrupted before the search began; nothing was written."
+    def go_on() -> str:
+        assert progress.folder is not None
         # One study is resumed by its name; several, as the command that began them.
         again = [config, *words, "--resume"] if config and several else ["--resume", progress.folder.name]
         options = {"--runs-dir": arguments.runs_dir, "--tracking-uri": arguments.tracking_uri}
@@ -105,26 +104,37 @@ def search(arguments: argparse.Namespace) -> int:
         for name, value in options.items():
             again += [name, str(value)] if value else []
         command = redacted(f"m3col search {shlex.join(again)}")
-        return f"Interrupted. Nothing that was finished is lost; go on with:\n  {command}"
+        return f"Nothing that was finished is lost; go on with:\n  {command}"
+
+    def farewell() -> str:
+        if progress.folder is None:
+            return "Interrupted before the search began; nothing was written."
+        return f"Interrupted. {go_on()}"
 
     def started(folder: "StudyFolder", conductor: "Conductor") -> None:
         interrupt.claim()
         progress.started(folder, conductor)
 
     interrupt.on_interrupt(farewell)
-    with lasting_output(), progress:
-        result = tune.search(
-            config,
-            overrides=overrides,
-            name=arguments.name,
-            resume=resume,
-            runs=runs,
-            tracking_uri=arguments.tracking_uri,
-            address=arguments.address,
-            observe=progress.observe,
-            started=started,
-            warn=lambda line: sys.stderr.write(f"warning: {line}\n"),
-        )
+    try:
+        with lasting_output(), progress:
+            result = tune.search(
+                config,
+                overrides=overrides,
+                name=arguments.name,
+                resume=resume,
+                runs=runs,
+                tracking_uri=arguments.tracking_uri,
+                address=arguments.address,
+                observe=progress.observe,
+                started=started,
+                warn=lambda line: sys.stderr.write(f"warning: {line}\n"),
+            )
+    except RuntimeError as error:
+        if not progress.must_stop:
+            raise
+        sys.stderr.write(f"failed: {error}\n{go_on()}\n")
+        return 1
     _print_results(result)
     return 0
 

@@ -65,10 +65,10 @@ def sync(arguments: argparse.Namespace) -> int:
         faults.append("--tracking-uri none: there is nothing to write to")
     if faults:
         raise BadInput(faults)
-    tracker = tracking.connect(arguments.tracking_uri, runs)
-    if tracker is None:
-        raise BadInput(["MLFLOW_TRACKING_URI is none: there is nothing to write to; give --tracking-uri"])
     for folder in folders:
+        tracker = tracking.connect(arguments.tracking_uri, runs, artifacts=folder.config().settings.storage.uri)
+        if tracker is None:
+            raise BadInput(["MLFLOW_TRACKING_URI is none: there is nothing to write to; give --tracking-uri"])
         try:
             folder.lock()  # the driver of a running search writes to MLflow itself
         except BadInput as error:

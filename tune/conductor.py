@@ -67,7 +67,7 @@ def _remembering(method: Callable[Concatenate["Conductor", P], T]) -> Callable[C
 class Conductor:
     """`concurrency`: runs at a time; the engine changes it as nodes come and go. `mirror`: keeps a copy of the record.
     All methods are called from one thread. Where the storage refuses for too long they raise StorageRefused, and
-    `stopped_by` holds it; what runs stays running in the study."""
+    `stopped_by` holds it, or what the engine has to stop for; what runs stays running in the study."""
 
     def __init__(
         self, plan: Plan, *, concurrency: int = 1, observe: Callable[[Event], None] = lambda event: None,

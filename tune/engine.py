@@ -22,7 +22,7 @@ from m3col.data.splits import read_csv
 from m3col.judge import get
 from m3col.patience import StorageRefused
 from tune import auth, workers
-from tune.capacity import Watch, places
+from tune.capacity import NoRoom, Watch, places
 from tune.conductor import Conductor
 from tune.loopback import loopback
 from tune.plan import Nothing
@@ -164,7 +164,11 @@ class _Ask(Searcher):
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        self._conductor.concurrency = self._watch.places()
+        try:
+            self._conductor.concurrency = self._watch.places()
+        except NoRoom as error:
+            self._conductor.stopped_by = error
+            raise
         spec = self._conductor.next()
         if spec is Nothing.DONE:
             return Searcher.FINISHED

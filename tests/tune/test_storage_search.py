@@ -6,12 +6,13 @@ import resource
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tune
-from m3col.patience import StorageRefused
+from m3col import yamlio
 from tests.servers import S3
 from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
 from tune.study import StudyFolder
@@ -98,17 +99,37 @@ def test_an_s3_server_that_is_away_for_a_while_only_costs_time(own_s3, tmp_path)
     assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
 
 
-def test_an_s3_server_that_stays_away_stops_the_search_with_its_trials_running(own_s3, tmp_path):
-    def outage(event: Any) -> None:
-        if event.what == "started" and event.name == "trials/1":
-            own_s3.kill()
+def command(tmp_path: Path, *words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", "search", *words, "--plain", "--runs-dir", str(tmp_path / "a"),
+         "--tracking-uri", "none"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""},
+    )  # fmt: skip
 
-    config = brief(storage__uri=own_s3.uri, storage__patience_s=3.0)
-    with pytest.raises(StorageRefused, match="refused a write for 3 s"):
-        tune.search(config, name="gone", runs=tmp_path / "a", observe=outage, tracking_uri="none")
+
+def test_an_s3_server_that_stays_away_stops_the_search_with_the_command_to_go_on(s3, s3_server, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yamlio.dump(brief(storage__uri=s3)))
+    process = command(tmp_path, str(tmp_path / "tiny.yaml"), "--name", "gone", "storage.patience_s=3")
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(r"trials/1 +started", line):
+            s3_server.pause()
+    s3_server.go_on()
+    text = "".join(lines)
+    assert process.wait(60) == 1, text
+    assert "failed: the storage refused a write for 3 s" in text and "Traceback" not in text
+    assert "go on with:\n  m3col search --resume gone --runs-dir" in text, text
     folder = StudyFolder(tmp_path / "a" / "gone")
-    states = [row[0] for row in trial_rows(folder, prepare_study(tmp_path / "x", brief())[1])]
+    calm, ready = prepare_study(tmp_path / "calm", brief())
+    states = [row[0] for row in trial_rows(folder, ready)]
     assert "RUNNING" in states and "FAIL" not in states
+    again = command(tmp_path, "--resume", "gone")
+    assert again.communicate(timeout=200) and again.returncode == 0
+    drive(conductor(calm, ready), ready.dataset)
+    assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
 
 
 _DRIVER = """
