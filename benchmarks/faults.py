@@ -144,6 +144,12 @@ def kill_worker(stage: Stage) -> str:
     return "one of a trial's DDP workers, signal 9"
 
 
+def kill_controller(stage: Stage) -> str:
+    stage.wait(lambda: bool(stage.processes("ray::RayTrainWorker.run")) and stage.has_checkpoint())
+    stage.strike(titles=("ray::TrainController",))[-1].kill()
+    return "the process that looks after a trial's DDP workers, signal 9"
+
+
 def kill_node(stage: Stage) -> str:
     stage.strike()
     stage.nodes.kill(1)
@@ -221,6 +227,7 @@ FAULTS = {
     "twice": Fault(submit_twice),
     "undisturbed, 2 workers": Fault(None, workers=2, nodes=1),
     "DDP worker": Fault(kill_worker, workers=2, nodes=1),
+    "DDP controller": Fault(kill_controller, workers=2, nodes=1),
     "node, 2 workers": Fault(kill_node, workers=2),
 }
 

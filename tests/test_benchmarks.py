@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 # script -> what its table must show: header words, and the first cell of every row
 TABLES = {
     "epoch": (["plain / ours", "ours / products"], ["M3Co", "MultiSClip"]),
+    "faults": (["finished", "lost", "twice", "values", "lost work s", "recovery s"], ["node", "twice"]),
     "mlflow_cost": (
         ["seconds", "CPU seconds"],
         ["all at once", "again", "trial finished", "epochs of one", "nothing new"],
@@ -21,11 +22,11 @@ TABLES = {
 }
 
 
-def run_quick(name: str, *more: str) -> str:
+def run_quick(name: str, *more: str, seconds: float = 300) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", "--quick", *more],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300,
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=seconds,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -72,6 +73,14 @@ def test_mlflow_cost_adds_nothing_the_second_time():
     assert_table("mlflow_cost", text)
     assert "rows that the second sync added: 0;" in text
     assert [row[0] for row in tables(text)[1][1:]] == ["trials of 5 s", "trials of 60 s"]
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_and_a_job_that_is_sent_twice_cost_no_trial():
+    text = run_quick("faults", "--only", "node,twice", seconds=560)
+    assert_table("faults", text)
+    for row in tables(text)[0][1:]:
+        assert row[1:5] == ["4", "0", "0", "equal"], row
 
 
 @pytest.mark.slow

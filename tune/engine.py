@@ -128,7 +128,9 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
     callbacks = [TuneReportCallback()]
     try:
         workers.fit(step_together, given, data["request"], device=device, name=spec.name, callbacks=callbacks)
-    except Exception as error:  # told as a result: Tune would begin the trial anew
+    except ray.exceptions.RayError:  # a process of Ray Train died: Tune begins the trial anew, from its checkpoint
+        raise
+    except Exception as error:  # told as a result: it would happen again
         ray.tune.report(broken(spec.name, error))
 
 

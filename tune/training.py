@@ -60,6 +60,8 @@ def _on_ray(prepared: Prepared, folder: Path, told: Report | None, request: Requ
         given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device}
         with _told(folder, prepared.config.train.epochs, told):
             failure = fit(_loop, given, request, device=prepared.config.train.device, name=folder.name)
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"{folder}: the processes of this training died ({type(error).__name__})") from error
     finally:
         if started:
             engine.stop_ray()
