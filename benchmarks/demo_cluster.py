@@ -3,13 +3,12 @@
 Both nodes have the CPUs of one whole trial, which trains with two DDP workers. The job goes through the Jobs API with a
 token. ROSMAP where its files are found, else the embedded digits. The search must end with its table all the same.
 
-    make demo-cluster        or: python benchmarks/demo_cluster.py [--trials 6] [--epochs 30]
+    make demo-cluster        or: python benchmarks/demo_cluster.py [--trials 6] [--epochs 10]
 """
 
 import argparse
 import json
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, parser
+from benchmarks.common import leave_in_order, machine, parser
 from m3col import data
 from m3col.data import mogonet
 from m3col.faults import BadInput
@@ -77,11 +76,11 @@ def kill_half_way(nodes: Nodes, study: Path, trials: int, killed: list[str]) -> 
 def main(words: Sequence[str] | None = None) -> int:
     made = parser(__doc__)
     made.add_argument("--trials", type=int, default=6)
-    made.add_argument("--epochs", type=int, default=30)
+    made.add_argument("--epochs", type=int, default=10)
     options = made.parse_args(words)
     if options.quick:
         options.trials, options.epochs = 2, 10
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the nodes end with us
+    leave_in_order()
     print(machine())
     killed: list[str] = []
     nodes = Nodes()

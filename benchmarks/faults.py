@@ -15,7 +15,6 @@ server. A fault strikes when a quarter of the trials is through. Columns:
 import argparse
 import json
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, parser, table
+from benchmarks.common import leave_in_order, machine, parser, table
 from m3col import yamlio
 from tests.ray_nodes import Nodes, end_tree
 from tests.servers import Server
@@ -303,7 +302,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.quick:
         options.trials, options.ddp_trials, options.epochs, options.outage = 4, 2, 120, 6.0
     chosen = options.only.split(",") if options.only else list(FAULTS)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the nodes end with us
+    leave_in_order()
     print(machine())
     print(f"{options.trials} trials ({options.ddp_trials} with 2 workers) of {options.epochs} epochs, "
           f"a checkpoint every {CHECKPOINT_S:g} s, two nodes\n")  # fmt: skip
