@@ -104,7 +104,7 @@ def _look(request: Mapping[str, Any], answer: dict[str, Any]) -> None:
     answer["runs"] = runs
     settings = _drafted(request)
     try:
-        settings = _judged(request, runs, answer)
+        settings = _judged(request, runs, answer, several=len(settings) > 1)
     except BadInput as error:
         answer["faults"] += error.faults
     answer["faults"] += _places_faults(settings)
@@ -135,17 +135,22 @@ def _drafted(request: Mapping[str, Any]) -> "list[Settings]":
     return [(sketch.study.settings, sketch.study.run.resources.threads) for sketch in sketches]
 
 
-def _judged(request: Mapping[str, Any], runs: str | None, answer: dict[str, Any]) -> "list[Settings]":
+def _judged(request: Mapping[str, Any], runs: str | None, answer: dict[str, Any], *, several: bool) -> "list[Settings]":
     """The studies, judged with the data and the disk of this machine. The driver alone loads the data, so this is the
     machine that needs it. Raises BadInput."""
-    from tune import api, study
+    from tune import api, resume, study
 
-    options = api.Options(name=request["name"], resume=request["resume"] or False, runs=runs)
+    # Of several studies the job gets no name: it goes on with those of its configs that it finds unfinished.
+    go_on = request["resume"] or (study.AUTO if several else False)
+    options = api.Options(name=request["name"], resume=go_on, runs=runs)
     ready = api.judge(request["config"], data=None, overrides=_overrides(request), options=options)
     if len(ready) == 1 and runs is not None:
         folder, config = ready[0].folder, ready[0].config
         answer["storage"] = config.settings.storage.uri
-        answer["name"] = folder.name if folder else study.new_name(Path(runs), request["name"], config)
+        elsewhere = resume.is_taken(config.settings.storage)
+        answer["name"] = (
+            folder.name if folder else study.new_name(Path(runs), request["name"], config, elsewhere=elsewhere)
+        )
     for item in ready:
         answer["warnings"] += item.warnings
     return [(item.config.settings, item.config.run.resources.threads) for item in ready]
@@ -189,9 +194,18 @@ def _folder_faults(
     folders = [*local, *([runs] if shared or local else [])]
     if not remote and not folders:
         return []
-    with_probe = {folder: _write_probe(folder) for folder in folders} if several else {}
+    with_probe: dict[str, str] = {}
+    faults: list[str] = []
+    for folder in folders if several else ():
+        try:
+            with_probe[folder] = _write_probe(folder)
+        except OSError as error:
+            faults.append(
+                f"{folder}: the driver's node cannot write there ({error.strerror or error}); name a folder that is "
+                "mounted on every node and that the cluster's user may write to"
+            )
     found = _ask_nodes(nodes, with_probe, sorted(remote))
-    faults = list(dict.fromkeys(fault for lines in found for fault in lines))
+    faults += dict.fromkeys(fault for lines in found for fault in lines)
     wrote = [node for node, lines in zip(nodes, found, strict=True) if not lines]
     for folder, probe in with_probe.items():
         faults += _read_back(folder, probe, wrote)
@@ -199,6 +213,7 @@ def _folder_faults(
 
 
 def _write_probe(folder: str) -> str:
+    """Raises OSError."""
     name = f".m3col-probe-{uuid.uuid4().hex}"
     Path(folder).mkdir(parents=True, exist_ok=True)
     Path(folder, name).write_text(name, encoding="utf-8")

@@ -19,11 +19,12 @@ from jobs.cluster import Cluster
 from jobs.staging import Staged, staged
 from jobs.submission import Submission
 from jobs.words import parse_overrides
+from m3col import config as run_config
 from m3col.faults import BadInput
 from m3col.secrets import has_password, redacted, scrubbed
 from m3col.tracking import OFF
 from tune import config as search_config
-from tune import study
+from tune import study, urls
 from tune.config import Sketch
 from tune.runs import slug
 
@@ -44,6 +45,7 @@ def faults(wanted: Submission) -> list[str]:
     found += _tracking_faults(wanted.tracking_uri)
     overrides, more = parse_overrides(wanted.words, Path(wanted.data_dir) if wanted.data_dir else None)
     found += more
+    found += _password_faults(wanted.words)
     sketches: Sequence[Sketch] = ()
     try:
         if wanted.config is not None:
@@ -56,6 +58,21 @@ def faults(wanted: Submission) -> list[str]:
     if wanted.name is not None and len(sketches) > 1:
         found.append("--name: this search makes several studies; leave the name out")
     return list(dict.fromkeys(found))
+
+
+def _password_faults(words: Sequence[str]) -> list[str]:
+    """Of overrides, whatever their key: a config is judged with them here, but that of a study that is gone on with
+    only where the study is, and nothing secret is to be sent there."""
+    found = []
+    for word in words:
+        key, sign, _ = word.partition("=")
+        if sign and has_password(word):
+            overrides, _ = parse_overrides([word], None)
+            found += urls.faults(run_config.join({}, overrides), lambda key: "overrides") or [
+                f"overrides: {key} must hold no password, because everybody can read what a job is called with; leave "
+                f"it out of {redacted(word)!r}"
+            ]
+    return found
 
 
 def _tracking_faults(uri: str | None) -> list[str]:

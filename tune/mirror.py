@@ -7,6 +7,7 @@ nothing along but intermediate values, which its successor hears again.
 """
 
 import contextlib
+import json
 import shutil
 import sqlite3
 import tempfile
@@ -27,7 +28,9 @@ from tune.study import DESCRIPTION, StudyFolder
 
 T = TypeVar("T")
 
-_SESSION = "session.json"  # which driver wrote last: equal on both sides, the local record is at least as new
+# Which driver wrote last: equal on both sides, the local record is at least as new. Only who holds the study writes it;
+# what was fetched by somebody who only looked says nothing about what the driver does after that.
+_SESSION = "session.json"
 _OUTCOME = "outcome.json"
 _STAGES = ("trials", "replicates", "confirm", "refits")
 _SPLITS = "splits.csv"
@@ -73,16 +76,17 @@ class StorageMirror(Mirror):
         Raises BadInput where another driver is alive or the storage does not answer.
         """
         with _answering(self.remote):
-            self._ownership.claim()
             try:
+                self._ownership.claim()
                 there = remote_json(self.remote, _SESSION).get("session")
                 here = files.read_json(self.folder.path / _SESSION, {}).get("session")
                 if there is not None and there != here:
                     fetch_record(self.remote, self.folder.path)
                 session = {"session": uuid.uuid4().hex}
                 if self.folder.path.exists():
+                    # There first: where that is refused, both sides still agree, and what is newer here stays.
+                    self.remote.write_text(_SESSION, json.dumps(session))
                     files.write_json(self.folder.path / _SESSION, session)
-                    self.remote.put(self.folder.path / _SESSION, _SESSION)
             except BaseException:
                 self._ownership.release()
                 raise
@@ -93,7 +97,7 @@ class StorageMirror(Mirror):
 
     def begin(self) -> None:
         path = self.folder.path
-        self._put(DESCRIPTION, _SPLITS, _SESSION)
+        self._put(DESCRIPTION, _SPLITS)
         there = {item.name: item.size for item in self._call(self.remote.files)}
         for run in {name.partition("/attempt-")[0] for name in there if "/epoch-" in name}:
             if self.folder.run(run).result() is not None:  # its driver died before it removed them
@@ -178,15 +182,16 @@ def _backup(source: Path, target: Path) -> None:
 def fetch_record(remote: storage.Folder, path: Path) -> None:
     """Replaces the local record of a study by that in the storage, without training checkpoints. Raises OSError.
 
-    The session comes last: a record that was fetched in part is fetched again.
+    The description comes last, as it makes the folder a study; the session stays away, so that whoever claims the study
+    fetches its newest record, also after a fetch that was cut short.
     """
-    names = [item.name for item in remote.files() if _is_record(item.name)]
+    names = [item.name for item in remote.files() if _is_record(item.name) and item.name != _SESSION]
     (path / _SESSION).unlink(missing_ok=True)
     for name in (*_STAGES, "results"):
         shutil.rmtree(path / name, ignore_errors=True)
     for old in path.glob(f"{database.FILE}*"):
         old.unlink()
-    remote.fetch_all(names, path, last=_SESSION)
+    remote.fetch_all(names, path, last=DESCRIPTION)
 
 
 def fetch_missing(uri: str, path: Path) -> bool:

@@ -4,6 +4,7 @@ A storage has no step that only one of two processes can do. So a driver writes 
 at the same time has written too, and reads back whose token stayed. Ages are differences of the storage's own clock.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -45,9 +46,13 @@ class Ownership:
     def claim(self) -> None:
         """Raises BadInput where another driver is alive; waits until one that is silent counts as dead."""
         self._wait_for_end()
-        self._write()
-        time.sleep(min(_SETTLE_S, self._stale_s / 4))
-        found = self._read()
+        try:
+            self._write()
+            time.sleep(min(_SETTLE_S, self._stale_s / 4))
+            found = self._read()
+        except BaseException:
+            self._remove()  # nobody drives: a lock that stays would be waited for
+            raise
         if found.get("token") != self._token:
             raise BadInput([self._in_use(found)])
         self._thread = threading.Thread(target=self._keep, name="ownership", daemon=True)
@@ -121,11 +126,12 @@ class Ownership:
             return
         self._thread.join(self._stale_s)
         self._thread = None
-        try:
+        self._remove()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
             if self._read().get("token") == self._token:
                 self._folder.remove(FILE)
-        except OSError:
-            return
 
 
 def _process() -> dict[str, Any]:

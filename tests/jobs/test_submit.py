@@ -13,7 +13,7 @@ from jobs import cli, cluster, preflight, staging, submit
 from jobs.staging import staged
 from jobs.submission import Submission
 from m3col.faults import BadInput
-from tune import auth
+from tune import api, auth
 
 SPACE = "space: {objective.beta: {low: 0.01, high: 1.0}}\n"
 
@@ -85,6 +85,22 @@ def test_no_config_and_local_tracking_files(capsys):
     assert "submit: name a config" in found[0] and "nearest valid: 'sqlite:////shared/runs/mlflow.db'" in found[1]
     assert submit.faults(Submission("digits", tracking_uri="sqlite:////shared/mlflow.db")) == []
     assert "several studies" in submit.faults(Submission("digits", ("datasets=[digits, rosmap]",), name="x"))[0]
+
+
+@pytest.mark.parametrize("config", ["digits", None])
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [
+        ("storage.database", "storage.database=postgresql://u:s3cret@h/db"),
+        ("storage.database", "storage={database: 'postgresql://u:s3cret@h/db'}"),
+        ("tracking.uri", "tracking.uri=http://u:s3cret@h"),
+        ("data.dir", "data.dir=https://u:s3cret@h/data"),
+    ],
+)
+def test_no_password_in_an_override_is_sent(config, key, word):
+    resumed = None if config else "digits-1"
+    (line,) = submit.faults(Submission(config, ("search.trials=3", word), resume=resumed))
+    assert line.startswith(f"overrides: {key} must hold no password") and "s3cret" not in line and "***" in line
 
 
 def test_a_tracking_server_of_the_environment_is_meant_for_the_job_too(monkeypatch):
@@ -237,6 +253,40 @@ def test_a_folder_that_is_not_the_same_everywhere_is_found_out(tmp_path, monkeyp
     faults = preflight._folder_faults(str(runs), NODES, set(), shared=True, database=False, answer=answer())
     assert [f"node 10.0.0.{n}" in line for n, line in enumerate(faults, 1)] == [True, True]
     assert list(runs.iterdir()) == []
+
+
+def test_a_folder_that_the_drivers_node_cannot_write_is_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "_ask_nodes", lambda nodes, probes, remote: [[] for node in nodes])
+    (tmp_path / "file").write_text("")
+    runs = tmp_path / "file" / "runs"
+    (line,) = preflight._folder_faults(str(runs), NODES, set(), shared=True, database=False, answer=answer())
+    assert line.startswith(f"{runs}: the driver's node cannot write there (Not a directory); name a folder")
+
+
+def request(*words: str) -> dict:
+    return {"config": "digits", "words": words, "data_dir": None, "name": None, "resume": None}
+
+
+def test_a_name_that_the_storage_has_is_not_given_again(tmp_path):
+    other = tmp_path / "store" / "digits-1"
+    other.mkdir(parents=True)
+    (other / "study.json").write_text("{}")
+    told = answer()
+    asked = request(f"storage.uri={tmp_path / 'store'}")
+    preflight._judged(asked, str(tmp_path / "runs"), told, several=False)
+    assert told["name"] == "digits-2"
+
+
+def test_several_studies_are_judged_as_the_job_will_go_on_with_them(tmp_path, monkeypatch):
+    """Their job is called without names, so it takes up what is unfinished."""
+    asked = []
+    monkeypatch.setattr(api, "judge", lambda *given, options, **named: asked.append(options) or [])
+    several = request("datasets=[digits, rosmap]")
+    assert len(preflight._drafted(several)) == 2
+    preflight._judged(several, str(tmp_path), answer(), several=True)
+    preflight._judged(request(), str(tmp_path), answer(), several=False)
+    preflight._judged({**several, "resume": "digits-1"}, str(tmp_path), answer(), several=True)
+    assert [(options.resume, options.name) for options in asked] == [("auto", None), (False, None), ("digits-1", None)]
 
 
 def test_a_bucket_that_a_node_does_not_reach(monkeypatch):

@@ -101,6 +101,62 @@ def test_a_study_that_went_on_elsewhere_is_fetched_by_the_machine_that_has_an_ol
     fourth.release()
 
 
+def test_who_only_looked_gets_the_newest_record_when_it_goes_on(tmp_path, s3):
+    folder, _, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    with pytest.raises(BadInput, match="in use by process"):
+        machine(tmp_path / "b", s3)
+    assert (tmp_path / "b/study/study.json").exists(), "it has looked"
+    (folder.path / "splits.csv").write_text("newer")
+    copy.begin()
+    copy.release()
+    *_, second = machine(tmp_path / "b", s3)
+    second.begin()
+    assert (tmp_path / "b/study/splits.csv").read_text() == "newer"
+    assert second.remote.read_text("splits.csv") == "newer"
+    second.release()
+
+
+def test_a_session_that_cannot_be_told_leaves_both_sides_as_they_were(tmp_path, monkeypatch, s3):
+    folder, _, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    copy.release()
+    (folder.path / "trials").mkdir()
+    (folder.path / "trials/newer").write_text("")
+    write = storage.Folder._in_one_step
+
+    def refuse(place: storage.Folder, name: str, *rest: Any) -> None:
+        if name == "session.json":
+            raise OSError("no room")
+        write(place, name, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.Folder, "_in_one_step", refuse)
+        with pytest.raises(BadInput, match="no room"):
+            machine(tmp_path / "a", s3)
+    *_, again = machine(tmp_path / "a", s3)
+    assert (folder.path / "trials/newer").exists(), "nothing was newer there"
+    again.release()
+
+
+@pytest.mark.parametrize("method", ["write_text", "read_text"])
+def test_a_claim_that_fails_leaves_no_lock(monkeypatch, s3, method):
+    place, called = storage.Folder(f"{s3}/study"), getattr(storage.Folder, method)
+    failed: list[str] = []
+
+    def fail(folder: storage.Folder, name: str, *rest: str) -> Any:
+        found = called(folder, name, *rest)
+        if not failed:
+            failed.append(name)
+            raise OSError("the answer was lost")
+        return found
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="the answer was lost"):
+        patched.setattr(storage.Folder, method, fail)
+        Ownership(place, stale_s=2.0).claim()
+    assert failed == ["driver.json"] and place.stat("driver.json") is None
+
+
 def test_a_database_that_is_older_than_the_runs_takes_up_no_foreign_checkpoint(tmp_path, s3):
     folder, ready, copy = machine(tmp_path / "a", s3)
     copy.begin()
