@@ -22,6 +22,7 @@ from tune.plan import Plan
 from tune.runs import RunSpec
 from tune.sampling import Trials
 from tune.study import StudyFolder
+from tune.worker import Material, Worker
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -64,6 +65,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
     """The median over rounds of the ratio within a round: both sides of a round met the same noise."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def worker_for(spec: RunSpec, folder: StudyFolder, dataset: Dataset) -> Worker:
+    """What an actor would make of a run, in this process."""
+    return Worker(spec, material(folder, dataset), probe=lambda: None)
+
+
+def material(folder: StudyFolder, dataset: Dataset) -> Material:
+    return Material(str(folder.path), dataset.without_test(), splits.read_csv(folder.path / "splits.csv"))
 
 
 class TrialsOnly(Plan):

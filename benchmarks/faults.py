@@ -96,7 +96,8 @@ class Stage:
             with suppress(psutil.Error):
                 found += psutil.Process(top).children(recursive=True)
         named = [(_title(process), process) for process in found]
-        return [process for title, process in named if title.startswith(titles) and titles]
+        chosen = [pair for pair in named if pair[0].startswith(titles) and titles]
+        return [process for title, process in sorted(chosen, key=lambda pair: not pair[0].endswith(".train"))]
 
     def running(self) -> list[Path]:
         """Folders of the trials that have begun and not ended."""
@@ -109,12 +110,13 @@ class Stage:
     def wait(self, ready: Callable[[], bool]) -> None:
         """Until something holds. Raises RuntimeError where the driver ends before, or it takes too long."""
         until = time.monotonic() + _PATIENCE_S
-        while not ready():
-            if self.drivers[-1].poll() is not None or time.monotonic() > until:
+        while True:
+            code = self.drivers[-1].poll()  # looked at first: a driver may end between two looks
+            if ready():
+                return
+            if code is not None or time.monotonic() > until:
                 log = (self.folder / f"driver-{len(self.drivers) - 1}.log").read_text(errors="replace")
-                raise RuntimeError(
-                    f"the driver ended, or waited in vain (exit {self.drivers[-1].poll()}):\n{log[-3000:]}"
-                )
+                raise RuntimeError(f"the driver ended, or waited in vain (exit {code}):\n{log[-3000:]}")
             time.sleep(0.1)
 
     def has_checkpoint(self) -> bool:
@@ -156,9 +158,9 @@ def kill_node(stage: Stage) -> str:
 
 
 def add_node(stage: Stage) -> str:
+    before = len(stage.running())
     stage.nodes.add(cpus=stage.nodes.cpus[0])
     stage.strike()
-    before = len(stage.running())
     stage.wait(lambda: len(stage.running()) > before)
     return f"{before} trial at a time, then {len(stage.running())}"
 
@@ -224,10 +226,10 @@ FAULTS = {
     "tracking": Fault(kill_tracking, tracking=True),
     "storage": Fault(refuse_writes),
     "twice": Fault(submit_twice),
-    "undisturbed, 2 workers": Fault(None, workers=2, nodes=1),
+    "undisturbed DDP": Fault(None, workers=2, nodes=1),
     "DDP worker": Fault(kill_worker, workers=2, nodes=1),
     "DDP controller": Fault(kill_controller, workers=2, nodes=1),
-    "node, 2 workers": Fault(kill_node, workers=2),
+    "node DDP": Fault(kill_node, workers=2),
 }
 
 
@@ -311,7 +313,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in chosen:
         workers = FAULTS[name].workers
         if workers not in calm and FAULTS[name].act is not None:
-            calm[workers], _ = play("undisturbed" if workers == 1 else "undisturbed, 2 workers", options)
+            calm[workers], _ = play("undisturbed" if workers == 1 else "undisturbed DDP", options)
         values, row = play(name, options)
         calm.setdefault(workers, values)
         same = values == calm[workers]

@@ -35,7 +35,6 @@ from tune import sync
 from tune.conductor import Conductor
 from tune.plan import Nothing
 from tune.study import COMPLETE, RunFolder
-from tune.worker import Worker
 
 EVERY_S = 5.0  # between two passes of the driver's thread
 PASSES = 10
@@ -87,7 +86,7 @@ class Fabricated:
         conductor = Conductor(self._study.plan, concurrency=1)
         spec = conductor.next()
         assert not isinstance(spec, Nothing)
-        worker = Worker(spec, self.folder.path, self._study.dataset.without_test(), probe=lambda: None)
+        worker = common.worker_for(spec, self.folder, self._study.dataset)
         while not conductor.result(worker.step()):
             pass
         run = self.folder.run(spec.name)

@@ -25,7 +25,6 @@ import optuna
 from tune.conductor import Conductor
 from tune.plan import Nothing
 from tune.study import COMPLETE
-from tune.worker import Worker
 
 SHARES = (0.25, 0.5, 1.0)
 CONTENDERS: dict[str, dict[str, Any]] = {
@@ -69,11 +68,10 @@ def search(runs: Path, settings: dict[str, Any], *, seed: int, trials: int, epoc
         storage=optuna.storages.InMemoryStorage(),
     )
     conductor = Conductor(study.plan, concurrency=1)
-    samples = study.dataset.without_test()
     spent: list[int] = [0]
     best: list[float | None] = [None]
     while not isinstance(spec := conductor.next(), Nothing):
-        worker = Worker(spec, study.folder.path, samples, probe=lambda: None)
+        worker = common.worker_for(spec, study.folder, study.dataset)
         while not conductor.result(worker.step()):
             pass
         result = study.folder.run(spec.name).result()

@@ -69,14 +69,13 @@ def fresh(runs: Path, trials: int) -> list[float]:
     specs = [
         RunSpec(f"trials/{number}", TRIAL, study.config.run.to_dict(), SEARCH_PARTITION) for number in range(trials)
     ]
-    actor = ray.tune.with_parameters(engine.TrialActor, dataset=study.dataset.without_test(), probe=[ray.put(None)])
+    actor = ray.tune.with_parameters(
+        engine.TrialActor, material=[ray.put(common.material(study.folder, study.dataset))], probe=[ray.put(None)]
+    )
     times = _Times()
     ray.tune.Tuner(
         ray.tune.with_resources(actor, {"CPU": 1}),
-        param_space={
-            "run": ray.tune.grid_search([spec.to_dict() for spec in specs]),
-            "study": str(study.folder.path),
-        },
+        param_space={"run": ray.tune.grid_search([spec.to_dict() for spec in specs])},
         tune_config=ray.tune.TuneConfig(reuse_actors=False, max_concurrent_trials=1),
         run_config=ray.tune.RunConfig(
             name="fresh",

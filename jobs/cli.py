@@ -147,6 +147,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", metavar="key=value", help="such as objective.beta=0.2")
     command.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with a run that was cut off")
     command.add_argument("--workers", type=int, metavar="N", help="processes that share each batch; default: 1")
+    command.add_argument("--gpus-per-worker", type=float, default=0.0, metavar="G", help="with --workers; default: 0")
     command.add_argument(
         "--address", help="with --workers: Ray cluster to run on; default: $RAY_ADDRESS or a local one"
     )

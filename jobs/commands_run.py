@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def train(arguments: argparse.Namespace) -> int:
     import m3col
     import tune
-    from jobs.interrupt import on_interrupt
+    from jobs.interrupt import claim, on_interrupt
     from m3col import api
     from m3col.training import Record
 
@@ -40,7 +40,8 @@ def train(arguments: argparse.Namespace) -> int:
         if "folder" not in place:
             return "Interrupted before the first epoch was through."
         again = ["--resume", str(place["folder"])]
-        for name, value in {"--workers": arguments.workers, "--address": arguments.address}.items():
+        given = {"--workers": arguments.workers, "--gpus-per-worker": arguments.gpus_per_worker}
+        for name, value in {**given, "--address": arguments.address}.items():
             again += [name, str(value)] if value else []
         return f"Interrupted. Go on with: m3col train {shlex.join(again)}"
 
@@ -57,7 +58,10 @@ def train(arguments: argparse.Namespace) -> int:
         "report": report,
     }  # fmt: skip
     if (arguments.workers or 1) > 1:
-        result = tune.train(config or "digits", workers=arguments.workers, address=arguments.address, **common)
+        result = tune.train(
+            config or "digits", workers=arguments.workers, gpus_per_worker=arguments.gpus_per_worker,
+            address=arguments.address, started=claim, **common,
+        )  # fmt: skip
     else:
         result = m3col.train(config or "digits", **common)
     print_metrics(result.metrics)
@@ -79,6 +83,7 @@ def search(arguments: argparse.Namespace) -> int:
     from jobs import interrupt
     from jobs.live import Progress, lasting_output
     from tune import api
+    from tune.conductor import STOPS
     from tune.study import AUTO
 
     config, words = config_and_words(arguments)
@@ -96,7 +101,7 @@ def search(arguments: argparse.Namespace) -> int:
         progress = Progress(force_plain=arguments.plain)
 
     def go_on() -> str:
-        assert progress.folder is not None
+        assert progress.folder is not None, "there is a study to go on with"
         # One study is resumed by its name; several, as the command that began them.
         again = [config, *words, "--resume"] if config and several else ["--resume", progress.folder.name]
         options = {"--runs-dir": arguments.runs_dir, "--tracking-uri": arguments.tracking_uri}
@@ -130,8 +135,8 @@ def search(arguments: argparse.Namespace) -> int:
                 started=started,
                 warn=lambda line: sys.stderr.write(f"warning: {line}\n"),
             )
-    except RuntimeError as error:
-        if not progress.must_stop:
+    except STOPS as error:
+        if progress.folder is None:
             raise
         sys.stderr.write(f"failed: {error}\n{go_on()}\n")
         return 1

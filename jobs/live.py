@@ -87,11 +87,6 @@ class Progress:
                 self._note_best(float(trial.value), f"trials/{trial.number}")
         self._line(f"study {folder.path}")
 
-    @property
-    def must_stop(self) -> bool:
-        """Whether the search had to stop where it can be gone on with: its storage or its cluster failed it."""
-        return self._conductor is not None and self._conductor.stopped_by is not None
-
     def observe(self, event: Event) -> None:
         if event.what in ("started", "progress"):
             self._running[event.name] = event

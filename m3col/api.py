@@ -226,6 +226,8 @@ def _lines(records: Sequence[Record]) -> str:
 def records_of(folder: Path) -> list[Record]:
     """The finished epochs of the run in `folder`, as far as they are written."""
     path = folder / _HISTORY
+    if not path.exists():
+        return []
     whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
     return [Record(**json.loads(line)) for line in whole]
 

@@ -42,3 +42,14 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     return f"{s3_server.uri}/{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture(autouse=True)
+def tracking_variable() -> Iterator[None]:
+    """MLflow's own functions set it, and the next test would write there."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before

@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 import ray
 
 from m3col.faults import BadInput
+from tune.conductor import NoRoom
 from tune.runs import Request
 
 LOOK_EVERY_S = 2.0
 _PATIENCE_S = 600.0  # without room for a single training, before the search gives up
-
-
-class NoRoom(RuntimeError):
-    """The cluster has lost so many nodes that nothing fits any more."""
 
 
 def _alive() -> list[dict[str, float]]:

@@ -48,6 +48,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class NoRoom(RuntimeError):
+    """The cluster has lost so many nodes that nothing fits any more."""
+
+
+# What stops a search where it can be gone on with.
+STOPS = (StorageRefused, Taken, NoRoom)
+
+
 def _remembering(method: Callable[Concatenate["Conductor", P], T]) -> Callable[Concatenate["Conductor", P], T]:
     """A method that notes why the search must stop: the engine in between makes another exception of it."""
 

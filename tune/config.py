@@ -301,17 +301,23 @@ def _grid_faults(search: SearchSettings, space: Mapping[str, BaseDistribution], 
 
 
 def _resource_faults(wanted: TrialResources, runs: Sequence[RunConfig], *, where: str) -> list[str]:
-    """What the workers of a trial cannot share."""
+    return [f"{where}: resources.{text}" for text in resource_faults(wanted, runs)]
+
+
+def resource_faults(wanted: TrialResources, runs: Sequence[RunConfig]) -> list[str]:
+    """What the workers of a training cannot share."""
     count, gpus = wanted.workers_per_trial, wanted.gpus_per_worker
     faults = []
     if gpus != int(gpus) and (count > 1 or gpus > 1):
         near = max(1, round(gpus))
         rule = "a whole number for several workers per trial" if count > 1 else "a whole number, or less than 1"
-        faults.append(f"{where}: resources.gpus_per_worker must be {rule}, but is {gpus:g}; nearest valid: {near}")
+        faults.append(f"gpus_per_worker must be {rule}, but is {gpus:g}; nearest valid: {near}")
     for run in runs:
-        faults += [f"{where}: resources.workers_per_trial: {text}" for text in shard_faults(run.train.shards, count)]
+        faults += [f"workers_per_trial: {text}" for text in shard_faults(run.train.shards, count)]
+        if run.train.device == "cuda" and count > 1 and not gpus:
+            faults.append("gpus_per_worker is 0, but train.device is 'cuda'; nearest valid: 1")
         if run.train.device == "cpu" and gpus:
-            faults.append(f"{where}: resources.gpus_per_worker is {gpus:g}, but train.device is 'cpu'; nearest: 0")
+            faults.append(f"gpus_per_worker is {gpus:g}, but train.device is 'cpu'; nearest valid: 0")
     return list(dict.fromkeys(faults))
 
 
@@ -399,4 +405,8 @@ def stored(found: Mapping[str, Any], overrides: Mapping[str, Any]) -> StudyConfi
         raise BadInput(faults)
     if "data.dir" in for_runs:
         raw = with_value(raw, "run.data.dir", for_runs["data.dir"])
-    return study_from_dict(raw)
+    study = study_from_dict(raw)
+    faults = _resource_faults(study.settings.resources, [study.run, *study.rows.values()], where="overrides")
+    if faults:
+        raise BadInput(faults)
+    return study

@@ -4,9 +4,11 @@ Tune's own checkpoints, loggers and restore are off: the study's folder is the r
 """
 
 import contextlib
+import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,11 +21,13 @@ from ray.tune.search import Searcher
 
 from m3col.data.dataset import Dataset
 from m3col.data.splits import read_csv
+from m3col.faults import BadInput
 from m3col.judge import get
 from m3col.patience import StorageRefused
+from m3col.secrets import redacted, scrubbed
 from tune import auth, workers
-from tune.capacity import NoRoom, Watch, places
-from tune.conductor import Conductor
+from tune.capacity import Watch, places
+from tune.conductor import Conductor, NoRoom
 from tune.loopback import loopback
 from tune.plan import Nothing
 from tune.runs import Request, RunSpec
@@ -65,11 +69,22 @@ def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None,
         "namespace": "m3col",
     }
     if joining:
-        ray.init(address=address or "auto", **common)
+        _join(address or os.environ.get("RAY_ADDRESS") or "auto", common)
         return False
     with loopback():
         ray.init(include_dashboard=dashboard, dashboard_host="127.0.0.1", num_cpus=num_cpus, **common)
     return True
+
+
+def _join(address: str, common: Mapping[str, Any]) -> None:
+    try:
+        ray.init(address=address, **common)
+    except (ValueError, ConnectionError) as error:
+        reason = " ".join(scrubbed(str(error)).split())[:200]
+        near = "HOST:6379, as `ray start --head` names it; http://HOST:8265 is for m3col submit"
+        raise BadInput(
+            [f"--address {redacted(address)}: no Ray cluster to join ({reason}); nearest valid: {near}"]
+        ) from None
 
 
 def stop_ray() -> None:
@@ -103,7 +118,8 @@ class TrialActor(ray.tune.Trainable):
         self._broken: dict[str, Any] | None = None
         spec = RunSpec.from_dict(config["run"])
         try:
-            self._worker = Worker(spec, self._data["material"], probe=lambda: ray.get(self._data["probe"][0]))
+            material = ray.get(self._data["material"][0])
+            self._worker = Worker(spec, material, probe=lambda: ray.get(self._data["probe"][0]))
         except Exception as error:  # told as a result: an exception here would cost the actor and a retry
             self._broken = broken(spec.name, error)
 
@@ -120,12 +136,26 @@ class TrialActor(ray.tune.Trainable):
         """Nothing: the worker found its own checkpoint when it opened its folder."""
 
 
+class _Reports(TuneReportCallback):
+    """What the first worker reports, and at once that the storage refuses: workers that are started again would wait
+    for it as long as the first ones did."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        cause = workers.cause(worker_exceptions)
+        if isinstance(cause, StorageRefused):
+            self._training_actor_item_queue.put(broken(self._name, cause))
+
+
 def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
     """A trial of several DDP workers: Ray Train inside the trial, as Ray documents it."""
     spec = RunSpec.from_dict(config["run"])
     device = str(get(spec.config, "train.device", "auto"))
     given = {**data, "run": config["run"], "device": device}
-    callbacks = [TuneReportCallback()]
+    callbacks = [_Reports(spec.name)]
     try:
         workers.fit(step_together, given, data["request"], device=device, name=spec.name, callbacks=callbacks)
     except ray.exceptions.RayError:  # a process of Ray Train died: Tune begins the trial anew, from its checkpoint
@@ -138,7 +168,7 @@ def step_together(given: dict[str, Any]) -> None:
     """What each worker of a trial does."""
     place = workers.joined(given["device"])
     spec = RunSpec.from_dict(given["run"])
-    worker = Worker(spec, given["material"], probe=lambda: ray.get(given["probe"][0]), workers=place)
+    worker = Worker(spec, ray.get(given["material"][0]), probe=lambda: ray.get(given["probe"][0]), workers=place)
     done = False
     while not done:
         result = worker.step()
@@ -213,6 +243,29 @@ class _Judge(FIFOScheduler):
             self._conductor.result(result)
 
 
+class _QuietHandler(logging.FileHandler):
+    """A log that cannot be written is lost: the disk may be what the search waits for."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        return
+
+
+@contextlib.contextmanager
+def _log_of_tune(path: Path) -> Iterator[None]:
+    """While it lasts, what Tune has to say of dead processes goes to a file instead of the terminal: the conductor says
+    what it means."""
+    logger, handler = logging.getLogger("ray.tune"), _QuietHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+        handler.close()
+
+
 def run(
     conductor: Conductor, dataset: Dataset, request: Request, *, tell: Callable[[str], None] = lambda line: None,
     actor: type[ray.tune.Trainable] | None = None,
@@ -233,7 +286,8 @@ def run(
         patience_s=study.settings.storage.patience_s,
     )
     chosen: Any = TrialActor if reused else trial_of_workers
-    served = ray.tune.with_parameters(chosen, material=material, probe=[ray.put(probe)], request=request)
+    shared = {"material": [ray.put(material)], "probe": [ray.put(probe)]}  # in lists: Tune would fetch them itself
+    served = ray.tune.with_parameters(chosen, **shared, request=request)
     served = actor or served
     # A trial of several workers takes no CPU for itself: they have a placement group of their own. Tune wants it to ask
     # for something, and every node has a byte.
@@ -242,7 +296,8 @@ def run(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING)
     watch = Watch(request, study.settings.search.concurrency, tell=tell)
     freed = contextlib.nullcontext() if reused else workers.orphans_freed()
-    with freed, tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
+    log = _log_of_tune(conductor.folder.path / "tune.log")
+    with log, freed, tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
         ray.tune.Tuner(
             served,
             tune_config=ray.tune.TuneConfig(

@@ -1,15 +1,15 @@
 """What runs next. A function of the study's record alone, so that a resumed search goes on where it stood."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from enum import Enum
 from typing import Any
 
 from optuna.trial import TrialState
 
 from m3col.faults import BadInput
-from m3col.judge import flatten, without_keys
 from tune import choice
 from tune import space as spaces
+from tune.attempts import essence
 from tune.config import StudyConfig, reseeded
 from tune.runs import CONFIRM, REFIT, REPLICATE, TRIAL, RunSpec, slug
 from tune.sampling import DEFAULT, Trials
@@ -17,7 +17,6 @@ from tune.study import COMPLETE, FAILED, StudyFolder
 
 SEARCH_PARTITION, CONFIRM_PARTITION = "search", "confirm"
 CONFIRM_SEED = 1000  # seeds of the confirmation lie this far from those of the search
-_FREE = ("data.dir", "checkpoint.")  # of a run's config: no number depends on these
 PROBE_EVERY = 10  # epochs; how often the published code looked at the test split
 
 
@@ -215,7 +214,7 @@ class Plan:
     def _forget_other(self, spec: RunSpec) -> None:
         """Clears the folder of a run that was made with another config: more trials may have changed the winner."""
         run = self.folder.run(spec.name)
-        if (run.path / "config.yaml").exists() and _essence(run.config()) != _essence(spec.config):
+        if (run.path / "config.yaml").exists() and essence(run.config()) != essence(spec.config):
             run.clear()
 
     def _forget_failures(self) -> None:
@@ -224,8 +223,3 @@ class Plan:
             result = run.result()
             if not name.startswith("trials/") and result is not None and result["state"] == FAILED:
                 run.clear()
-
-
-def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config without what may change between two sessions of a study."""
-    return without_keys(dict(config), frozenset(path for path, _ in flatten(config) if path.startswith(_FREE)))

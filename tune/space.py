@@ -31,7 +31,9 @@ def searchable(method: str) -> list[str]:
 
 def is_int(path: str) -> bool:
     annotation = field_of(RunConfig, path).annotation
-    return annotation is int or int in get_args(annotation)
+    # An optional one is a union, in which pydantic leaves the number with its rules.
+    options = get_args(annotation) or (annotation,)
+    return any(option is int or get_args(option)[:1] == (int,) for option in options)
 
 
 def default_value(config: RunConfig, path: str) -> Any:

@@ -1,7 +1,7 @@
 """`tune.train`: one training run with several DDP workers, through Ray Train."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from m3col.config import RunConfig
 from m3col.faults import BadInput
 from m3col.prepare import Prepared
 from m3col.training import TrainingFailed
+from tune.config import TrialResources, resource_faults
 from tune.runs import Request
 
 _LOOK_EVERY_S = 0.2
@@ -26,26 +27,38 @@ def train(
     gpus_per_worker: float = 0.0,
     address: str | None = None,
     report: Report | None = None,
+    started: Callable[[], None] = lambda: None,
     **named: Any,
 ) -> TrainResult:
     """Trains one configuration with `workers` DDP workers and tests it once; what it computes depends on
     `train.shards`, not on their number.
 
     `address`: Ray cluster (default: $RAY_ADDRESS or a local one), whose nodes must all see the runs folder;
-    `cpus_per_worker`: default `resources.threads`. All else as in `m3col.train`, which this is for one worker without
-    an address. Raises BadInput with every fault, also where the cluster cannot hold the workers.
+    `cpus_per_worker`: default `resources.threads`; `started`: called when Ray is up. All else as in `m3col.train`,
+    which this is for one worker without an address. Raises BadInput with every fault, also where the cluster cannot
+    hold the workers.
     """
     if workers == 1 and address is None and not gpus_per_worker:
         return m3col.train(source, report=report, **named)
 
+    if cpus_per_worker is not None and not cpus_per_worker > 0:
+        raise BadInput([f"cpus_per_worker must be > 0, but is {cpus_per_worker!r}; nearest valid: 1"])
+
     def execute(prepared: Prepared, folder: Path, told: Report | None) -> None:
+        wanted = TrialResources(workers_per_trial=workers, gpus_per_worker=float(gpus_per_worker))
+        faults = resource_faults(wanted, [prepared.config])
+        if faults:
+            raise BadInput(faults)
         cpus = cpus_per_worker or float(prepared.config.resources.threads)
-        _on_ray(prepared, folder, told, Request(workers, cpus, gpus_per_worker), address)
+        _on_ray(prepared, folder, told, Request(workers, cpus, gpus_per_worker), address, started)
 
     return m3col.train(source, report=report, workers=workers, execute=execute, **named)
 
 
-def _on_ray(prepared: Prepared, folder: Path, told: Report | None, request: Request, address: str | None) -> None:
+def _on_ray(
+    prepared: Prepared, folder: Path, told: Report | None, request: Request, address: str | None,
+    ready: Callable[[], None],
+) -> None:  # fmt: skip
     # Imported here: a faulty config should not have to wait for Ray.
     import ray
 
@@ -53,6 +66,7 @@ def _on_ray(prepared: Prepared, folder: Path, told: Report | None, request: Requ
     from tune.workers import fit
 
     started = engine.start_ray(address=address, threads=prepared.config.resources.threads)
+    ready()
     try:
         capacity.places(request)
         # The test split stays here: it is scored once, at the end, from the checkpoint.
@@ -93,11 +107,14 @@ def _told(folder: Path, epochs: int, report: Report | None) -> Iterator[None]:
         return
     ended = threading.Event()
 
+    # Of a run that is gone on with, the epochs that are there have been told, also those that are trained again.
+    before = api.records_of(folder)
+
     def watch() -> None:
-        told, last = 0, False
+        told, last = (before[-1].epoch if before else 0), False
         while not last:
             last = ended.wait(_LOOK_EVERY_S)
-            for record in api.records_of(folder) if (folder / "history.jsonl").exists() else ():
+            for record in api.records_of(folder):
                 if record.epoch > told:
                     told = record.epoch
                     report(record, epochs, folder)

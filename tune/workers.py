@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -29,6 +29,7 @@ from ray.util.state import list_nodes
 
 from m3col.distributed import Workers
 from m3col.faults import BadInput
+from m3col.patience import StorageRefused
 from tune.runs import Request
 
 _DEATHS = 3  # restarts of the workers of one training before it counts as failed
@@ -104,7 +105,8 @@ def orphans_freed() -> Iterator[None]:
 
     def sweep() -> None:
         while not ended.wait(_SWEEP_EVERY_S):
-            free_orphans()
+            with suppress(Exception):  # the cluster's store may be away for a moment; the next sweep comes
+                free_orphans()
 
     thread = threading.Thread(target=sweep, name="orphans", daemon=True)
     thread.start()
@@ -114,8 +116,9 @@ def orphans_freed() -> Iterator[None]:
         ended.set()
         thread.join()
         until = time.monotonic() + _LAST_SWEEP_S
-        while free_orphans() and time.monotonic() < until:
-            time.sleep(0.2)
+        with suppress(Exception):  # what ended the search is more important
+            while free_orphans() and time.monotonic() < until:
+                time.sleep(0.2)
 
 
 def joined(device: str) -> Workers:
@@ -180,13 +183,21 @@ def fit(
             found: Any = trainer.fit()
             return found.return_value
         except WorkerGroupError as error:
-            raise _cause(error) from error
+            raise cause(error.worker_failures) or RuntimeError(str(error)) from error
 
 
-def _cause(error: WorkerGroupError) -> BaseException:
-    """The exception of the loop, of the first worker that has one of its own: when one worker dies, the others end
-    with an error of the connection to it."""
-    raised = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
-    own = [getattr(failure, "_base_exc", None) for failure in raised]
-    found = [cause for cause in own if cause is not None and not isinstance(cause, torch.distributed.DistError)]
-    return found[0] if found else RuntimeError(str(error))
+def cause(failures: Mapping[int, Exception]) -> BaseException | None:
+    """Why the workers ended, by rank: the storage where one says so, else the exception of the loop of the first worker
+    that has one of its own. When one worker ends, the others end with an error of the connection to it. None where all
+    died without a word."""
+    own = [getattr(failures[rank], "_base_exc", None) for rank in sorted(failures)]
+    told = [error for error in own if error is not None]
+    refused = [error for error in told if isinstance(error, StorageRefused)]
+    return next(iter([*refused, *(error for error in told if not _is_echo(error)), *told]), None)
+
+
+def _is_echo(error: BaseException) -> bool:
+    # gloo raises RuntimeError, NCCL DistError.
+    words = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL")
+    known = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return known or isinstance(error, torch.distributed.DistError)

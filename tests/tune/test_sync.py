@@ -248,7 +248,7 @@ class Flaky:
 
     def __init__(self, real: Tracker) -> None:
         self.real, self.down, self.refused = real, threading.Event(), 0
-        self.uri = real.uri
+        self.uri, self.shown = real.uri, real.shown
 
     def __getattr__(self, name: str) -> Any:
         if self.down.is_set():

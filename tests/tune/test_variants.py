@@ -164,7 +164,7 @@ def test_the_first_rung_follows_the_defaults_switch_point():
 
 def test_points_that_are_bad_only_together_fail_and_the_search_goes_on(tmp_path):
     config = small(search__trials=5, search__sampler="random", search__replicates=0, search__confirm=None)
-    config["overrides"] = {**config["overrides"], "train.batch_size": 32}
+    config["overrides"] = {**config["overrides"], "train.batch_size": 32, "train.shards": 1}
     config["space"] = {"train.shards": {"low": 1, "high": 16}, "train.batch_size": [4, 32]}
     folder, ready = prepare_study(tmp_path, config)
     drive(conductor(folder, ready), ready.dataset)

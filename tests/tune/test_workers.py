@@ -151,7 +151,7 @@ def test_nothing_is_left_when_the_search_is_over(searched):
     assert searched.cpus == 2
 
 
-def test_a_free_dead_trial_is_freed_without_rays_own_cleaner(cluster):
+def test_what_a_dead_controller_has_reserved_is_freed_without_rays_own_cleaner(cluster):
     """A controller that dies while its workers are still starting: nobody but us knows its placement group."""
     import ray
     from ray.util.placement_group import placement_group
@@ -172,6 +172,24 @@ def test_a_free_dead_trial_is_freed_without_rays_own_cleaner(cluster):
         workers.free_orphans()
         time.sleep(0.1)
     assert ray.available_resources().get("CPU") == 2
+
+
+def test_of_several_exceptions_the_cause_is_told():
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    from m3col.patience import StorageRefused
+    from tune.workers import cause
+
+    def failures(*errors: Exception) -> dict[int, Exception]:
+        return {rank: UserExceptionWithTraceback(error, "") for rank, error in enumerate(errors)}
+
+    echo = RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1234")
+    own = ValueError("what went wrong")
+    assert cause(failures(echo, own)) is own
+    refused = StorageRefused("full")
+    assert cause(failures(echo, own, refused)) is refused
+    assert cause(failures(echo, echo)) is echo
+    assert cause({0: RuntimeError("died without a word")}) is None
 
 
 def test_one_training_with_two_workers_equals_one_with_one(cluster, tmp_path):
@@ -213,3 +231,10 @@ def test_resources_that_do_not_fit_together_are_refused_at_once():
     text = "\n".join(caught.value.faults)
     assert "gpus_per_worker must be a whole number for several workers per trial, but is 0.5; nearest valid: 1" in text
     assert "train.shards must be a multiple of the number of workers (2), but is 3" in text
+
+
+def test_a_resumed_study_keeps_its_shards_and_the_workers_must_divide_them(tmp_path):
+    folder, _ = prepare_study(tmp_path, small())
+    with pytest.raises(BadInput, match=r"train\.shards must be a multiple of the number of workers \(2\), but is 1"):
+        api.judge(None, data=None, overrides={"resources.workers_per_trial": 2},
+                  options=api.Options(runs=tmp_path, resume=folder.name))  # fmt: skip

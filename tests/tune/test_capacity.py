@@ -1,0 +1,86 @@
+"""How many trainings fit on a cluster, and how that follows the nodes."""
+
+from typing import Any
+
+import pytest
+import ray
+
+from m3col.faults import BadInput
+from tune import capacity
+from tune.capacity import Watch
+from tune.conductor import NoRoom
+from tune.runs import Request
+
+
+def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    return nodes
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(capacity.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("nodes", "request_", "expected"),
+    [
+        ([node(4)], Request(1, 1.0), 4),
+        ([node(4)], Request(1, 3.0), 1),
+        ([node(4), node(2, alive=False)], Request(2, 1.0), 2),
+        ([node(3), node(3)], Request(2, 2.0), 1),  # one worker of two CPUs on each node
+        ([node(1), node(1), node(1)], Request(2, 1.0), 1),
+        ([node(16, 4)], Request(1, 1.0, 0.5), 8),
+        ([node(16, 4), node(16)], Request(2, 1.0, 1.0), 2),
+        ([node(0.3)], Request(1, 0.1), 3),
+    ],
+)
+def test_places_are_those_of_whole_trainings(cluster, nodes, request_, expected):
+    cluster.extend(nodes)
+    assert capacity.places(request_) == expected
+
+
+def test_what_never_fits_is_told_with_all_numbers(cluster):
+    cluster.extend([node(2), node(4, 1)])
+    with pytest.raises(BadInput, match=r"2 workers with 3 CPUs and 1 GPUs.*has 2 CPUs and 0 GPUs; 4 CPUs and 1 GPUs"):
+        capacity.places(Request(2, 3.0, 1.0))
+
+
+def test_nodes_that_join_are_used_and_the_limit_holds(cluster, clock):
+    cluster.append(node(2))
+    watch, limited = Watch(Request(1, 1.0)), Watch(Request(1, 1.0), limit=3)
+    assert (watch.places(), limited.places()) == (2, 2)
+    cluster.append(node(2))
+    clock[0] += 1
+    assert watch.places() == 2  # not looked up again so soon
+    clock[0] += 2
+    assert (watch.places(), limited.places()) == (4, 3)
+
+
+def test_without_any_room_it_waits_says_so_once_and_gives_up(cluster, clock):
+    told: list[str] = []
+    cluster.append(node(2))
+    watch = Watch(Request(1, 2.0), tell=told.append)
+    assert watch.places() == 1
+    cluster[0]["Alive"] = False
+    for _ in range(3):
+        clock[0] += 3
+        assert watch.places() == 0
+    assert len(told) == 1 and "no node is left" in told[0]
+    cluster[0]["Alive"] = True
+    clock[0] += 3
+    assert watch.places() == 1
+    cluster[0]["Alive"] = False
+    clock[0] += 3
+    assert watch.places() == 0
+    clock[0] += 601
+    with pytest.raises(NoRoom, match="for 600 s no node held a trial"):
+        watch.places()
