@@ -8,7 +8,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,16 +155,27 @@ def _best(number: int) -> str:
 
 
 def restore_training(folder: Path, training: Training) -> None:
-    """Puts `training` where the checkpoint stood."""
-    found = describe(folder, "training")
-    states = [read_tensors(folder / f"fold-{number}.safetensors") for number in range(len(training.trainers))]
-    training.restore(states, [Record(**record) for record in found["history"]])
+    """Puts `training` where the checkpoint stood. Raises BadInput where it cannot be read."""
+    read_training(folder, training)()
+
+
+def read_training(folder: Path, training: Training) -> Callable[[], None]:
+    """All of a checkpoint is read before anything changes; what is returned puts `training` there. Raises BadInput."""
+    found, folds = describe(folder, "training"), range(len(training.trainers))
+    states = [read_tensors(folder / f"fold-{number}.safetensors") for number in folds]
+    best: Best | None = None
     if found["best"] is not None:
-        weights = [read_tensors(folder / _best(number)) for number in range(len(training.trainers))]
-        training.best = Best(found["best"]["epoch"], found["best"]["score"], weights)
-    training.probes = {
-        int(epoch): value.numpy() for epoch, value in read_tensors(folder / "probes.safetensors").items()
-    }
+        weights = [read_tensors(folder / _best(number)) for number in folds]
+        best = Best(found["best"]["epoch"], found["best"]["score"], weights)
+    probes = {int(epoch): value.numpy() for epoch, value in read_tensors(folder / "probes.safetensors").items()}
+
+    def put() -> None:
+        training.restore(states, [Record(**record) for record in found["history"]])
+        if best is not None:
+            training.best = best
+        training.probes = probes
+
+    return put
 
 
 def newest_training(folder: Path) -> Path | None:

@@ -8,6 +8,7 @@ the study's folder is on a file system that all share, an upload where the study
 import contextlib
 import json
 import shutil
+import socket
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -63,6 +64,11 @@ class Attempts:
     def new(self) -> Path:
         """A fresh attempt folder, in which this process alone writes."""
         if self._remote is None:
+            if not self.folder.is_dir():  # the driver made it before the run began; here it would be another one
+                raise OSError(
+                    f"{self.folder}: this machine ({socket.gethostname()}) does not see the study's folder; mount it "
+                    "on every node, or set storage.uri"
+                )
             path = _next_folder(self.folder)
         else:
             # A storage has no step that only one of two processes can do, so the number alone would not be unique.
@@ -161,7 +167,7 @@ def _next_folder(folder: Path) -> Path:
     number = 1
     while True:
         try:
-            (folder / f"attempt-{number}").mkdir(parents=True)
+            (folder / f"attempt-{number}").mkdir()
         except FileExistsError:
             number += 1
             continue

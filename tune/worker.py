@@ -22,12 +22,14 @@ from m3col import checkpoint, config, files
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold, pool
 from m3col.distributed import ALONE, Workers
+from m3col.faults import BadInput
 from m3col.methods.base import FUSED
 from m3col.patience import Patience, StorageRefused
 from m3col.training import Record, Task, Training, TrainingFailed
 from tune.attempts import Attempts
 from tune.runs import REFIT, RunSpec, report_steps
 
+_LOOKS = 5  # for a checkpoint to go on from
 _BETWEEN_REPORTS_S = 1.0  # of several workers: their report passes through other processes
 
 
@@ -70,14 +72,36 @@ class Worker:
         self._resumed = self._go_on()
 
     def _go_on(self) -> bool:
-        """Puts the training where the newest checkpoint stands, if there is one; all workers must find the same."""
-        found = self._patience.call(self.attempts.newest) if self.workers.writes else None
-        newest = self.workers.from_first(found)
-        if newest is None:
-            return False
-        checkpoint.restore_training(self._patience.call(lambda: self.attempts.fetch(newest)), self.training)
-        self._log_lines.append(f"goes on from epoch {self.training.epoch} ({newest.partition('/')[0]})")
-        return True
+        """Puts the training where the newest checkpoint stands, if there is one; all workers take the same.
+
+        One that was found may be gone when it is read, because an actor that outlived its driver still removes its
+        older ones; then there is another newest one. Raises BadInput where none can be read.
+        """
+        reason = ""
+        for _ in range(_LOOKS):
+            found = self._patience.call(self.attempts.newest) if self.workers.writes else None
+            newest = self.workers.from_first(found)
+            if newest is None:
+                return False
+            put: Callable[[], None] | None = None
+            try:
+                put = self._patience.call(partial(self._read, newest))
+            except BadInput as error:
+                reason = str(error)
+            # Nobody moves before all have read it: the next look may find nothing, and then all begin at the start.
+            missing = self.workers.mean({"missing": float(put is None)})["missing"]
+            if put is not None and not missing:
+                put()
+                self._log_lines.append(f"goes on from epoch {self.training.epoch} ({newest.partition('/')[0]})")
+                return True
+        raise BadInput([f"{self.spec.name}: no checkpoint can be read ({reason or 'another worker lacks it'})"])
+
+    def _read(self, name: str) -> Callable[[], None]:
+        """What puts the training where a checkpoint stands. Raises BadInput where that is gone or broken."""
+        try:
+            return checkpoint.read_training(self.attempts.fetch(name), self.training)
+        except FileNotFoundError as error:  # waiting would not bring it back
+            raise BadInput([str(error)]) from None
 
     def step(self) -> dict[str, Any]:
         """Trains to the next report and says what happened. A failure of the training is a result, not an exception;
@@ -122,10 +146,15 @@ class Worker:
     def _after_epoch(self, record: Record) -> None:
         if self.workers.writes and self._keeper.due() and not self.training.done:
             path = self._patience.call(lambda: self._keeper.write(self.training))
-            start = time.monotonic()
-            self._patience.call(lambda: self.attempts.publish(path))
+            # An upload takes its share of the time as well, but not the wait for a storage that refused it.
+            self._keeper.cost_s += self._patience.call(partial(self._publish, path))
             self._keeper.last = time.monotonic()
-            self._keeper.cost_s += self._keeper.last - start  # an upload takes its share of the time as well
+
+    def _publish(self, path: Path) -> float:
+        """How long it took."""
+        start = time.monotonic()
+        self.attempts.publish(path)
+        return time.monotonic() - start
 
     def _result(
         self, records: list[Record], *, restart: bool = False, failure: str | None = None, refused: str | None = None

@@ -22,7 +22,10 @@ class Place:
         self.folder, self.uri = folder, uri
 
     def attempts(self, machine: str, config: Mapping[str, Any] = CONFIG) -> Attempts:
-        return Attempts(str(self.folder / (machine if self.uri else "shared")), RUN, uri=self.uri, config=config)
+        study = self.folder / (machine if self.uri else "shared")
+        if self.uri is None:
+            (study / RUN).mkdir(parents=True, exist_ok=True)  # the driver does
+        return Attempts(str(study), RUN, uri=self.uri, config=config)
 
 
 @pytest.fixture(params=["s3", "path", "uri of a path"])
@@ -59,6 +62,12 @@ def test_another_process_finds_the_checkpoint_with_the_most_epochs(place: Place)
     second.clear_checkpoints()
     assert place.attempts("d").newest() is None
     third.close()
+
+
+def test_where_the_study_is_not_mounted_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="does not see the study's folder; mount it on every node"):
+        Attempts(str(tmp_path / "study"), RUN, uri=None, config=CONFIG).new()
+    assert not (tmp_path / "study").exists()
 
 
 def test_attempts_made_with_another_config_are_passed_over(place: Place) -> None:
