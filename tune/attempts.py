@@ -20,7 +20,7 @@ from m3col.judge import flatten, without_keys
 
 DESCRIPTION = "attempt.json"
 _KEPT = 2  # newest checkpoints of a running run
-_FREE = ("data.dir", "checkpoint.", "resources.")  # of a run's config: no checkpoint depends on these
+_FREE = ("data.dir", "checkpoint.")  # of a run's config: no number depends on these
 
 
 def essence(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_attempts_made_with_another_config_are_passed_over(place: Place) -> None
     first = place.attempts("a")
     path = first.new()
     first.publish(write(path, 5))
-    free = {**CONFIG, "data": {"dir": "/b"}, "checkpoint": {"every_s": 9}, "resources": {"threads": 4}}
+    free = {**CONFIG, "data": {"dir": "/b"}, "checkpoint": {"every_s": 9}}
     assert place.attempts("b", free).newest() == f"{path.name}/epoch-000005"
     assert place.attempts("b", {**CONFIG, "train": {"seed": 1}}).newest() is None
 
