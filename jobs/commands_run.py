@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,8 @@ def _worker_faults(arguments: argparse.Namespace) -> list[str]:
         faults.append(f"--workers {arguments.workers}: must be >= 1; nearest valid: 1")
     if arguments.address is not None and (arguments.workers or 1) < 2:
         faults.append("--address: a single worker trains in this process; give --workers 2 or more, or leave it out")
+    if arguments.gpus_per_worker and (arguments.workers or 1) < 2:
+        faults.append(f"--gpus-per-worker {arguments.gpus_per_worker:g}: is for several workers; nearest valid: 0")
     return faults
 
 
@@ -104,12 +107,7 @@ def search(arguments: argparse.Namespace) -> int:
         assert progress.folder is not None, "there is a study to go on with"
         # One study is resumed by its name; several, as the command that began them.
         again = [config, *words, "--resume"] if config and several else ["--resume", progress.folder.name]
-        options = {"--runs-dir": arguments.runs_dir, "--tracking-uri": arguments.tracking_uri}
-        options |= {"--address": arguments.address, "--data-dir": arguments.data_dir}
-        for name, value in options.items():
-            again += [name, str(value)] if value else []
-        command = redacted(f"m3col search {shlex.join(again)}")
-        return f"Nothing that was finished is lost; go on with:\n  {command}"
+        return f"Nothing that was finished is lost; go on with:\n  {_command('search', again, arguments)}"
 
     def farewell() -> str:
         if progress.folder is None:
@@ -142,6 +140,14 @@ def search(arguments: argparse.Namespace) -> int:
         return 1
     _print_results(result)
     return 0
+
+
+def _command(name: str, words: Sequence[str], arguments: argparse.Namespace) -> str:
+    """A command line with the options that this call was given, without passwords."""
+    options = {"--runs-dir": arguments.runs_dir, "--tracking-uri": arguments.tracking_uri}
+    options |= {"--address": arguments.address, "--data-dir": arguments.data_dir}
+    given = [part for option, value in options.items() if value for part in (option, str(value))]
+    return redacted(f"m3col {shlex.join([name, *words, *given])}")
 
 
 def _print_results(result: Any) -> None:

@@ -24,7 +24,7 @@ from m3col.faults import BadInput
 from m3col.secrets import has_password, redacted, scrubbed
 from m3col.tracking import OFF
 from tune import config as search_config
-from tune import study, urls
+from tune import provenance, study, urls
 from tune.config import Sketch
 from tune.runs import slug
 
@@ -209,5 +209,5 @@ def _required() -> list[str]:
 
 
 def _git() -> str:
-    state = study.git_state()
+    state = provenance.git_state()
     return "" if state["commit"] is None else f"{state['commit']}{'+changes' if state['dirty'] else ''}"

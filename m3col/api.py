@@ -83,10 +83,15 @@ def train(
     if folder is not None:
         _same_data(folder, prepared.dataset)
     tracker = tracking.connect(tracking_uri, root)
-    if folder is None:
-        folder = _new_folder(root / "train", prepared)
+    is_new = folder is None
+    folder = folder or _new_folder(root / "train", prepared)
     started = time.time()
-    (execute or run)(prepared, folder, report)
+    try:
+        (execute or run)(prepared, folder, report)
+    except BadInput:
+        if is_new:  # refused where it was to run, before anything was trained
+            shutil.rmtree(folder)
+        raise
     return _finish(prepared, folder, tracker=tracker, started=started, runs=root)
 
 

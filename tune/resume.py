@@ -7,7 +7,7 @@ from pathlib import Path
 from m3col.data.dataset import Dataset
 from m3col.faults import BadInput
 from m3col.patience import Patience
-from tune import mirror
+from tune import mirror, provenance
 from tune import study as studies
 from tune.config import StorageConfig, StudyConfig
 from tune.mirror import Mirror, StorageMirror
@@ -67,7 +67,7 @@ def warnings(folder: StudyFolder, study: StudyConfig, dataset: Dataset, *, split
         raise BadInput([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
     folder.lock()  # whether it is in use should be known before Ray starts
     folder.unlock()
-    return studies.version_warnings(found["versions"])
+    return provenance.version_warnings(found["versions"])
 
 
 def is_taken(storage: StorageConfig) -> Callable[[str], bool]:

@@ -3,14 +3,11 @@
 import fcntl
 import json
 import os
-import platform
 import re
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +20,7 @@ from m3col.faults import BadInput, nearest
 from m3col.judge import flatten
 from m3col.patience import Patience
 from m3col.secrets import scrubbed
-from tune import database
+from tune import database, provenance
 from tune.config import StorageConfig, StudyConfig, study_from_dict
 
 FORMAT = 2
@@ -35,7 +32,6 @@ _RESERVED = ("train", "mlartifacts", AUTO)  # what else lies in a runs folder, o
 _MAY_CHANGE = ("search.trials", "search.time_budget_s", "search.concurrency", "resources", "tracking", "run.data.dir",
                "run.checkpoint", "search.confirm", "search.replicates", "final.seeds",
                "storage.patience_s")  # fmt: skip
-_PACKAGES = ("m3col", "torch", "numpy", "scikit-learn", "ray", "optuna", "mlflow")
 AT_ONCE = Patience(0)
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
@@ -158,13 +154,13 @@ class StudyFolder:
                 **dataset.digests(),
                 "splits": partitions_digest,
             },
-            "versions": versions(),
-            "git": git_state(),
+            "versions": provenance.versions(),
+            "git": provenance.git_state(),
             "host": socket.gethostname(),
             "user": files.user(),
             "threads": config.run.resources.threads,
             "search_id": search_id,
-            "dataset": describe_dataset(dataset),
+            "dataset": provenance.describe_dataset(dataset),
         }
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.lock()
@@ -277,42 +273,6 @@ def _by_number(path: Path) -> tuple[str, int, str]:
     return (str(path.parent.parent), int(name) if name.isdigit() else -1, name)
 
 
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "classes": list(dataset.classes),
-        "modalities": list(dataset.modalities),
-        "features": {name: len(values) for name, values in dataset.features.items()},
-        "train": len(dataset.train),
-        "test": len(dataset.test) if dataset.test is not None else 0,
-        "known_issues": dataset.known_issues,
-    }
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def git_state() -> dict[str, Any]:
-    """Commit of the code that runs, and whether it was changed since; None where it is not a checkout."""
-    here = Path(__file__).parent
-
-    def ask(*words: str) -> str | None:
-        try:
-            answer = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return answer.stdout.strip()
-
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
-
-
 def new_name(
     runs: Path, wanted: str | None, config: StudyConfig, *, elsewhere: Callable[[str], bool] = lambda name: False
 ) -> str:
@@ -397,13 +357,4 @@ def digest_differences(stored: Mapping[str, str], dataset: Dataset, splits: str)
         f"{name}: the data differs from what the study began with (digest {stored[name][:12]}, now {value[:12]})"
         for name, value in found.items()
         if name in stored and stored[name] != value
-    ]
-
-
-def version_warnings(stored: Mapping[str, str]) -> list[str]:
-    now = versions()
-    return [
-        f"{name} was {stored[name]} when the study began and is now {now[name]}"
-        for name in stored
-        if name in now and stored[name] != now[name]
     ]

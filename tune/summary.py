@@ -11,9 +11,10 @@ from scipy.stats import spearmanr
 from m3col import ledger, metrics
 from tune import choice, predictions, tables
 from tune.evidence import DEFAULT, WINNER, Evidence
+from tune.provenance import version_warnings
 from tune.sampling import FIRST_RUNG
 from tune.space import default_value
-from tune.study import FAILED, version_warnings
+from tune.study import FAILED
 from tune.tables import shown
 
 _FEW = 5  # finished trials below which a rank correlation says nothing

@@ -1,8 +1,7 @@
 """`tune.train`: one training run with several DDP workers, through Ray Train."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from m3col.config import RunConfig
 from m3col.faults import BadInput
 from m3col.prepare import Prepared
 from m3col.training import TrainingFailed
-from tune.config import TrialResources, resource_faults
+from tune.repeating import repeated
+from tune.resources import TrialResources, resource_faults
 from tune.runs import Request
 
 _LOOK_EVERY_S = 0.2
@@ -72,7 +72,11 @@ def _on_ray(
         # The test split stays here: it is scored once, at the end, from the checkpoint.
         shared = Prepared(prepared.config, prepared.dataset.without_test())
         given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device}
-        with _told(folder, prepared.config.train.epochs, told):
+        watched: AbstractContextManager[None] = nullcontext()
+        if told is not None:
+            watch = _Told(folder, prepared.config.train.epochs, told)
+            watched = repeated(watch, every_s=_LOOK_EVERY_S, name="progress")
+        with watched:
             failure = fit(_loop, given, request, device=prepared.config.train.device, name=folder.name)
     except ray.exceptions.RayError as error:
         raise RuntimeError(f"{folder}: the processes of this training died ({type(error).__name__})") from error
@@ -99,30 +103,16 @@ def _loop(given: dict[str, Any]) -> tuple[str, list[str]] | None:
     return None
 
 
-@contextmanager
-def _told(folder: Path, epochs: int, report: Report | None) -> Iterator[None]:
-    """While it lasts, a thread reads the run's history as it grows and passes new epochs on."""
-    if report is None:
-        yield
-        return
-    ended = threading.Event()
+class _Told:
+    """Passes on what the run's history has beyond what it had: of a run that is gone on with, the epochs that are there
+    have been told, also those that are trained again."""
 
-    # Of a run that is gone on with, the epochs that are there have been told, also those that are trained again.
-    before = api.records_of(folder)
+    def __init__(self, folder: Path, epochs: int, report: Report) -> None:
+        self._folder, self._epochs, self._report = folder, epochs, report
+        self._last = max((record.epoch for record in api.records_of(folder)), default=0)
 
-    def watch() -> None:
-        told, last = (before[-1].epoch if before else 0), False
-        while not last:
-            last = ended.wait(_LOOK_EVERY_S)
-            for record in api.records_of(folder):
-                if record.epoch > told:
-                    told = record.epoch
-                    report(record, epochs, folder)
-
-    thread = threading.Thread(target=watch, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    def __call__(self) -> None:
+        for record in api.records_of(self._folder):
+            if record.epoch > self._last:
+                self._last = record.epoch
+                self._report(record, self._epochs, self._folder)

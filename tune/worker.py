@@ -111,13 +111,11 @@ class Worker:
             return self._step()
         except TrainingFailed as error:
             return self._result([], failure=str(error))
-        except StorageRefused as error:
-            if self.workers.size > 1:
-                raise
-            return self._result([], refused=str(error))
         except Exception as error:  # the actor must live on for its next trial
             if self.workers.size > 1:
                 raise
+            if isinstance(error, StorageRefused):
+                return self._result([], refused=str(error))
             self._log_lines.append(traceback.format_exc())
             return self._result([], failure=f"{type(error).__name__}: {error}")
 

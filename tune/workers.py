@@ -9,7 +9,6 @@ dashboard is asked for first (`require_dashboard`), and while a search lasts `or
 
 import os
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from ray.util.state import list_nodes
 from m3col.distributed import Workers
 from m3col.faults import BadInput
 from m3col.patience import StorageRefused
+from tune.repeating import repeated
 from tune.runs import Request
 
 _DEATHS = 3  # restarts of the workers of one training before it counts as failed
@@ -100,25 +100,20 @@ def free_orphans() -> int:
 
 @contextmanager
 def orphans_freed() -> Iterator[None]:
-    """While it lasts, a thread frees what trials have left behind; at the end it waits until nothing is left."""
-    ended = threading.Event()
+    """While it lasts, what trials have left behind is freed; at the end it waits until nothing is left."""
 
-    def sweep() -> None:
-        while not ended.wait(_SWEEP_EVERY_S):
-            with suppress(Exception):  # the cluster's store may be away for a moment; the next sweep comes
-                free_orphans()
+    def sweep() -> int:
+        with suppress(Exception):  # the cluster's store may be away for a moment, and the next sweep comes
+            return free_orphans()
+        return 0
 
-    thread = threading.Thread(target=sweep, name="orphans", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(sweep, every_s=_SWEEP_EVERY_S, name="orphans"):
+            yield
     finally:
-        ended.set()
-        thread.join()
         until = time.monotonic() + _LAST_SWEEP_S
-        with suppress(Exception):  # what ended the search is more important
-            while free_orphans() and time.monotonic() < until:
-                time.sleep(0.2)
+        while sweep() and time.monotonic() < until:
+            time.sleep(0.2)
 
 
 def joined(device: str) -> Workers:

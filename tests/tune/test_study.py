@@ -14,7 +14,7 @@ from m3col.data import from_arrays, splits
 from m3col.faults import BadInput
 from tests.tune import fake_study
 from tests.tune.driving import conductor, drive, trial_rows
-from tune import api, study
+from tune import api, provenance, study
 from tune.study import RunFolder, StudyFolder
 
 
@@ -152,9 +152,9 @@ def test_other_data_or_splits_are_noticed(folder):
 
 
 def test_other_versions_are_a_warning():
-    now = study.versions()
-    assert study.version_warnings(now) == []
-    assert study.version_warnings({**now, "torch": "0.1", "gone": "1"}) == [
+    now = provenance.versions()
+    assert provenance.version_warnings(now) == []
+    assert provenance.version_warnings({**now, "torch": "0.1", "gone": "1"}) == [
         f"torch was 0.1 when the study began and is now {now['torch']}"
     ]
 

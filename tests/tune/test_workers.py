@@ -216,6 +216,12 @@ def test_a_training_that_fails_on_all_workers_says_why_at_once(cluster, tmp_path
     assert time.monotonic() - started < 120  # it is not tried again
 
 
+def test_more_workers_than_the_cluster_holds_are_refused_and_leave_no_folder(cluster, tmp_path):
+    with pytest.raises(BadInput, match=r"asks for 3 workers with 1 CPUs and 0 GPUs on one node each.*has 2 CPUs"):
+        tune.train("digits", workers=3, runs=tmp_path, tracking_uri="none")
+    assert list(tmp_path.glob("train/*")) == []
+
+
 def test_workers_that_cannot_share_the_batch_are_refused_with_everything_else(tmp_path):
     with pytest.raises(BadInput) as caught:
         tune.train("digits", workers=2, overrides={"train.shards": 3, "train.epochs": 0}, runs=tmp_path)
