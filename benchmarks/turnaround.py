@@ -69,6 +69,8 @@ def fresh(runs: Path, trials: int) -> list[float]:
     specs = [
         RunSpec(f"trials/{number}", TRIAL, study.config.run.to_dict(), SEARCH_PARTITION) for number in range(trials)
     ]
+    for spec in specs:
+        study.folder.run(spec.name).path.mkdir(parents=True)  # a conductor does it before a run begins
     actor = ray.tune.with_parameters(
         engine.TrialActor, material=[ray.put(common.material(study.folder, study.dataset))], probe=[ray.put(None)]
     )

@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI")  # as it was before any test
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -46,10 +48,9 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(autouse=True)
 def tracking_variable() -> Iterator[None]:
-    """MLflow's own functions set it, and the next test would write there."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
+    """MLflow's own functions set it, also in fixtures of a module, and the next test would write there."""
     yield
-    if before is None:
+    if _TRACKING_URI is None:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     else:
-        os.environ["MLFLOW_TRACKING_URI"] = before
+        os.environ["MLFLOW_TRACKING_URI"] = _TRACKING_URI

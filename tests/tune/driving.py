@@ -1,5 +1,6 @@
 """A study driven by hand, without ray: the same conductor and worker, in one process and one thread."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ SMALL: dict[str, Any] = {
 def small(**changes: Any) -> dict[str, Any]:
     from m3col.config import join
 
-    return join(SMALL, {key.replace("__", "."): value for key, value in changes.items()})
+    return join(copy.deepcopy(SMALL), {key.replace("__", "."): value for key, value in changes.items()})
 
 
 def prepare_study(
