@@ -139,14 +139,14 @@ def kill_actor(stage: Stage) -> str:
 
 
 def kill_worker(stage: Stage) -> str:
-    stage.wait(lambda: bool(stage.processes("ray::RayTrainWorker.run")) and stage.has_checkpoint())
+    stage.wait(lambda: bool(stage.processes("ray::RayTrainWorker")) and stage.has_checkpoint())
     victims = stage.strike(titles=("ray::RayTrainWorker",))
     victims[-1].kill()
     return "one of a trial's DDP workers, signal 9"
 
 
 def kill_controller(stage: Stage) -> str:
-    stage.wait(lambda: bool(stage.processes("ray::RayTrainWorker.run")) and stage.has_checkpoint())
+    stage.wait(lambda: bool(stage.processes("ray::RayTrainWorker")) and stage.has_checkpoint())
     stage.strike(titles=("ray::TrainController",))[-1].kill()
     return "the process that looks after a trial's DDP workers, signal 9"
 
