@@ -37,6 +37,7 @@ _NOT_PARAMS = ("data.dir", "checkpoint", "resources", "validation.seed")
 # Drawn over epochs, beside the search's own metric; all others are written once, at a trial's end: a thousand trials
 # of twenty curves would be a million rows, which MLflow's pages take badly.
 _CURVES = ("train/loss", "val/loss", "val/accuracy")
+_LAST_S, _BETWEEN_LAST_S = 20.0, 2.0  # how long the end of a search is sent again
 _MOST_PATIENT_S = 60.0  # between two attempts while the store is away
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAILED: "failed"}
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a thousand configs: the one in C is ten times as fast
@@ -281,7 +282,12 @@ class Background:
             self._attempt(results=False)
             if self._failure is not None and before is None:
                 self._warn(f"MLflow cannot be written ({self._failure}); the search goes on, the gap is filled later")
+        # The last word: a server that is just coming back, or a connection that died with it, gets another chance.
+        until = time.monotonic() + _LAST_S
         self._attempt(results=self._with_results)
+        while self._with_results and self._failure is not None and time.monotonic() < until:
+            time.sleep(_BETWEEN_LAST_S)
+            self._attempt(results=True)
 
     def _waits(self) -> Iterator[None]:
         """Yields after each pause until the search ends; pauses double while the store is away."""
