@@ -7,7 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from m3col import data as datasets
+from m3col.data.layout import Layout
 from m3col.faults import BadInput
+
+_MANY = 7  # columns of a table on a terminal
 
 
 def data(arguments: argparse.Namespace) -> int:
@@ -15,13 +18,11 @@ def data(arguments: argparse.Namespace) -> int:
 
 
 def _data_list(arguments: argparse.Namespace) -> int:
-    from m3col.data import mogonet
-
     table = Table("name", "here", "modalities", "what it is")
     for name, entry in datasets.TABLE.items():
         try:
             folder = None if entry.embedded else datasets.locate(name, data_dir=arguments.data_dir)
-            place = "embedded" if folder is None else str(folder) if mogonet.looks_like(folder) else "-"
+            place = "embedded" if folder is None else str(folder) if entry.looks_like(folder) else "-"
         except BadInput:
             place = "-"
         table.add_row(name, place, ", ".join(entry.default or entry.modalities or ()), entry.description)
@@ -32,12 +33,26 @@ def _data_list(arguments: argparse.Namespace) -> int:
 def _data_check(arguments: argparse.Namespace) -> int:
     from m3col.data.check import check
 
-    found = check(arguments.folder)
+    given = {name: value for name, value in vars(arguments).items() if name in ("image", "label") and value}
+    if arguments.text:
+        given["text"] = tuple(arguments.text.split(","))
+    tokenizer = None
+    if arguments.tokenizer:
+        from m3col.data import tokens
+
+        tokenizer, _ = tokens.load(arguments.tokenizer, key="--tokenizer")
+    found = check(
+        arguments.folder, layout=Layout(**given) if given else None, tokenizer=tokenizer,
+        max_length=arguments.max_length,
+    )  # fmt: skip
     console = Console()
     for columns, rows in ((found.columns, found.rows), (found.class_columns, found.class_rows)):
+        lines = [columns, *rows]
+        if len(columns) > _MANY:  # a line for each column: side by side they would be cut off
+            lines = list(zip(*lines, strict=True))
         if rows:
-            table = Table(*columns)
-            for row in rows:
+            table = Table(*lines[0])
+            for row in lines[1:]:
                 table.add_row(*row)
             console.print(table)
     for line in found.warnings:

@@ -8,18 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from m3col.data import digits, mogonet, preprocess
+from m3col.data import cache, digits, image_text, mogonet, preprocess, published
 from m3col.data.arrays import from_arrays
+from m3col.data.columns import Records
 from m3col.data.dataset import SPLITS, Dataset, Split, concat
-from m3col.data.mogonet import Entry
+from m3col.data.entry import Entry
+from m3col.data.layout import Layout
 from m3col.faults import BadInput, nearest
 
 __all__ = ["TABLE", "Dataset", "Entry", "Split", "concat", "faults", "from_arrays", "load", "locate", "names"]
 
 FETCHABLE = ("rosmap", "brca")
+_SHOWN = 5  # pictures named one by one in a message; the rest is counted
 
 
-def _read_digits(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]) -> Dataset:
+def _read_digits(
+    folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str], *, layout: Layout
+) -> Dataset:
     dataset = digits.read(test="test" in splits)
     dataset = replace(dataset, known_issues=entry.known_issues)
     return dataset if select is None else dataset.select(select)
@@ -43,6 +48,7 @@ TABLE: dict[str, Entry] = {
             "rosmap",
             "Alzheimer's disease against normal controls, three omics (MOGONET)",
             mogonet.read,
+            looks_like=mogonet.looks_like,
             modalities=("mRNA", "methylation", "miRNA"),
             classes=("control", "AD"),
             known_issues=(
@@ -55,6 +61,7 @@ TABLE: dict[str, Entry] = {
             "brca",
             "breast cancer PAM50 subtypes, three omics (MOGONET)",
             mogonet.read,
+            looks_like=mogonet.looks_like,
             modalities=("mRNA", "methylation", "miRNA"),
             classes=("Normal-like", "Basal-like", "HER2-enriched", "Luminal A", "Luminal B"),
             known_issues=_UPSTREAM,
@@ -63,6 +70,7 @@ TABLE: dict[str, Entry] = {
             "tcga_breast",
             "breast cancer subtypes of mixOmics' breast.TCGA; protein is missing from its test split",
             mogonet.read,
+            looks_like=mogonet.looks_like,
             modalities=("mRNA", "miRNA", "protein"),
             default=("mRNA", "miRNA"),
             known_issues=(
@@ -74,11 +82,58 @@ TABLE: dict[str, Entry] = {
             "handwritten",
             "2,000 handwritten digits as six feature sets (UCI Multiple Features)",
             mogonet.read,
+            looks_like=mogonet.looks_like,
             modalities=("pixels", "fourier", "profiles", "zernike", "karhunen_loeve", "morphology"),
             classes=digits.CLASSES,
             known_issues="six pairs of samples are identical in every value, all inside the training split",
         ),
-        Entry("omics", "any folder in the MOGONET layout, given with --data-dir", mogonet.read),
+        Entry(
+            "omics",
+            "any folder in the MOGONET layout, given with --data-dir",
+            mogonet.read,
+            generic=True,
+            looks_like=mogonet.looks_like,
+        ),
+        Entry(
+            "n24news",
+            "New York Times articles of 24 sections: a photo and its caption, headline, abstract or body",
+            published.read_n24news,
+            modalities=image_text.MODALITIES,
+            text=("caption",),
+            looks_like=published.looks_like_n24news,
+            known_issues="captions, headlines and abstracts of one article may name its section",
+        ),
+        Entry(
+            "food101",
+            "UPMC Food-101: photos of 101 dishes, each with the text of the web page where it was found",
+            published.read_food101,
+            modalities=image_text.MODALITIES,
+            looks_like=published.looks_like_food101,
+            known_issues=(
+                "pages were found by searching for the dish, so that most texts name it; labels are those searches, "
+                "and some pictures show something else"
+            ),
+        ),
+        Entry(
+            "emoji",
+            "1,840 emoji with their name and keywords, to be sorted into nine Unicode groups",
+            image_text.read,
+            modalities=image_text.MODALITIES,
+            text=("abstract",),
+            looks_like=image_text.looks_like,
+            known_issues=(
+                "variants of one emoji, with nearly the same picture and text, lie in different splits; headlines and "
+                "captions give some labels away (the caption of 253 flags is 'flag'), abstracts leave those words out"
+            ),
+        ),
+        Entry(
+            "image_text",
+            "any folder with train.csv, val.csv and test.csv: paths of pictures, texts, labels; given with --data-dir",
+            image_text.read,
+            modalities=image_text.MODALITIES,
+            generic=True,
+            looks_like=image_text.looks_like,
+        ),
     )
 }
 
@@ -93,12 +148,13 @@ def load(
     data_dir: Path | None = None,
     modalities: Sequence[str | int] | None = None,
     splits: Sequence[str] = SPLITS,
+    layout: Layout = Layout(),  # noqa: B008 - it is frozen
 ) -> Dataset:
     """The named data set, with the splits asked for as far as it has them; files of other splits stay closed.
 
     `data_dir` is the data set's own folder or, for a named set, the one that holds it; see `locate`.
-    `modalities` are names or numbers from 1. Values may be NaN or infinite here: `faults` judges that. Raises
-    BadInput.
+    `modalities` are names or numbers from 1; `layout`: which columns hold pictures, texts and labels. Values may be NaN
+    or infinite here: `faults` judges that. Raises BadInput.
     """
     if name not in TABLE:
         raise BadInput([f"data.name: data set {name!r} is unknown{nearest(name, TABLE)}"])
@@ -107,26 +163,29 @@ def load(
         raise BadInput(unknown or [f"splits: must contain 'train', but got {list(splits)}"])
     entry = TABLE[name]
     folder = Path() if entry.embedded else locate(name, data_dir=data_dir)
-    return entry.read(folder, entry, modalities, splits)
+    if layout.text is None and entry.text is not None:
+        layout = replace(layout, text=entry.text)
+    return entry.read(folder, entry, modalities, splits, layout=layout)
 
 
 def locate(name: str, *, data_dir: Path | None = None) -> Path:
     """The folder of a data set: the first of `data_dir`, $M3COL_DATA, ./data and ../shared/data that holds it
-    (as the folder `name`, or itself). For `omics`, `data_dir` is the folder. Raises BadInput with the places.
+    (as the folder `name`, or itself). For a generic layout, `data_dir` is the folder. Raises BadInput with the places.
     """
+    entry = TABLE[name]
     variable = os.environ.get("M3COL_DATA")
     if data_dir is not None and not Path(data_dir).is_dir():
         raise BadInput([f"--data-dir: {data_dir} is not a folder"])
-    if name == "omics" and data_dir is not None:
+    if entry.generic and data_dir is not None:
         return Path(data_dir)
     given = [("--data-dir", data_dir), ("M3COL_DATA", Path(variable) if variable else None)]
     places = [(what, Path(path)) for what, path in given if path is not None]
     places += [("", Path("data")), ("", Path("..") / "shared" / "data")]
     for _, place in places:
-        if name != "omics" and (place / name).is_dir():
+        if not entry.generic and (place / name).is_dir():
             return place / name
         # a folder that carries the name of another set is that other set
-        if place.resolve().name not in set(TABLE) - {name} and mogonet.looks_like(place):
+        if place.resolve().name not in set(TABLE) - {name} and entry.looks_like(place):
             return place
     looked = ", ".join(f"{what} {path.resolve()}".strip() for what, path in places)
     fetch = (
@@ -139,34 +198,51 @@ def locate(name: str, *, data_dir: Path | None = None) -> Path:
 
 def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess") -> list[str]:
     """Faults of preprocessing `spec` on this data set: its own, a value that is NaN or infinite where a
-    modality has no `impute` step, and a step that keeps no feature of the training split.
+    modality has no `impute` step, and a step that keeps no feature of the training split; pictures that cannot be read.
     """
+    numeric = [name for name, kind in dataset.kinds.items() if kind == "numeric"]
+    found = [line for name in dataset.modalities if name not in numeric for line in _unreadable(dataset, name)]
     try:
-        steps = preprocess.resolve(spec, dataset.modalities, where)
+        steps = preprocess.resolve(spec, numeric, where) if numeric else {}
     except BadInput as error:
-        return list(error.faults)
-    found = []
-    for name in dataset.modalities:
+        return [*found, *error.faults]
+    for name in numeric:
         imputes = "impute" in steps[name]
         missing = [] if imputes else _missing(dataset, name, where)
         found += missing
-        if not missing:
+        column = dataset.train.inputs[name]
+        if not missing and not isinstance(column, Records):
             labels = dataset.train.labels
             if labels is None:
                 raise ValueError("the training split has no labels")
             try:
-                preprocess.Pipeline.fit(
-                    dataset.train.inputs[name], labels, steps[name], feature_names=dataset.features[name]
-                )
+                preprocess.Pipeline.fit(column, labels, steps[name], feature_names=dataset.features[name])
             except BadInput as error:
                 found += [f"{where}, modality {name!r}: {fault}" for fault in error.faults]
     return found
 
 
-def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
+def _unreadable(dataset: Dataset, modality: str) -> list[str]:
+    """Every picture is decoded once; what was found is remembered."""
     found = []
     for split, part in dataset.splits.items():
+        column = part.inputs[modality]
+        if not isinstance(column, Records):
+            continue
+        broken = cache.faults(column)
+        first = list(broken.items())[:_SHOWN]
+        found += [f"{dataset.name}, {split}: {column.values[row]}: {text}" for row, text in first]
+        if len(broken) > _SHOWN:
+            found.append(f"{dataset.name}, {split}: {len(broken) - _SHOWN} more pictures that cannot be read")
+    return found
+
+
+def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
+    found: list[str] = []
+    for split, part in dataset.splits.items():
         x = part.inputs[modality]
+        if isinstance(x, Records):
+            continue
         rows, columns = np.nonzero(~np.isfinite(x))
         if len(rows):
             first = f"row {rows[0] + 1}, column {columns[0] + 1} ({dataset.features[modality][columns[0]]})"

@@ -1,41 +1,39 @@
-"""What a folder in the MOGONET layout holds and what is wrong or suspicious about it."""
+"""What the folder of a data set holds and what is wrong or suspicious about it."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from m3col.data import TABLE, mogonet
+from m3col.data.check_pairs import check_pairs, layout_of
 from m3col.data.dataset import SPLITS, FloatArray
+from m3col.data.layout import Layout
+from m3col.data.report import Report, Row
 
-Row = tuple[str, ...]
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
-
-@dataclass(frozen=True)
-class Report:
-    """`rows` under `columns`: one per file; `class_rows` under `class_columns`: samples per class and split.
-    `faults` forbid the use of the folder, `warnings` do not. All lines are ready for printing.
-    """
-
-    folder: Path
-    columns: Row
-    rows: tuple[Row, ...]
-    class_columns: Row
-    class_rows: tuple[Row, ...]
-    faults: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not self.faults
+__all__ = ["Report", "check"]
 
 
-def check(folder: Path) -> Report:
+def check(
+    folder: Path, *, layout: Layout | None = None, tokenizer: "Tokenizer | None" = None, max_length: int = 512
+) -> Report:
     """Shapes, classes per split, constant and non-finite columns, missing modalities and duplicate rows of
-    `folder`, which may be the folder of a named data set. Raises nothing: what is wrong is in the report.
+    `folder`, which may be the folder of a named data set; of pictures and texts see `check_pairs`. `layout`: which
+    columns hold them, default: those of the named data set. `tokenizer`, `max_length`: see there. Raises nothing: what
+    is wrong is in the report.
     """
     named = TABLE.get(folder.resolve().name)
+    pairs = layout_of(folder)
+    if pairs is not None:
+        layout = layout or Layout()
+        if layout.text is None and named is not None:
+            layout = replace(layout, text=named.text)
+        return check_pairs(folder, name=pairs, layout=layout, tokenizer=tokenizer, max_length=max_length)
     entry = TABLE["omics"] if named is None or named.embedded else named
     every = list(entry.modalities) if entry.modalities else None
     parts = mogonet.scan(folder, entry, every, SPLITS)

@@ -6,15 +6,14 @@ N samples, D_m features of modality m, C classes.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3col.data.columns import Column, FloatArray, IntArray, Kind, feed, join, kind_of
 from m3col.faults import BadInput, nearest
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 SPLITS = ("train", "validation", "test")
@@ -23,13 +22,13 @@ _SHOWN = 5  # places named one by one in a message; the rest is counted
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """N samples: ids [N] (strings), labels [N] or None where withheld, inputs per modality [N, D_m] (NaN is a
-    missing value), present per modality [N] (False: the whole modality is missing), groups [N] or None.
+    """N samples: ids [N] (strings), labels [N] or None where withheld, inputs per modality: [N, D_m] (NaN is a missing
+    value) or N pictures or texts; present per modality [N] (False: the whole modality is missing), groups [N] or None.
     """
 
     ids: NDArray[np.str_]
     labels: IntArray | None
-    inputs: dict[str, FloatArray]
+    inputs: dict[str, Column]
     present: dict[str, BoolArray]
     groups: NDArray[np.str_] | None = None
 
@@ -73,9 +72,7 @@ class Split:
         """SHA-256 of modality names, values, masks, labels, groups and ids; the same on every machine."""
         sha = hashlib.sha256()
         for name, x in self.inputs.items():
-            canonical = np.where(np.isnan(x), np.nan, x).astype("<f8")  # one bit pattern for every NaN
-            sha.update(json.dumps([name, list(x.shape)]).encode())
-            sha.update(np.ascontiguousarray(canonical).tobytes())
+            feed(sha, name, x)
             sha.update(np.ascontiguousarray(self.present[name], dtype=np.uint8).tobytes())
         labels = None if self.labels is None else self.labels.tolist()
         groups = None if self.groups is None else self.groups.tolist()
@@ -92,7 +89,7 @@ def concat(a: Split, b: Split) -> Split:
     return Split(
         ids=np.concatenate([a.ids, b.ids]),
         labels=np.concatenate([a.labels, b.labels]) if both_labelled else None,
-        inputs={name: np.concatenate([x, b.inputs[name]]) for name, x in a.inputs.items()},
+        inputs={name: join(x, b.inputs[name]) for name, x in a.inputs.items()},
         present={name: np.concatenate([x, b.present[name]]) for name, x in a.present.items()},
         groups=np.concatenate([a.groups, b.groups]) if both_grouped else None,
     )
@@ -100,8 +97,9 @@ def concat(a: Split, b: Split) -> Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Splits of one data set. `features[m]` names the D_m columns of modality m; `classes` names the C
-    labels; `known_issues` is one line for reports ("" where none is known).
+    """Splits of one data set. `features[m]` names the D_m columns of modality m (of a picture or text: what it was
+    read from); `classes` names the C labels; `known_issues` is one line for reports ("" where none is known);
+    `dropped` counts samples that were left out, by reason.
     """
 
     name: str
@@ -111,6 +109,12 @@ class Dataset:
     validation: Split | None = None
     test: Split | None = None
     known_issues: str = ""
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Of each modality: numeric, image or text."""
+        return {name: kind_of(self.train.inputs[name]) for name in self.features}
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -236,7 +240,7 @@ def generated_features(modality: str, count: int) -> tuple[str, ...]:
 
 
 def build_split(
-    inputs: Mapping[str, FloatArray],
+    inputs: Mapping[str, Column],
     labels: IntArray | None,
     split: str,
     *,

@@ -6,7 +6,7 @@ name per line), `classes.csv` (header `index,name`), and a validation split (`<k
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,27 +24,12 @@ from m3col.data.dataset import (
     training_label_faults,
     unseen_label_faults,
 )
+from m3col.data.entry import Entry
+from m3col.data.layout import Layout
 from m3col.faults import BadInput
 
 SUFFIX = {"train": "tr", "validation": "va", "test": "te"}
 _MODALITY_FILE = re.compile(r"([1-9]\d{0,3})_(?:tr|va|te)\.csv")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A named data set. `modalities`: names in the order of the files (None: read from the folder);
-    `default`: those used where none are chosen (None: all); `read(folder, entry, select, splits)` returns the
-    data set; `embedded` sets need no folder; `known_issues` is one line for reports.
-    """
-
-    name: str
-    description: str
-    read: "Callable[[Path, Entry, Sequence[str | int] | None, Sequence[str]], Dataset]"
-    modalities: tuple[str, ...] | None = None
-    classes: tuple[str, ...] | None = None
-    default: tuple[str, ...] | None = None
-    embedded: bool = False
-    known_issues: str = ""
 
 
 @dataclass
@@ -74,7 +59,14 @@ def looks_like(folder: Path) -> bool:
     )
 
 
-def read(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]) -> Dataset:
+def read(
+    folder: Path,
+    entry: Entry,
+    select: Sequence[str | int] | None,
+    splits: Sequence[str],
+    *,
+    layout: Layout = Layout(),  # noqa: B008 - it is frozen
+) -> Dataset:
     """The data set of `folder`. Files of splits and modalities that are not asked for are not opened.
 
     Raises BadInput with every fault.

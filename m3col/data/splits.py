@@ -25,8 +25,11 @@ class Fold:
 
 
 def default_kind(dataset: Dataset) -> str:
-    """`given` where the data set brings a validation split, else `kfold`."""
-    return "kfold" if dataset.validation is None else "given"
+    """`given` where the data set brings a validation split; else `kfold`, or `holdout` where pictures or texts make
+    one model expensive enough."""
+    if dataset.validation is not None:
+        return "given"
+    return "kfold" if set(dataset.kinds.values()) == {"numeric"} else "holdout"
 
 
 def pool(dataset: Dataset, kind: str) -> Split:

@@ -1,0 +1,372 @@
+"""Pairs of a picture and a text in a folder: what every such layout shares, and the layout of plain CSV files.
+
+`train.csv`, and where there are any `val.csv` and `test.csv`: a header, then one pair per row, with the picture's path
+relative to the folder, one or more columns of text, and a label. Faults name the file and the row, counted from 1 below
+the header.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from m3col.data import pictures, textfile
+from m3col.data.columns import ObjectArray, Records
+from m3col.data.dataset import SPLITS, Dataset, Split, build_split, choose
+from m3col.data.entry import Entry
+from m3col.data.layout import Layout
+from m3col.faults import BadInput, nearest
+
+MODALITIES = ("image", "text")
+FILES = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
+THREADS = min(16, 2 * (os.cpu_count() or 1))
+_SHOWN = 5  # faults of one kind and file that are named one by one; the rest is counted
+
+
+class Found:
+    """Faults while a folder is read, kept by file and kind."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[Path, str], list[str]] = {}
+
+    def add(self, file: Path, kind: str, text: str, row: int | None = None) -> None:
+        place = f"{file}: " if row is None else f"{file}: row {row}: "
+        self._lines.setdefault((file, kind), []).append(place + text)
+
+    def lines(self) -> list[str]:
+        """The first five of each kind and file, and how many more there are."""
+        listed = []
+        for (file, kind), lines in self._lines.items():
+            listed += lines[:_SHOWN]
+            if len(lines) > _SHOWN:
+                listed.append(f"{file}: {len(lines) - _SHOWN} more rows: {kind}")
+        return listed
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row of a file. `image`: its path relative to the folder; `path`: its real path, None where it cannot be used;
+    `text`, `label`: "" where there is none."""
+
+    file: Path
+    row: int
+    image: str
+    path: str | None
+    text: str
+    label: str
+
+
+@dataclass
+class Pairs:
+    """What a folder holds, as far as it could be read. `columns`: those that the texts come from; `dropped`: pairs that
+    were left out, by reason."""
+
+    folder: Path
+    columns: tuple[str, ...] = ()
+    splits: dict[str, list[Pair]] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    found: Found = field(default_factory=Found)
+
+    def __post_init__(self) -> None:
+        self.root = os.path.realpath(self.folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels that occur in training, sorted."""
+        return tuple(sorted({pair.label for pair in self.splits.get("train", ()) if pair.label}))
+
+    def drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file: `rows` with their numbers, each as long as the header."""
+
+    path: Path
+    header: tuple[str, ...]
+    rows: list[tuple[int, dict[str, str]]]
+
+
+def looks_like(folder: Path) -> bool:
+    """Whether `folder` holds the training file of the layout. (Food-101 has one too, but its texts lie in files.)"""
+    return (folder / FILES["train"]).is_file() and not (folder / "texts_txt").is_dir()
+
+
+def read(
+    folder: Path,
+    entry: Entry,
+    select: Sequence[str | int] | None,
+    splits: Sequence[str],
+    *,
+    layout: Layout = Layout(),  # noqa: B008 - frozen
+    pictures: bool = False,
+) -> Dataset:
+    """The data set of `folder`. Files of splits that are not asked for are not opened. `pictures`: decode them all to
+    judge them; otherwise they must only be there.
+
+    Raises BadInput with every fault.
+    """
+    return build(scan(folder, splits, layout), entry, select, layout, judge_pictures=pictures)
+
+
+def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
+    """Read what can be read of `folder` and collect the faults."""
+    pairs = Pairs(folder)
+    if not folder.is_dir():
+        pairs.found.add(folder, "folder", "is not a folder")
+        return pairs
+    tables = {}
+    for split in (s for s in SPLITS if s in splits):
+        if split == "train" or (folder / FILES[split]).exists():
+            table = read_table(folder / FILES[split], pairs.found)
+            if table is not None:
+                tables[split] = table
+    if "train" in tables:
+        pairs.columns = _text_columns(tables["train"], layout, pairs.found)
+    for split, table in tables.items():
+        texts = [column for column in pairs.columns if require(table, column, "data.text.columns", pairs.found)]
+        has_image = require(table, layout.image, "data.image.column", pairs.found)
+        has_label = require(table, layout.label, "data.label_column", pairs.found)
+        pairs.splits[split] = [
+            judge(
+                pairs,
+                table.path,
+                number,
+                image=row[layout.image] if has_image else None,
+                text=joined(row[column] for column in texts) if texts else None,
+                label=row[layout.label] if has_label else None,
+            )
+            for number, row in table.rows
+        ]
+    judge_labels(pairs)
+    return pairs
+
+
+def _text_columns(table: Table, layout: Layout, found: Found) -> tuple[str, ...]:
+    """The columns that are joined to a text; none, and a fault, where they are not said or cannot be used."""
+    where = "data.text.columns"
+    if layout.text is None:
+        if "text" in table.header:
+            return ("text",)
+        others = [name for name in table.header if name not in (layout.image, layout.label) and _wordy(table, name)]
+        hint = f"say where the texts are: {where}: [{', '.join(others)}]" if others else "no column holds texts"
+        found.add(table.path, "text column", f"column 'text' is missing; {hint}")
+        return ()
+    if not layout.text:
+        found.add(table.path, "text column", f"{where} must name at least one column, but the list is empty")
+    used = {layout.image: "data.image.column", layout.label: "data.label_column"}
+    for name in layout.text:
+        if name in used:
+            found.add(table.path, "text column", f"{where}: {name!r} cannot be a text, because it is {used[name]}")
+    return tuple(name for name in dict.fromkeys(layout.text) if name not in used)
+
+
+def _wordy(table: Table, column: str) -> bool:
+    return any(character.isalpha() for _, row in table.rows[:100] for character in row[column])
+
+
+# What every layout shares.
+
+
+def read_lines(path: Path, found: Found) -> list[str] | None:
+    """The lines of a UTF-8 file, with or without byte order mark; None and a fault where there are none."""
+    faults: list[str] = []
+    lines = textfile.read_lines(path, faults)
+    for fault in faults:
+        # A record may span lines, and a header is no row: a place of bytes is a line.
+        text = re.sub(r"^row (\d+): ", r"line \1: ", fault.removeprefix(f"{path}: "))
+        found.add(path, text, text)
+    return lines
+
+
+def read_table(path: Path, found: Found) -> Table | None:
+    """The CSV file; None and a fault where it cannot be read. Rows of another length are faults and left out."""
+    lines = read_lines(path, found)
+    if lines is None:
+        return None
+    # Strict: else a quote that is never closed would make one text of all rows below it.
+    reader = csv.reader([line + "\n" for line in lines], strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    number = 0
+    try:
+        header = tuple(name.strip() for name in next(reader))
+        mark = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
+        if mark is not None:
+            found.add(path, "separator", f"fields are separated by {mark!r}, but must be separated by ','")
+            return None
+        for number, cells in enumerate(reader, start=1):
+            if not cells:
+                found.add(path, "blank", "is blank", number)
+            elif len(cells) != len(header):
+                fault = f"has {len(cells)} fields, but the header has {len(header)}"
+                found.add(path, "another number of fields than the header", fault, number)
+            else:
+                rows.append((number, dict(zip(header, cells, strict=True))))
+    except csv.Error as error:
+        found.add(path, "csv", f"is not CSV ({error}); look for a quote that is not closed", number + 1)
+        return None
+    for name in dict.fromkeys(header):
+        if header.count(name) > 1:
+            found.add(path, f"header {name}", f"column {name!r} stands {header.count(name)} times in the header")
+    if not number:
+        found.add(path, "rows", "has no rows below its header")
+    return Table(path, header, rows)
+
+
+def require(table: Table, column: str, key: str, found: Found) -> bool:
+    """Whether the table has the column; `key`: the setting that names it, "" for none."""
+    if column in table.header:
+        return True
+    setting = f" ({key})" if key else ""
+    fault = f"column {column!r}{setting} is missing{nearest(column, table.header)}"
+    found.add(table.path, f"column {column}", fault)
+    return False
+
+
+def joined(texts: Iterable[str]) -> str:
+    """The texts that are not blank, one per line."""
+    return "\n".join(text.strip() for text in texts if text.strip())
+
+
+def judge(pairs: Pairs, file: Path, row: int, *, image: str | None, text: str | None, label: str | None) -> Pair:
+    """A row as a pair, with its faults put into `pairs.found`. None: the file has no such column, a fault already."""
+    path = None
+    image = None if image is None else image.strip()
+    if image == "":
+        pairs.found.add(file, "no path of a picture", "the path of the picture is empty", row)
+    elif image is not None:
+        try:
+            path = pictures.inside(image, pairs.root)
+        except pictures.Outside as error:
+            pairs.found.add(file, "the picture is outside of the data folder", f"picture {image!r} {error}", row)
+        except pictures.Unreadable as error:
+            pairs.found.add(file, "the picture is missing", f"picture {image!r}: {error}", row)
+    if text is not None and not text:
+        pairs.found.add(file, "the text is empty", "the text is empty", row)
+    label = None if label is None else label.strip()
+    if label == "":
+        pairs.found.add(file, "the label is empty", "the label is empty", row)
+    for what, value in (("text", text), ("label", label)):
+        if value and not encodable(value):  # JSON can spell what no tokenizer and no file takes
+            pairs.found.add(file, f"the {what} is not Unicode", f"the {what} holds half a surrogate pair", row)
+    return Pair(file, row, os.path.normpath(image or ""), path, text or "", label or "")
+
+
+def encodable(text: str) -> bool:
+    """Whether the text can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def judge_labels(pairs: Pairs) -> None:
+    """Training has at least two classes, and every class that occurs."""
+    classes, train = pairs.classes, pairs.splits.get("train")
+    if not train or not classes:
+        return
+    if len(classes) == 1:
+        fault = f"at least two classes are needed, but every label is {classes[0]!r}"
+        pairs.found.add(train[0].file, "classes", fault)
+    known = set(classes)
+    for split in ("validation", "test"):
+        for pair in pairs.splits.get(split, ()):
+            if pair.label and pair.label not in known:
+                near = close(pair.label, classes)
+                fault = f"label {pair.label!r} never occurs in {train[0].file.name}{near}"
+                pairs.found.add(pair.file, "a label that training lacks", fault, pair.row)
+
+
+def close(value: str, choices: Iterable[str]) -> str:
+    """`nearest`, but silent where no choice is close: the list of all classes would hide the line."""
+    near = nearest(value, choices)
+    return near if near.startswith("; did") else ""
+
+
+def judge_decoding(pairs: Pairs) -> None:
+    """Decodes every picture, each file once; what cannot be read becomes a fault."""
+    every = [pair for split in pairs.splits.values() for pair in split if pair.path is not None]
+    paths = list(dict.fromkeys(pair.path for pair in every if pair.path is not None))
+    with ThreadPoolExecutor(THREADS) as pool:
+        faults = dict(zip(paths, pool.map(_decoding_fault, paths), strict=True))
+    for pair in every:
+        if pair.path is not None and faults[pair.path]:
+            add_unreadable(pairs, pair, faults[pair.path])
+
+
+def add_unreadable(pairs: Pairs, pair: Pair, reason: str) -> None:
+    pairs.found.add(pair.file, "the picture cannot be read", f"picture {pair.image!r} {reason}", pair.row)
+
+
+def _decoding_fault(path: str) -> str:
+    try:
+        pictures.measure(path)
+    except pictures.Unreadable as error:
+        return str(error)
+    return ""
+
+
+def build(
+    pairs: Pairs, entry: Entry, select: Sequence[str | int] | None, layout: Layout, *, judge_pictures: bool
+) -> Dataset:
+    """The data set of what was read. Raises BadInput with every fault."""
+    if judge_pictures:
+        judge_decoding(pairs)
+    chosen, faults = (MODALITIES, []) if select is None else choose(select, MODALITIES)
+    faults = [*faults, *pairs.found.lines()]
+    if faults:
+        raise BadInput(faults)
+    dataset = Dataset(
+        name=entry.name,
+        classes=pairs.classes,
+        features={"image": (layout.image,), "text": pairs.columns},
+        known_issues=entry.known_issues,
+        dropped=dict(pairs.dropped),
+        **_splits(pairs),
+    )
+    return dataset.select(chosen)
+
+
+def _splits(pairs: Pairs) -> dict[str, Split]:
+    numbers = {label: number for number, label in enumerate(pairs.classes)}
+    used: set[str] = set()
+    every = [pair for split in pairs.splits.values() for pair in split]
+    images, image_at = _distinct([str(pair.path) for pair in every])
+    texts, text_at = _distinct([pair.text for pair in every])
+    built, start = {}, 0
+    for split, members in pairs.splits.items():
+        here = np.arange(start, start + len(members))
+        start += len(members)
+        built[split] = build_split(
+            {"image": Records("image", images, image_at[here]), "text": Records("text", texts, text_at[here])},
+            np.array([numbers[pair.label] for pair in members], dtype=np.int64),
+            split,
+            ids=np.array([_unique(pair.image, used) for pair in members], dtype=np.str_),
+        )
+    return built
+
+
+def _distinct(values: list[str]) -> tuple[ObjectArray, np.ndarray]:
+    """The distinct values in the order of their first occurrence, and the position of each value in them: what occurs
+    twice is decoded once."""
+    positions = {value: position for position, value in enumerate(dict.fromkeys(values))}
+    source = np.empty(len(positions), dtype=object)
+    source[:] = list(positions)
+    return source, np.array([positions[value] for value in values], dtype=np.int64)
+
+
+def _unique(name: str, used: set[str]) -> str:
+    """The name, with `#2`, `#3`, ... where it was used before."""
+    unique, count = name, 1
+    while unique in used:
+        count += 1
+        unique = f"{name}#{count}"
+    used.add(unique)
+    return unique
