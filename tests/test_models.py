@@ -7,12 +7,17 @@ import torch
 from torch import nn
 
 from m3col import models
+from m3col.config import ModelConfig
+
+
+def encoder_of(name, features, width):
+    return models.build_encoder(features, ModelConfig.model_construct(encoder=name, embedding_dim=width))
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_every_encoder_maps_features_to_embeddings(name):
     torch.manual_seed(0)
-    encoder = models.build_encoder(name, 7, 5)
+    encoder = encoder_of(name, 7, 5)
     x = torch.randn(3, 7)
     before = x.clone()
     out = encoder(x)
@@ -26,13 +31,13 @@ def test_weights_are_a_function_of_the_seed(name):
     built = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        built.append(nn.utils.parameters_to_vector(models.build_encoder(name, 7, 5).parameters()))
+        built.append(nn.utils.parameters_to_vector(encoder_of(name, 7, 5).parameters()))
     assert torch.equal(built[0], built[1]) and not torch.equal(built[0], built[2])
 
 
 def test_encoder_is_linear_relu_linear():
     torch.manual_seed(0)
-    encoder = models.build_encoder("mlp", 7, 5)
+    encoder = encoder_of("mlp", 7, 5)
     x = torch.randn(3, 7)
     (w1, b1, w2, b2) = (p.detach() for p in encoder.parameters())
     assert [tuple(p.shape) for p in (w1, b1, w2, b2)] == [(5, 7), (5,), (5, 5), (5,)]
@@ -57,7 +62,7 @@ def test_head_is_linear_relu_dropout_linear():
 
 def test_xavier_normal_weights_and_zero_biases():
     torch.manual_seed(0)
-    for module in (models.build_encoder("mlp", 300, 200), models.build_head(400, 300, 100, 0.0)):
+    for module in (encoder_of("mlp", 300, 200), models.build_head(400, 300, 100, 0.0)):
         for layer in (module.first, module.second):
             std = math.sqrt(2 / (layer.in_features + layer.out_features))
             assert layer.weight.std().item() == pytest.approx(std, rel=0.02)
@@ -67,8 +72,8 @@ def test_xavier_normal_weights_and_zero_biases():
 
 
 BAD = [
-    (lambda: models.build_encoder("mpl", 3, 4), r"encoder 'mpl' is unknown; did you mean 'mlp'\?"),
-    (lambda: models.build_encoder("mlp", 0, 4), r"in_features must be >= 1, but got 0"),
+    (lambda: encoder_of("mpl", 3, 4), r"encoder 'mpl' is unknown; did you mean 'mlp'\?"),
+    (lambda: encoder_of("mlp", 0, 4), r"in_features must be >= 1, but got 0"),
     (lambda: models.build_head(3, -1, 2, 0.0), r"hidden must be >= 1, but got -1"),
     (lambda: models.build_head(3, 4, 2, 1.0), r"dropout must lie in \[0, 1\), but got 1.0"),
     (lambda: models.build_head(3, 4, 2, float("nan")), r"dropout must lie in \[0, 1\), but got nan"),

@@ -6,9 +6,12 @@ Differs: the paper gives neither activation nor initial weights; ReLU, Xavier-no
   are those of the authors' code.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from m3col import mixup
 from m3col.faults import BadInput
 
 
@@ -42,3 +45,11 @@ class MLPEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         embedding: Tensor = self.second(torch.relu(self.first(x)))
         return embedding
+
+    def mix(self, x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
+        """Eq. 2 for rows [N, F]: lam x + (1 - lam) x[permutation]."""
+        return mixup.mix(x, permutation, lam)
+
+    def stored(self) -> dict[str, Any]:
+        """Nothing: the widths say it all."""
+        return {}

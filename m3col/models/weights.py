@@ -1,0 +1,190 @@
+"""Where the files of timm's and transformers' models come from.
+
+A local folder or file first, then the hub's cache on this machine, then, unless HF_HUB_OFFLINE is set, one request to
+the hub: without an answer nothing is tried again. What is not there is said in one line: which file goes where.
+"""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Literal
+
+import huggingface_hub
+from huggingface_hub import constants
+
+from m3col.faults import BadInput, nearest
+from m3col.sections import ImageModelConfig
+
+Part = Literal["config", "weights", "tokenizer"]
+
+# For each part the sets of files that will do: the first one that the hub has is fetched.
+_FILES: dict[Part, tuple[tuple[str, ...], ...]] = {
+    "config": (("config.json",),),
+    "weights": (
+        ("model.safetensors",),
+        ("model.safetensors.index.json", "model-*.safetensors"),
+        ("pytorch_model.bin",),
+        ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+    ),
+    "tokenizer": (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",)),
+}
+_BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# Names from before the hub had owners; its cache on this machine may know either.
+_OWNERS = {
+    "bert-base-": "google-bert",
+    "bert-large-": "google-bert",
+    "roberta-": "FacebookAI",
+    "xlm-roberta-": "FacebookAI",
+    "distilbert-": "distilbert",
+    "distilroberta-": "distilbert",
+    "albert-": "albert",
+}
+_TIMEOUT = 10.0
+
+
+def text_folder(name: str, parts: Collection[Part], *, key: str) -> Path:
+    """The folder with the files of a text encoder or tokeniser.
+
+    name: a folder, or a name of the hub. parts: what has to be in it. key: the config key that holds `name`, for
+    messages. Raises BadInput where something is missing.
+    """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        lacking = _lacking(local, parts)
+        if lacking:
+            raise BadInput([f"{key} {name!r}: the folder has no {' and no '.join(lacking)}"])
+        return local
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise BadInput([f"{key} {name!r}: there is no such folder"])
+    for repository in _aliases(name):
+        found = _cached_folder(repository)
+        if found is not None and not _lacking(found, parts):
+            return found
+    reason = _fetch(name, parts)
+    if isinstance(reason, Path):
+        return reason
+    wanted = " and ".join(sets[0][0] for part, sets in _FILES.items() if part in parts)
+    raise BadInput(
+        [f"{key} {name!r}: its files are not on this machine, and {reason}. Put {wanted} into a folder and give that "
+         f"folder as {key}, or run `hf download {name}` where there is a network and copy the result to "
+         f"{constants.HF_HUB_CACHE}"]
+    )  # fmt: skip
+
+
+def image_file(config: ImageModelConfig) -> Path:
+    """The file with the weights of an image encoder: `config.weights`, else that of the hub. Raises BadInput."""
+    if config.weights is not None:
+        return _given_file(config.weights)
+    import timm
+
+    registered = timm.models.get_pretrained_cfg(config.name, allow_unregistered=True)
+    repository = registered.hf_hub_id if registered is not None else None
+    if not repository:
+        tagged = timm.list_models(f"{config.name.partition('.')[0]}*", pretrained=True)
+        raise BadInput(
+            [f"model.image.name {config.name!r}: has no weights on the hub{nearest(config.name, tagged)}; else give a "
+             "file as model.image.weights, or set model.image.pretrained=false for random weights"]
+        )  # fmt: skip
+    assert registered is not None
+    names = [registered.hf_hub_filename] if registered.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    for name in names:
+        found = _cached_file(repository, name)
+        if found is not None:
+            return found
+    reason = _fetch_file(repository, names)
+    if isinstance(reason, Path):
+        return reason
+    raise BadInput(
+        [f"model.image.name {config.name!r}: its weights are not on this machine, and {reason}. Give {names[0]} of the "
+         f"hub's {repository} as model.image.weights, or run `hf download {repository}` where there is a network and "
+         f"copy the result to {constants.HF_HUB_CACHE}; model.image.pretrained=false means random weights"]
+    )  # fmt: skip
+
+
+def _given_file(given: str) -> Path:
+    path = Path(given).expanduser()
+    if path.is_dir():
+        inside = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
+        found = [file for file in inside if file.is_file()] or sorted(path.glob("*.safetensors"))
+        if len(found) != 1 and not (found and found[0] == inside[0]):
+            raise BadInput([f"model.image.weights {given!r}: the folder has no model.safetensors; name a file in it"])
+        return found[0]
+    if not path.is_file():
+        raise BadInput([f"model.image.weights {given!r}: there is no such file"])
+    return path
+
+
+def _lacking(folder: Path, parts: Iterable[Part]) -> list[str]:
+    """The first choice of files for each part that the folder lacks."""
+    return [
+        _FILES[part][0][0]
+        for part in _FILES
+        if part in parts and not any(all(any(folder.glob(file)) for file in files) for files in _FILES[part])
+    ]
+
+
+def _aliases(name: str) -> list[str]:
+    owners = [owner for prefix, owner in _OWNERS.items() if name.startswith(prefix)] if "/" not in name else []
+    return [name, *(f"{owner}/{name}" for owner in owners)]
+
+
+def _cached_folder(repository: str) -> Path | None:
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
+    except (OSError, ValueError):  # not there, or no name that the hub could have
+        return None
+
+
+def _cached_file(repository: str, name: str) -> Path | None:
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, name, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def _fetch(name: str, parts: Collection[Part]) -> Path | str:
+    """The folder after a download, or why there is none."""
+    listed = _listed(name)
+    if isinstance(listed, str):
+        return listed
+    patterns: list[str] = []
+    for part in parts:
+        held = [files for files in _FILES[part] if all(any(Path(n).match(f) for n in listed) for f in files)]
+        if not held:
+            return f"the hub's {name} has no {_FILES[part][0][0]}"
+        patterns += [*held[0], *(_BESIDE_TOKENIZER if part == "tokenizer" else ())]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, etag_timeout=_TIMEOUT))
+    except Exception as error:
+        return f"the download failed ({_short(error)})"
+
+
+def _fetch_file(repository: str, names: Iterable[str]) -> Path | str:
+    listed = _listed(repository)
+    if isinstance(listed, str):
+        return listed
+    for name in names:
+        if name in listed:
+            try:
+                return Path(huggingface_hub.hf_hub_download(repository, name, etag_timeout=_TIMEOUT))
+            except Exception as error:
+                return f"the download failed ({_short(error)})"
+    return f"the hub's {repository} has none of {', '.join(names)}"
+
+
+def _listed(repository: str) -> list[str] | str:
+    """The files of a repository by one request, or why they are not known. The hub's own downloads would ask six times
+    within half a minute where there is no network."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        found = huggingface_hub.HfApi().model_info(repository, timeout=_TIMEOUT)
+    except huggingface_hub.errors.RepositoryNotFoundError:
+        return f"the hub has no model {repository!r}"
+    except Exception as error:  # any kind of network fault
+        return f"the hub gave no answer ({_short(error)})"
+    return [file.rfilename for file in found.siblings or []]
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 100 else f"{text[:97]}..."
