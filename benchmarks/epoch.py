@@ -210,7 +210,8 @@ class Products:
 
 def plain_twin(found: Problem, trainer: Trainer) -> Plain:
     train = found.dataset.train
-    return Plain(trainer, trainer.prepare(train.inputs), torch.as_tensor(np.array(train.labels)))
+    inputs = {name: source.rows(slice(None)) for name, source in trainer.prepare(train.inputs).items()}
+    return Plain(trainer, inputs, torch.as_tensor(np.array(train.labels)))
 
 
 def disagreement(found: Problem, phase: str) -> float:

@@ -100,14 +100,17 @@ def write_model(
         for number, trainer in enumerate(trainers):
             tensors = {f"weights.{name}": value.cpu() for name, value in trainer.method.state_dict().items()}
             described = {}
-            for modality, pipeline in trainer.pipelines.items():
-                described[modality], arrays = pipeline.state()
+            for modality, preparation in trainer.preparations.items():
+                described[modality], arrays = preparation.state()
                 tensors |= {f"preprocess.{modality}.{k}": torch.as_tensor(v) for k, v in arrays.items()}
             name = f"member-{number}.safetensors"
             _save(tensors, temporary / name)
             members.append({"file": name, "preprocess": described, "seed": trainer.seed, "fold": trainer.fold})
+        encoders: dict[str, Any] = dict(trainers[0].method.encoders.items())
+        stored = {name: encoder.stored() for name, encoder in encoders.items()}
         _write_description(temporary, "model", config=config, classes=list(classes), members=members,
-                           features={name: list(values) for name, values in features.items()})  # fmt: skip
+                           features={name: list(values) for name, values in features.items()},
+                           encoders={name: found for name, found in stored.items() if found})  # fmt: skip
 
 
 def join_models(folder: Path, sources: Sequence[Path]) -> None:
@@ -122,7 +125,7 @@ def join_models(folder: Path, sources: Sequence[Path]) -> None:
                 shutil.copyfile(source / member["file"], temporary / name)
                 members.append({**member, "file": name})
         _write_description(temporary, "model", config=found["config"], classes=found["classes"], members=members,
-                           features=found["features"])  # fmt: skip
+                           features=found["features"], encoders=found.get("encoders", {}))  # fmt: skip
 
 
 def _write_description(folder: Path, kind: str, **content: Any) -> None:

@@ -15,12 +15,14 @@ from pydantic import Field
 from m3col import methods, yamlio
 from m3col.faults import BadInput, nearest
 from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, with_value, without, without_keys
+from m3col.sections import ImageDataConfig, ImageModelConfig, TextDataConfig, TextModelConfig
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Level = Literal["input", "embedding"]
 Steps = list[str | dict[str, Any]]
 
 IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
@@ -28,21 +30,32 @@ IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
 
 class DataConfig(Strict):
     """`name`: entry of the data table; `dir`: folder looked in first; `modalities`: names or 1-based numbers, default:
-    the entry's own; `preprocess`: steps for all modalities, or a list of steps per modality; default: minmax."""
+    the entry's own; `preprocess`: steps for all numeric modalities, or a list of steps per modality; default: minmax.
+    `label_column`: of the CSV of `image_text`. `cache`: decoded pictures and tokens are kept on disk."""
 
     name: str = "digits"
     dir: str | None = None
     modalities: list[str | int] | None = None
     preprocess: Steps | dict[str, Steps] = ["minmax"]  # noqa: RUF012 - pydantic copies it
+    label_column: str = "label"
+    image: ImageDataConfig = ImageDataConfig()
+    text: TextDataConfig = TextDataConfig()
+    cache: bool = True
 
 
 class ModelConfig(Strict):
-    """`embedding_dim`: D, shared by all modalities; `classifier_dim`: hidden width H of each head."""
+    """`encoder`: of numeric modalities; `embedding_dim`: D, shared by all modalities; `classifier_dim`: hidden width H
+    of each head; `classifier_layers`: linear layers of each head."""
 
     encoder: Literal["mlp"] = "mlp"
     embedding_dim: Count = 256
     classifier_dim: Count = 256
+    classifier_layers: Annotated[int, Field(ge=2, le=3)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    image: ImageModelConfig = ImageModelConfig()
+    text: TextModelConfig = TextModelConfig()
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
 
 class ObjectiveConfig(Strict):
@@ -59,9 +72,10 @@ class ObjectiveConfig(Strict):
 
 
 class MixConfig(Strict):
-    """`probability`: share of the samples that are mixed at all (the others have lambda 1)."""
+    """`level`: what is mixed, for all modalities or for each; the input of a text are its word embeddings.
+    `probability`: share of the samples that are mixed at all (the others have lambda 1)."""
 
-    level: Literal["input", "embedding"] = "input"
+    level: Level | dict[str, Level] = "input"
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
@@ -77,16 +91,22 @@ class ScheduleConfig(Strict):
 
 class TrainConfig(Strict):
     """`batch_size`: global batch, default: all training samples; `shards`: groups of it within which samples are mixed,
-    a multiple of the number of workers, default: that number."""
+    a multiple of the number of workers, default: that number. `accumulate`: batches whose gradients make one step.
+    `encoder_learning_rate`, `encoder_weight_decay`: of the encoders, default: those of the rest. `decay`: what is
+    decayed, everything, or weights only (neither biases nor norms). `precision`: bfloat16 means autocast."""
 
     epochs: Count = 100
     batch_size: Count | None = None
+    accumulate: Count = 1
     shards: Count | None = None
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-3
+    encoder_learning_rate: Positive | None = None
+    encoder_weight_decay: NotNegative | None = None
+    decay: Literal["all", "weights"] = "all"
     schedule: ScheduleConfig = ScheduleConfig()
     seed: Seed = 0
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "float64", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

@@ -11,6 +11,7 @@ from m3col import methods, metrics
 from m3col.config import IN_MEMORY, RunConfig
 from m3col.data import splits
 from m3col.data.dataset import SPLITS, Dataset
+from m3col.data.layout import Layout
 from m3col.faults import BadInput, nearest
 from m3col.judge import Fault, Where, lines, touches
 
@@ -83,6 +84,12 @@ def examine(
     return Prepared(resolved, dataset), []
 
 
+def layout(config: RunConfig) -> Layout:
+    """Where the config says that pictures, texts and labels are."""
+    columns = config.data.text.columns
+    return Layout(config.data.image.column, None if columns is None else tuple(columns), config.data.label_column)
+
+
 def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -> tuple[Dataset | None, list[str]]:
     """The data set, or None and why it cannot be had (no line where that is told by `faulty`)."""
     wanted = None if touches(faulty, "data.modalities") else config.data.modalities
@@ -98,7 +105,7 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
         folder = None if config.data.dir is None else Path(config.data.dir)
         if folder is not None and not folder.is_dir():
             return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
-        return datasets.load(config.data.name, data_dir=folder, modalities=wanted), []
+        return datasets.load(config.data.name, data_dir=folder, modalities=wanted, layout=layout(config)), []
     except BadInput as error:
         named = [Fault(text.partition(":")[0], text) for text in error.faults if text.startswith("data.")]
         return None, [*lines(named, where), *(text for text in error.faults if not text.startswith("data."))]
@@ -115,6 +122,14 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
         faults += [Fault(text.partition(":")[0], text) for text in found]
     if not touches(faulty, "method", "data.modalities"):
         faults += _modality_faults(config, dataset)
+    faults += _level_faults(config, dataset)
+    kinds = set(dataset.kinds.values())
+    if kinds != {"numeric"} and not touches(faulty, "model", "data.image", "data.text"):
+        import m3col.models.hub as hub  # it needs torch and more
+
+        of_models = hub.faults(config.model, config.data, kinds)
+        resolved = config.with_overrides({"validation.kind": kind})
+        faults += of_models or memory_faults(resolved, dataset)
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)
     weights = config.objective.class_weight
@@ -130,6 +145,21 @@ def _modality_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
         return []
     only = ", ".join(dataset.modalities)
     return [Fault("method", f"method {config.method!r} needs at least two modalities, but the data has one ({only})")]
+
+
+def _level_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
+    level = config.mix.level
+    if isinstance(level, str):
+        return []
+    faults = [
+        Fault("mix.level", f"mix.level: modality {name!r} is unknown{nearest(name, dataset.modalities)}")
+        for name in level
+        if name not in dataset.modalities
+    ]
+    missing = [name for name in dataset.modalities if name not in level]
+    if missing:
+        faults.append(Fault("mix.level", f"mix.level must name every modality, but lacks {', '.join(missing)}"))
+    return faults
 
 
 def _metric_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
@@ -171,16 +201,52 @@ def disk_faults(folder: Path, needed_bytes: int, *, what: str) -> list[str]:
     return faults
 
 
-def parameter_count(config: RunConfig, features: Mapping[str, int], num_classes: int) -> int:
-    """Weights of one model, from its sizes alone: an upper bound, preprocessing may drop features."""
+def parameter_count(
+    config: RunConfig, features: Mapping[str, int], num_classes: int, *, encoders: Mapping[str, int] | None = None
+) -> int:  # fmt: skip
+    """Weights of one model, from its sizes alone: an upper bound, preprocessing may drop features. `encoders`: those of
+    the encoders of pictures and texts, by modality."""
     width, hidden = config.model.embedding_dim, config.model.classifier_dim
-    encoders = sum((count + 1) * width + (width + 1) * width for count in features.values())
-    heads = len(features) * ((width + 1) * hidden + (hidden + 1) * num_classes)
-    return encoders + heads + (width * len(features) + 1) * hidden + (hidden + 1) * num_classes
+    given = encoders or {}
+    count = sum(given.values())
+    count += sum((size + 1) * width + (width + 1) * width for name, size in features.items() if name not in given)
+    between = (config.model.classifier_layers - 2) * (hidden + 1) * hidden
+    count += len(features) * ((width + 1) * hidden + between + (hidden + 1) * num_classes)
+    return count + (width * len(features) + 1) * hidden + between + (hidden + 1) * num_classes
+
+
+def _parameters(config: RunConfig, dataset: Dataset) -> int:
+    sizes = {name: len(values) for name, values in dataset.features.items()}
+    kinds = dataset.kinds
+    if set(kinds.values()) == {"numeric"}:
+        return parameter_count(config, sizes, dataset.num_classes)
+    import m3col.models.hub as hub
+
+    by_kind = hub.parameter_counts(config.model, config.data, set(kinds.values()))
+    encoders = {name: by_kind[kind] for name, kind in kinds.items() if kind != "numeric"}
+    return parameter_count(config, sizes, dataset.num_classes, encoders=encoders)
 
 
 def checkpoint_bytes(config: RunConfig, dataset: Dataset, *, folds: int) -> int:
     """Size of one training checkpoint: weights and Adam's two moments of every fold."""
-    features = {name: len(values) for name, values in dataset.features.items()}
     size = 8 if config.train.precision == "float64" else 4
-    return 3 * size * folds * parameter_count(config, features, dataset.num_classes)
+    return 3 * size * folds * _parameters(config, dataset)
+
+
+def memory_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
+    """Whether the models of all folds, trained in lockstep, fit into this machine: weights, gradients and Adam's two
+    moments, without what a batch takes. Only asked of pictures and texts: other models are small."""
+    folds = config.validation.folds
+    if config.validation.kind != "kfold" or set(dataset.kinds.values()) == {"numeric"}:
+        return []
+    import psutil
+    import torch
+
+    on_gpu = config.train.device != "cpu" and torch.cuda.is_available()
+    free = torch.cuda.mem_get_info()[1] if on_gpu else psutil.virtual_memory().available
+    each = 4 * (8 if config.train.precision == "float64" else 4) * _parameters(config, dataset)
+    if folds * each <= free:
+        return []
+    text = (f"validation.kind 'kfold': {folds} models in lockstep take {folds * each / 1e9:.1f} GB without their "
+            f"batches, but {free / 1e9:.1f} GB are free; use 'holdout'")  # fmt: skip
+    return [Fault("validation.kind", text)]

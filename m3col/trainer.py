@@ -1,22 +1,34 @@
 """One model on one training part: batches, optimiser, evaluation, state. The loop over epochs is in training.py."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from m3col import methods, metrics, randomness
+from m3col import methods, metrics, preparing, randomness
 from m3col.config import RunConfig
+from m3col.data.columns import Column
 from m3col.data.dataset import Split
-from m3col.data.preprocess import Pipeline, resolve
 from m3col.distributed import ALONE, Workers, check_shards
 from m3col.methods.base import FUSED, Batch, Step
+from m3col.sources import Source, TokenSource, ahead, by_length, is_lazy
 
-# Evaluation keeps nothing for a backward pass, so that its batches can be large.
+# Evaluation keeps nothing for a backward pass, so that its batches can be larger than those of training.
 _EVALUATION_BATCH = 4096
+_EVALUATION_TIMES = 2
+_LAZY_BATCH = 32
+
+
+class _Part(NamedTuple):
+    """A batch's share of the samples of its step, and whether it is that step's first and last one."""
+
+    share: float
+    opens: bool
+    closes: bool
 
 
 class TrainingFailed(RuntimeError):
@@ -40,6 +52,31 @@ def class_weights(config: RunConfig, labels: np.ndarray, num_classes: int) -> np
         counts = np.bincount(labels, minlength=num_classes)
         return len(labels) / (num_classes * np.maximum(counts, 1))
     return np.asarray(wanted, dtype=np.float64)
+
+
+def parameter_groups(config: RunConfig, method: nn.Module) -> list[dict[str, Any]]:
+    """The optimiser's groups, each with its `weight_decay` and its `scale` of the learning rate: encoders may have a
+    rate of their own, and biases and norms may be left undecayed."""
+    train = config.train
+    encoder_decay = train.weight_decay if train.encoder_weight_decay is None else train.encoder_weight_decay
+    encoder_scale = (train.encoder_learning_rate or train.learning_rate) / train.learning_rate
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in method.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_encoder = name.startswith("encoders.")
+        decay = encoder_decay if is_encoder else train.weight_decay
+        if train.decay == "weights" and parameter.ndim < 2:
+            decay = 0.0
+        groups.setdefault((encoder_scale if is_encoder else 1.0, decay), []).append(parameter)
+    return [
+        {"params": found, "scale": scale, "weight_decay": decay} for (scale, decay), found in groups.items()
+    ]  # fmt: skip
+
+
+def autocast(config: RunConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Where matrix products run in bfloat16, if the config says so; sums and losses stay in float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bfloat16")
 
 
 class Trainer:
@@ -66,27 +103,23 @@ class Trainer:
         self.num_classes = num_classes
         self.device = workers.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
-        steps = resolve(config.data.preprocess, tuple(features))
-        self.pipelines = {
-            name: Pipeline.fit(train.inputs[name], train.labels, steps[name], feature_names=features[name])
-            for name in features
-        }
+        self.preparations = preparing.fit(config, train, features)
         self._inputs = self.prepare(train.inputs)
         self._labels = torch.as_tensor(np.array(train.labels), device=self.device)
         weight = class_weights(config, train.labels, num_classes)
         self._reseed(randomness.torch_seed(seed=self.seed, fold=fold, epoch=0, purpose="weights"))
         self.method = methods.load(config.method)(
             config,
-            features={name: self._inputs[name].shape[1] for name in features},
+            features={name: preparation.spec for name, preparation in self.preparations.items()},
             num_classes=num_classes,
             class_weight=None if weight is None else torch.as_tensor(weight, dtype=self.dtype),
         ).to(device=self.device, dtype=self.dtype)
         self.optimizer = torch.optim.Adam(
-            self.method.parameters(),
-            lr=config.train.learning_rate,
-            weight_decay=config.train.weight_decay,
-            fused=True,
+            parameter_groups(config, self.method), lr=config.train.learning_rate, fused=True
         )
+        if config.model.compile:
+            for encoder in self.method.encoders.values():
+                encoder.compile(dynamic=True)
         # The buffers are class weights, which no worker ever changes.
         self._model = DistributedDataParallel(self.method, broadcast_buffers=False) if workers.size > 1 else self.method
 
@@ -100,30 +133,30 @@ class Trainer:
         else:
             torch.manual_seed(seed)
 
-    def prepare(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """Raw features as preprocessed tensors on the device."""
-        return {
-            # In one memory layout: the order of sums, hence the last bits, would follow that of the caller's table.
-            name: torch.as_tensor(
-                np.ascontiguousarray(pipeline.transform(inputs[name])), dtype=self.dtype, device=self.device
-            )
-            for name, pipeline in self.pipelines.items()
-        }
+    def prepare(self, inputs: Mapping[str, Column]) -> dict[str, Source]:
+        """Raw features, pictures and texts as the model takes them."""
+        place = preparing.Placement(self.device, self.dtype, cached=self.config.data.cache)
+        return {name: found.source(inputs[name], place) for name, found in self.preparations.items()}
 
     def train_epoch(self, epoch: int, *, learning_rate: float) -> dict[str, float]:
         """One pass over the training part; the mean over samples of each part of the loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["scale"]
         # Each worker drops out other units: its rows are other rows.
         purpose = f"dropout/{self.workers.rank}" if self.workers.rank else "dropout"
         self._reseed(randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=epoch, purpose=purpose))
         self.method.train()
         sums: dict[str, float] = {}
-        for number, batch in enumerate(self._batches(epoch)):
-            parts = self._model(batch, Step(self.seed, self.fold, epoch, number))
-            self.optimizer.zero_grad(set_to_none=True)
-            parts["loss"].backward()
-            self.optimizer.step()
+        for batch, step, part in self._steps(epoch):
+            if part.opens:
+                self.optimizer.zero_grad(set_to_none=True)
+            # Workers exchange gradients once a step.
+            with contextlib.nullcontext() if part.closes else self._quiet():
+                with autocast(self.config, self.device):
+                    parts = self._model(batch, step)
+                (parts["loss"] if part.share == 1 else parts["loss"] * part.share).backward()
+            if part.closes:
+                self.optimizer.step()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch.labels)
         means = {name: value / len(self) for name, value in self.workers.mean(sums).items()}
@@ -131,27 +164,53 @@ class Trainer:
             raise TrainingFailed(f"the training loss became {means['loss']} in epoch {epoch} (fold {self.fold})")
         return means
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
+    def _quiet(self) -> contextlib.AbstractContextManager[Any]:
+        return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else contextlib.nullcontext()
+
+    def _steps(self, epoch: int) -> Iterator[tuple[Batch, Step, "_Part"]]:
+        """Each batch with its key and the part that it has in a step of the optimiser."""
+        indices, every = self._indices(epoch), self.config.train.accumulate
+        sizes = [len(self) if isinstance(index, slice) else len(index) for index in indices]
+        batches = (self._batch(index, epoch, number) for number, index in enumerate(indices))
+        for number, batch in enumerate(ahead(batches) if is_lazy(self._inputs) else batches):
+            first = number // every * every
+            share = 1.0 if every == 1 else sizes[number] / sum(sizes[first : first + every])
+            part = _Part(share, number == first, number + 1 in (first + every, len(indices)))
+            yield batch, Step(self.seed, self.fold, epoch, number), part
+
+    def _indices(self, epoch: int) -> Sequence[Tensor | slice]:
+        """The samples of each batch of an epoch."""
         size = self.config.train.batch_size
         if size is None or size >= len(self):
-            yield self._batch(slice(None))
-            return
-        draw = randomness.generator(
-            seed=self.seed, fold=self.fold, epoch=epoch, step=0, shard=0, purpose="order"
-        ).permutation(len(self))
-        order = torch.as_tensor(draw, device=self.device)
-        for index in order.split(size):
-            yield self._batch(index)
+            return [slice(None)]
+        draw = randomness.generator(seed=self.seed, fold=self.fold, epoch=epoch, step=0, shard=0, purpose="order")
+        order = draw.permutation(len(self))
+        texts = [source.lengths() for source in self._inputs.values() if isinstance(source, TokenSource)]
+        if texts and self.config.data.text.group_by_length:
+            order = by_length(order, np.sum(texts, axis=0), size, draw)
+        return torch.as_tensor(order, device=self.device).split(size)
 
-    def _batch(self, index: Tensor | slice) -> Batch:
+    def _batch(self, index: Tensor | slice, epoch: int, step: int) -> Batch:
         """The global batch of the training rows `index`, with this worker's share of the inputs."""
         labels, shards = self._labels[index], self.config.train.shards or self.workers.size
         rows = self.workers.rows(len(labels), shards)
-        own = {name: value[index][rows] if isinstance(index, slice) else value[index[rows]]
-               for name, value in self._inputs.items()}  # fmt: skip
-        return Batch(own, labels, shards, self.workers)
+        own = rows if isinstance(index, slice) else index[rows]
+        inputs = {
+            name: source.rows(own, self._draws(name, len(labels), epoch, step, rows))
+            for name, source in self._inputs.items()
+        }
+        return Batch(inputs, labels, shards, self.workers)
 
-    def logits(self, inputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice) -> np.ndarray | None:
+        """Uniform numbers [n, 3] for the augmentation of this worker's rows, drawn for the whole batch."""
+        if getattr(self.preparations[name], "augment", "none") == "none":
+            return None
+        draw = randomness.generator(
+            seed=self.seed, fold=self.fold, epoch=epoch, step=step, purpose=f"augment/{name}"
+        )  # fmt: skip
+        return draw.random((count, 3))[rows]
+
+    def logits(self, inputs: Mapping[str, Source]) -> dict[str, np.ndarray]:
         """Logits [N, C] in float64 per head, from prepared inputs; dropout is off meanwhile.
 
         Several workers divide the samples; each sample is computed once, and all workers get all logits.
@@ -160,17 +219,19 @@ class Trainer:
         if not count:
             return {FUSED: np.zeros((0, self.num_classes))}
         own = self.workers.rows(count, self.workers.size)
+        size = evaluation_batch(self.config, inputs)
+        places = [
+            slice(start, min(start + size, own.stop))
+            for start in range(own.start, max(own.stop, own.start + 1), size)
+        ]  # fmt: skip
+        batches = ({name: source.rows(at) for name, source in inputs.items()} for at in places)
         was_training = self.method.training
         self.method.eval()
-        with torch.no_grad():
-            pieces = [
-                self.method.logits({name: value[at] for name, value in inputs.items()})
-                for start in range(own.start, max(own.stop, own.start + 1), _EVALUATION_BATCH)
-                for at in (slice(start, min(start + _EVALUATION_BATCH, own.stop)),)
-            ]
-            parts = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
-            counts = self.workers.counts(count, self.workers.size)
-            whole = self.workers.gather(torch.cat([*parts.values()], dim=1), counts).cpu().numpy()
+        with torch.no_grad(), autocast(self.config, self.device):
+            pieces = [self.method.logits(batch) for batch in (ahead(batches) if is_lazy(inputs) else batches)]
+        parts = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
+        counts = self.workers.counts(count, self.workers.size)
+        whole = self.workers.gather(torch.cat([*parts.values()], dim=1), counts).cpu().numpy()
         self.method.train(was_training)
         return dict(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
 
@@ -190,6 +251,13 @@ class Trainer:
                 _, index, key = name.split(".", 2)
                 moments.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+
+def evaluation_batch(config: RunConfig, inputs: Mapping[str, Source]) -> int:
+    """Samples at a time where nothing is kept for a backward pass."""
+    if not is_lazy(inputs):
+        return _EVALUATION_BATCH
+    return _EVALUATION_TIMES * (config.train.batch_size or _LAZY_BATCH)
 
 
 def evaluate(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from m3col import metrics
 from m3col.config import RunConfig
+from m3col.data.columns import Column
 from m3col.data.dataset import Split
 from m3col.data.splits import Fold
 from m3col.distributed import ALONE, Workers
@@ -36,7 +37,7 @@ class Task:
     features: Mapping[str, tuple[str, ...]]
     num_classes: int
     fold_offset: int = 0
-    probe: Mapping[str, np.ndarray] | None = None
+    probe: Mapping[str, Column] | None = None
     probe_every: int = 0
     rates: Sequence[float] = ()
     keep_best: bool = False

@@ -4,10 +4,10 @@ Letters: N samples in the global batch, n of them on this worker (n = N where th
 M modalities, D embedding width, C classes.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional
 from m3col import mixup, models
 from m3col.config import RunConfig
 from m3col.distributed import ALONE, Workers
+from m3col.models.inputs import ImageInput, TextInput, Tokens
 
 FUSED = "fused"
 Key = TypeVar("Key", bound=Hashable)
@@ -23,10 +24,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs`: this worker's rows, per modality [n, D_m]; `labels`: [N] of the global batch; `shards`: groups of it
-    within which samples are mixed; `workers`: who shares it."""
+    """`inputs`: this worker's rows, per modality [n, D_m], pictures [n, 3, S, S], or n texts; `labels`: [N] of the
+    global batch; `shards`: groups of it within which samples are mixed; `workers`: who shares it."""
 
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor | Tokens]
     labels: Tensor
     shards: int = 1
     workers: Workers = ALONE
@@ -64,7 +65,9 @@ class Method(nn.Module):
     """Encoders, heads and losses of one method. Subclasses implement `losses`; `logits` serves all of this project's
     supervised ones.
 
-    `features`: columns per modality after preprocessing; `class_weight`: [C] weights of the cross-entropy or None.
+    `features`: per modality the columns after preprocessing, or what its pictures or texts are like; `class_weight`:
+    [C] weights of the cross-entropy or None. `stored`: the encoders' own configs from a checkpoint, for a model that is
+    about to get its weights from there; None: encoders begin with the weights that the config names.
     """
 
     class_weight: Tensor | None
@@ -73,23 +76,33 @@ class Method(nn.Module):
         self,
         config: RunConfig,
         *,
-        features: Mapping[str, int],
+        features: Mapping[str, int | ImageInput | TextInput],
         num_classes: int,
         class_weight: Tensor | None = None,
+        stored: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.modalities = tuple(features)
-        width, hidden, dropout = config.model.embedding_dim, config.model.classifier_dim, config.model.dropout
+        width = config.model.embedding_dim
         self.encoders = nn.ModuleDict(
-            {name: models.build_encoder(config.model.encoder, count, width) for name, count in features.items()}
+            {
+                name: models.build_encoder(
+                    spec, config.model, load_weights=stored is None, described=(stored or {}).get(name)
+                )
+                for name, spec in features.items()
+            }
         )
         supervised = self.modalities if self.has_unimodal_heads() else ()
-        self.heads = nn.ModuleDict(
-            {name: models.build_head(width, hidden, num_classes, dropout) for name in supervised}
-        )
-        self.fusion = models.build_head(width * len(features), hidden, num_classes, dropout)
+        self.heads = nn.ModuleDict({name: self._head(width, num_classes) for name in supervised})
+        self.fusion = self._head(width * len(features), num_classes)
         self.register_buffer("class_weight", class_weight, persistent=False)
+
+    def _head(self, width: int, num_classes: int) -> nn.Module:
+        model = self.config.model
+        return models.build_head(
+            width, model.classifier_dim, num_classes, model.dropout, layers=model.classifier_layers
+        )  # fmt: skip
 
     def has_unimodal_heads(self) -> bool:
         return self.config.objective.unimodal_supervision
@@ -105,9 +118,13 @@ class Method(nn.Module):
         # DDP looks for the gradients of what its own call returns.
         return self.losses(batch, step)
 
-    def encode(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embeddings p_m [N, D] per modality, not normalised."""
-        return {name: self.encoders[name](inputs[name]) for name in self.modalities}
+    def encode(
+        self, inputs: Mapping[str, Tensor | Tokens], modalities: Iterable[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Embeddings p_m [N, D] of all modalities or of those named, not normalised."""
+        return {
+            name: self.encoders[name](inputs[name]) for name in (self.modalities if modalities is None else modalities)
+        }
 
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logits [N, C] of each modality's head and of the fused one."""
@@ -115,7 +132,7 @@ class Method(nn.Module):
         logits[FUSED] = self.fusion(torch.cat([embeddings[name] for name in self.modalities], dim=1))
         return logits
 
-    def logits(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def logits(self, inputs: Mapping[str, Tensor | Tokens]) -> dict[str, Tensor]:
         return self.classify(self.encode(inputs))
 
     def cross_entropies(self, logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -145,16 +162,24 @@ class Method(nn.Module):
             dtype=next(self.parameters()).dtype,
         )
 
+    def mixed_at_embedding(self) -> list[str]:
+        """The modalities whose embeddings are mixed, not their inputs."""
+        level = self.config.mix.level
+        return [m for m in self.modalities if (level if isinstance(level, str) else level[m]) == "embedding"]
+
     def mixed_views(self, batch: Batch, embeddings: Mapping[str, Tensor], mixing: mixup.Mixing) -> dict[str, Tensor]:
-        """Embeddings q_m [n, D] of the mixed samples (Eq. 2-3), or mixed embeddings for `mix.level: embedding`."""
-        source = embeddings if self.config.mix.level == "embedding" else batch.inputs
-        own = batch.rows
-        mixed = {
+        """Embeddings q_m [n, D] of the mixed samples (Eq. 2-3), or mixed `embeddings` where `mix.level` says so."""
+        own, late = batch.rows, self.mixed_at_embedding()
+        found = {}
+        for m in self.modalities:
             # Partners lie in the same shard, hence on the same worker.
-            m: mixup.mix(source[m], mixing.permutations[m][own] - own.start, mixing.lam[own])
-            for m in self.modalities
-        }
-        return mixed if self.config.mix.level == "embedding" else self.encode(mixed)
+            partner, lam = mixing.permutations[m][own] - own.start, mixing.lam[own]
+            if m in late:
+                found[m] = mixup.mix(embeddings[m], partner, lam)
+            else:
+                encoder: Any = self.encoders[m]
+                found[m] = encoder(encoder.mix(batch.inputs[m], partner, lam))
+        return found
 
 
 def total(parts: dict[str, Tensor], **weighted: Tensor) -> dict[str, Tensor]:

@@ -12,10 +12,7 @@ from m3col.methods.base import Batch, Method, Step, total
 class Mixup(Method):
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         mixing = self.draw(batch, step, shared_permutation=True)
-        if self.config.mix.level == "embedding":
-            embeddings = self.mixed_views(batch, self.encode(batch.inputs), mixing)
-        else:
-            embeddings = self.mixed_views(batch, {}, mixing)
+        embeddings = self.mixed_views(batch, self.encode(batch.inputs, self.mixed_at_embedding()), mixing)
         partner = batch.labels[mixing.permutations[self.modalities[0]]]
         logits = self.classify(embeddings)
         return total({f"ce_{name}": self._mixed_ce(v, batch, partner, mixing.lam) for name, v in logits.items()})
