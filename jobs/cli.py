@@ -17,6 +17,7 @@ _EXAMPLES = {
     "jobs": "m3col jobs list --address http://HEAD:8265",
     "report": "m3col report digits-1",
     "evaluate": "m3col evaluate runs/digits-1/results/model --data digits",
+    "analyse": "m3col analyse runs/digits-1/results/model --only errors,umap",
     "predict": "m3col predict runs/digits-1/results/model pixels=p.csv fourier=f.csv gradients=g.csv --out labels.csv",
     "data": "m3col data check data/my_folder",
     "ui": "m3col ui",
@@ -30,6 +31,7 @@ _HELP = {
     "jobs": "list, look at, stop or resume the jobs of a Ray cluster",
     "report": "make a study's tables and plots anew from its files, without training",
     "evaluate": "score a checkpoint on the test split of a data set",
+    "analyse": "figures and tables of what a checkpoint has learnt",
     "predict": "label and probabilities for new samples",
     "data": "list, check or fetch data sets",
     "ui": "browse the runs in MLflow",
@@ -114,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     _add_folders(found["report"])
     found["report"].add_argument("study", help="name or folder of a study")
     _add_prediction(found["evaluate"], found["predict"])
+    _add_analysis(found["analyse"])
     _add_data(found["data"])
     _add_folders(found["ui"], tracking=True)
     found["ui"].add_argument("--port", type=int, default=5000, help="default: 5000")
@@ -212,8 +215,21 @@ def _add_prediction(evaluate: argparse.ArgumentParser, predict: argparse.Argumen
         command.add_argument("checkpoint", nargs="+" if command is evaluate else None, help="model checkpoint folder")
     evaluate.add_argument("--data", help="name of the data set; default: the one it was trained on")
     _add_folders(evaluate, data=True)
-    predict.add_argument("inputs", nargs="+", metavar="modality=file.csv", help="one file per modality")
+    predict.add_argument("inputs", nargs="*", metavar="modality=file.csv", help="one file per modality")
+    predict.add_argument("--csv", type=Path, help="one file for all: paths of pictures, texts, numbers by column")
     predict.add_argument("--out", type=Path, help="CSV to write; default: standard output")
+
+
+def _add_analysis(command: argparse.ArgumentParser) -> None:
+    command.add_argument("checkpoint", type=Path, help="model checkpoint folder")
+    command.add_argument("--data", help="name of the data set; default: the one it was trained on")
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: the folder `analysis` beside the checkpoint")
+    command.add_argument("--words", metavar="A,B", help="to be found in pictures; default: the most frequent classes")
+    command.add_argument(
+        "--only", metavar="A,B", help="of errors, robustness, confidence, umap, heatmaps; default: all"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of every draw; default: 0")
+    _add_folders(command, tracking=True, data=True)
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
@@ -222,8 +238,16 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         "--data-dir", type=Path
     )
     example = f"Example: {_EXAMPLES['data']}"
-    check = actions.add_parser("check", help="judge a folder in the MOGONET layout", epilog=example)
+    check = actions.add_parser("check", help="judge a folder", epilog=example)
     check.add_argument("folder", type=Path)
+    pairs = check.add_argument_group("pictures and texts")
+    pairs.add_argument("--image", help="column with paths of pictures; default: image")
+    pairs.add_argument(
+        "--text", metavar="A,B", help="columns or field with texts; default: the data set's own, or text"
+    )
+    pairs.add_argument("--label", help="column with labels; default: label")
+    pairs.add_argument("--tokenizer", help="name or folder: texts are counted in its tokens, not in words")
+    pairs.add_argument("--max-length", type=int, default=512, help="tokens that would be read; default: 512")
     fetch = actions.add_parser("fetch", help="download a data set", epilog="Example: m3col data fetch rosmap --to data")
     fetch.add_argument("name")
     fetch.add_argument("--to", type=Path, required=True)

@@ -19,6 +19,7 @@ _PLACES = {
     "jobs.commands_jobs": ("submit", "jobs"),
     "jobs.commands_study": ("report", "ui", "sync", "runs"),
     "jobs.commands_model": ("evaluate", "predict"),
+    "jobs.commands_analysis": ("analyse",),
     "jobs.commands_data": ("data",),
 }
 COMMANDS: dict[str, Command] = {name: _from(module, name) for module, names in _PLACES.items() for name in names}

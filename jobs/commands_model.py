@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from m3col import data as datasets
 from m3col import files
 from m3col.faults import BadInput, nearest
 
+if TYPE_CHECKING:
+    from m3col.data.dataset import Dataset
+    from m3col.predictor import Predictor
+
 
 def evaluate(arguments: argparse.Namespace) -> int:
     import m3col
@@ -22,36 +27,40 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from m3col.prepare import disk_faults
 
     predictor = m3col.load(arguments.checkpoint)
-    name = arguments.data or predictor.config["data"]["name"]
-    if name == run_config.IN_MEMORY:
-        raise BadInput(["evaluate: the checkpoint was trained on arrays in memory; name a data set with --data"])
-    trained_on = None if arguments.data else predictor.config["data"].get("dir")
-    folder = arguments.data_dir or (Path(trained_on) if trained_on else None)
-    dataset = datasets.load(name, data_dir=folder, modalities=list(predictor.modalities))
-    faults = disk_faults(runs_of(arguments), 0, what="the ledger")
-    if dataset.test is None or dataset.test.labels is None:
-        faults.append(f"{name}: has no labelled test split to evaluate on")
-    if dataset.classes != predictor.classes:
-        faults.append(f"{name}: has the classes {dataset.classes}, but the checkpoint has {predictor.classes}")
-    faults += [
-        f"{name}: the features of {modality!r} are not those that the checkpoint was trained on"
-        for modality, features in predictor.features.items()
-        if dataset.features[modality] != features
-    ]
+    dataset = data_for(predictor, arguments)
+    faults = disk_faults(runs_of(arguments), 0, what="the ledger") + predictor.dataset_faults(dataset)
     if faults or dataset.test is None or dataset.test.labels is None:
         raise BadInput(faults)
     found = metrics.compute(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
     by = f"evaluate/{'+'.join(str(Path(folder).absolute()) for folder in arguments.checkpoint)}"
-    ledger.add(runs_of(arguments), dataset=name, digest=dataset.digests()["test"], by=by, rows=1)
+    ledger.add(runs_of(arguments), dataset=dataset.name, digest=dataset.digests()["test"], by=by, rows=1)
     print_metrics({f"test/{key}": value for key, value in found.items()})
     return 0
+
+
+def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset":
+    """The data set that --data and --data-dir name, else the one of the training; its columns are those of the
+    training. Raises BadInput."""
+    from m3col.prepare import layout
+
+    run = run_config.load(predictor.config, where="checkpoint")
+    name = arguments.data or run.data.name
+    if name == run_config.IN_MEMORY:
+        text = "the checkpoint was trained on arrays in memory; name a data set with --data"
+        raise BadInput([f"{arguments.command}: {text}"])
+    trained_on = None if arguments.data else run.data.dir
+    folder = arguments.data_dir or (Path(trained_on) if trained_on else None)
+    return datasets.load(name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run))
 
 
 def predict(arguments: argparse.Namespace) -> int:
     import m3col
 
     predictor = m3col.load(arguments.checkpoint)
-    inputs = _read_inputs(arguments, predictor.modalities)
+    if arguments.csv is not None:
+        inputs = _read_csv(arguments, predictor)
+    else:
+        inputs = _read_inputs(arguments, predictor.modalities)
     votes = predictor.votes(inputs)
     header = ["row", "label", *(f"p({name})" for name in predictor.classes)]
     header += [f"vote({name})" for name in votes if name != "fused"]
@@ -69,6 +78,47 @@ def predict(arguments: argparse.Namespace) -> int:
     files.write_text(arguments.out, text.getvalue())
     print(f"{len(rows)} predictions in {arguments.out}")
     return 0
+
+
+def _out_faults(out: Path | None) -> list[str]:
+    if out is not None and not out.absolute().parent.is_dir():
+        return [f"--out {out}: {out.absolute().parent} is not a folder"]
+    if out is not None and out.is_dir():
+        return [f"--out {out}: is a folder; name a file in it, such as {out / 'labels.csv'}"]
+    return []
+
+
+def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str, Any]:
+    """One file for all modalities: paths of pictures (beside the file), texts, and numbers as `modality.feature`.
+
+    Raises BadInput with every fault of the file and of --out.
+    """
+    import pandas as pd
+
+    from m3col.data import image_text
+    from m3col.tracked import model_columns
+
+    found, faults, path = image_text.Found(), _out_faults(arguments.out), arguments.csv
+    if arguments.inputs:
+        faults.append(f"{arguments.inputs[0]!r}: --csv holds all modalities; leave the other files out")
+    table = image_text.read_table(path, found)
+    kinds, inputs = predictor.kinds, dict[str, Any]()
+    numeric = model_columns(predictor.features, kinds)
+    for name, features in predictor.features.items():
+        columns = numeric[name] if kinds[name] == "numeric" else list(features)
+        if table is None or not all([image_text.require(table, column, "", found) for column in columns]):
+            continue
+        cells = [[row[column] for column in columns] for _, row in table.rows]
+        if kinds[name] == "image":
+            inputs[name] = [str(path.absolute().parent / picture) for (picture,) in cells]
+        elif kinds[name] == "text":
+            inputs[name] = [image_text.joined(texts) for texts in cells]
+        else:
+            inputs[name] = pd.DataFrame(cells, columns=list(features))
+    faults += found.lines()
+    if faults:
+        raise BadInput(faults)
+    return inputs
 
 
 def _read_inputs(arguments: argparse.Namespace, modalities: Sequence[str]) -> dict[str, np.ndarray]:
@@ -90,10 +140,7 @@ def _read_inputs(arguments: argparse.Namespace, modalities: Sequence[str]) -> di
         if matrix is not None:
             inputs[name] = matrix
     faults += [f"modality {name!r} is missing; add {name}=file.csv" for name in modalities if name not in named]
-    if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
-        faults.append(f"--out {arguments.out}: {arguments.out.absolute().parent} is not a folder")
-    if arguments.out is not None and arguments.out.is_dir():
-        faults.append(f"--out {arguments.out}: is a folder; name a file in it, such as {arguments.out / 'labels.csv'}")
+    faults += _out_faults(arguments.out)
     if faults:
         raise BadInput(faults)
     return inputs

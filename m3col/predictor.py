@@ -1,17 +1,21 @@
 """Predictions from model checkpoints. Needs neither ray nor optuna."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+from torch import Tensor
 
-from m3col import checkpoint, config, methods, metrics
-from m3col.data.preprocess import Pipeline
+from m3col import cells, checkpoint, config, methods, metrics, preparing
+from m3col.data.columns import Column, Kind, Records
+from m3col.data.dataset import Dataset
 from m3col.faults import BadInput, nearest
 from m3col.methods.base import FUSED, Method
+from m3col.preparing import Numbers, Placement, Preparation
+from m3col.sources import Source, TableSource
+from m3col.trainer import autocast, evaluation_batch
 
 
 class Predictor:
@@ -20,7 +24,7 @@ class Predictor:
     `modalities`, `classes` and `features` (names per modality, in the order of the columns) say what goes in and out.
     """
 
-    def __init__(self, members: Sequence["_Member"], *, described: Mapping[str, Any]) -> None:
+    def __init__(self, members: Sequence["Member"], *, described: Mapping[str, Any]) -> None:
         self._members = tuple(members)
         self.classes: tuple[str, ...] = tuple(described["classes"])
         self.features: dict[str, tuple[str, ...]] = {m: tuple(names) for m, names in described["features"].items()}
@@ -29,6 +33,16 @@ class Predictor:
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.features)
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Of each modality: numeric, image or text."""
+        return {name: preparing.kind_of(found) for name, found in self._members[0].preparations.items()}
+
+    @property
+    def members(self) -> tuple["Member", ...]:
+        """The models of which this is the mean."""
+        return self._members
 
     def __len__(self) -> int:
         return len(self._members)
@@ -40,9 +54,11 @@ class Predictor:
         return {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
 
     def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
-        """Class probabilities [N, C]. `data`: per modality an array [N, D_m] or a DataFrame (columns found by name).
+        """Class probabilities [N, C]. `data`: per modality an array [N, D_m] or a DataFrame (columns found by name); of
+        pictures N paths or contents of files (bytes), of texts N strings.
 
-        Raises BadInput naming each missing modality or column, wrong width, or value that is not a finite number.
+        Raises BadInput naming each missing modality or column, wrong width, value that is not a finite number, picture
+        that cannot be read, and text that is empty.
         """
         return self.votes(data)[FUSED]
 
@@ -50,11 +66,32 @@ class Predictor:
         """Class names [N]."""
         return np.asarray(self.classes)[self.predict_proba(data).argmax(axis=1)]
 
-    def _inputs(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def embeddings(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Embeddings [N, D] of each modality by the first member, not normalised: those of other members lie in spaces
+        of their own, and a mean over them means nothing. `data` and faults as in `predict_proba`."""
+        first = self._members[0]
+        found = first.encode(first.sources(self._inputs(data)))
+        return {name: value.double().numpy() for name, value in found.items()}
+
+    def dataset_faults(self, dataset: Dataset) -> list[str]:
+        """Why this cannot be tested on a data set: no labelled test split, other classes or features."""
+        name, faults = dataset.name, list[str]()
+        if dataset.test is None or dataset.test.labels is None or not len(dataset.test):
+            faults.append(f"{name}: has no labelled test split")
+        if dataset.classes != self.classes:
+            faults.append(f"{name}: has the classes {dataset.classes}, but the checkpoint has {self.classes}")
+        return faults + [
+            f"{name}: the features of {modality!r} are not those that the checkpoint was trained on"
+            for modality, features in self.features.items()
+            if dataset.features.get(modality) != features
+        ]
+
+    def _inputs(self, data: Mapping[str, Any]) -> dict[str, Column]:
         if not isinstance(data, Mapping):
             raise BadInput([f"data must map {', '.join(self.features)} to arrays, but is a {type(data).__name__}"])
         faults: list[str] = []
-        inputs: dict[str, np.ndarray] = {}
+        inputs: dict[str, Column] = {}
+        kinds = self.kinds
         for name in self.features:
             if name not in data:
                 close = nearest(name, [str(key) for key in data if key not in self.features])
@@ -64,7 +101,7 @@ class Predictor:
                 )
                 continue
             try:
-                inputs[name] = self._array(name, data[name])
+                inputs[name] = self._column(name, kinds[name], data[name])
             except BadInput as error:
                 faults += error.faults
         if len({len(value) for value in inputs.values()}) > 1:
@@ -74,60 +111,67 @@ class Predictor:
             raise BadInput(faults)
         return inputs
 
-    def _array(self, name: str, values: Any) -> np.ndarray:
-        """The values of one modality as [N, D_m] float64."""
-        where, columns = f"modality {name!r}", self.features[name]
-        if isinstance(values, pd.DataFrame):
-            # Names that are no text (0, 1, 2) were turned into text in training as well.
-            values = values.set_axis([str(column) for column in values.columns], axis=1)
-            missing = [column for column in columns if column not in values.columns]
-            if missing:
-                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-                close = nearest(missing[0], values.columns)
-                close = close if "did you mean" in close else ""
-                raise BadInput([f"{where}: columns {', '.join(missing[:5])}{more} are missing{close}"])
-            values = values[list(columns)]
-        try:
-            # In one memory layout: sums over a DataFrame's columns would differ in the last bits.
-            array = np.ascontiguousarray(values, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise BadInput([f"{where}: {_first_text(values)}"]) from None
-        if array.ndim != 2 or array.shape[1] != len(columns):
-            raise BadInput([f"{where}: must have shape [N, {len(columns)}], but got {list(array.shape)}"])
-        if not self._imputes(name) and not np.isfinite(array).all():
-            row, column = np.argwhere(~np.isfinite(array))[0]
-            place = f"{where}: row {row + 1}, column {columns[column]!r}"
-            raise BadInput(
-                [f"{place} is {array[row, column]}, but the model was trained without `impute`; fill the gaps"]
-            )
-        return array
+    def _column(self, name: str, kind: Kind, values: Any) -> Column:
+        where = f"modality {name!r}"
+        if kind == "numeric":
+            return cells.numbers(values, self.features[name], where=where, may_miss=self._imputes(name))
+        return cells.records(kind, values, where=where)
 
     def _imputes(self, modality: str) -> bool:
-        return all("impute" in member.pipelines[modality].steps for member in self._members)
+        found = [member.preparations[modality] for member in self._members]
+        return all(isinstance(one, Numbers) and "impute" in one.pipeline.steps for one in found)
 
 
-class _Member:
-    def __init__(self, method: Method, pipelines: Mapping[str, Pipeline], dtype: torch.dtype) -> None:
-        self.method, self.pipelines, self.dtype = method, pipelines, dtype
+class Member:
+    """One trained model with what was fitted to its training part, on the CPU."""
 
-    def probabilities(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        prepared = {
-            name: torch.as_tensor(pipeline.transform(inputs[name]), dtype=self.dtype)
-            for name, pipeline in self.pipelines.items()
-        }
-        with torch.inference_mode():
-            logits = self.method.logits(prepared)
-        return {name: metrics.softmax(value.double().numpy()) for name, value in logits.items()}
+    def __init__(self, method: Method, preparations: Mapping[str, Preparation], dtype: torch.dtype) -> None:
+        self.method, self.preparations, self.dtype = method, preparations, dtype
+
+    def probabilities(self, inputs: Mapping[str, Column]) -> dict[str, np.ndarray]:
+        """Probabilities [N, C] of each head."""
+        return _probabilities(self._passes(self.sources(inputs), self.method.logits))
+
+    def sources(self, inputs: Mapping[str, Column]) -> dict[str, Source]:
+        """The modalities of `inputs` as the model takes them."""
+        run, prepared = self.method.config, dict[str, Source]()
+        for name, column in inputs.items():
+            # What belongs to a data set is worth keeping; a few pictures to be labelled are not.
+            cached = run.data.cache and isinstance(column, Records) and len(column.source) > len(column)
+            place = Placement(torch.device("cpu"), self.dtype, cached=cached)
+            prepared[name] = self.preparations[name].source(column, place)
+        return prepared
+
+    def encode(self, sources: Mapping[str, Source]) -> dict[str, Tensor]:
+        """Embeddings [N, D] of these modalities, not normalised."""
+        return self._passes(sources, lambda batch: self.method.encode(batch, list(batch)))
+
+    def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """Probabilities [N, C] of each head from the embeddings of all modalities."""
+        tables = {name: TableSource(value) for name, value in embeddings.items()}
+        return _probabilities(self._passes(tables, self.method.classify))
+
+    def patches(self, modality: str, source: Source) -> Tensor:
+        """Patch tokens [N, P, D] of pictures, see `ImageEncoder.tokens`. Raises BadInput for models without patches."""
+        encoder: Any = self.method.encoders[modality]
+        return self._passes({modality: source}, lambda batch: {modality: encoder.tokens(batch[modality])})[modality]
+
+    def _passes(
+        self, sources: Mapping[str, Source], call: Callable[[dict[str, Any]], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """What `call` gives for all samples, batch by batch."""
+        run, count = self.method.config, len(next(iter(sources.values())))
+        size = evaluation_batch(run, sources)
+        pieces = []
+        with torch.inference_mode(), autocast(run, torch.device("cpu")):
+            for start in range(0, max(count, 1), size):
+                at = slice(start, min(start + size, count))
+                pieces.append(call({name: source.rows(at) for name, source in sources.items()}))
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _first_text(values: Any) -> str:
-    """Where a table holds something other than a number."""
-    for column, cells in pd.DataFrame(values).items():
-        wrong = pd.to_numeric(cells, errors="coerce").isna() & cells.notna()
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            return f"row {row + 1}, column {column!r} must be a number, but is {cells.iloc[row]!r}"
-    return "must hold numbers only"
+def _probabilities(logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: metrics.softmax(value.double().numpy()) for name, value in logits.items()}
 
 
 def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
@@ -147,14 +191,14 @@ def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
     return Predictor(members, described=first)
 
 
-def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> _Member:
+def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> Member:
     run = config.load(described["config"], where=str(folder / checkpoint.DESCRIPTION))
     dtype = torch.float64 if run.train.precision == "float64" else torch.float32
     try:
         path = folder / str(member["file"])
         tensors = checkpoint.read_tensors(path)
-        pipelines = {
-            name: Pipeline.from_state(member["preprocess"][name], _below(tensors, f"preprocess.{name}."))
+        preparations = {
+            name: preparing.from_state(member["preprocess"][name], _below(tensors, f"preprocess.{name}."))
             for name in described["features"]
         }
     except (KeyError, TypeError) as error:
@@ -163,15 +207,16 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         raise BadInput([line if str(path) in line else f"{path}: damaged: {line}" for line in error.faults]) from None
     method = methods.load(run.method)(
         run,
-        features={name: len(pipeline.feature_names) for name, pipeline in pipelines.items()},
+        features={name: preparation.spec for name, preparation in preparations.items()},
         num_classes=len(described["classes"]),
+        stored=described.get("encoders", {}),
     ).to(dtype)
     weights = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:
         raise BadInput([f"{path}: weights do not fit the config ({' '.join(str(error).split())})"]) from None
-    return _Member(method.eval(), pipelines, dtype)
+    return Member(method.eval(), preparations, dtype)
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:

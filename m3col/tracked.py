@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from m3col import metrics
+from m3col import metrics, yamlio
 
 if TYPE_CHECKING:
     from m3col.api import TrainResult
     from m3col.data.dataset import Dataset
+
+
+_BATCH = 1000  # metrics per call, MLflow's limit
+_LENGTHS = {"param": 6000, "tag": 8000}
 
 
 @dataclass(frozen=True)
@@ -39,19 +44,60 @@ def history_points(records: Iterable[Mapping[str, Any]]) -> list[Point]:
     return points
 
 
-def medians(dataset: "Dataset") -> dict[str, np.ndarray]:
-    """Per modality the column medians [D_m] of the training split; 0 for a column without any value."""
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, each by the names of its columns."""
+    return [{str(name): value for name, value in line.items()} for line in table.to_dict("records")]
+
+
+def whole_epochs(numbers: Iterable[Any]) -> list[list[Any]]:
+    """Metrics (with their `step`) in batches that MLflow takes, each with whole epochs: what the store has of an epoch
+    it has in full."""
+    batches: list[list[Any]] = []
+    by_step: dict[int, list[Any]] = {}
+    for number in numbers:
+        by_step.setdefault(number.step, []).append(number)
+    for group in by_step.values():
+        if not batches or len(batches[-1]) + len(group) > _BATCH:
+            batches.append([])
+        batches[-1].extend(group[:_BATCH])
+    return batches
+
+
+def cut(values: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """Params ("param") or tags ("tag") as texts, no longer than MLflow takes them."""
+    return {key: _text(value)[: _LENGTHS[kind]] for key, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    return yamlio.dump(value).strip() if isinstance(value, dict | list | tuple) else str(value)
+
+
+def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
+    """Per modality the column medians [D_m] of the training split; 0 for a column without any value. None where there
+    are pictures or texts: they have no median, and one of them may be a person's."""
     found = {}
+    if set(dataset.kinds.values()) != {"numeric"}:
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # numpy's word on empty columns
         for name, values in dataset.train.inputs.items():
-            found[name] = np.nan_to_num(np.nanmedian(values, axis=0))
+            found[name] = np.nan_to_num(np.nanmedian(np.asarray(values), axis=0))
     return found
 
 
-def model_columns(features: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Per modality the columns that a logged model takes: `<modality>.<feature>`."""
-    return {modality: [f"{modality}.{name}" for name in names] for modality, names in features.items()}
+def model_columns(features: Mapping[str, Sequence[str]], kinds: Mapping[str, str]) -> dict[str, list[str]]:
+    """Per modality the columns that a logged model takes: `<modality>.<feature>`, or one of the modality's name with
+    paths or contents of pictures, or with texts."""
+    return {
+        modality: [f"{modality}.{name}" for name in names] if kinds[modality] == "numeric" else [modality]
+        for modality, names in features.items()
+    }
+
+
+def stored_kinds(described: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of each modality of a model checkpoint, from its description."""
+    prepared = described["members"][0]["preprocess"] if described["members"] else {}
+    return {name: prepared.get(name, {}).get("kind", "numeric") for name in described["features"]}
 
 
 def draw_training(result: "TrainResult", dataset: "Dataset", folder: Path) -> None:

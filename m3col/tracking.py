@@ -20,11 +20,22 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from m3col import __version__, files, yamlio
+from m3col import __version__, files
 from m3col.faults import BadInput
 from m3col.judge import flatten
 from m3col.secrets import redacted, scrubbed
-from m3col.tracked import Point, draw_training, history_points, medians, model_columns, training_note
+from m3col.tracked import (
+    Point,
+    cut,
+    draw_training,
+    history_points,
+    medians,
+    model_columns,
+    records,
+    stored_kinds,
+    training_note,
+    whole_epochs,
+)
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -42,9 +53,7 @@ STUDY, RUN, KIND, STATE = "m3col.study", "m3col.run", "m3col.kind", "m3col.state
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 
 _CHECK_S = 12.0  # for the first word with a store
-_BATCH = 1000  # metrics per call, MLflow's limit
 _PAIRS = 100  # params or tags per call, MLflow's limit
-_LENGTHS = {"param": 6000, "tag": 8000}
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 # Cut short: MLflow's own patience with a dead server is four minutes per call.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -182,7 +191,7 @@ class Tracker:
 
     def create(self, experiment: str, name: str, *, tags: Mapping[str, str], started: float) -> str:
         """A new run, running since `started`; its id."""
-        tags = {"mlflow.user": files.user(), "mlflow.source.name": "m3col", **_cut(tags, "tag")}
+        tags = {"mlflow.user": files.user(), "mlflow.source.name": "m3col", **cut(tags, "tag")}
         run = self.client.create_run(experiment, start_time=_ms(started), tags=tags, run_name=name)
         return str(run.info.run_id)
 
@@ -194,9 +203,9 @@ class Tracker:
         from mlflow.entities import Metric, Param, RunTag
 
         numbers = [Metric(p.name, float(p.value), _ms(p.time), p.step) for p in points if p.value is not None]
-        settings = [Param(key, value) for key, value in _cut(params or {}, "param").items()]
-        labels = [RunTag(key, value) for key, value in _cut(tags or {}, "tag").items()]
-        batches = _whole_epochs(numbers)
+        settings = [Param(key, value) for key, value in cut(params or {}, "param").items()]
+        labels = [RunTag(key, value) for key, value in cut(tags or {}, "tag").items()]
+        batches = whole_epochs(numbers)
         while batches or settings or labels:
             self.client.log_batch(
                 run, metrics=batches.pop(0) if batches else [], params=settings[:_PAIRS], tags=labels[:_PAIRS]
@@ -252,7 +261,7 @@ class Tracker:
     ) -> str:
         """Logs a model checkpoint as an MLflow model of the run; returns its URI, `models:/...`.
 
-        Input: a DataFrame with a column `<modality>.<feature>` for each feature; output: one column per class.
+        Input: a DataFrame with the columns of `tracked.model_columns`; output: one column per class.
         `example`: values per modality [D_m] for the input example: medians of the training columns, never a person's.
         `listed`: named among the run's outputs; MLflow's page of such a run puts its note below everything else.
         """
@@ -263,7 +272,9 @@ class Tracker:
         from m3col.checkpoint import describe  # it needs torch
 
         described = describe(checkpoint, "model")
-        columns = [column for group in model_columns(described["features"]).values() for column in group]
+        kinds = stored_kinds(described)
+        groups = model_columns(described["features"], kinds)
+        columns = [column for group in groups.values() for column in group]
         shown = None if example is None else pd.DataFrame([np.concatenate(list(example.values()))], columns=columns)
         found = self.client.get_run(run)
         logged = self.client.create_logged_model(
@@ -281,7 +292,9 @@ class Tracker:
                 ),
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={"checkpoint": str(checkpoint)},
-                signature=_signature(columns, described["classes"]),
+                signature=_signature(
+                    {column: kinds[name] for name, group in groups.items() for column in group}, described["classes"]
+                ),
                 input_example=shown,
                 pip_requirements=[f"m3col=={__version__}"],
             )
@@ -290,6 +303,17 @@ class Tracker:
         if listed:
             self.client.log_outputs(run, [LoggedModelOutput(logged.model_id, 0)])
         return str(logged.model_uri)
+
+    def log_files(
+        self, paths: Iterable[Path], *, experiment: str, name: str, tags: Mapping[str, str], under: str
+    ) -> str:
+        """A finished run of that name in the named experiment, with these files below `under` of its artifacts."""
+        started = time.time()
+        run = self.create(self.experiment(experiment), name, tags=tags, started=started)
+        for path in paths:
+            self.artifacts(run, path, under)
+        self.close(run, FINISHED, time.time())
+        return run
 
     def log_training(self, result: "TrainResult", *, dataset: "Dataset", started: float) -> str | None:
         """Writes a finished training; returns the run's id, or None (with a warning) where the store let us down: the
@@ -314,7 +338,7 @@ class Tracker:
         }  # fmt: skip
         run = self.create(experiment, result.folder.name, tags=tags, started=started)
         ended = time.time()
-        self.write(run, history_points(_records(result.history)), params=dict(flatten(config)))
+        self.write(run, history_points(records(result.history)), params=dict(flatten(config)))
         last = len(result.history)
         tested = {name: value for name, value in result.metrics.items() if name.startswith("test/")}
         self.write(run, [Point(name, value, last, ended) for name, value in tested.items()])
@@ -353,39 +377,17 @@ def serve(load: Callable[[Path], Callable[[pd.DataFrame], pd.DataFrame]]) -> Non
     mlflow.models.set_model(CodeModel())
 
 
-def _signature(columns: Sequence[str], classes: Sequence[str]) -> Any:
+def _signature(columns: Mapping[str, str], classes: Sequence[str]) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType
 
+    # A picture is a path or the bytes of a file: MLflow has no type for one or the other.
+    kinds: dict[str, Any] = {"numeric": DataType.double, "text": DataType.string, "image": AnyType()}
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.double, name) for name in columns]),
+        inputs=Schema([ColSpec(kinds[kind], name) for name, kind in columns.items()]),
         outputs=Schema([ColSpec(DataType.double, name) for name in classes]),
     )
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in line.items()} for line in table.to_dict("records")]
-
-
-def _whole_epochs(numbers: list[Any]) -> list[list[Any]]:
-    """Metrics in batches that MLflow takes, each with whole epochs: what the store has of an epoch it has in full."""
-    batches: list[list[Any]] = []
-    by_step: dict[int, list[Any]] = {}
-    for number in numbers:
-        by_step.setdefault(number.step, []).append(number)
-    for group in by_step.values():
-        if not batches or len(batches[-1]) + len(group) > _BATCH:
-            batches.append([])
-        batches[-1].extend(group[:_BATCH])
-    return batches
-
-
-def _cut(values: Mapping[str, Any], kind: str) -> dict[str, str]:
-    return {key: _text(value)[: _LENGTHS[kind]] for key, value in values.items()}
-
-
-def _text(value: Any) -> str:
-    return yamlio.dump(value).strip() if isinstance(value, dict | list | tuple) else str(value)
 
 
 def _file_name(name: str) -> str:
