@@ -7,7 +7,7 @@ sample was held out; "test"), id, fold, seed, label, logit_0 .. logit_<C-1>, and
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from m3col import baselines, checkpoint, ledger, metrics
+from m3col import baselines, checkpoint, ledger, linear, metrics
 from m3col.config import RunConfig
 from m3col.data.dataset import Dataset, Split
-from m3col.data.preprocess import Pipeline, resolve
 from m3col.data.splits import Fold, pool, read_csv
 from m3col.faults import BadInput
 from tune.config import StudyConfig
@@ -29,6 +28,7 @@ FILE = "predictions.parquet"
 OOF, TEST = "oof", "test"
 NONE = -1
 BASELINES = "baselines/"
+_FROZEN = "logistic frozen"
 _TINY = 1e-300  # the logarithm of a probability of 0 stays finite
 
 
@@ -131,10 +131,13 @@ def _frame(
 
 
 def _of_baselines(run: RunConfig, dataset: Dataset, samples: Split, folds: list[Fold]) -> Iterator[pd.DataFrame]:
-    """Rows of `majority`, `logistic` and `logistic <modality>`, the modality that is best on these folds."""
+    """Rows of `majority`, `logistic` and `logistic <modality>`, the modality that is best on these folds; `logistic
+    frozen` on the embeddings of encoders that come with trained weights."""
     modalities = list(dataset.modalities)
     yield from _baseline("majority", None, run, dataset, samples, folds)
     yield from _baseline("logistic", modalities, run, dataset, samples, folds)
+    if linear.has_trained_weights(run, dataset.kinds.values()):
+        yield from _baseline(_FROZEN, modalities, run, dataset, samples, folds)
     if len(modalities) < 2:
         return
     metric = declared(run, dataset.num_classes)
@@ -164,7 +167,7 @@ def _baseline(
     for number, fold in enumerate(folds):
         yield _held_out(row, modalities, run, dataset, samples, fold, number)
     if dataset.test is not None:
-        logits = _fit(modalities, run, dataset, dataset.train, dataset.test)
+        logits = _fit(row, modalities, run, dataset, dataset.train, dataset.test)
         yield _frame(f"{BASELINES}{row}", dataset.test, logits, test=True)
 
 
@@ -172,29 +175,24 @@ def _held_out(
     row: str, modalities: list[str] | None, run: RunConfig, dataset: Dataset, samples: Split, fold: Fold, number: int
 ) -> pd.DataFrame:
     held = samples.take(fold.validation)
-    logits = _fit(modalities, run, dataset, samples.take(fold.train), held)
+    logits = _fit(row, modalities, run, dataset, samples.take(fold.train), held)
     return _frame(f"{BASELINES}{row}", held, logits, fold=number, test=False)
 
 
-def _fit(modalities: list[str] | None, run: RunConfig, dataset: Dataset, train: Split, apply: Split) -> np.ndarray:
+def _fit(
+    row: str, modalities: list[str] | None, run: RunConfig, dataset: Dataset, train: Split, apply: Split
+) -> np.ndarray:
     """Log probabilities [N, C] for `apply`; everything is fitted on `train`. No modalities: the majority."""
     assert train.labels is not None
     if modalities is None:
         found = baselines.majority(train.labels, len(apply), num_classes=dataset.num_classes)
     else:
-        steps = resolve(run.data.preprocess, dataset.modalities)
-        pairs = [_prepared(name, steps, dataset.features, train, apply) for name in modalities]
+        pairs = [
+            linear.view(name, train, apply, run, dataset.features, frozen=row == _FROZEN) for name in modalities
+        ]  # fmt: skip
         x_train, x_apply = (np.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
         found = baselines.logistic(x_train, train.labels, x_apply, num_classes=dataset.num_classes)
     return np.log(np.maximum(found, _TINY))
-
-
-def _prepared(
-    name: str, steps: Mapping[str, Any], features: Mapping[str, tuple[str, ...]], train: Split, apply: Split
-) -> tuple[np.ndarray, np.ndarray]:
-    assert train.labels is not None
-    pipeline = Pipeline.fit(train.inputs[name], train.labels, steps[name], feature_names=features[name])
-    return pipeline.transform(train.inputs[name]), pipeline.transform(apply.inputs[name])
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

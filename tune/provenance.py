@@ -21,6 +21,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "train": len(dataset.train),
         "test": len(dataset.test) if dataset.test is not None else 0,
         "known_issues": dataset.known_issues,
+        "dropped": dataset.dropped,
     }
 
 

@@ -9,7 +9,7 @@ from m3col.faults import BadInput
 from m3col.patience import Patience
 from tune import mirror, provenance
 from tune import study as studies
-from tune.config import StorageConfig, StudyConfig
+from tune.config import StorageConfig, StudyConfig, study_from_dict
 from tune.mirror import Mirror, StorageMirror
 from tune.study import AUTO, StudyFolder
 
@@ -61,7 +61,8 @@ def folder_for(runs: Path, study: StudyConfig, resume: bool | str, name: str | N
 def warnings(folder: StudyFolder, study: StudyConfig, dataset: Dataset, *, splits: str) -> list[str]:
     """What is worth a warning before going on. Raises BadInput where the study began differently or is in use."""
     found = folder.described()
-    lines = studies.differences(found["config"], study.to_dict())
+    # A key that is newer than the study had its default value then.
+    lines = studies.differences(study_from_dict(found["config"]).to_dict(), study.to_dict())
     lines += studies.digest_differences(found["digests"], dataset, splits)
     if lines:
         raise BadInput([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
