@@ -87,9 +87,11 @@ def outside(package: str) -> set[str]:
 
 def test_everything_imported_is_named_in_pyproject():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
     runtime = names_of(project["dependencies"])
-    development = runtime | names_of(project["optional-dependencies"]["dev"])
+    development = runtime | names_of(extras["dev"])
     wanted = {**dict.fromkeys(PACKAGES, runtime), "tests": development, "benchmarks": development}
+    wanted["m3col"] = runtime | names_of(extras["analysis"])
     for package, allowed in wanted.items():
         for module, providers in distributions(outside(package)).items():
             assert providers & allowed, f"{package} imports {module} ({providers or 'not installed'}): name it"

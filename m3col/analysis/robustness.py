@@ -1,0 +1,137 @@
+"""Accuracy where one modality is noise.
+
+Letters: N samples, C classes, D embedding width.
+Paper: Kumar et al., arXiv 2409.17777, section 4.2 and Table 5; for what differs see m3col.analysis.noise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m3col.analysis import drawing, noise
+from m3col.analysis.case import Case, Result
+from m3col.data.columns import Column, IntArray
+from m3col.figures import COLOURS, FAINT, INK
+from m3col.methods.base import FUSED
+from m3col.predictor import Member
+from m3col.sources import Source
+
+CLEAN = "none"
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """One member with samples of which any modality can be replaced: each encoder runs once on what stays."""
+
+    member: Member
+    sources: Mapping[str, Source]
+    moments: Mapping[str, noise.Moments]
+    clean: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, member: Member, inputs: Mapping[str, Column], training: Mapping[str, Column]) -> "Spoilt":
+        """Samples `inputs`; noise has the statistics of `training`."""
+        sources = member.sources(inputs)
+        return cls(member, sources, noise.moments(member, training), member.encode(sources))
+
+    def votes(self, modalities: tuple[str, ...], draw: noise.Draw) -> dict[str, NDArray[np.float64]]:
+        """Probabilities [N, C] of each head where these modalities are noise."""
+        made = {
+            name: noise.replaced(self.sources[name], name, self.moments[name], draw, self.member.dtype)
+            for name in modalities
+        }
+        embeddings = dict(self.clean) | (self.member.encode(made) if made else {})
+        return self.member.classify(embeddings)
+
+
+def spoilt(case: Case, at: IntArray) -> list[Spoilt]:
+    """Each member with the test samples at `at`; statistics are of at most `samples` training samples, drawn."""
+    inputs = case.test.take(at).inputs
+    count, most = len(case.dataset.train), case.options.samples
+    training = case.dataset.train
+    if count > most:
+        training = training.take(case.some("training", np.arange(count)))
+    return [
+        Spoilt.of(member, {m: inputs[m] for m in case.modalities}, {m: training.inputs[m] for m in case.modalities})
+        for member in case.predictor.members
+    ]
+
+
+def mean_votes(members: list[Spoilt], modalities: tuple[str, ...], draw: noise.Draw) -> dict[str, NDArray[np.float64]]:
+    """Probabilities [N, C] of each head, the mean over the members."""
+    found = [one.votes(modalities, draw) for one in members]
+    return {name: np.mean([votes[name] for votes in found], axis=0) for name in found[0]}
+
+
+def obstacle(case: Case) -> str | None:
+    """None: it applies to every model."""
+    return None
+
+
+def run(case: Case) -> Result:
+    """The table of `accuracies` and its figure."""
+    table = accuracies(case)
+    repeats = case.options.repeats
+    text = (
+        "Accuracy on the test split as it is, and with one modality replaced by Gaussian noise that has the mean and "
+        f"standard deviation of the training split (Table 5 of the paper; bars are the mean of {repeats} draws, "
+        "whiskers their standard deviation). A fused bar that falls little does not depend on that modality alone; the "
+        "dashed line is what guessing the most frequent class would reach."
+    )
+    return Result(table, {"robustness": _draw(table, case)}, text)
+
+
+def accuracies(case: Case) -> pd.DataFrame:
+    """One row per replaced modality ("none": the samples as they are) and head.
+
+    Columns: replaced, head, accuracy (the mean over draws), sd (over draws; 0 for "none"), draws, samples.
+    """
+    at = case.some("robustness")
+    labels, members = case.labels[at], spoilt(case, at)
+    rows = []
+    for replaced in (CLEAN, *case.modalities):
+        draws = 1 if replaced == CLEAN else case.options.repeats
+        scores: dict[str, list[float]] = {}
+        for repeat in range(draws):
+            names = () if replaced == CLEAN else (replaced,)
+            for head, votes in mean_votes(members, names, noise.Draw(case.options.seed, repeat)).items():
+                scores.setdefault(head, []).append(float((votes.argmax(axis=1) == labels).mean()))
+        rows += [
+            {"replaced": replaced, "head": head, "accuracy": float(np.mean(scores[head])),
+             "sd": float(np.std(scores[head], ddof=1)) if draws > 1 else 0.0, "draws": draws, "samples": len(at)}
+            for head in (FUSED, *case.heads)
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _draw(table: pd.DataFrame, case: Case) -> Figure:
+    heads = list(dict.fromkeys(table["head"]))
+    groups = list(dict.fromkeys(table["replaced"]))
+    figure = drawing.figure(2.2 + max(1.3, 0.45 * len(heads)) * len(groups), 4.0)
+    axes: Any = figure.add_subplot()
+    width = 0.8 / len(heads)
+    for place, head in enumerate(heads):
+        some = table[table["head"] == head].set_index("replaced").loc[groups]
+        x = np.arange(len(groups)) + (place - (len(heads) - 1) / 2) * width
+        axes.bar(x, some["accuracy"], width * 0.92, color=COLOURS[place % len(COLOURS)], label=head)
+        drawn = (some["draws"] > 1).to_numpy()
+        axes.errorbar(x[drawn], some["accuracy"][drawn], some["sd"][drawn], fmt="none", ecolor=INK, elinewidth=1,
+                      capsize=2)  # fmt: skip
+        for at, value, spread in zip(x, some["accuracy"], some["sd"], strict=True):
+            axes.text(at, value + spread + 0.012, f"{100 * value:.0f}", ha="center", va="bottom", fontsize=8,
+                      color=INK, zorder=4,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # fmt: skip
+    frequent = np.bincount(case.labels).max() / len(case.labels)
+    axes.axhline(frequent, color=FAINT, linestyle="--", linewidth=1.2, label="most frequent class")
+    drawing.dress(axes, title="Accuracy with one modality as noise", y="accuracy on test, %", grid="y")
+    axes.set_xticks(range(len(groups)), ["as it is" if name == CLEAN else f"{name}\nis noise" for name in groups])
+    axes.set_ylim(0, 1.08)
+    axes.set_yticks(np.linspace(0, 1, 6), [f"{value:.0f}" for value in np.linspace(0, 100, 6)])
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -1,0 +1,225 @@
+"""Each analysis against a slow twin: loops over samples, dot products by hand, noise that is the sample itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from m3col import analysis
+from m3col.analysis import Case, Options, confidence, errors, heatmaps, noise, projection, robustness
+from m3col.data.columns import Records
+from m3col.faults import BadInput
+from m3col.models.inputs import Tokens
+
+
+@pytest.fixture(params=["paired", "numeric"])
+def case(request):
+    model = request.getfixturevalue(request.param)
+    return Case(model.predictor, model.dataset, Options(repeats=2))
+
+
+def test_the_error_table_is_a_plain_loop_over_the_samples(case):
+    table = errors.count(case)
+    counted: dict[tuple[bool, ...], int] = {}
+    for row in range(len(case.test)):
+        key = tuple(case.votes[head][row].argmax() == case.labels[row] for head in (*case.modalities, "fused"))
+        counted[key] = counted.get(key, 0) + 1
+    joint = table[table["heads"] == "all"]
+    assert len(joint) == 2 ** len(case.modalities)
+    for line in joint.to_dict("records"):
+        pattern = tuple(line[name] == "right" for name in case.modalities)
+        assert line["fused_right"] == counted.get((*pattern, True), 0)
+        assert line["fused_wrong"] == counted.get((*pattern, False), 0)
+    assert joint[["share_right", "share_wrong"]].to_numpy().sum() == pytest.approx(1)
+    for place, name in enumerate(case.modalities):
+        some = table[(table["heads"] == name) & (table[name] == "wrong")].iloc[0]
+        assert some["fused_right"] == sum(n for key, n in counted.items() if not key[place] and key[-1])
+
+
+def test_without_heads_of_their_own_there_is_no_error_table(numeric):
+    case = Case(numeric.predictor, numeric.dataset)
+    case.__dict__["votes"] = {"fused": case.votes["fused"]}
+    assert "unimodal_supervision" in errors.obstacle(case)
+
+
+def one(case, member, row):
+    """A sample alone: its inputs and, as the model takes them, its values."""
+    inputs = case.test.take([row]).inputs
+    values = {}
+    for name, source in member.sources(inputs).items():
+        batch = source.rows(slice(0, 1))
+        values[name] = (
+            member.method.encoders[name].embed(batch).embeddings[0] if isinstance(batch, Tokens) else batch[0]
+        )
+    return inputs, values
+
+
+def test_noise_without_spread_around_the_sample_changes_nothing(case):
+    member = case.predictor.members[0]
+    for row in (0, 5):
+        inputs, values = one(case, member, row)
+        spoilt = robustness.Spoilt.of(member, inputs, case.dataset.train.inputs)
+        itself = {name: noise.Moments(v.detach().double().numpy(), np.zeros(1)) for name, v in values.items()}
+        spoilt = replace(spoilt, moments=itself)
+        expected = member.probabilities(inputs)
+        found = spoilt.votes(case.modalities, noise.Draw(0, 0))
+        assert found.keys() == expected.keys()
+        assert all(np.allclose(found[head], expected[head], atol=1e-6) for head in expected)
+        moved = replace(
+            spoilt, moments={name: replace(m, std=np.ones(1)) for name, m in itself.items()}
+        )  # fmt: skip
+        assert not np.allclose(moved.votes(case.modalities, noise.Draw(0, 0))["fused"], expected["fused"], atol=1e-4)
+
+
+def test_only_what_is_replaced_changes(case):
+    spoilt = robustness.spoilt(case, np.arange(len(case.test)))
+    for name in case.modalities:
+        votes = robustness.mean_votes(spoilt, (name,), noise.Draw(0, 1))
+        for head in case.heads:
+            assert np.allclose(votes[head], case.votes[head], atol=1e-6) == (head != name)
+        assert not np.allclose(votes["fused"], case.votes["fused"], atol=1e-6)
+
+
+def test_moments_are_those_of_the_training_split(case):
+    member, inputs = case.predictor.members[0], case.dataset.train.inputs
+    found = noise.moments(member, inputs)
+    for name, source in member.sources(inputs).items():
+        rows = []
+        for row in range(len(source)):
+            batch = source.rows(slice(row, row + 1))
+            if isinstance(batch, Tokens):
+                rows += [*member.method.encoders[name].embed(batch).embeddings[0].detach().double().numpy()]
+            elif batch.ndim == 4:
+                rows += [*batch[0].permute(1, 2, 0).reshape(-1, 3).double().numpy()]
+            else:
+                rows.append(batch[0].double().numpy())
+        assert np.allclose(found[name].mean.ravel(), np.mean(rows, axis=0), atol=1e-7)
+        assert np.allclose(found[name].std.ravel(), np.std(rows, axis=0), atol=1e-6)
+
+
+def test_noise_has_these_moments_and_depends_on_nothing_but_its_key(case):
+    member, inputs = case.predictor.members[0], case.test.inputs
+    moments = noise.moments(member, case.dataset.train.inputs)
+    for name, source in member.sources(inputs).items():
+        made = noise.replaced(source, name, moments[name], noise.Draw(0, 0), member.dtype)
+        whole = made.rows(slice(0, 8))
+        pieces = [made.rows(slice(row, row + 1)) for row in range(8)]
+        other = noise.replaced(source, name, moments[name], noise.Draw(0, 1), member.dtype).rows(slice(0, 8))
+        if isinstance(whole, Tokens):
+            assert torch.equal(whole.mask, source.rows(slice(0, 8)).mask)
+            values = whole.embeddings[whole.mask]
+            assert torch.equal(values, torch.cat([piece.embeddings[piece.mask] for piece in pieces]))
+            assert not torch.equal(values, other.embeddings[whole.mask])
+            width = values.reshape(-1, values.shape[-1])
+        else:
+            assert torch.equal(whole, torch.cat(pieces)) and not torch.equal(whole, other)
+            width = whole.transpose(0, 1).reshape(whole.shape[1], -1).T if whole.ndim == 4 else whole
+        error = (width.double().numpy().mean(axis=0) - moments[name].mean.ravel()) / moments[name].std.ravel().clip(
+            1e-9
+        )
+        assert np.abs(error).mean() < 1.6 / np.sqrt(len(width))
+
+
+def test_accuracies_are_a_loop_over_draws(case):
+    table = robustness.accuracies(case).set_index(["replaced", "head"])
+    assert set(table.index.get_level_values(0)) == {"none", *case.modalities}
+    for head in ("fused", *case.heads):
+        assert table.loc[("none", head), "accuracy"] == pytest.approx(case.right[head].mean())
+    spoilt, name = robustness.spoilt(case, np.arange(len(case.test))), case.modalities[0]
+    scores = [
+        np.mean([
+            votes.argmax() == k
+            for votes, k in zip(
+                robustness.mean_votes(spoilt, (name,), noise.Draw(0, r))["fused"], case.labels, strict=True
+            )
+        ])
+        for r in (0, 1)
+    ]  # fmt: skip
+    assert table.loc[(name, "fused"), "accuracy"] == pytest.approx(np.mean(scores))
+    assert table.loc[(name, "fused"), "sd"] == pytest.approx(np.std(scores, ddof=1))
+    assert table["draws"].tolist() == [1 if replaced == "none" else 2 for replaced, _ in table.index]
+
+
+def test_quantiles_of_the_largest_probabilities(case):
+    found = confidence.confidences(case)
+    assert np.allclose(np.sort(found["test"]), np.sort(case.predictor.predict_proba(case.test.inputs).max(axis=1)))
+    assert len(found["random"]) == len(case.test) and found["random"].min() >= 1 / case.dataset.num_classes
+    table = confidence.quantiles(found).set_index("inputs")
+    assert table.loc["random", "q50"] == pytest.approx(np.median(found["random"]))
+    assert table.loc["test", "q95"] == pytest.approx(np.quantile(found["test"], 0.95))
+
+
+def test_similarities_are_dot_products_by_hand(paired):
+    case = Case(paired.predictor, paired.dataset)
+    member = paired.predictor.members[0]
+    found = heatmaps.similarities(case, "red", np.array([3, 0]))
+    with torch.no_grad():
+        word = member.method.encoders["text"](
+            member.sources({"text": Records.of("text", ["red"])})["text"].rows(slice(1))
+        )
+        for place, row in enumerate((3, 0)):
+            picture = member.sources({"image": case.test.inputs["image"]})["image"].rows(slice(row, row + 1))
+            tokens = member.method.encoders["image"].tokens(picture)[0]
+            for patch in range(len(tokens)):
+                by_hand = sum(float(a) * float(b) for a, b in zip(tokens[patch], word[0], strict=True))
+                assert found[place, patch // 2, patch % 2] == pytest.approx(by_hand, rel=1e-4, abs=1e-5)
+
+
+def test_pictures_are_of_the_class_or_those_that_agree_most(paired):
+    case = Case(paired.predictor, paired.dataset)
+    at = heatmaps.pictures_for(case, "RED")
+    assert set(case.labels[at]) == {case.dataset.classes.index("red")} and len(at) == 4
+    best = heatmaps.pictures_for(case, "frog")
+    means = heatmaps.similarities(case, "frog", np.arange(len(case.test))).mean(axis=(1, 2))
+    assert best.tolist() == np.argsort(-means)[: heatmaps.PICTURES].tolist()
+
+
+def test_heat_maps_have_a_row_per_patch_and_a_file_per_word(paired):
+    case = Case(paired.predictor, paired.dataset, Options(words=("red", "a b", "a/b")))
+    found = heatmaps.run(case)
+    assert list(found.figures) == ["heatmaps_red", "heatmaps_a_b", "heatmaps_a_b_2"]
+    red = found.table[found.table["word"] == "red"]
+    assert len(red) == 4 * 4 and set(red["class"]) == {"red"} and set(found.table["member"]) == {1}
+    at = heatmaps.pictures_for(case, "red")
+    line = red[(red["sample"] == case.test.ids[at[1]]) & (red["row"] == 1) & (red["column"] == 0)]
+    assert line["similarity"].item() == heatmaps.similarities(case, "red", at)[1, 1, 0]
+
+
+def test_embeddings_are_those_of_the_first_member(numeric):
+    found = numeric.predictor.embeddings(numeric.dataset.test.inputs)
+    first = numeric.predictor.members[0]
+    for name, source in first.sources(numeric.dataset.test.inputs).items():
+        assert np.array_equal(found[name], first.method.encoders[name](source.rows(slice(None))).detach().numpy())
+    assert "first of 2 members" in Case(numeric.predictor, numeric.dataset).member_note()
+
+
+def test_umap_is_seeded_and_names_every_sample(paired):
+    case = Case(paired.predictor, paired.dataset)
+    found = projection.run(case)
+    assert set(found.table["embedding"]) == {"image", "text", "joint"} and len(found.table) == 3 * len(case.test)
+    joint = found.table[found.table["embedding"] == "joint"]
+    assert joint["sample"].tolist() == case.test.ids.tolist() and np.isfinite(joint[["x", "y"]]).all(axis=None)
+    embeddings = paired.predictor.embeddings(case.test.inputs)
+    both = np.concatenate([embeddings["image"], embeddings["text"]], axis=1)
+    assert np.array_equal(projection.flat(both, 0), joint[["x", "y"]].to_numpy())
+    texts = [text.get_text() for text in found.figures["umap"].legends[0].get_texts()]
+    assert sorted(texts) == sorted(case.dataset.classes)
+
+
+def test_umap_says_what_is_missing(paired, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "umap", None)
+    with pytest.raises(BadInput, match=r"pip install 'm3col\[analysis\]'"):
+        projection.flat(np.zeros((20, 3)), 0)
+
+
+def test_samples_are_drawn_once_and_the_frequent_classes_are_those_of_the_test_split(numeric):
+    case = Case(numeric.predictor, numeric.dataset, Options(samples=10))
+    at = case.some("umap")
+    assert len(at) == 10 and (np.diff(at) > 0).all() and at.tolist() == case.some("umap").tolist()
+    assert at.tolist() != case.some("other").tolist()
+    assert case.frequent(2) == [0, 1]
+
+
+def test_every_entry_of_the_table_has_a_description():
+    assert all(entry.description and entry.name == name for name, entry in analysis.TABLE.items())
