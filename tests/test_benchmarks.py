@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 # script -> what its table must show: header words, and the first cell of every row
 TABLES = {
     "epoch": (["plain / ours", "ours / products"], ["M3Co", "MultiSClip"]),
+    "image_text": (["samples / s", "of plain", "peak MB", "tokens"], ["plain", "ours"]),
     "faults": (["finished", "lost", "twice", "values", "lost work s", "recovery s"], ["node", "twice"]),
     "mlflow_cost": (
         ["seconds", "CPU seconds"],
@@ -86,6 +87,11 @@ def test_a_node_that_dies_and_a_job_that_is_sent_twice_cost_no_trial():
 @pytest.mark.slow
 def test_turnaround_compares_reused_with_fresh():
     assert_table("turnaround", run_quick("turnaround"))
+
+
+@pytest.mark.slow
+def test_image_text_compares_a_plain_loop_with_ours():
+    assert_table("image_text", run_quick("image_text", "--row", "plain", "ours"))
 
 
 @pytest.mark.slow
