@@ -96,6 +96,8 @@ def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tr
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Pictures and texts have no medians to make an example of.
+    warnings.filterwarnings("ignore", message=".*An input example was not provided")
     client = MlflowClient(tracking_uri=wanted, registry_uri=wanted)
     # Making a new SQLite file is slow on a busy machine, but it cannot hang.
     _within(None if local else _CHECK_S, lambda: _first_word(client), what=redacted(wanted))

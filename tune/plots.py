@@ -120,7 +120,7 @@ def _special(evidence: Evidence, axes: Axes, finished: Sequence[tuple[FrozenTria
         for number, value in kept.items():
             axes.plot([number, number], [values[number], value], color=GREEN, linewidth=1, zorder=2)
         axes.scatter(list(kept), list(kept.values()), marker="o", s=60, facecolor="white", edgecolor=GREEN,
-                     linewidth=1.6, zorder=4, label="confirmed (new partition)")  # fmt: skip
+                     linewidth=1.6, zorder=4, label="confirmed")  # fmt: skip
     if decision.winner in values:
         axes.scatter([decision.winner], [values[decision.winner]], marker="*", color=GREEN, s=190, zorder=5,
                      edgecolor="white", linewidth=0.7, label="winner")  # fmt: skip

@@ -59,7 +59,8 @@ def _outcome(evidence: Evidence) -> Iterator[str]:
     how = "in its search run"
     if decision.confirmed:
         runs = len(evidence.deciding_runs(decision.winner))
-        how = f"over {_count(runs, 'confirmation run')} on a new partition with new seeds"
+        given = evidence.config.run.validation.kind == "given"  # there is only one such partition
+        how = f"over {_count(runs, 'confirmation run')} {'' if given else 'on a new partition '}with new seeds"
     value = decision.values[decision.winner]
     scored = f"{evidence.metric} {_score(evidence, value)} {how}"
     if _nothing_searched(evidence):
