@@ -162,20 +162,26 @@ def measure(pair: str, row: str, place: str, options: argparse.Namespace, found:
     result = {"rate": 1 / seconds, "tokens": statistics.mean(length for *_, length in taken)}
     if trainer.device.type == "cuda":
         result["memory"] = torch.cuda.max_memory_allocated() / 1e6
-        result["flops"] = flops_per_sample(trainer)
+        uncompiled = ready.config.with_overrides({"model.compile": False})
+        again = Trainer(uncompiled, split, features=ready.dataset.features, num_classes=4)
+        result["flops"] = flops_per_sample(again, split, plain=row == "plain", skip=warm, count=options.steps)
     else:
         result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     found.put(result)
 
 
-def flops_per_sample(trainer: Trainer) -> float:
-    """Of one step, forward and backward, as torch counts the operations of its matrix products and attention."""
+def flops_per_sample(trainer: Trainer, split: Any, *, plain: bool, skip: int, count: int) -> float:
+    """Of the steps that were timed, forward and backward, as torch counts the operations of matrix products and
+    attention. `trainer` must not be compiled: the counter does not look into compiled kernels."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    batch, step, _ = next(iter(trainer._steps(1)))
     with FlopCounterMode(display=False) as counter:
-        trainer.method(batch, step)["loss"].backward()
-    return float(counter.get_total_flops()) / len(batch.labels)
+        taken = []
+        for number, (_, samples, _) in enumerate(steps(trainer, split, plain=plain, count=skip + count)):
+            if number == skip - 1:
+                before = counter.get_total_flops()
+            taken.append(samples)
+    return float(counter.get_total_flops() - before) / sum(taken[skip:])
 
 
 def one_row(pair: str, row: str, place: Path, options: argparse.Namespace) -> dict[str, float]:

@@ -92,8 +92,9 @@ class ScheduleConfig(Strict):
 class TrainConfig(Strict):
     """`batch_size`: global batch, default: all training samples; `shards`: groups of it within which samples are mixed,
     a multiple of the number of workers, default: that number. `accumulate`: batches whose gradients make one step.
-    `encoder_learning_rate`, `encoder_weight_decay`: of the encoders, default: those of the rest. `decay`: what is
-    decayed, everything, or weights only (neither biases nor norms). `precision`: bfloat16 means autocast."""
+    `encoder_learning_rate` (one, or one for each modality that wants another than the rest), `encoder_weight_decay`: of
+    the encoders, default: those of the rest. `decay`: what is decayed, everything, or weights only (neither biases nor
+    norms). `precision`: bfloat16 means autocast."""
 
     epochs: Count = 100
     batch_size: Count | None = None
@@ -101,7 +102,7 @@ class TrainConfig(Strict):
     shards: Count | None = None
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-3
-    encoder_learning_rate: Positive | None = None
+    encoder_learning_rate: Positive | dict[str, Positive] | None = None
     encoder_weight_decay: NotNegative | None = None
     decay: Literal["all", "weights"] = "all"
     schedule: ScheduleConfig = ScheduleConfig()

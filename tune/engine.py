@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.tune
+import torch
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
@@ -21,20 +22,23 @@ from ray.tune.search import Searcher
 
 from m3col.data.dataset import Dataset
 from m3col.data.splits import read_csv
+from m3col.distributed import Workers
 from m3col.faults import BadInput
 from m3col.judge import get
 from m3col.patience import StorageRefused
 from m3col.secrets import redacted, scrubbed
 from tune import auth, workers
-from tune.capacity import Watch, places
+from tune.attempts import Attempts
+from tune.capacity import Watch, places, settled
 from tune.conductor import Conductor, NoRoom
 from tune.loopback import loopback
 from tune.plan import Nothing
 from tune.runs import Request, RunSpec
 from tune.worker import Material, Worker
 
-_ACTOR_DEATHS = 5  # restarts of one run before it counts as failed
+_ACTOR_DEATHS = 5  # restarts of one run that gets no further before it counts as failed
 _PENDING = 100_000
+WAIT_FOR_NODES_S = 20.0  # that are on their way to a cluster which somebody else started
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -101,6 +105,13 @@ def broken(name: str, error: BaseException) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def alone(request: Request, spec: RunSpec) -> Workers:
+    """The place of a single worker. Ray lets a process see all GPUs of its machine where it has asked for none."""
+    if request.gpus or get(spec.config, "train.device", "auto") != "auto":
+        return Workers()
+    return Workers(device=torch.device("cpu"))
+
+
 class TrialActor(ray.tune.Trainable):
     """Serves one run after another. Every run opens its own folder, so that a fresh actor, a reused one and one on
     another node all go the same way."""
@@ -119,7 +130,8 @@ class TrialActor(ray.tune.Trainable):
         spec = RunSpec.from_dict(config["run"])
         try:
             material = ray.get(self._data["material"][0])
-            self._worker = Worker(spec, material, probe=lambda: ray.get(self._data["probe"][0]))
+            place = alone(self._data["request"], spec)
+            self._worker = Worker(spec, material, probe=lambda: ray.get(self._data["probe"][0]), workers=place)
         except Exception as error:  # told as a result: an exception here would cost the actor and a retry
             self._broken = broken(spec.name, error)
 
@@ -155,9 +167,19 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
     spec = RunSpec.from_dict(config["run"])
     device = str(get(spec.config, "train.device", "auto"))
     given = {**data, "run": config["run"], "device": device}
-    callbacks = [_Reports(spec.name)]
+    study, uri = data["place"]
+    attempts = Attempts(study, spec.name, uri=uri, config=spec.config)
+
+    def reached() -> str | None:
+        with contextlib.suppress(OSError):
+            return attempts.newest()
+        return None
+
     try:
-        workers.fit(step_together, given, data["request"], device=device, name=spec.name, callbacks=callbacks)
+        workers.fit(
+            step_together, given, data["request"], device=device, name=spec.name, reached=reached,
+            callbacks=[_Reports(spec.name)],
+        )  # fmt: skip
     except ray.exceptions.RayError:  # a process of Ray Train died: Tune begins the trial anew, from its checkpoint
         raise
     except Exception as error:  # told as a result: it would happen again
@@ -176,9 +198,10 @@ def step_together(given: dict[str, Any]) -> None:
         ray.train.report(result)
 
 
-def check(request: Request) -> None:
-    """Raises BadInput where the cluster cannot hold a single trial, or cannot serve trials of several workers."""
-    places(request)
+def check(request: Request, *, wait_s: float = 0.0) -> None:
+    """Raises BadInput where the cluster cannot hold a single trial, also after `wait_s`, or cannot serve trials of
+    several workers."""
+    places(settled(request), wait_s=wait_s)
     if request.workers > 1:
         workers.require_dashboard()
 
@@ -212,7 +235,7 @@ class _Ask(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error:
             name = self._names[trial_id]
-            self._conductor.failed(name, f"its process died more than {_ACTOR_DEATHS} times")
+            self._conductor.failed(name, f"its process died more than {_ACTOR_DEATHS} times and got no further")
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
@@ -233,8 +256,13 @@ class _Judge(FIFOScheduler):
     def __init__(self, conductor: Conductor) -> None:
         super().__init__()
         self._conductor = conductor
+        self._reached: dict[str, int] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if result["epoch"] > self._reached.get(trial.trial_id, 0):
+            # Machines that are taken away every hour end no run that gets further in between.
+            self._reached[trial.trial_id] = result["epoch"]
+            trial.run_metadata.num_failures = 0
         return TrialScheduler.STOP if self._conductor.result(result) else TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -276,7 +304,7 @@ def run(
     `tell`: hears when the cluster has no room left. `actor`: serves the runs in place of `TrialActor`;
     it gets the runs, and none of the data.
     """
-    study, reused = conductor.plan.config, request.workers == 1
+    study, request, reused = conductor.plan.config, settled(request), request.workers == 1
     probe = None if dataset.test is None else dict(dataset.test.inputs)
     material = Material(
         study=str(conductor.folder.path),
@@ -287,7 +315,7 @@ def run(
     )
     chosen: Any = TrialActor if reused else trial_of_workers
     shared = {"material": [ray.put(material)], "probe": [ray.put(probe)]}  # in lists: Tune would fetch them itself
-    served = ray.tune.with_parameters(chosen, **shared, request=request)
+    served = ray.tune.with_parameters(chosen, **shared, request=request, place=(material.study, material.uri))
     served = actor or served
     # A trial of several workers takes no CPU for itself: they have a placement group of their own. Tune wants it to ask
     # for something, and every node has a byte.
@@ -311,3 +339,4 @@ def run(
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
+    conductor.tidy()

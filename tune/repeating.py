@@ -7,14 +7,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def repeated(call: Callable[[], object], *, every_s: float, name: str) -> Iterator[None]:
-    """While it lasts, a thread makes the call every so often, and once more at the end."""
+    """While it lasts, a thread makes the call every so often, and once more at the end. An exception of the call ends
+    the repetition, and is raised at the end."""
     ended = threading.Event()
+    raised: list[BaseException] = []
 
     def repeat() -> None:
         last = False
-        while not last:
+        while not last and not raised:
             last = ended.wait(every_s)
-            call()
+            try:
+                call()
+            except BaseException as error:
+                raised.append(error)
 
     thread = threading.Thread(target=repeat, name=name, daemon=True)
     thread.start()
@@ -23,3 +28,5 @@ def repeated(call: Callable[[], object], *, every_s: float, name: str) -> Iterat
     finally:
         ended.set()
         thread.join()
+    if raised:
+        raise raised[0]

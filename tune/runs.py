@@ -36,17 +36,18 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Request:
-    """What one training asks for: `workers` processes, each with so many CPUs and GPUs on one node."""
+    """What one training asks for: `workers` processes, each with so many CPUs and GPUs on one node. `gpus` None: as
+    the cluster has them (`capacity.settled`)."""
 
     workers: int = 1
     cpus: float = 1.0
-    gpus: float = 0.0
+    gpus: float | None = 0.0
 
     def per_worker(self) -> dict[str, float]:
         return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
 
     def __str__(self) -> str:
-        each = f"{self.cpus:g} CPUs and {self.gpus:g} GPUs on one node"
+        each = f"{self.cpus:g} CPUs and {self.gpus or 0:g} GPUs on one node"
         return each if self.workers == 1 else f"{self.workers} workers with {each} each"
 
 

@@ -1,19 +1,20 @@
 """`tune.train`: one training run with several DDP workers, through Ray Train."""
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import m3col
-from m3col import api
+from m3col import api, checkpoint
 from m3col.api import Report, TrainResult
 from m3col.config import RunConfig
 from m3col.faults import BadInput
 from m3col.prepare import Prepared
 from m3col.training import TrainingFailed
 from tune.repeating import repeated
-from tune.resources import TrialResources, resource_faults
+from tune.resources import TrialResources, encoder_faults, request_for, resource_faults
 from tune.runs import Request
 
 _LOOK_EVERY_S = 0.2
@@ -24,7 +25,7 @@ def train(
     *,
     workers: int = 1,
     cpus_per_worker: float | None = None,
-    gpus_per_worker: float = 0.0,
+    gpus_per_worker: float | None = None,
     address: str | None = None,
     report: Report | None = None,
     started: Callable[[], None] = lambda: None,
@@ -34,9 +35,10 @@ def train(
     `train.shards`, not on their number.
 
     `address`: Ray cluster (default: $RAY_ADDRESS or a local one), whose nodes must all see the runs folder;
-    `cpus_per_worker`: default `resources.threads`; `started`: called when Ray is up. All else as in `m3col.train`,
-    which this is for one worker without an address. Raises BadInput with every fault, also where the cluster cannot
-    hold the workers.
+    `cpus_per_worker`: default `resources.threads`; `gpus_per_worker`: default one where the cluster has GPUs and
+    `train.device` is not "cpu"; `started`: called when Ray is up. All else as in `m3col.train`, which this is for one
+    worker without an address. Raises BadInput with every fault, also where the cluster cannot hold the workers; on
+    this machine alone any number of them may share its cores.
     """
     if workers == 1 and address is None and not gpus_per_worker:
         return m3col.train(source, report=report, **named)
@@ -45,12 +47,14 @@ def train(
         raise BadInput([f"cpus_per_worker must be > 0, but is {cpus_per_worker!r}; nearest valid: 1"])
 
     def execute(prepared: Prepared, folder: Path, told: Report | None) -> None:
-        wanted = TrialResources(workers_per_trial=workers, gpus_per_worker=float(gpus_per_worker))
-        faults = resource_faults(wanted, [prepared.config])
+        gpus = None if gpus_per_worker is None else float(gpus_per_worker)
+        wanted = TrialResources(
+            workers_per_trial=workers, gpus_per_worker=gpus, cpus_per_worker=cpus_per_worker and float(cpus_per_worker)
+        )  # fmt: skip
+        faults = [*resource_faults(wanted, [prepared.config]), *encoder_faults(prepared, workers)]
         if faults:
             raise BadInput(faults)
-        cpus = cpus_per_worker or float(prepared.config.resources.threads)
-        _on_ray(prepared, folder, told, Request(workers, cpus, gpus_per_worker), address, started)
+        _on_ray(prepared, folder, told, request_for(wanted, prepared.config), address, started)
 
     return m3col.train(source, report=report, workers=workers, execute=execute, **named)
 
@@ -65,10 +69,13 @@ def _on_ray(
     from tune import capacity, engine
     from tune.workers import fit
 
-    started = engine.start_ray(address=address, threads=prepared.config.resources.threads)
+    # A machine of our own has the room that is asked for: its cores are shared.
+    cpus = math.ceil(request.workers * request.cpus)
+    started = engine.start_ray(address=address, threads=prepared.config.resources.threads, num_cpus=cpus)
     ready()
     try:
-        capacity.places(request)
+        request = capacity.settled(request)
+        capacity.places(request, wait_s=0.0 if started else engine.WAIT_FOR_NODES_S)
         # The test split stays here: it is scored once, at the end, from the checkpoint.
         shared = Prepared(prepared.config, prepared.dataset.without_test())
         given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device}
@@ -77,29 +84,30 @@ def _on_ray(
             watch = _Told(folder, prepared.config.train.epochs, told)
             watched = repeated(watch, every_s=_LOOK_EVERY_S, name="progress")
         with watched:
-            failure = fit(_loop, given, request, device=prepared.config.train.device, name=folder.name)
+            failure = fit(
+                _loop, given, request, device=prepared.config.train.device, name=folder.name,
+                reached=lambda: checkpoint.newest_training(folder),
+            )  # fmt: skip
     except ray.exceptions.RayError as error:
         raise RuntimeError(f"{folder}: the processes of this training died ({type(error).__name__})") from error
     finally:
         if started:
             engine.stop_ray()
     if failure is not None:
-        kind, lines = failure
-        raise BadInput(lines) if kind == BadInput.__name__ else TrainingFailed(lines[0])
+        raise TrainingFailed(failure)
 
 
-def _loop(given: dict[str, Any]) -> tuple[str, list[str]] | None:
-    """What each worker does. What all of them run into is returned: an exception would make Ray Train try again."""
+def _loop(given: dict[str, Any]) -> str | None:
+    """What each worker does. A loss that is not finite is seen by all and returned; whatever else one of them runs
+    into is raised, because the others wait for it: Ray Train then ends them all."""
     import ray
 
     from tune.workers import joined
 
     try:
         api.run(ray.get(given["prepared"][0]), Path(given["folder"]), workers=joined(given["device"]))
-    except BadInput as error:
-        return BadInput.__name__, list(error.faults)
     except TrainingFailed as error:
-        return TrainingFailed.__name__, [str(error)]
+        return str(error)
     return None
 
 

@@ -1,7 +1,7 @@
 """DDP workers through Ray Train: for a trial that has several of them, and for one training run.
 
-Ray Train starts them in a placement group of their own, restarts all of them where one dies, and ends them when the
-process that asked for them ends. The last part is the work of its placement-group cleaner, a process per training that
+Ray Train starts them in a placement group of their own, ends all of them where one dies, and when the process that
+asked for them ends. The last part is the work of its placement-group cleaner, a process per training that
 looks for the dead through the cluster's dashboard. Without a dashboard, and also where a trial is stopped while its
 workers are only starting, nobody would give back the CPUs of a pruned trial, and the search would hang. So the
 dashboard is asked for first (`require_dashboard`), and while a search lasts `orphans_freed` gives back what is left.
@@ -29,10 +29,11 @@ from ray.util.state import list_nodes
 from m3col.distributed import Workers
 from m3col.faults import BadInput
 from m3col.patience import StorageRefused
+from tune.meeting import meeting
 from tune.repeating import repeated
 from tune.runs import Request
 
-_DEATHS = 3  # restarts of the workers of one training before it counts as failed
+_DEATHS = 3  # restarts of the workers of one training, without a checkpoint in between, before it counts as failed
 _CONTROLLER_DEATHS = 3
 _DASHBOARD_S = 25.0
 _SWEEP_EVERY_S = 1.0
@@ -148,13 +149,33 @@ def fit(
     *,
     device: str,
     name: str,
+    reached: Callable[[], object],
     callbacks: list[Any] | None = None,
 ) -> Any:
     """Runs `loop(given)` on every worker to its end, and gives what it returned on the first one.
 
-    Where a worker dies or its loop raises, all start again, up to three times; then the exception of the loop is
-    raised, or RuntimeError where there is none.
+    Where a worker dies all start again, three times in a row as long as `reached` (the newest checkpoint) stays what it
+    was: machines that are taken away every hour end no training. Where a loop raises, its exception is raised at once;
+    where all that is known are deaths, RuntimeError.
     """
+    deaths, before = 0, reached()
+    while True:
+        try:
+            return _fit(loop, given, request, device=device, name=name, callbacks=callbacks)
+        except WorkerGroupError as error:
+            told = cause(error.worker_failures)
+            if told is not None and not is_echo(told):
+                raise told from error
+            now = reached()
+            deaths, before = (deaths + 1, before) if now == before else (1, now)
+            if deaths > _DEATHS:
+                raise told or RuntimeError(str(error)) from error
+
+
+def _fit(
+    loop: Callable[[dict[str, Any]], Any], given: Mapping[str, Any], request: Request, *, device: str, name: str,
+    callbacks: list[Any] | None,
+) -> Any:  # fmt: skip
     backend = "nccl" if request.gpus and device != "cpu" else "gloo"
     with _environment(), tempfile.TemporaryDirectory(prefix="m3col-train-") as scratch:
         # Of any type for the type checker: Ray declares the classes of before its second version.
@@ -163,22 +184,19 @@ def fit(
             name=f"{name.replace('/', '-')}-{uuid.uuid4().hex}",
             storage_path=scratch,
             callbacks=callbacks,
-            failure_config=FailureConfig(max_failures=_DEATHS, controller_failure_limit=_CONTROLLER_DEATHS),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=_CONTROLLER_DEATHS),
         )
         trainer = ray.train.torch.TorchTrainer(
             loop,
             train_loop_config=dict(given),
-            torch_config=ray.train.torch.TorchConfig(backend=backend),
+            torch_config=meeting(backend, _address()),
             scaling_config=ScalingConfig(
                 num_workers=request.workers, use_gpu=bool(request.gpus), resources_per_worker=request.per_worker()
             ),
             run_config=settings,
         )
-        try:
-            found: Any = trainer.fit()
-            return found.return_value
-        except WorkerGroupError as error:
-            raise cause(error.worker_failures) or RuntimeError(str(error)) from error
+        found: Any = trainer.fit()
+        return found.return_value
 
 
 def cause(failures: Mapping[int, Exception]) -> BaseException | None:
@@ -188,10 +206,11 @@ def cause(failures: Mapping[int, Exception]) -> BaseException | None:
     own = [getattr(failures[rank], "_base_exc", None) for rank in sorted(failures)]
     told = [error for error in own if error is not None]
     refused = [error for error in told if isinstance(error, StorageRefused)]
-    return next(iter([*refused, *(error for error in told if not _is_echo(error)), *told]), None)
+    return next(iter([*refused, *(error for error in told if not is_echo(error)), *told]), None)
 
 
-def _is_echo(error: BaseException) -> bool:
+def is_echo(error: BaseException) -> bool:
+    """Whether an exception only says that another worker is gone."""
     # gloo raises RuntimeError, NCCL DistError.
     words = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL")
     known = isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from m3col import mixup, models
 from m3col.config import RunConfig
 from m3col.distributed import ALONE, Workers
-from m3col.models.inputs import ImageInput, TextInput, Tokens
+from m3col.models.inputs import ImageInput, TextInput, Tokens, one_like
 
 FUSED = "fused"
 Key = TypeVar("Key", bound=Hashable)
@@ -25,12 +25,14 @@ Key = TypeVar("Key", bound=Hashable)
 @dataclass(frozen=True)
 class Batch:
     """`inputs`: this worker's rows, per modality [n, D_m], pictures [n, 3, S, S], or n texts; `labels`: [N] of the
-    global batch; `shards`: groups of it within which samples are mixed; `workers`: who shares it."""
+    global batch; `shards`: groups of it within which samples are mixed; `workers`: who shares it; `weighing`: the mean
+    class weight of its labels over that of all labels of the step, of which other batches may be a part."""
 
     inputs: Mapping[str, Tensor | Tokens]
     labels: Tensor
     shards: int = 1
     workers: Workers = ALONE
+    weighing: float = 1.0
 
     @cached_property
     def counts(self) -> list[int]:
@@ -122,9 +124,22 @@ class Method(nn.Module):
         self, inputs: Mapping[str, Tensor | Tokens], modalities: Iterable[str] | None = None
     ) -> dict[str, Tensor]:
         """Embeddings p_m [N, D] of all modalities or of those named, not normalised."""
-        return {
-            name: self.encoders[name](inputs[name]) for name in (self.modalities if modalities is None else modalities)
-        }
+        wanted = self.modalities if modalities is None else modalities
+        return {name: self._embeddings(name, inputs[name]) for name in wanted}
+
+    def _embeddings(self, name: str, rows: Tensor | Tokens, mixed: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Embeddings [n, D] of one modality; `mixed`: of each row mixed with its partner [n], by lambda [n] (Eq. 2-3).
+
+        A worker without a share of the batch runs on one row that counts for nothing: many encoders do not take an
+        empty batch, and DDP waits for the gradient of every weight.
+        """
+        encoder: Any = self.encoders[name]
+        is_empty = not len(rows)
+        if is_empty:
+            rows = one_like(rows)
+            mixed = None if mixed is None else (mixed[0].new_zeros(1), mixed[1].new_ones(1))
+        found: Tensor = encoder(rows if mixed is None else encoder.mix(rows, *mixed))
+        return found[:0] if is_empty else found
 
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logits [N, C] of each modality's head and of the fused one."""
@@ -138,13 +153,14 @@ class Method(nn.Module):
     def cross_entropies(self, logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Eq. 14 and 15, one part per head, named `ce_<head>`: the sum over this worker's rows times W / N.
 
-        With class weights N is the sum of the weights of the batch's labels, as in torch.
+        With class weights N is the sum of the weights of the step's labels, as in torch, times the batch's share of its
+        samples.
         """
         weight, own = self.class_weight, batch.labels[batch.rows]
         whole = len(batch.labels) if weight is None else weight[batch.labels].sum()
         return {
             f"ce_{name}": functional.cross_entropy(value, own, weight=weight, reduction="sum")
-            * (batch.workers.size / whole)
+            * (batch.weighing * batch.workers.size / whole)
             for name, value in logits.items()
         }
 
@@ -175,10 +191,10 @@ class Method(nn.Module):
             # Partners lie in the same shard, hence on the same worker.
             partner, lam = mixing.permutations[m][own] - own.start, mixing.lam[own]
             if m in late:
-                found[m] = mixup.mix(embeddings[m], partner, lam)
+                # Lambda would be rounded to what autocast makes of embeddings.
+                found[m] = mixup.mix(embeddings[m].to(lam.dtype), partner, lam)
             else:
-                encoder: Any = self.encoders[m]
-                found[m] = encoder(encoder.mix(batch.inputs[m], partner, lam))
+                found[m] = self._embeddings(m, batch.inputs[m], (partner, lam))
         return found
 
 

@@ -19,7 +19,7 @@ class Mixup(Method):
 
     def _mixed_ce(self, logits: Tensor, batch: Batch, partner: Tensor, lam: Tensor) -> Tensor:
         """From this worker's logits [n, C]; partner, lam: [N]. Sum times W / N, see `cross_entropies`."""
-        lam, weight, rows = lam.to(logits.dtype), self.class_weight, batch.rows
+        weight, rows = self.class_weight, batch.rows
         own = functional.cross_entropy(logits, batch.labels[rows], weight=weight, reduction="none")
         other = functional.cross_entropy(logits, partner[rows], weight=weight, reduction="none")
         loss = lam[rows] * own + (1 - lam[rows]) * other

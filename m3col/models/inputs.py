@@ -72,3 +72,13 @@ class Tokens:
             embeddings=None if self.embeddings is None else self.embeddings.to(device),
             types=None if self.types is None else self.types.to(device),
         )
+
+
+def one_like(rows: Tensor | Tokens) -> Tensor | Tokens:
+    """One row that means nothing, shaped as `rows` (of which there may be none): numbers and pixels 0, one token."""
+    if isinstance(rows, Tensor):
+        return rows.new_zeros((1, *rows.shape[1:]))
+    device = rows.mask.device
+    return Tokens(
+        torch.zeros((1, 1), dtype=torch.long, device=device), torch.ones((1, 1), dtype=torch.bool, device=device)
+    )

@@ -4,8 +4,8 @@ Letters: n texts, L tokens of the batch's longest one, E width of the word embed
 Paper: Kumar et al., arXiv 2409.17777, Eq. 2-3 and section 4 (BERT and RoBERTa base): texts are mixed at their word
   embeddings, and the mixture passes through the encoder.
 Differs: the paper does not say how texts of different length are mixed; here a place takes part where either of the two
-  has a token, and lacks for the shorter one the embedding of the padding token. The authors' code mixes class tokens:
-  that is `mix.level: embedding`.
+  has a token, and the shorter one contributes the embedding of the padding token there. The authors' code mixes class
+  tokens: that is `mix.level: embedding`.
 Differs: a linear projection to D follows where the encoder's own width is another; the paper's widths agree (768).
 """
 
@@ -20,7 +20,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_MAPPING,
+    MODEL_MAPPING_NAMES,
+)
 from transformers.utils import logging
 
 from m3col import mixup
@@ -153,8 +158,14 @@ def positions(mask: Tensor, padding: int) -> Tensor:
 
 
 def kinds() -> list[str]:
-    """The encoders that transformers knows: what fills in masked words, and is no decoder."""
+    """The best-known encoders of transformers: what fills in masked words, and is no decoder."""
     return sorted((set(MODEL_FOR_MASKED_LM_MAPPING_NAMES) & set(CONFIG_MAPPING_NAMES)) - _NO_ENCODERS)
+
+
+def _is_encoder(kind: str) -> bool:
+    """Whether AutoModel gives an encoder for that kind; whether it runs on word embeddings is for `look` to find."""
+    others = set(MODEL_MAPPING_NAMES) - set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - _NO_ENCODERS
+    return kind in kinds() or kind in others
 
 
 def encoder_config(config: TextModelConfig) -> dict[str, Any]:
@@ -166,7 +177,7 @@ def encoder_config(config: TextModelConfig) -> dict[str, Any]:
     given = _kind(config) or _of_folder(config)
     found = _typed(given, config, options=False)
     kind = found.model_type
-    if kind not in kinds() or found.is_encoder_decoder or getattr(found, "is_decoder", False):
+    if not _is_encoder(kind) or found.is_encoder_decoder or getattr(found, "is_decoder", False):
         raise BadInput([f"{KEY} {config.name!r}: {kind!r} is no encoder{nearest(kind, kinds())}"])
     alias: dict[str, str] = getattr(found, "attribute_map", {})
     taken = [*(name for name in _plain(found.to_dict()) if name not in _RESERVED), *alias]
@@ -213,6 +224,18 @@ def _of_folder(config: TextModelConfig) -> dict[str, Any]:
     except Exception as error:  # broken JSON, or a kind whose code only its folder has
         raise BadInput([f"{KEY} {config.name!r}: config.json cannot be used: {_first_line(error)}"]) from error
     return {**_plain(stored), "model_type": found.model_type}
+
+
+def special_tokens(config: TextModelConfig) -> dict[str, int]:
+    """The ids of special tokens that config.json itself names, of those that its kind of encoder has: BERTs may say
+    bos_token_id, of which nothing follows. Raises BadInput."""
+    folder = weights.text_folder(config.name, ["config"], key=KEY)
+    stored, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
+    usual = AutoConfig.for_model(encoder_config(config)["model_type"])
+    names = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+    return {
+        name: stored[name] for name in names if type(stored.get(name)) is int and getattr(usual, name, None) is not None
+    }
 
 
 def _parts(config: TextModelConfig) -> list[weights.Part]:
@@ -346,8 +369,10 @@ def look(config: TextModelConfig, values: Mapping[str, Any]) -> Probe:
     try:
         return probe(lambda: build(values), run)
     except Exception as error:  # options that do not go together, or an encoder that cannot be mixed
-        key = f"model.text.options {config.options!r}" if config.options else f"{KEY} {config.name!r}"
-        raise BadInput([f"{key}: {_first_line(error)}"]) from error
+        if config.options:
+            raise BadInput([f"model.text.options {config.options!r}: {_first_line(error)}"]) from error
+        rule = "must run on word embeddings, at which texts are mixed"
+        raise BadInput([f"{KEY} {config.name!r}: {rule}, but does not: {_first_line(error)}"]) from error
 
 
 @contextlib.contextmanager

@@ -114,6 +114,13 @@ def test_faults_of_text_models(change, key, message):
     assert path == key and message in line and line.startswith("model.text.")
 
 
+@pytest.mark.parametrize(("kind", "reason"), [("clip_text_model", "input_ids"), ("vit", "it has no word embeddings")])
+def test_what_does_not_run_on_word_embeddings_cannot_be_mixed(kind, reason):
+    path, line = one(TextModelConfig(name=kind, pretrained=False))
+    rule = f"'{kind}': must run on word embeddings, at which texts are mixed, but does not: "
+    assert path == "model.text.name" and rule in line and reason in line
+
+
 @pytest.mark.parametrize(("kind", "limit"), [("bert", 48), ("roberta", 47), ("distilbert", 48)])
 def test_texts_longer_than_the_positions(kind, limit):
     assert found(text_config(kind), max_length=limit) == []

@@ -179,6 +179,13 @@ def test_kinds_are_encoders():
     )
 
 
+def test_an_encoder_need_not_fill_in_words():
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = TextModelConfig(name="splinter", pretrained=False, options=small)
+    assert "splinter" not in kinds() and encoder_config(config)["model_type"] == "splinter"
+    assert text_encoder(config)(batch()).shape == (4, 32)
+
+
 def test_tokens_are_cut_and_judged():
     tokens = batch(types=True)
     some = tokens[torch.tensor([2, 0])].to("cpu")

@@ -194,3 +194,13 @@ def test_an_interrupt_ends_everything_within_two_seconds_and_says_how_to_go_on(t
     assert "m3col search --resume study" in out
     _, alive = psutil.wait_procs(children, timeout=5)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(("gpus", "device", "place"), [(0.0, "auto", "cpu"), (1.0, "auto", None), (0.0, "cpu", None)])
+def test_a_trial_without_a_gpu_of_its_own_computes_on_the_cpu(gpus, device, place):
+    from tune import engine
+    from tune.runs import Request, RunSpec
+
+    spec = RunSpec("trials/0", "trial", {"train": {"device": device}}, "search")
+    found = engine.alone(Request(1, 1.0, gpus), spec).device
+    assert (None if found is None else found.type) == place

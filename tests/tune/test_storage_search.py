@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 import tune
 from m3col import yamlio
-from tests.servers import S3
+from tests.servers import S3, Postgres
 from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
 from tune.study import StudyFolder
 
@@ -174,14 +175,45 @@ def test_a_disk_that_refuses_every_write_for_seconds_changes_nothing(tmp_path):
         assert epochs == list(range(1, len(epochs) + 1)), name
 
 
-def test_a_search_in_a_database_elsewhere_and_two_studies_in_it(cluster, tmp_path):
-    config = brief(storage__database=f"sqlite:////{tmp_path}/all.db")
+@pytest.fixture(scope="module")
+def postgres():
+    # Not below pytest's folder, which only its owner may enter: as root the server is somebody else.
+    with tempfile.TemporaryDirectory(prefix="m3col-postgres-", ignore_cleanup_errors=True) as folder:
+        server = Postgres(Path(folder))
+        server.start()
+        yield server
+        server.kill()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_search_in_a_database_elsewhere_and_two_studies_in_it(cluster, postgres, tmp_path, kind):
+    url = f"sqlite:////{tmp_path}/all.db" if kind == "sqlite" else postgres.url
+    config = brief(storage__database=url)
     tune.search(config, name="same", runs=tmp_path / "a", tracking_uri="none")
     tune.search(config, name="same", runs=tmp_path / "b", tracking_uri="none")
     import optuna
 
-    found = optuna.get_all_study_summaries(f"sqlite:////{tmp_path}/all.db")
+    found = optuna.get_all_study_summaries(url)
     assert [item.n_trials for item in found] == [2, 2] and len({item.study_name for item in found}) == 2
     assert not (tmp_path / "a/same/study.db").exists()
     again = tune.search(config, resume="same", runs=tmp_path / "a", tracking_uri="none")
     assert len(again.trials) == 2
+
+
+def test_a_database_server_that_dies_and_comes_back_costs_time_alone(cluster, postgres, tmp_path):
+    outages: list[str] = []
+
+    def outage(event: Any) -> None:
+        if event.what == "progress" and len(outages) < 2 and event.name == f"trials/{len(outages)}":
+            outages.append(event.name)
+            postgres.kill()
+            threading.Timer(3.0, postgres.start).start()
+
+    told: list[str] = []
+    config = brief(storage__database=postgres.url)
+    tune.search(config, name="away", runs=tmp_path / "a", observe=outage, warn=told.append, tracking_uri="none")
+    assert outages == ["trials/0", "trials/1"] and "refuses a write" in " ".join(told)
+    calm, ready = prepare_study(tmp_path / "calm", brief())
+    drive(conductor(calm, ready), ready.dataset)
+    folder = StudyFolder(tmp_path / "a" / "away")
+    assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)

@@ -10,7 +10,7 @@ import pytest
 from m3col import checkpoint
 from m3col.faults import BadInput
 from m3col.patience import Patience
-from tests.tune.driving import conductor, prepare_study, small, work
+from tests.tune.driving import SMALL, conductor, prepare_study, small, work
 from tune.attempts import Attempts
 from tune.worker import Worker
 
@@ -109,3 +109,25 @@ def test_the_wait_for_a_storage_counts_as_no_work(begin, monkeypatch):
     worker.step()
     worker.step()
     assert refused and worker._keeper.cost_s < 0.9
+
+
+class OfTwo:
+    """The first of two workers, of which the other one is only thought."""
+
+    size, writes = 2, True
+
+    def from_first(self, value: Any) -> Any:
+        return value
+
+
+def test_several_workers_report_now_and_then_and_train_on_meanwhile(tmp_path):
+    """A report passes through other processes, and an epoch may be shorter than that takes."""
+    folder, ready = prepare_study(tmp_path, small(overrides={**SMALL["overrides"], "train.epochs": 20000}))
+    alone = work(folder, conductor(folder, ready).next(), ready.dataset.without_test())
+    first = alone.step()
+    assert len(first["records"]) == 20000 // 50  # a single one at each report step
+    alone.workers = OfTwo()  # type: ignore[assignment]
+    started = time.monotonic()
+    alone._reports = {epoch: 1 for epoch in range(1, 20001)}
+    found = alone.step()
+    assert time.monotonic() - started >= 1 and len(found["records"]) > 1

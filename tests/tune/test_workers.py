@@ -2,6 +2,7 @@
 left behind by a trial that is pruned."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,9 +26,10 @@ FREED_S = 10.0
 
 
 def config() -> dict[str, Any]:
-    """The default, which is never pruned, and a trial that learns too slowly to survive its first rung."""
-    config = small(search__sampler="grid", search__replicates=0, search__confirm=None, search__trials=2)
-    config["space"] = {"train.learning_rate": {"choices": [0.01, 1e-7]}}
+    """The default, which is never pruned, a trial that learns too slowly to survive its first rung, and one whose loss
+    is not finite."""
+    config = small(search__sampler="grid", search__replicates=0, search__confirm=None, search__trials=3)
+    config["space"] = {"train.learning_rate": {"choices": [0.01, 1e-7, 1e30]}}
     config["overrides"] |= {"train.epochs": 200, "train.shards": 2, "train.precision": "float64"}
     config["overrides"] |= {"checkpoint.every_s": 0.2}
     config["final"] = {"seeds": 1, "baselines": False, "draws": 100}
@@ -45,25 +47,40 @@ def processes(*titles: str) -> dict[int, str]:
     return found
 
 
+def groups() -> set[bytes]:
+    from tune import workers
+
+    return {group.placement_group_id for group in workers._groups()}
+
+
+@dataclass
+class Ended:
+    """A trial that has just ended: its workers and placement groups, and how long it took until they were gone."""
+
+    at: float
+    workers: set[int]
+    groups: set[bytes]
+    freed_s: float = float("inf")
+
+    def look(self) -> None:
+        if self.freed_s == float("inf") and not self.groups & groups() and not self.workers & set(processes(WORKER)):
+            self.freed_s = time.monotonic() - self.at
+
+
 @dataclass
 class Watcher:
-    """Kills a worker of the first trial, and measures how long the workers of the pruned one stay."""
+    """Kills a worker of the first trial, and notes what the pruned and the failed one have when they end."""
 
     killed: list[int] = field(default_factory=list)
-    groups: list[Any] = field(default_factory=list)
-    workers: dict[int, str] = field(default_factory=dict)
-    pruned_at: float = 0.0
+    ended: dict[str, "Ended"] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> None:
         if event.what == "progress" and event.name == "trials/0" and not self.killed:
             victim = max(processes(WORKER))
             psutil.Process(victim).kill()
             self.killed.append(victim)
-        if event.what == "pruned":
-            from tune import workers
-
-            self.pruned_at = time.monotonic()
-            self.workers, self.groups = processes(WORKER), [group.placement_group_id for group in workers._groups()]
+        if event.what in ("pruned", "failed"):
+            self.ended[event.what] = Ended(time.monotonic(), set(processes(WORKER)), groups())
 
 
 @dataclass
@@ -71,7 +88,6 @@ class Searched:
     folder: StudyFolder
     ready: api.Ready
     watcher: Watcher
-    freed_s: float
     left: dict[int, str]
     cpus: float
 
@@ -89,22 +105,15 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def searched(cluster, tmp_path_factory) -> Searched:
-    import threading
-
     import ray
 
-    from tune import workers
-
     folder, ready = prepare_study(tmp_path_factory.mktemp("workers"), config())
-    watcher, freed = Watcher(), []
+    watcher, over = Watcher(), threading.Event()
 
     def measure() -> None:
-        while not freed:
-            time.sleep(0.1)
-            if watcher.pruned_at:
-                left = {group.placement_group_id for group in workers._groups()} & set(watcher.groups)
-                if not left and not processes(WORKER).keys() & watcher.workers.keys():
-                    freed.append(time.monotonic() - watcher.pruned_at)
+        while not over.wait(0.1):
+            for ended in list(watcher.ended.values()):
+                ended.look()
 
     threading.Thread(target=measure, daemon=True).start()
     cluster.check(ready.config.request)
@@ -113,7 +122,8 @@ def searched(cluster, tmp_path_factory) -> Searched:
     while (processes(WORKER, *PARTS) or ray.available_resources().get("CPU") != 2) and time.monotonic() < until:
         time.sleep(0.2)
     left, cpus = processes(WORKER, *PARTS), ray.available_resources().get("CPU", 0.0)
-    return Searched(folder, ready, watcher, freed[0] if freed else float("inf"), left, cpus)
+    over.set()
+    return Searched(folder, ready, watcher, left, cpus)
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +136,8 @@ def by_hand(tmp_path_factory) -> list[tuple[Any, ...]]:
 def test_the_search_finds_what_one_process_finds(searched, by_hand):
     found = trial_rows(searched.folder, searched.ready)
     assert [row[:2] for row in found] == [row[:2] for row in by_hand]
-    assert [row[0] for row in found] == ["COMPLETE", "PRUNED"]
-    for ours, theirs in zip(found, by_hand, strict=True):
+    assert [row[0] for row in found] == ["COMPLETE", "PRUNED", "FAIL"]
+    for ours, theirs in zip(found[:2], by_hand[:2], strict=True):
         assert ours[3] == pytest.approx(theirs[3], rel=1e-9)
         assert ours[2] == pytest.approx(theirs[2], rel=1e-9)
 
@@ -141,9 +151,11 @@ def test_a_killed_worker_costs_at_most_the_time_since_the_last_checkpoint(search
     assert sorted(path.name for path in run.path.glob("attempt-*")) == ["attempt-1", "attempt-2"]
 
 
-def test_a_pruned_trial_frees_its_workers_and_their_place(searched):
-    assert searched.watcher.workers and searched.watcher.groups
-    assert searched.freed_s <= FREED_S
+@pytest.mark.parametrize("how", ["pruned", "failed"])
+def test_a_trial_that_ends_early_frees_its_workers_and_their_place(searched, how):
+    ended = searched.watcher.ended[how]
+    assert ended.workers and ended.groups
+    assert ended.freed_s <= FREED_S
 
 
 def test_nothing_is_left_when_the_search_is_over(searched):
@@ -192,6 +204,65 @@ def test_of_several_exceptions_the_cause_is_told():
     assert cause({0: RuntimeError("died without a word")}) is None
 
 
+def test_a_training_never_goes_on_from_another_one_of_its_name(cluster):
+    def loop(given: dict[str, Any]) -> bool:
+        import tempfile
+
+        import ray.train
+
+        begun_anew = ray.train.get_checkpoint() is None
+        with tempfile.TemporaryDirectory() as folder:
+            ray.train.report({"epoch": 1}, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        return begun_anew
+
+    from tune import workers
+    from tune.runs import Request
+
+    for _ in range(2):
+        assert workers.fit(loop, {}, Request(1), device="cpu", name="same", reached=lambda: None)
+
+
+def test_what_one_worker_alone_runs_into_is_told_at_once(cluster):
+    """The others wait for it in a collective."""
+
+    def loop(given: dict[str, Any]) -> None:
+        import ray.train
+        import torch
+
+        from m3col.faults import BadInput
+
+        if ray.train.get_context().get_world_rank() == 1:
+            raise BadInput(["this node does not see the pictures"])
+        torch.distributed.barrier()
+
+    from tune import workers
+    from tune.runs import Request
+
+    started = time.monotonic()
+    with pytest.raises(BadInput, match="does not see the pictures"):
+        workers.fit(loop, {}, Request(2), device="cpu", name="one", reached=lambda: None)
+    assert time.monotonic() - started < 120
+
+
+def test_deaths_are_counted_only_while_no_checkpoint_moves_on(monkeypatch):
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    from tune import workers
+    from tune.runs import Request
+
+    died, reached = WorkerGroupError("died", {0: RuntimeError("killed")}), iter(["1", "1", "2", "2", "2", "2", "2"])
+    calls: list[int] = []
+
+    def one(*args: Any, **named: Any) -> None:
+        calls.append(1)
+        raise died
+
+    monkeypatch.setattr(workers, "_fit", one)
+    with pytest.raises(RuntimeError, match="died"):
+        workers.fit(lambda given: None, {}, Request(2), device="cpu", name="x", reached=lambda: next(reached))
+    assert len(calls) == 5  # once at 1; then at 2 the first death and three more
+
+
 def test_one_training_with_two_workers_equals_one_with_one(cluster, tmp_path):
     overrides = {"train.epochs": 6, "train.precision": "float64", "train.shards": 2, "train.batch_size": 100}
     common: dict[str, Any] = {"overrides": overrides, "runs": tmp_path, "tracking_uri": "none"}
@@ -216,8 +287,26 @@ def test_a_training_that_fails_on_all_workers_says_why_at_once(cluster, tmp_path
     assert time.monotonic() - started < 120  # it is not tried again
 
 
+def test_encoders_that_normalise_over_the_batch_are_refused_for_several_workers(tmp_path):
+    from tests import pairs
+
+    place = pairs.folder(tmp_path / "data")
+    resnet = {"model__image__name": "resnet18", "model__image__options": {}, "data__image__size": 32}
+    with pytest.raises(BadInput, match=r"'resnet18' normalises over the rows of a batch .*use one worker, or a model"):
+        tune.train(pairs.config(place, **resnet), workers=2, runs=tmp_path / "runs", tracking_uri="none")
+    (tmp_path / "run.yaml").write_text(pairs.config(place, **resnet).to_yaml())
+    search = {
+        "base": str(tmp_path / "run.yaml"), "space": {"objective.beta": {"low": 0.01, "high": 1.0}},
+        "resources": {"workers_per_trial": 2},
+    }  # fmt: skip
+    with pytest.raises(BadInput, match="'resnet18' normalises over the rows of a batch"):
+        api.judge(search, data=None, overrides={}, options=api.Options(runs=tmp_path / "runs"))
+
+
 def test_more_workers_than_the_cluster_holds_are_refused_and_leave_no_folder(cluster, tmp_path):
-    with pytest.raises(BadInput, match=r"asks for 3 workers with 1 CPUs and 0 GPUs on one node each.*has 2 CPUs"):
+    with pytest.raises(
+        BadInput, match=r"training asks for 3 workers with 1 CPUs and 0 GPUs on one node each.*has 2 CPUs"
+    ):
         tune.train("digits", workers=3, runs=tmp_path, tracking_uri="none")
     assert list(tmp_path.glob("train/*")) == []
 
