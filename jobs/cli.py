@@ -3,12 +3,14 @@
 import argparse
 import sqlite3
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from m3col.faults import BadInput
+from m3col.secrets import scrubbed
 
 _EXAMPLES = {
     "train": "m3col train digits objective.beta=0.2",
@@ -51,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             return commands.COMMANDS[arguments.command](arguments)
     except BadInput as error:
-        sys.stderr.write("".join(f"error: {line}\n" for line in error.faults))
+        sys.stderr.write("".join(f"error: {scrubbed(line)}\n" for line in error.faults))
         return 2
     except KeyboardInterrupt:
         return 130
@@ -61,9 +63,9 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write("failed: an answer is needed, but there is no terminal; `runs rm --yes` does not ask\n")
         return 1
     except Exception as error:
-        if not _is_expected(error):
-            raise
-        sys.stderr.write(f"failed: {error}\n")
+        # A mistake of ours is shown where it happened.
+        shown = f"failed: {error}\n" if _is_expected(error) else traceback.format_exc()
+        sys.stderr.write(scrubbed(shown))
         return 1
 
 
@@ -98,7 +100,7 @@ def _show_warning(
 ) -> None:
     """A warning as a line of its own, without the place in the code."""
     if issubclass(category, UserWarning):
-        sys.stderr.write(f"warning: {message}\n")
+        sys.stderr.write(f"warning: {scrubbed(str(message))}\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,7 +152,13 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("overrides", nargs="*", metavar="key=value", help="such as objective.beta=0.2")
     command.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with a run that was cut off")
     command.add_argument("--workers", type=int, metavar="N", help="processes that share each batch; default: 1")
-    command.add_argument("--gpus-per-worker", type=float, default=0.0, metavar="G", help="with --workers; default: 0")
+    command.add_argument(
+        "--cpus-per-worker", type=float, metavar="C", help="with --workers; default: resources.threads"
+    )
+    command.add_argument(
+        "--gpus-per-worker", type=float, metavar="G",
+        help="with --workers; default: one where the cluster has GPUs and train.device is not cpu, else none",
+    )  # fmt: skip
     command.add_argument(
         "--address", help="with --workers: Ray cluster to run on; default: $RAY_ADDRESS or a local one"
     )

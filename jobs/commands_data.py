@@ -3,12 +3,13 @@
 import argparse
 import sys
 
-from rich.console import Console
 from rich.table import Table
 
+from jobs.words import console
 from m3col import data as datasets
 from m3col.data.layout import Layout
 from m3col.faults import BadInput
+from m3col.secrets import scrubbed
 
 _MANY = 7  # columns of a table on a terminal
 
@@ -26,7 +27,7 @@ def _data_list(arguments: argparse.Namespace) -> int:
         except BadInput:
             place = "-"
         table.add_row(name, place, ", ".join(entry.default or entry.modalities or ()), entry.description)
-    Console().print(table)
+    console().print(table)
     return 0
 
 
@@ -36,16 +37,21 @@ def _data_check(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in ("image", "label") and value}
     if arguments.text:
         given["text"] = tuple(arguments.text.split(","))
-    tokenizer = None
+    tokenizer, faults = None, list[str]()
+    if arguments.max_length < 1:
+        faults.append(f"--max-length {arguments.max_length}: must be >= 1; nearest valid: 1")
     if arguments.tokenizer:
         from m3col.data import tokens
 
-        tokenizer, _ = tokens.load(arguments.tokenizer, key="--tokenizer")
+        try:
+            tokenizer, _ = tokens.load(arguments.tokenizer, key="--tokenizer")
+        except BadInput as error:
+            faults += error.faults
     found = check(
         arguments.folder, layout=Layout(**given) if given else None, tokenizer=tokenizer,
         max_length=arguments.max_length,
     )  # fmt: skip
-    console = Console()
+    screen = console()
     for columns, rows in ((found.columns, found.rows), (found.class_columns, found.class_rows)):
         lines = [columns, *rows]
         if len(columns) > _MANY:  # a line for each column: side by side they would be cut off
@@ -54,13 +60,14 @@ def _data_check(arguments: argparse.Namespace) -> int:
             table = Table(*lines[0])
             for row in lines[1:]:
                 table.add_row(*row)
-            console.print(table)
+            screen.print(table)
     for line in found.warnings:
-        console.print(f"warning: {line}", soft_wrap=True, markup=False)
-    sys.stderr.write("".join(f"error: {line}\n" for line in found.faults))
-    if found.ok:
-        console.print("ok: this folder can be used", soft_wrap=True)
-    return 0 if found.ok else 2
+        screen.print(f"warning: {line}", soft_wrap=True)
+    faults += found.faults
+    sys.stderr.write("".join(f"error: {line}\n" for line in faults))
+    if not faults:
+        screen.print("ok: this folder can be used", soft_wrap=True)
+    return 2 if faults else 0
 
 
 def _data_fetch(arguments: argparse.Namespace) -> int:
@@ -72,6 +79,6 @@ def _data_fetch(arguments: argparse.Namespace) -> int:
         warnings.simplefilter("always")
         place = fetch.fetch(arguments.name, arguments.to, base_url=arguments.base_url or fetch.DEFAULT)
     for item in caught:
-        sys.stderr.write(f"warning: {item.message}\n")
+        sys.stderr.write(f"warning: {scrubbed(str(item.message))}\n")
     print(f"{arguments.name} is in {place}")
     return 0

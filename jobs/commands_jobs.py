@@ -8,20 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from jobs import cluster as clusters
 from jobs.cluster import Cluster
 from jobs.submission import Submission
+from jobs.words import config_and_words, console
 from m3col.faults import BadInput
 
 _STOP_S = 30.0
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    from jobs.words import config_and_words
-
     config, words = config_and_words(arguments)
     wanted = Submission(
         config, tuple(words), arguments.name, arguments.resume, _text(arguments.runs_dir), arguments.tracking_uri,
@@ -90,7 +88,7 @@ def _list(cluster: Cluster, arguments: argparse.Namespace) -> int:
     for job in cluster.jobs(everybodys=arguments.all):
         study = (job.metadata or {}).get(clusters.STUDY, "")
         table.add_row(job.submission_id, study, job.status.value, _began(job), _minutes(job))
-    Console().print(table if table.row_count else f"no jobs on {cluster.address}", soft_wrap=True)
+    console().print(table if table.row_count else f"no jobs on {cluster.address}", soft_wrap=True)
     return 0
 
 
@@ -107,7 +105,10 @@ def _minutes(job: Any) -> str:
 def _status(cluster: Cluster, arguments: argparse.Namespace) -> int:
     job = cluster.job(arguments.id)
     known = job.metadata or {}
-    request = _request(job)
+    try:
+        request = _request(job)
+    except BadInput:
+        request = None  # of another version: what is known of it can be shown all the same
     lines = {
         "job": job.submission_id, "state": job.status.value, "study": known.get(clusters.STUDY),
         "began": _began(job), "minutes": _minutes(job), "runs": request.runs if request else None,
@@ -121,8 +122,16 @@ def _status(cluster: Cluster, arguments: argparse.Namespace) -> int:
 
 
 def _request(job: Any) -> Submission | None:
-    text = (job.metadata or {}).get(clusters.REQUEST)
-    return Submission.from_json(text) if text else None
+    """What the job was submitted with, None where it is none of ours. Raises BadInput for that of another version."""
+    known = job.metadata or {}
+    try:
+        return Submission.from_json(known[clusters.REQUEST]) if known.get(clusters.REQUEST) else None
+    except BadInput as error:
+        version = known.get(clusters.VERSION, "another version")
+        raise BadInput(
+            [f"job {job.submission_id!r}: {line}; it was submitted by m3col {version}: go on with it from there, or by "
+             "`m3col submit --resume STUDY`" for line in error.faults]
+        ) from None  # fmt: skip
 
 
 def _logs(cluster: Cluster, arguments: argparse.Namespace) -> int:

@@ -27,8 +27,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from m3col.prepare import disk_faults
 
     predictor = m3col.load(arguments.checkpoint)
-    dataset = data_for(predictor, arguments)
-    faults = disk_faults(runs_of(arguments), 0, what="the ledger") + predictor.dataset_faults(dataset)
+    faults = disk_faults(runs_of(arguments), 0, what="the ledger")
+    try:
+        dataset = data_for(predictor, arguments)
+    except BadInput as error:
+        raise BadInput([*faults, *error.faults]) from None
+    faults += predictor.dataset_faults(dataset)
     if faults or dataset.test is None or dataset.test.labels is None:
         raise BadInput(faults)
     found = metrics.compute(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
@@ -50,7 +54,9 @@ def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset"
         raise BadInput([f"{arguments.command}: {text}"])
     trained_on = None if arguments.data else run.data.dir
     folder = arguments.data_dir or (Path(trained_on) if trained_on else None)
-    return datasets.load(name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run))
+    return datasets.load(
+        name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run), pictures=True
+    )  # fmt: skip
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -61,7 +67,11 @@ def predict(arguments: argparse.Namespace) -> int:
         inputs = _read_csv(arguments, predictor)
     else:
         inputs = _read_inputs(arguments, predictor.modalities)
-    votes = predictor.votes(inputs)
+    try:
+        votes = predictor.votes(inputs)
+    except BadInput as error:
+        place = "" if arguments.csv is None else f"{arguments.csv}: "
+        raise BadInput([f"{place}{line}" for line in error.faults]) from None
     header = ["row", "label", *(f"p({name})" for name in predictor.classes)]
     header += [f"vote({name})" for name in votes if name != "fused"]
     classes = np.asarray(predictor.classes)
@@ -93,29 +103,25 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
 
     Raises BadInput with every fault of the file and of --out.
     """
-    import pandas as pd
-
-    from m3col.data import image_text
+    from m3col import cells
+    from m3col.data import to_label
+    from m3col.data.image_text import Found
     from m3col.tracked import model_columns
 
-    found, faults, path = image_text.Found(), _out_faults(arguments.out), arguments.csv
+    found, faults, path = Found(), _out_faults(arguments.out), arguments.csv
     if arguments.inputs:
         faults.append(f"{arguments.inputs[0]!r}: --csv holds all modalities; leave the other files out")
-    table = image_text.read_table(path, found)
-    kinds, inputs = predictor.kinds, dict[str, Any]()
-    numeric = model_columns(predictor.features, kinds)
-    for name, features in predictor.features.items():
-        columns = numeric[name] if kinds[name] == "numeric" else list(features)
-        if table is None or not all([image_text.require(table, column, "", found) for column in columns]):
-            continue
-        cells = [[row[column] for column in columns] for _, row in table.rows]
-        if kinds[name] == "image":
-            inputs[name] = [str(path.absolute().parent / picture) for (picture,) in cells]
-        elif kinds[name] == "text":
-            inputs[name] = [image_text.joined(texts) for texts in cells]
-        else:
-            inputs[name] = pd.DataFrame(cells, columns=list(features))
+    kinds, numeric = predictor.kinds, model_columns(predictor.features, predictor.kinds)
+    columns = {name: numeric[name] if kinds[name] == "numeric" else own for name, own in predictor.features.items()}
+    inputs = to_label.read(path, columns, kinds, found)
     faults += found.lines()
+    for name in inputs:
+        if kinds[name] == "numeric":
+            try:
+                # What is missing is judged by the model, which may fill it.
+                inputs[name] = cells.numbers(inputs[name], columns[name], where=str(path), may_miss=True)
+            except BadInput as error:
+                faults += error.faults
     if faults:
         raise BadInput(faults)
     return inputs

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markdown import Markdown
 
-from jobs.words import as_table, config_and_words, parse_overrides, print_metrics, refuse, runs_of
+from jobs.words import as_table, config_and_words, console, parse_overrides, print_metrics, refuse, runs_of
 from m3col.faults import BadInput
-from m3col.secrets import redacted
+from m3col.secrets import redacted, scrubbed
 
 if TYPE_CHECKING:
     from tune.conductor import Conductor
@@ -41,9 +40,12 @@ def train(arguments: argparse.Namespace) -> int:
         if "folder" not in place:
             return "Interrupted before the first epoch was through."
         again = ["--resume", str(place["folder"])]
-        given = {"--workers": arguments.workers, "--gpus-per-worker": arguments.gpus_per_worker}
-        for name, value in {**given, "--address": arguments.address}.items():
-            again += [name, str(value)] if value else []
+        given = {
+            "--workers": arguments.workers, "--cpus-per-worker": arguments.cpus_per_worker,
+            "--gpus-per-worker": arguments.gpus_per_worker, "--address": arguments.address,
+        }  # fmt: skip
+        for name, value in given.items():
+            again += [] if value is None else [name, f"{value:g}" if isinstance(value, float) else str(value)]
         return f"Interrupted. Go on with: m3col train {shlex.join(again)}"
 
     on_interrupt(farewell)
@@ -60,12 +62,14 @@ def train(arguments: argparse.Namespace) -> int:
     }  # fmt: skip
     if (arguments.workers or 1) > 1:
         result = tune.train(
-            config or "digits", workers=arguments.workers, gpus_per_worker=arguments.gpus_per_worker,
-            address=arguments.address, started=claim, **common,
+            config or "digits", workers=arguments.workers, cpus_per_worker=arguments.cpus_per_worker,
+            gpus_per_worker=arguments.gpus_per_worker, address=arguments.address, started=claim, **common,
         )  # fmt: skip
     else:
         result = m3col.train(config or "digits", **common)
     print_metrics(result.metrics)
+    for reason, count in result.dropped.items():
+        print(f"left out of the data: {count} ({reason})")
     print(f"checkpoint {result.checkpoint}")
     return 0
 
@@ -76,8 +80,15 @@ def _worker_faults(arguments: argparse.Namespace) -> list[str]:
         faults.append(f"--workers {arguments.workers}: must be >= 1; nearest valid: 1")
     if arguments.address is not None and (arguments.workers or 1) < 2:
         faults.append("--address: a single worker trains in this process; give --workers 2 or more, or leave it out")
-    if arguments.gpus_per_worker and (arguments.workers or 1) < 2:
-        faults.append(f"--gpus-per-worker {arguments.gpus_per_worker:g}: is for several workers; nearest valid: 0")
+    cpus, gpus = arguments.cpus_per_worker, arguments.gpus_per_worker
+    if cpus is not None and not cpus > 0:
+        faults.append(f"--cpus-per-worker {cpus:g}: must be > 0; nearest valid: 1")
+    elif cpus is not None and (arguments.workers or 1) < 2:
+        faults.append(f"--cpus-per-worker {cpus:g}: is for several workers; set resources.threads, or leave it out")
+    if gpus is not None and not gpus >= 0:
+        faults.append(f"--gpus-per-worker {gpus:g}: must be >= 0; nearest valid: 0")
+    elif gpus and (arguments.workers or 1) < 2:
+        faults.append(f"--gpus-per-worker {gpus:g}: is for several workers; nearest valid: 0")
     return faults
 
 
@@ -87,14 +98,8 @@ def search(arguments: argparse.Namespace) -> int:
     from jobs.live import Progress, lasting_output
     from tune import api
     from tune.conductor import STOPS
-    from tune.study import AUTO
 
-    config, words = config_and_words(arguments)
-    resume = arguments.resume or False
-    if isinstance(resume, str) and "=" in resume:  # `--resume trials=80`: the word belongs to the overrides
-        words, resume = [resume, *words], True
-    if config is None and (resume == AUTO or not isinstance(resume, str)):
-        raise BadInput(["search: name a config, such as `m3col search digits`, or go on with --resume NAME"])
+    config, words, resume = _asked_for(arguments)
     overrides, faults = parse_overrides(words, arguments.data_dir)
     runs = runs_of(arguments)
     options = api.Options(name=arguments.name, resume=resume, runs=runs)
@@ -130,16 +135,30 @@ def search(arguments: argparse.Namespace) -> int:
                 tracking_uri=arguments.tracking_uri,
                 address=arguments.address,
                 observe=progress.observe,
+                held=progress.held,
                 started=started,
-                warn=lambda line: sys.stderr.write(f"warning: {line}\n"),
+                warn=lambda line: sys.stderr.write(f"warning: {scrubbed(line)}\n"),
             )
     except STOPS as error:
         if progress.folder is None:
             raise
-        sys.stderr.write(f"failed: {error}\n{go_on()}\n")
+        sys.stderr.write(f"failed: {scrubbed(str(error))}\n{go_on()}\n")
         return 1
     _print_results(result)
     return 0
+
+
+def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, list[str], bool | str]:
+    """Config, overrides and resume of a search. Raises BadInput where there is neither a config nor a study."""
+    from tune.study import AUTO
+
+    config, words = config_and_words(arguments)
+    resume = arguments.resume or False
+    if isinstance(resume, str) and "=" in resume:  # `--resume trials=80`: the word belongs to the overrides
+        words, resume = [resume, *words], True
+    if config is None and (resume == AUTO or not isinstance(resume, str)):
+        raise BadInput(["search: name a config, such as `m3col search digits`, or go on with --resume NAME"])
+    return config, words, resume
 
 
 def _command(name: str, words: Sequence[str], arguments: argparse.Namespace) -> str:
@@ -147,17 +166,17 @@ def _command(name: str, words: Sequence[str], arguments: argparse.Namespace) -> 
     options = {"--runs-dir": arguments.runs_dir, "--tracking-uri": arguments.tracking_uri}
     options |= {"--address": arguments.address, "--data-dir": arguments.data_dir}
     given = [part for option, value in options.items() if value for part in (option, str(value))]
-    return redacted(f"m3col {shlex.join([name, *words, *given])}")
+    return f"m3col {shlex.join(redacted(word) for word in (name, *words, *given))}"
 
 
 def _print_results(result: Any) -> None:
-    console = Console()
+    screen = console()
     # The tables of the other metrics stay in the file: on a terminal they would push the answer off the screen.
     summaries = [(folder / "results/summary.md").read_text(encoding="utf-8") for folder in result.studies]
     text = "\n\n".join(part.partition("\n## Other metrics")[0].rstrip() for part in summaries)
-    console.print(Markdown(text) if console.is_terminal else text, soft_wrap=True, markup=False)
+    screen.print(Markdown(text) if screen.is_terminal else text, soft_wrap=True)
     if result.leaderboard is not None:
-        console.print(as_table(result.leaderboard), soft_wrap=True)
+        screen.print(as_table(result.leaderboard), soft_wrap=True)
     for folder in result.studies:
-        console.print(f"results {folder / 'results'}", soft_wrap=True)
-    console.print("browse  m3col ui", soft_wrap=True)
+        screen.print(f"results {folder / 'results'}", soft_wrap=True)
+    screen.print("browse  m3col ui", soft_wrap=True)

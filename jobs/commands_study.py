@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markdown import Markdown
 
-from jobs.words import runs_of
+from jobs.words import console, runs_of
 from m3col.faults import BadInput
 
 if TYPE_CHECKING:
@@ -20,14 +19,14 @@ def report(arguments: argparse.Namespace) -> int:
     from tune import study
 
     folder = study.find(runs_of(arguments), arguments.study)
-    console = Console()
+    screen = console()
     folder.lock()
     try:
         summary = reports.write(folder).summary
     finally:
         folder.unlock()
-    console.print(Markdown(summary) if console.is_terminal else summary, soft_wrap=True)
-    console.print(f"results {folder.results}", soft_wrap=True)
+    screen.print(Markdown(summary) if screen.is_terminal else summary, soft_wrap=True)
+    screen.print(f"results {folder.results}", soft_wrap=True)
     return 0
 
 

@@ -4,9 +4,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from jobs.words import console
 from m3col import config as run_config
 from m3col.faults import BadInput, nearest
 from m3col.judge import get
@@ -36,7 +36,7 @@ def list_runs(folder: Path) -> int:
             table.add_row(name, "training", "unreadable", "", "", "1", size)
         else:
             table.add_row(name, "training", state, run.data.name, run.method, "1", size)
-    Console().print(table if table.row_count else f"no runs in {folder}", soft_wrap=True)
+    console().print(table if table.row_count else f"no runs in {folder}", soft_wrap=True)
     return 0
 
 

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jobs.words import console
 from tune.conductor import Conductor, Event
 from tune.study import StudyFolder
 
@@ -53,7 +54,7 @@ class Progress:
     """Observer of a search. Use as a context manager; `started` is called as each study begins."""
 
     def __init__(self, *, stream: Any = None, force_plain: bool = False) -> None:
-        self.console = Console(file=stream or sys.stdout, highlight=False)
+        self.console = console(file=stream or sys.stdout, highlight=False)
         self._live: Live | None = None
         self._plain = force_plain or not self.console.is_terminal
         self.folder: StudyFolder | None = None
@@ -74,6 +75,10 @@ class Progress:
         if self._live is not None:
             self._live.update(self._view())
             self._live.stop()
+
+    def held(self, folder: StudyFolder) -> None:
+        """From now on there is something to go on with."""
+        self.folder = folder
 
     def started(self, folder: StudyFolder, conductor: Conductor) -> None:
         self.folder, self._conductor = folder, conductor

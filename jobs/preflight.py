@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tune.config import SearchConfig
-
-    Settings = tuple[SearchConfig, int]  # of a study, and the threads of its runs
+    from tune.api import Ready
+    from tune.config import StudyConfig
 
 MARK = "m3col-preflight "
 REQUEST = "request.json"
@@ -90,6 +89,7 @@ def _look(request: Mapping[str, Any], answer: dict[str, Any]) -> None:
     import ray
 
     from m3col.faults import BadInput
+    from m3col.secrets import scrubbed
 
     ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -102,19 +102,24 @@ def _look(request: Mapping[str, Any], answer: dict[str, Any]) -> None:
         )
         runs = None
     answer["runs"] = runs
-    settings = _drafted(request)
+    studies = _drafted(request)
+    needed: set[str] = set()
     try:
-        settings = _judged(request, runs, answer, several=len(settings) > 1)
+        ready = _judged(request, runs, answer, several=len(studies) > 1)
     except BadInput as error:
         answer["faults"] += error.faults
-    answer["faults"] += _places_faults(settings)
-    uris = {item.storage.uri for item, _ in settings if item.storage.uri}
-    database = any(item.storage.database for item, _ in settings)
+    else:
+        studies = [item.config for item in ready]
+        needed = set().union(*(needed_files(item) for item in ready))
+    answer["faults"] += _places_faults(studies)
+    answer["faults"] += _folder_faults(
+        runs, nodes, {uri for study in studies if (uri := study.settings.storage.uri)}, shared=request["shared"],
+        database=any(study.settings.storage.database for study in studies), needed=sorted(needed), answer=answer,
+    )  # fmt: skip
     if runs is not None:
-        answer["faults"] += _folder_faults(
-            runs, nodes, uris, shared=request["shared"], database=database, answer=answer
-        )
-        answer["faults"] += _tracking_faults(request, settings, Path(runs), several=len(nodes) > 1, answer=answer)
+        answer["faults"] += _tracking_faults(request, studies, Path(runs), several=len(nodes) > 1, answer=answer)
+    # Whoever may use the cluster reads the log.
+    answer.update({key: [scrubbed(line) for line in answer[key]] for key in ("faults", "warnings")})
 
 
 def _overrides(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,17 +130,17 @@ def _overrides(request: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _drafted(request: Mapping[str, Any]) -> "list[Settings]":
+def _drafted(request: Mapping[str, Any]) -> "list[StudyConfig]":
     """What the config says of itself, for faults that can be told beside those of the data."""
     from tune import config
 
     if request["config"] is None:
         return []
     sketches, _ = config.draft(request["config"], overrides=_overrides(request))
-    return [(sketch.study.settings, sketch.study.run.resources.threads) for sketch in sketches]
+    return [sketch.study for sketch in sketches]
 
 
-def _judged(request: Mapping[str, Any], runs: str | None, answer: dict[str, Any], *, several: bool) -> "list[Settings]":
+def _judged(request: Mapping[str, Any], runs: str | None, answer: dict[str, Any], *, several: bool) -> "list[Ready]":
     """The studies, judged with the data and the disk of this machine. The driver alone loads the data, so this is the
     machine that needs it. Raises BadInput."""
     from tune import api, resume, study
@@ -153,50 +158,62 @@ def _judged(request: Mapping[str, Any], runs: str | None, answer: dict[str, Any]
         )
     for item in ready:
         answer["warnings"] += item.warnings
-    return [(item.config.settings, item.config.run.resources.threads) for item in ready]
+    return ready
 
 
-def _places_faults(settings: "Sequence[Settings]") -> list[str]:
+def needed_files(ready: "Ready") -> set[str]:
+    """What each node opens for itself: some of the pictures, and the local files of encoders and tokenisers."""
+    from m3col.data.columns import Records
+
+    found: set[str] = set()
+    for column in ready.dataset.train.inputs.values():
+        if isinstance(column, Records) and column.kind == "image" and len(column.source):
+            last = len(column.source) - 1
+            found |= {path for at in (0, last // 2, last) if isinstance(path := column.source[at], str)}
+    for run in (ready.config.run, *ready.config.rows.values()):
+        given = {run.model.image.weights, run.model.text.name, run.data.text.tokenizer} - {None}
+        # Any other name is one of the hub's.
+        found |= {str(name) for name in given if Path(str(name)).expanduser().exists()}
+    return found
+
+
+def _places_faults(studies: "Sequence[StudyConfig]") -> list[str]:
     from m3col.faults import BadInput
     from tune import capacity
-    from tune.runs import Request
 
     faults: list[str] = []
-    for item, threads in settings:
-        wanted = item.resources
-        cpus = wanted.cpus_per_worker or float(threads)
+    for study in studies:
         try:
-            capacity.places(Request(wanted.workers_per_trial, cpus, wanted.gpus_per_worker))
+            capacity.places(capacity.settled(study.request))
         except BadInput as error:
             faults += error.faults
     return list(dict.fromkeys(faults))
 
 
 def _folder_faults(
-    runs: str, nodes: Sequence[Mapping[str, Any]], uris: set[str], *, shared: bool, database: bool,
-    answer: dict[str, Any],
+    runs: str | None, nodes: Sequence[Mapping[str, Any]], uris: set[str], *, shared: bool, database: bool,
+    needed: Sequence[str] = (), answer: dict[str, Any],
 ) -> list[str]:  # fmt: skip
-    """Whether every node reaches what the trials and the driver exchange through files."""
+    """Whether every node reaches what the trials and the driver exchange through files, and sees the `needed` ones."""
     remote = {uri for uri in uris if "://" in uri}
     local = sorted(uris - remote)
-    several = len(nodes) > 1
-    if not remote and several and not shared:
-        beside = "storage.database alone moves the Optuna study only; " if database else ""
-        return [
-            f"--runs-dir {runs}: the cluster has {len(nodes)} nodes, and this is a folder of one of them; {beside}"
-            "say --shared where it is mounted on all of them, or set storage.uri to s3://bucket/prefix"
-        ]
-    if not remote and not shared and not database:
-        answer["warnings"].append(
-            f"{runs} is on the only node's own disk: nodes that join later cannot take part; --shared says that it is "
-            "mounted everywhere"
-        )
-    folders = [*local, *([runs] if shared or local else [])]
-    if not remote and not folders:
-        return []
+    several, faults = len(nodes) > 1, list[str]()
+    folders = [*local, *([runs] if runs is not None and (shared or local) else [])] if several else []
+    if runs is not None and not remote and not shared:
+        if several:
+            folders = []
+            beside = "storage.database alone moves the Optuna study only; " if database else ""
+            faults.append(
+                f"--runs-dir {runs}: the cluster has {len(nodes)} nodes, and this is a folder of one of them; {beside}"
+                "say --shared where it is mounted on all of them, or set storage.uri to s3://bucket/prefix"
+            )
+        else:
+            answer["warnings"].append(
+                f"{runs} is on the only node's own disk: a node that joins later and does not see it takes a trial, "
+                "and the search then stops, with the command to go on; --shared says that it is mounted everywhere"
+            )
     with_probe: dict[str, str] = {}
-    faults: list[str] = []
-    for folder in folders if several else ():
+    for folder in folders:
         try:
             with_probe[folder] = _write_probe(folder)
         except OSError as error:
@@ -204,7 +221,10 @@ def _folder_faults(
                 f"{folder}: the driver's node cannot write there ({error.strerror or error}); name a folder that is "
                 "mounted on every node and that the cluster's user may write to"
             )
-    found = _ask_nodes(nodes, with_probe, sorted(remote))
+    needed = needed if several else ()
+    if not (with_probe or remote or needed):
+        return faults
+    found = _ask_nodes(nodes, with_probe, sorted(remote), needed)
     faults += dict.fromkeys(fault for lines in found for fault in lines)
     wrote = [node for node, lines in zip(nodes, found, strict=True) if not lines]
     for folder, probe in with_probe.items():
@@ -244,7 +264,9 @@ def _reads(path: Path, text: str) -> bool:
         time.sleep(0.2)
 
 
-def _ask_nodes(nodes: Sequence[Mapping[str, Any]], probes: Mapping[str, str], remote: Sequence[str]) -> list[list[str]]:
+def _ask_nodes(
+    nodes: Sequence[Mapping[str, Any]], probes: Mapping[str, str], remote: Sequence[str], needed: Sequence[str]
+) -> list[list[str]]:
     """The faults that each node finds, in a task that asks for no CPU and so runs on a busy cluster too."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -252,7 +274,7 @@ def _ask_nodes(nodes: Sequence[Mapping[str, Any]], probes: Mapping[str, str], re
     task = ray.remote(num_cpus=0, max_retries=0)(look_from_node)
     asked = [
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            node["NodeID"], node["NodeManagerAddress"], dict(probes), list(remote)
+            node["NodeID"], node["NodeManagerAddress"], dict(probes), list(remote), list(needed)
         )
         for node in nodes
     ]
@@ -267,9 +289,17 @@ def _ask_nodes(nodes: Sequence[Mapping[str, Any]], probes: Mapping[str, str], re
     return found
 
 
-def look_from_node(node: str, address: str, probes: Mapping[str, str], remote: Sequence[str]) -> list[str]:
-    """What one node misses: folders whose probe file is not there or that it cannot write, storages out of reach."""
-    faults = []
+def look_from_node(
+    node: str, address: str, probes: Mapping[str, str], remote: Sequence[str], needed: Sequence[str]
+) -> list[str]:
+    """What one node misses: files of the data and of encoders, folders whose probe file is not there or that it cannot
+    write, storages out of reach."""
+    missing = [path for path in needed if not os.access(Path(path).expanduser(), os.R_OK)]
+    faults = [
+        f"{path}: node {address} cannot read it, but the driver's node can; trials read pictures and the files of "
+        "encoders where they run, so mount or copy them to the same place on every node"
+        for path in missing
+    ]
     for folder, probe in probes.items():
         if not _reads(Path(folder, probe), probe):
             faults.append(
@@ -290,21 +320,19 @@ def look_from_node(node: str, address: str, probes: Mapping[str, str], remote: S
 
 
 def _tracking_faults(
-    request: Mapping[str, Any], settings: "Sequence[Settings]", runs: Path, *, several: bool, answer: dict[str, Any]
+    request: Mapping[str, Any], studies: "Sequence[StudyConfig]", runs: Path, *, several: bool, answer: dict[str, Any]
 ) -> list[str]:
     """Whether the driver's node reaches the tracking store; no other process of a search speaks to it."""
     from m3col import tracking
     from m3col.faults import BadInput
 
-    named = {request["tracking_uri"]} if request["tracking_uri"] else {item.tracking.uri for item, _ in settings}
+    named = {request["tracking_uri"]} if request["tracking_uri"] else {study.settings.tracking.uri for study in studies}
     faults: list[str] = []
     for uri in sorted(str(item or os.environ.get("MLFLOW_TRACKING_URI") or "") for item in named):
         if uri in ("", tracking.OFF):
             continue
-        if uri.startswith("sqlite:"):
-            if several and not request["shared"]:
-                answer["warnings"].append(f"tracking {uri}: this file will be on the disk of the driver's node")
-            continue
+        if uri.startswith("sqlite:") and several and not request["shared"]:
+            answer["warnings"].append(f"tracking {uri}: this file will be on the disk of the driver's node")
         try:
             tracking.connect(uri, runs)
         except BadInput as error:

@@ -119,11 +119,11 @@ def _job(
     wanted: Submission, name: str, command: list[str], sketches: list[Sketch], *, image: str, nodes: int,
     own: dict[str, str],
 ) -> dict[str, Any]:  # fmt: skip
-    settings = [sketch.study.settings.resources for sketch in sketches]
-    threads = max(float(sketch.study.run.resources.threads) for sketch in sketches)
-    workers = max(item.workers_per_trial for item in settings)
-    cpus = workers * max(item.cpus_per_worker or threads for item in settings)
-    gpus = math.ceil(workers * max(item.gpus_per_worker for item in settings))
+    asked = [sketch.study.request for sketch in sketches]
+    workers = max(request.workers for request in asked)
+    cpus = workers * max(request.cpus for request in asked)
+    # No cluster is asked what it has: GPUs are for those who name them, in their number or as train.device.
+    gpus = math.ceil(workers * max(request.gpus or 0.0 for request in asked))
     pod = _Pod(wanted, _object_name(name), image, own)
     driver = pod.template("ray-head", cpus=1, gpus=0, processes=2)
     worker = pod.template("ray-worker", cpus=math.ceil(cpus), gpus=gpus, processes=workers)

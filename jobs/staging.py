@@ -14,6 +14,7 @@ from jobs.preflight import REQUEST
 from m3col import config as run_config
 from m3col import files, yamlio
 from m3col.faults import BadInput
+from tune import provenance
 
 GIVEN = "given"  # the caller's own configs, beside the packages
 _PACKAGES = (m3col, tune, jobs)
@@ -28,6 +29,7 @@ def staged(config: str | None, words: Sequence[str]) -> Iterator["Staged"]:
         for package in _PACKAGES:
             source = Path(str(package.__file__)).parent
             shutil.copytree(source, folder / source.name, ignore=_other_than_sources)
+        files.write_json(folder / tune.__name__ / provenance.SENT, provenance.git_state())
         shutil.copytree(run_config.folder(), folder / "m3col" / "configs", ignore=_other_than_configs)
         name, rest = config_files(config, words, folder)
         faults = _size_faults(folder)

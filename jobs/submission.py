@@ -1,7 +1,9 @@
 """What `m3col submit` is asked for; kept in the job's metadata, so that it can be asked for again."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+
+from m3col.faults import BadInput
 
 
 @dataclass(frozen=True)
@@ -22,5 +24,21 @@ class Submission:
 
     @classmethod
     def from_json(cls, text: str) -> "Submission":
-        found = json.loads(text)
-        return cls(**{**found, "words": tuple(found["words"])})
+        """Raises BadInput for what another version of m3col wrote with options that this one does not know, and for
+        what is none of ours."""
+        try:
+            found = dict(json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            raise BadInput(["its request cannot be read"]) from None
+        unknown = [str(key) for key in found if key not in {field.name for field in fields(cls)}]
+        if unknown:
+            raise BadInput([f"its request has options that this version does not know: {', '.join(sorted(unknown))}"])
+        words = found.pop("words", [])
+        texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
+        wanted = {key: bool if key == "shared" else str | None for key in found}
+        wrong = [key for key, kind in wanted.items() if not isinstance(found[key], kind)]
+        if wrong or not texts or "config" not in found:
+            raise BadInput(
+                [f"its request is damaged: {', '.join([*wrong, *([] if texts else ['words'])]) or 'config'}"]
+            )
+        return cls(**found, words=tuple(words))

@@ -42,7 +42,7 @@ def faults(wanted: Submission) -> list[str]:
         found.append(f"--name {wanted.name}: a resumed study keeps its name; leave --name or --resume out")
     if wanted.config is None and wanted.resume is None:
         found.append("submit: name a config, such as `m3col submit digits`, or go on with --resume NAME")
-    found += _tracking_faults(wanted.tracking_uri)
+    found += _tracking_faults(wanted.tracking_uri, "--tracking-uri")
     overrides, more = parse_overrides(wanted.words, Path(wanted.data_dir) if wanted.data_dir else None)
     found += more
     found += _password_faults(wanted.words)
@@ -51,6 +51,8 @@ def faults(wanted: Submission) -> list[str]:
         if wanted.config is not None:
             sketches, more = search_config.draft(wanted.config, overrides=overrides)
             found += more
+            for sketch in sketches if wanted.tracking_uri is None else ():
+                found += _tracking_faults(sketch.study.settings.tracking.uri, "tracking.uri")
         if wanted.name is not None and len(sketches) == 1:
             study.new_name(Path(os.devnull), wanted.name, sketches[0].study)  # whether it is free is seen there
     except BadInput as error:
@@ -75,17 +77,17 @@ def _password_faults(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _tracking_faults(uri: str | None) -> list[str]:
+def _tracking_faults(uri: str | None, place: str) -> list[str]:
     if uri is None or uri == OFF:
         return []
     if has_password(uri):
         return [
-            f"--tracking-uri {redacted(uri)}: must not hold a password, because everybody can read what a job is "
+            f"{place} {redacted(uri)}: must not hold a password, because everybody can read what a job is "
             "called with; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the cluster is started"
         ]
     if uri.startswith("sqlite:") and not uri.startswith("sqlite:////"):
         return [
-            f"--tracking-uri {uri}: the file would lie in the job's temporary folder; "
+            f"{place} {uri}: the file would lie in the job's temporary folder; "
             "nearest valid: 'sqlite:////shared/runs/mlflow.db', or leave it out: the default lies in the runs folder"
         ]
     return []
@@ -116,7 +118,7 @@ def submit(wanted: Submission, address: str | None, *, say: Callable[[str], None
     with staged(wanted.config, wanted.words) as stage:
         answer = ask(cluster, stage, wanted)
         for line in answer["warnings"]:
-            sys.stderr.write(f"warning: {line}\n")
+            sys.stderr.write(f"warning: {scrubbed(line)}\n")
         say(f"checked on {cluster.address}: {'; '.join(answer['notes'])}")
         id = f"{answer['name'] or slug(Path(str(wanted.config)).stem)}-{secrets.token_hex(2)}"
         known = {

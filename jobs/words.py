@@ -54,6 +54,12 @@ def runs_of(arguments: argparse.Namespace) -> Path:
     return runs_folder(arguments.runs_dir)
 
 
+def console(**given: Any) -> Console:
+    """Where something is shown as it is: names, paths and other libraries' messages may hold brackets, which rich would
+    read as its own marks."""
+    return Console(markup=False, emoji=False, **given)
+
+
 def print_metrics(metrics: dict[str, float]) -> None:
     table = Table("metric", "value")
     table.columns[1].justify = "right"
@@ -61,7 +67,7 @@ def print_metrics(metrics: dict[str, float]) -> None:
         if name.startswith(("val/", "test/")):
             table.add_row(name, f"{value:.4f}")
     if table.row_count:
-        Console().print(table)
+        console().print(table)
 
 
 def as_table(frame: Any) -> Table:

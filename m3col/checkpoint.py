@@ -8,8 +8,8 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,13 @@ from m3col.training import Best, Record, Training
 
 FORMAT = 1
 DESCRIPTION = "checkpoint.json"
-_CONTENT: dict[str, dict[str, type]] = {
+_CONTENT: dict[str, dict[str, Any]] = {
     "model": {"config": dict, "classes": list, "features": dict, "members": list},
-    "training": {"epoch": int, "history": list},
+    "training": {"epoch": int, "history": list, "best": dict | None},
 }
+_PROBES = "probes.safetensors"
+# RuntimeError: torch maps a file that safetensors has just seen, and that its owner has removed since.
+_UNREADABLE = (OSError, SafetensorError, RuntimeError)
 _KEPT = 2  # newest checkpoints of a running training
 _WRITING_SHARE = 0.05  # of the training time, at most
 
@@ -55,10 +58,13 @@ def describe(folder: Path, kind: str) -> dict[str, Any]:
         raise BadInput([f"{path}: checkpoint format {version} is newer than this version reads ({FORMAT}); update"])
     if found.get("kind") != kind:
         raise BadInput([f"{folder}: must be a {kind} checkpoint, but is a {found.get('kind')} checkpoint"])
-    lacks = [name for name, wanted in _CONTENT[kind].items() if not isinstance(found.get(name), wanted)]
+    lacks = [name for name, wanted in _CONTENT[kind].items() if not isinstance(found.get(name, ...), wanted)]
     if lacks:
         raise BadInput([f"{path}: damaged: {', '.join(lacks)} missing or of the wrong type"])
-    strange = [name for name in _member_files(found) if not _is_own_file(name)]
+    wrong = [where for where, is_right in _parts(found, kind) if not is_right]
+    if wrong:
+        raise BadInput([f"{path}: damaged: {', '.join(wrong)} incomplete or of the wrong type"])
+    strange = [member["file"] for member in found.get("members", ()) if not _is_own_file(member["file"])]
     if strange:
         # A description that comes from elsewhere must not point at other files of this machine.
         lines = [f"{path}: a member's file must lie in this folder, but is {name!r}" for name in strange]
@@ -66,9 +72,41 @@ def describe(folder: Path, kind: str) -> dict[str, Any]:
     return found
 
 
-def _member_files(described: Mapping[str, Any]) -> list[Any]:
-    members = described.get("members", [])
-    return [member["file"] for member in members if isinstance(member, dict) and "file" in member]
+def _parts(found: Mapping[str, Any], kind: str) -> list[tuple[str, bool]]:
+    """What is inside of a description, and whether it is what those who read it take for granted."""
+    if kind == "model":
+        features, members, encoders = found["features"], found["members"], found.get("encoders", {})
+        return [
+            ("classes", _are(str, found["classes"])),
+            ("features", bool(features) and all(_are(str, names) for names in features.values())),
+            ("members", bool(members)),
+            ("encoders", isinstance(encoders, dict) and _are(dict, list(encoders.values()))),
+            *((f"file or preprocess of member {at}", _is_member(member)) for at, member in enumerate(members)),
+        ]
+    best, history = found["best"], found["history"]
+    return [
+        ("best", best is None or (_is(int, best.get("epoch")) and _is(int | float, best.get("score")))),
+        ("history", _are(dict, history) and all(_is_record(record) for record in history)),
+    ]
+
+
+def _is(wanted: Any, value: Any) -> bool:
+    return isinstance(value, wanted) and not isinstance(value, bool)
+
+
+def _are(wanted: Any, values: Any) -> bool:
+    return isinstance(values, list) and all(_is(wanted, value) for value in values)
+
+
+def _is_member(member: Any) -> bool:
+    if not isinstance(member, dict) or "file" not in member or not isinstance(member.get("preprocess"), dict):
+        return False
+    return _are(dict, list(member["preprocess"].values()))
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    known = set(record) == {field.name for field in fields(Record)}
+    return known and _is(int, record["epoch"]) and isinstance(record["metrics"], dict)
 
 
 def _is_own_file(name: Any) -> bool:
@@ -78,7 +116,7 @@ def _is_own_file(name: Any) -> bool:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise BadInput([f"{path}: cannot be read as safetensors ({error})"]) from None
 
 
@@ -137,9 +175,9 @@ def write_training(folder: Path, training: Training) -> None:
     """Everything that the rest of a training depends on, in one step."""
     with files.new_folder(folder) as temporary:
         for number, trainer in enumerate(training.trainers):
-            _save(trainer.state(), temporary / f"fold-{number}.safetensors")
+            _save(trainer.state(), temporary / _fold(number))
         probes = {str(epoch): torch.as_tensor(value) for epoch, value in training.probes.items()}
-        _save(probes, temporary / "probes.safetensors")
+        _save(probes, temporary / _PROBES)
         best = training.best
         if best is not None:
             for number, weights in enumerate(best.weights):
@@ -151,6 +189,10 @@ def write_training(folder: Path, training: Training) -> None:
             history=[record.to_dict() for record in training.history],
             best=None if best is None else {"epoch": best.epoch, "score": best.score},
         )
+
+
+def _fold(number: int) -> str:
+    return f"fold-{number}.safetensors"
 
 
 def _best(number: int) -> str:
@@ -165,12 +207,12 @@ def restore_training(folder: Path, training: Training) -> None:
 def read_training(folder: Path, training: Training) -> Callable[[], None]:
     """All of a checkpoint is read before anything changes; what is returned puts `training` there. Raises BadInput."""
     found, folds = describe(folder, "training"), range(len(training.trainers))
-    states = [read_tensors(folder / f"fold-{number}.safetensors") for number in folds]
+    states = [read_tensors(folder / _fold(number)) for number in folds]
     best: Best | None = None
     if found["best"] is not None:
         weights = [read_tensors(folder / _best(number)) for number in folds]
         best = Best(found["best"]["epoch"], found["best"]["score"], weights)
-    probes = {int(epoch): value.numpy() for epoch, value in read_tensors(folder / "probes.safetensors").items()}
+    probes = {int(epoch): value.numpy() for epoch, value in read_tensors(folder / _PROBES).items()}
 
     def put() -> None:
         training.restore(states, [Record(**record) for record in found["history"]])
@@ -181,18 +223,27 @@ def read_training(folder: Path, training: Training) -> Callable[[], None]:
     return put
 
 
+def _needed(described: Mapping[str, Any], names: Collection[str]) -> set[str]:
+    """The files that a training checkpoint consists of, as far as its description and the `names` there tell."""
+    folds = sum(name.startswith("fold-") for name in names)
+    best = {_best(number) for number in range(folds)} if described["best"] is not None else set()
+    return {_fold(number) for number in range(max(folds, 1))} | best | {_PROBES}
+
+
 def newest_training(folder: Path) -> Path | None:
     """The complete training checkpoint with the most epochs below `folder`, or None. Broken ones are passed over."""
     found = []
     for path in folder.glob("**/epoch-*"):
         try:
-            epoch = describe(path, "training")["epoch"]
-            for file in path.glob("*.safetensors"):
-                with safe_open(file, framework="pt"):  # reads the header and compares it with the file's length
+            described = describe(path, "training")
+            names = {file.name for file in path.glob("*.safetensors")}
+            for name in names:
+                with safe_open(path / name, framework="pt"):  # reads the header and compares it with the file's length
                     pass
-        except (BadInput, OSError, SafetensorError):
+        except (BadInput, *_UNREADABLE):
             continue
-        found.append((epoch, path))
+        if _needed(described, names) <= names:
+            found.append((described["epoch"], path))
     return max(found)[1] if found else None
 
 

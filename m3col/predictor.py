@@ -205,6 +205,9 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         raise BadInput([f"{folder / checkpoint.DESCRIPTION}: damaged: a member lacks {error}"]) from None
     except BadInput as error:
         raise BadInput([line if str(path) in line else f"{path}: damaged: {line}" for line in error.faults]) from None
+    for name, found in preparations.items():
+        if isinstance(found, Numbers) and found.pipeline.feature_names_in != tuple(described["features"][name]):
+            raise BadInput([f"{folder / checkpoint.DESCRIPTION}: damaged: two lists of the features of {name!r}"])
     method = methods.load(run.method)(
         run,
         features={name: preparation.spec for name, preparation in preparations.items()},

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from m3col.secrets import has_password
+from m3col.secrets import has_password, quoted
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -28,30 +28,50 @@ if TYPE_CHECKING:
 _THREADS = 8
 _CONNECT_S = 5.0
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_NO_NAMES = ("", ".", "..")  # of a part of a path
 _SCRATCH = "m3col-scratch-"
 
 
 def uri_faults(uri: str, key: str) -> list[str]:
     """What is wrong with the URI of a storage, as lines that begin with the config's `key`."""
-    parts = urlsplit(uri)
-    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # a bracket that is never closed
+        parts = SplitResult("?", uri.partition("://")[2].partition("/")[0], "", "", "")
+    near = _nearest(parts)
     if has_password(uri) or (parts.scheme == "s3" and ("@" in parts.netloc or parts.query)):
         return [
-            f"{key} must hold neither keys nor options, because it is stored and shown; nearest valid: {plain!r}, "
+            f"{key} must hold neither keys nor options, because it is stored and shown; nearest valid: {near!r}, "
             "with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL in the environment"
         ]
+    given, rules = quoted(uri), []
+    near = near if given == repr(uri) else "s3://bucket/prefix"
     if parts.scheme == "s3":
-        if _BUCKET.fullmatch(parts.netloc):
-            return []
-        return [
-            f"{key} must be s3://bucket/prefix with a bucket of 3 to 63 small letters, digits, dots and dashes, "
-            f"but got {uri!r}"
-        ]
-    if parts.scheme:
-        return [f"{key} must be s3://bucket/prefix or an absolute path, but got {uri!r}"]
-    if not os.path.isabs(uri):
-        return [f"{key} must be an absolute path, but got {uri!r}; nearest valid: {os.path.abspath(uri)!r}"]
-    return []
+        if not _is_bucket(parts.netloc):
+            rules.append(", with a bucket of 3 to 63 small letters, digits, dashes and single dots")
+        # urlsplit takes what follows a mark for something else, and a Folder would forget it.
+        if "#" in uri or "?" in uri or any(part in _NO_NAMES for part in parts.path.rstrip("/").split("/")[1:]):
+            rules.append(", with a prefix whose parts are not empty, '.' or '..', and without '#' and '?'")
+    elif parts.scheme:
+        rules.append(" or an absolute path")
+    elif not os.path.isabs(uri):
+        return [f"{key} must be an absolute path, but got {given}; nearest valid: {os.path.abspath(uri)!r}"]
+    return [f"{key} must be s3://bucket/prefix{rule}, but got {given}; nearest valid: {near!r}" for rule in rules]
+
+
+def _nearest(parts: SplitResult) -> str:
+    """A URI that can be used, and has no password."""
+    if parts.scheme == "file":
+        return parts.path
+    bucket = re.sub(r"[^a-z0-9.-]", "-", parts.netloc.rpartition("@")[2].lower())
+    bucket = re.sub(r"\.{2,}", ".", bucket)[:63].strip(".-")
+    path = f"{parts.path}-{parts.fragment}" if parts.fragment else parts.path
+    names = [name for name in path.split("/") if name not in _NO_NAMES]
+    return "/".join(["s3:/", bucket if _is_bucket(bucket) else "bucket", *names])
+
+
+def _is_bucket(name: str) -> bool:
+    return bool(_BUCKET.fullmatch(name)) and ".." not in name
 
 
 @dataclass(frozen=True)

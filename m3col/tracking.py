@@ -98,10 +98,15 @@ def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tr
         logging.getLogger(name).setLevel(logging.WARNING)
     # Pictures and texts have no medians to make an example of.
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
-    client = MlflowClient(tracking_uri=wanted, registry_uri=wanted)
+    made: list[MlflowClient] = []
+
+    def first_word() -> None:
+        made.append(MlflowClient(tracking_uri=wanted, registry_uri=wanted))  # it makes the folder of an SQLite file
+        _first_word(made[0])
+
     # Making a new SQLite file is slow on a busy machine, but it cannot hang.
-    _within(None if local else _CHECK_S, lambda: _first_word(client), what=redacted(wanted))
-    return Tracker(client, uri=wanted, artifacts=place)
+    _within(None if local else _CHECK_S, first_word, what=redacted(wanted))
+    return Tracker(made[0], uri=wanted, artifacts=place)
 
 
 def _artifact_place(artifacts: str | None, runs: Path) -> str:
@@ -345,7 +350,7 @@ class Tracker:
         tested = {name: value for name, value in result.metrics.items() if name.startswith("test/")}
         self.write(run, [Point(name, value, last, ended) for name, value in tested.items()])
         features = {name: len(columns) for name, columns in dataset.features.items()}
-        self.dataset(run, dataset.name, dataset.digests(), {"features": features})
+        self.dataset(run, dataset.name, dataset.digests(), {"features": features, "dropped": dataset.dropped})
         self.artifacts(run, result.folder / "config.yaml")
         self.artifacts(run, result.checkpoint, "checkpoint")
         with tempfile.TemporaryDirectory() as folder:

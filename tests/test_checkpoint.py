@@ -20,9 +20,9 @@ from tests.helpers import tiny_config, tiny_data
 DATA = tiny_data()
 
 
-def trained(epochs: int = 3, **overrides) -> Training:
+def trained(epochs: int = 3, *, keep_best: bool = False, **overrides) -> Training:
     folds = draw(DATA, kind="kfold", folds=2, seed=0)
-    task = Task(pool=DATA.train, folds=folds, features=DATA.features, num_classes=2)
+    task = Task(pool=DATA.train, folds=folds, features=DATA.features, num_classes=2, keep_best=keep_best)
     training = Training(tiny_config(validation__folds=2, **overrides), task)
     training.advance(epochs)
     return training
@@ -81,6 +81,11 @@ def test_a_checkpoint_is_json_and_safetensors_only(model):
         ({"classes": 3, "features": ...}, ("damaged", "classes, features")),
         ({"members": [{"file": "member-0.safetensors"}]}, ("damaged", "preprocess")),
         ({"members": [{"file": "no.safetensors", "preprocess": {}}]}, ("no.safetensors", "cannot be read")),
+        ({"members": [{"preprocess": {}}, 3]}, ("damaged", "file or preprocess of member 0", "of member 1")),
+        ({"members": []}, ("damaged", "members")),
+        ({"features": {"view_0": 3}}, ("damaged", "features")),
+        ({"features": {"view_0": ["a", "b"]}}, ("damaged", "features of 'view_0'")),
+        ({"encoders": {"view_0": 3}}, ("damaged", "encoders")),
         ({"config": {"method": "nonsense"}}, ("method 'nonsense' is unknown",)),
         ({"config": {}}, ("weights do not fit",)),
     ],
@@ -128,6 +133,14 @@ def test_members_join_into_one_ensemble(model, tmp_path):
     assert (m3col.load(joined).predict_proba(inputs) == m3col.load([model, model]).predict_proba(inputs)).all()
 
 
+def test_a_damaged_member_does_not_join(copy, tmp_path):
+    for members in ([{"preprocess": {}}], [3], []):
+        change(copy, members=members)
+        with pytest.raises(BadInput, match="damaged"):
+            checkpoint.join_models(tmp_path / "joined", [copy])
+    assert not (tmp_path / "joined").exists()
+
+
 def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
     training = trained()
     monkeypatch.setattr(checkpoint.files, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
@@ -158,6 +171,31 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path):
     tensors = tmp_path / "epoch-000004" / "fold-1.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-8])
     assert checkpoint.newest_training(tmp_path).name == "epoch-000003"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: change(folder, best=...),
+        lambda folder: change(folder, best={"epoch": 4}),
+        lambda folder: change(folder, history=[{"epoch": 1}]),
+        lambda folder: change(folder, history=[3]),
+        lambda folder: (folder / "fold-0.safetensors").unlink(),
+        lambda folder: (folder / "best-1.safetensors").unlink(),
+        lambda folder: (folder / "probes.safetensors").unlink(),
+    ],
+    ids=["no best", "half a best", "half a record", "no record", "no fold", "no best weights", "no probes"],
+)
+def test_a_checkpoint_that_lacks_a_part_is_passed_over_for_the_one_before(tmp_path, spoil):
+    training = trained(epochs=2, keep_best=True)
+    for epoch in (3, 4):
+        training.advance(epoch)
+        checkpoint.write_training(tmp_path / f"epoch-{epoch:06d}", training)
+    assert checkpoint.newest_training(tmp_path).name == "epoch-000004"
+    spoil(tmp_path / "epoch-000004")
+    assert checkpoint.newest_training(tmp_path).name == "epoch-000003"
+    with pytest.raises(BadInput):
+        checkpoint.read_training(tmp_path / "epoch-000004", trained(epochs=0, keep_best=True))
 
 
 def test_checkpoints_are_rarer_where_writing_is_slow(monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from m3col.secrets import has_password, redacted, scrubbed
+from m3col.secrets import has_password, quoted, redacted, scrubbed
 
 SECRET = "h0rse-staple"
 
@@ -19,11 +19,15 @@ WITH = {
     f"s3://bucket/prefix?secret_key={SECRET}": "s3://bucket/prefix?secret_key=***",
     f"https://host/x?X-Amz-Signature={SECRET}": "https://host/x?X-Amz-Signature=***",
     f"https://host/x?a=1&sig={SECRET}": "https://host/x?a=1&sig=***",
+    f"mssql+pyodbc:///?odbc_connect=UID%3Dann%3BPWD%3D{SECRET}&x=1": "mssql+pyodbc:///?odbc_connect=***&x=1",
+    f"mssql+pyodbc:///?odbc_connect=PWD%253D{SECRET}": "mssql+pyodbc:///?odbc_connect=***",
+    f"postgresql://db/optuna?%70assword={SECRET}": "postgresql://db/optuna?%70assword=***",
+    f"my_db://ann:{SECRET}@db/optuna": "my_db://ann:***@db/optuna",
 }
 WITHOUT = [
     "http://tracking:5000", "http://[::1]:5000/a@b?mail=c@d", "postgresql://ann@db:5432/optuna", "sqlite:////tmp/a@b:c.db",
     "s3://bucket/a@b", "s3://bucket/prefix?endpoint_override=http://127.0.0.1:9000", "/mnt/runs", "none", "",
-    "postgresql://db/optuna?passfile=/home/ann/.pgpass",
+    "postgresql://db/optuna?passfile=/home/ann/.pgpass", "/mnt/my runs/a@b", "sqlite:////tmp/my dir/a@b:c.db",
 ]  # fmt: skip
 
 
@@ -39,6 +43,25 @@ def test_a_secret_in_a_url_is_seen_and_masked(url, shown):
 def test_other_urls_stay_as_they_are(url):
     assert not has_password(url)
     assert redacted(url) == url
+
+
+SPACED = {
+    f"postgresql://ann:a {SECRET}@db/optuna": "postgresql://ann:***@db/optuna",
+    f"https://ann:a {SECRET}@tracking": "https://***@tracking",
+    f"postgresql://db/optuna?password=a {SECRET}&x=1": "postgresql://db/optuna?password=***&x=1",
+}
+
+
+@pytest.mark.parametrize(("url", "shown"), SPACED.items())
+def test_a_password_may_hold_spaces_where_the_url_stands_alone(url, shown):
+    assert has_password(url)
+    assert redacted(url) == shown
+
+
+def test_what_is_no_url_is_repeated_where_no_password_can_stand_in_it():
+    assert quoted("nonsense") == "'nonsense'" and quoted("a@b/c:d") == "'a@b/c:d'"
+    for text in (f"ann:{SECRET}@db/optuna", f"PWD={SECRET}"):
+        assert SECRET not in quoted(text)
 
 
 def test_a_text_loses_the_values_of_secret_variables(monkeypatch):

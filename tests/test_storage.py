@@ -114,19 +114,30 @@ def test_an_s3_server_that_stops_and_comes_back_loses_no_write(monkeypatch: pyte
 
 
 def test_uris_that_cannot_be_used_are_faults_with_the_nearest_valid_one() -> None:
-    for good in ("s3://bucket/prefix", "s3://bucket", "/shared/runs"):
+    for good in ("s3://bucket/prefix", "s3://bucket", "s3://buck.et/a.b/", "/shared/runs", "//shared/a:b@c#d"):
         assert uri_faults(good, "storage.uri") == []
     wrong = {
         "s3://KEY:SECRET@bucket/x": "nearest valid: 's3://bucket/x'",
         "s3://KEY@bucket/x": "nearest valid: 's3://bucket/x'",
         "s3://bucket/x?endpoint_override=http://h": "nearest valid: 's3://bucket/x'",
+        "KEY:SECRET@bucket/x": "nearest valid: 's3://bucket/prefix'",
+        "s3:KEY:SECRET@bucket/x": "nearest valid: 's3://bucket/prefix'",
         "s3:///x": "s3://bucket/prefix",
-        "gs://bucket/x": "s3://bucket/prefix or an absolute path",
+        "s3://bucket/a#b": "nearest valid: 's3://bucket/a-b'",
+        "s3://bucket/a?": "nearest valid: 's3://bucket/a'",
+        "s3://bucket//x": "nearest valid: 's3://bucket/x'",
+        "s3://bucket/a/../b/./c": "nearest valid: 's3://bucket/a/b/c'",
+        "s3://buck..et/x": "nearest valid: 's3://buck.et/x'",
+        "s3://My_Bucket/x": "nearest valid: 's3://my-bucket/x'",
+        "s3://[x": "nearest valid: 's3://bucket'",
+        "gs://bucket/x": "s3://bucket/prefix or an absolute path, but got 'gs://bucket/x'; nearest valid: 's3://bucket/x'",
+        "file:///mnt/x": "nearest valid: '/mnt/x'",
         "runs": f"nearest valid: '{os.getcwd()}/runs'",
     }
     for uri, words in wrong.items():
         [line] = uri_faults(uri, "storage.uri")
-        assert line.startswith("storage.uri must") and words in line and "SECRET@" not in line
+        assert line.startswith("storage.uri must") and words in line and "SECRET@" not in line, line
+    assert len(uri_faults("s3://a_b//x", "storage.uri")) == 2
 
 
 def test_the_scratch_of_a_killed_process_is_swept_and_that_of_a_living_one_stays(

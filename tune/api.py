@@ -27,6 +27,7 @@ from tune.conductor import Conductor, Event
 from tune.config import Sketch, StorageConfig, StudyConfig
 from tune.mirror import Mirror
 from tune.plan import CONFIRM_PARTITION, CONFIRM_SEED, SEARCH_PARTITION, Plan
+from tune.resources import encoder_faults
 from tune.sampling import Trials, first_rung
 from tune.study import AUTO, StudyFolder
 
@@ -66,6 +67,8 @@ class Options:
 
     `resume`: the name of the study to go on with; True: the newest unfinished one of this config; "auto": the one
     called `name` (without a name: the newest unfinished one), which begins where there is none.
+    `held`: called as soon as this process alone may write to a study, before anything can stop it half-way; `started`:
+    when its first runs are about to start.
     """
 
     name: str | None = None
@@ -74,6 +77,7 @@ class Options:
     tracking_uri: str | None = None
     address: str | None = None
     observe: Callable[[Event], None] = lambda event: None
+    held: Callable[[StudyFolder], None] = lambda folder: None
     started: Callable[[StudyFolder, Conductor], None] = lambda folder, conductor: None
     num_cpus: int | None = None
     warn: Callable[[str], None] = field(default=lambda line: None)
@@ -119,10 +123,13 @@ def search(
         done: list[StudyFolder] = []
         reports: list[Report] = []
         for item, mirror in zip(ready, holds, strict=True):
-            engine.check(item.config.request)  # before anything is written
-            folder = item.folder or _create(item, runs, options.name if len(ready) == 1 else None, search_id)
+            # Before anything is written.
+            engine.check(item.config.request, wait_s=0.0 if started_ray else engine.WAIT_FOR_NODES_S)
+            name = options.name if len(ready) == 1 else None
+            folder = item.folder or _create(item, runs, name, search_id, locked=True)
             with contextlib.ExitStack() as until_done:
                 mirror = mirror or resume.hold(folder, item.config, until_done, warn=options.warn)
+                options.held(folder)
                 reports.append(_tracked(item, folder, mirror, tracker, options))
             done.append(folder)
     return _result(done, reports, runs)
@@ -187,13 +194,14 @@ def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *
     study, dataset = sketch.study, prepared.dataset
     workers = study.settings.resources.workers_per_trial
     run = with_shards(prepared.config, workers)
-    faults: list[str] = []
+    faults = [f"{sketch.where}: {line}" for line in encoder_faults(prepared, workers)]
     rows = {}
     for name, row in study.rows.items():
         found, more = examine(row, data=data, where=f"{sketch.where}: final.rows.{name}")
         faults += more
         if found is not None:
             rows[name] = with_shards(found.config, workers)
+            faults += [f"{sketch.where}: final.rows.{name}: {line}" for line in encoder_faults(found, workers)]
     final = study.settings.final
     if final.refit == "given" and dataset.validation is None:
         faults.append(
@@ -226,7 +234,7 @@ def _resolve(sketch: Sketch, prepared: Prepared, runs: Path, options: Options, *
     faults += disk_faults(runs, needed, what="a search with two checkpoints for each running trial")
     if faults:
         raise BadInput(faults)
-    return Ready(resolved, dataset, folder, warnings)
+    return Ready(resolved, dataset, folder, [*dataset.warnings, *warnings])
 
 
 def _known_metrics(dataset: Dataset) -> tuple[str, ...]:
@@ -270,7 +278,7 @@ def _partitions_digest(study: StudyConfig, dataset: Dataset) -> str:
     return run_config.digest({name: [fold.validation.tolist() for fold in folds] for name, folds in drawn.items()})
 
 
-def _create(item: Ready, runs: Path, name: str | None, search_id: str) -> StudyFolder:
+def _create(item: Ready, runs: Path, name: str | None, search_id: str, *, locked: bool = False) -> StudyFolder:
     folder = StudyFolder.create(
         runs,
         studies.new_name(runs, name, item.config, elsewhere=resume.is_taken(item.config.settings.storage)),
@@ -278,6 +286,7 @@ def _create(item: Ready, runs: Path, name: str | None, search_id: str) -> StudyF
         item.dataset,
         partitions_digest=_partitions_digest(item.config, item.dataset),
         search_id=search_id,
+        locked=locked,
     )
     return folder
 
@@ -305,7 +314,7 @@ def _run(item: Ready, folder: StudyFolder, mirror: Mirror, options: Options) -> 
     )
     mirror.begin()
     plan = Plan(folder, config, trials)
-    conductor = Conductor(plan, observe=options.observe, mirror=mirror)
+    conductor = Conductor(plan, observe=options.observe, mirror=mirror, warn=options.warn)
     options.started(folder, conductor)
     try:
         engine.run(conductor, dataset, config.request, tell=options.warn)

@@ -15,7 +15,7 @@ from m3col.faults import BadInput, nearest
 from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, with_value, without_keys
 from tune import space as spaces
 from tune import urls
-from tune.resources import TrialResources, resource_faults
+from tune.resources import TrialResources, request_for, resource_faults
 from tune.runs import Request, slug
 
 TAKEN = ("winner", "default", "ensemble", "majority")  # rows that every test table may have
@@ -119,9 +119,7 @@ class StudyConfig:
     @property
     def request(self) -> Request:
         """What each run of this study asks of the cluster."""
-        wanted = self.settings.resources
-        cpus = wanted.cpus_per_worker or float(self.run.resources.threads)
-        return Request(wanted.workers_per_trial, cpus, wanted.gpus_per_worker)
+        return request_for(self.settings.resources, self.run)
 
     def point(self, params: Mapping[str, Any], *, seed: int | None = None, split_seed: int | None = None) -> RunConfig:
         """The run config of one point of the space."""
@@ -172,7 +170,7 @@ def draft(
         raw, place, name = yamlio.read(path), str(path), path.stem
     own, for_runs = _sort_overrides(overrides or {})
     raw = run_config.join(raw, own)
-    settings, found = judge(SearchConfig, raw)
+    settings, found = judge(SearchConfig, urls.usable(raw))
     who = places(place, ("overrides", own))
     faults = lines([_explained(fault) for fault in found], who) + urls.faults(raw, who)
     if in_memory:

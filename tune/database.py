@@ -4,9 +4,13 @@ import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from m3col.faults import BadInput
-from m3col.secrets import has_password, redacted, scrubbed
+from m3col.secrets import MASK, has_password, quoted, redacted, scrubbed
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -20,23 +24,19 @@ _KEY = "storage.database"
 
 def faults(url: str) -> list[str]:
     """What is wrong with a URL, as lines that begin with the config's key. Nothing is connected to."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
-    if has_password(url):
-        return [
-            f"{_KEY} must hold no password, because it is stored and shown; put it into PGPASSWORD or ~/.pgpass (of "
-            f"MySQL: a file named by read_default_file in the URL), and leave it out of {redacted(url)!r}"
-        ]
     try:
         found = make_url(url)
-        driver = found.get_dialect()
-        driver.import_dbapi()
-    except ArgumentError as error:  # NoSuchModuleError is one
-        rule = (
-            "a kind of database that SQLAlchemy knows" if isinstance(error, NoSuchModuleError) else "an SQLAlchemy URL"
-        )
-        return [f"{_KEY} must be {rule}, but got {url!r}; nearest valid: {_EXAMPLE}"]
+    except (ArgumentError, ValueError):  # of the whole, of its port
+        if has_password(url):
+            return [_password_fault(url)]
+        return [f"{_KEY} must be an SQLAlchemy URL, but got {quoted(url)}; nearest valid: {_EXAMPLE}"]
+    if has_password(url) or found.password:
+        return [_password_fault(url)]
+    try:
+        found.get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        rule = "a kind of database that SQLAlchemy knows"
+        return [f"{_KEY} must be {rule}, but got {quoted(url)}; nearest valid: {_EXAMPLE}"]
     except ImportError as error:
         package = error.name or "its driver"
         return [f"{_KEY} {url!r} needs the package {package}, which is not installed; pip install {package}"]
@@ -46,6 +46,25 @@ def faults(url: str) -> list[str]:
     if path in ("", ":memory:"):
         return [f"{_KEY} must name a file, but got {url!r}; nearest valid: sqlite:////absolute/path/{FILE}"]
     return [f"{_KEY} must name an absolute path, but got {url!r}; nearest valid: 'sqlite:///{os.path.abspath(path)}'"]
+
+
+def _password_fault(url: str) -> str:
+    return (
+        f"{_KEY} must hold no password, because it is stored and shown; put it into PGPASSWORD or ~/.pgpass (of "
+        f"MySQL: a file named by read_default_file in the URL), and leave it out of {_shown(url)}"
+    )
+
+
+def _shown(url: str) -> str:
+    """The URL with its password masked; only in words where SQLAlchemy still finds a password in that."""
+    shown = redacted(url)
+    try:
+        found = make_url(shown)
+    except (ArgumentError, ValueError):
+        return "the URL"
+    values = [(key, value) for key in found.query for value in found.normalized_query[key] if value != MASK]
+    left = found.password not in (None, MASK) or any(has_password(f"?{k}={quote_plus(v)}") for k, v in values)
+    return "the URL" if left else repr(shown)
 
 
 def reach(url: str) -> list[str]:

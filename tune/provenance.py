@@ -7,8 +7,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from m3col import files
 from m3col.data.dataset import Dataset
 
+SENT = "git.json"  # beside this file, in a copy
 _PACKAGES = ("m3col", "torch", "numpy", "scikit-learn", "ray", "optuna", "mlflow")
 
 
@@ -22,6 +24,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "test": len(dataset.test) if dataset.test is not None else 0,
         "known_issues": dataset.known_issues,
         "dropped": dataset.dropped,
+        "warnings": list(dataset.warnings),
     }
 
 
@@ -36,8 +39,11 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the code that runs, and whether it was changed since; None where it is not a checkout."""
+    """Commit of the code that runs, and whether it was changed since; None where it is not a checkout. A copy that was
+    sent to a cluster brings that of the checkout which it was made of."""
     here = Path(__file__).parent
+    if (here / SENT).exists():
+        return dict(files.read_json(here / SENT, {"commit": None, "dirty": False}))
 
     def ask(*words: str) -> str | None:
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from m3col.judge import get
+from m3col.judge import get, without
 from m3col.secrets import has_password, redacted
 from m3col.storage import uri_faults
 from tune import database
@@ -12,15 +12,29 @@ from tune import database
 def faults(raw: Mapping[str, Any], who: Callable[[str], str]) -> list[str]:
     """Lines for `storage` and `tracking` of a search's raw config; `who` gave a key. A config is stored, shown and sent
     to MLflow, so that no URL in it may hold a password. Nothing is connected to."""
-    uri, url, tracking = (get(raw, key) for key in ("storage.uri", "storage.database", "tracking.uri"))
-    found = []
-    if isinstance(uri, str):
-        found += [f"{who('storage.uri')}: {line}" for line in uri_faults(uri, "storage.uri")]
-    if isinstance(url, str):
-        found += [f"{who('storage.database')}: {line}" for line in database.faults(url)]
-    if isinstance(tracking, str) and has_password(tracking):
-        found.append(
-            f"{who('tracking.uri')}: tracking.uri must hold no password, because it is stored and shown; put it into "
-            f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and leave it out of {redacted(tracking)!r}"
-        )
-    return found
+    return [f"{who(key)}: {line}" for key, lines in _found(raw).items() for line in lines]
+
+
+def usable(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the URLs that have faults: nobody is to be asked for what stands there."""
+    return without(raw, _found(raw))
+
+
+def _found(raw: Mapping[str, Any]) -> dict[str, list[str]]:
+    judges: dict[str, Callable[[str], list[str]]] = {
+        "storage.uri": lambda uri: uri_faults(uri, "storage.uri"),
+        "storage.database": database.faults,
+        "tracking.uri": _tracking_faults,
+    }
+    given = {key: get(raw, key) for key in judges}
+    found = {key: judges[key](value) for key, value in given.items() if isinstance(value, str)}
+    return {key: lines for key, lines in found.items() if lines}
+
+
+def _tracking_faults(uri: str) -> list[str]:
+    if not has_password(uri):
+        return []
+    return [
+        "tracking.uri must hold no password, because it is stored and shown; put it into MLFLOW_TRACKING_USERNAME and "
+        f"MLFLOW_TRACKING_PASSWORD, and leave it out of {redacted(uri)!r}"
+    ]

@@ -304,7 +304,7 @@ def test_too_little_disk(refuse, monkeypatch, tmp_path):
 
 
 def test_names_that_cannot_be_or_are_not_there(refuse, tmp_path):
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "trials").mkdir(parents=True)
     assert "nearest valid: 'a-b'" in refuse("search", "digits", "--name", "a/b")[0]
     assert "exists; go on with --resume mine" in refuse("search", "digits", "--name", "mine")[0]
     assert "leave --name or --resume out" in "\n".join(refuse("search", "digits", "--name", "b", "--resume"))
@@ -325,6 +325,13 @@ def test_a_tracking_server_that_cannot_be_reached(refuse):
     for command in ("train", "search"):
         (line,) = refuse(command, "digits", "--tracking-uri", "http://127.0.0.1:9")
         assert line.startswith("tracking.uri http://127.0.0.1:9: the MLflow store cannot be reached")
+
+
+def test_a_file_of_mlflow_that_cannot_be_made(refuse, tmp_path):
+    (tmp_path / "file").write_text("")
+    uri = f"sqlite:///{tmp_path}/file/mlflow.db"
+    (line,) = refuse("search", "digits", "--tracking-uri", uri, writes=True)
+    assert line.startswith(f"tracking.uri {uri}: the MLflow store cannot be reached")
 
 
 @pytest.mark.parametrize("words", [["serch"], [], ["search", "digits", "--nme", "x"], ["runs", "lst"], ["data"]])
@@ -354,5 +361,22 @@ def test_workers_and_resume_auto(refuse):
     ]
     (line,) = refuse("train", "digits", "--address", "auto")
     assert line.startswith("--address: a single worker trains in this process; give --workers 2 or more")
+    given = ["--cpus-per-worker", "0", "--gpus-per-worker", "-1"]
+    assert refuse("train", "digits", "--workers", "2", *given) == [
+        "--cpus-per-worker 0: must be > 0; nearest valid: 1",
+        "--gpus-per-worker -1: must be >= 0; nearest valid: 0",
+    ]
+    assert refuse("train", "digits", "--cpus-per-worker", "0.5", "--gpus-per-worker", "1") == [
+        "--cpus-per-worker 0.5: is for several workers; set resources.threads, or leave it out",
+        "--gpus-per-worker 1: is for several workers; nearest valid: 0",
+    ]
     (line,) = refuse("search", "--resume", "auto")
     assert line.startswith("search: name a config")
+
+
+def test_addresses_that_are_none(refuse):
+    lines = refuse("search", "digits", "storage.database=postgresql://h:port/db", "storage.uri=s3://[x")
+    assert [line.partition(", but got")[0] for line in lines] == [
+        "overrides: storage.uri must be s3://bucket/prefix or an absolute path",
+        "overrides: storage.database must be an SQLAlchemy URL",
+    ]

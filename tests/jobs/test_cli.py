@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -156,6 +157,11 @@ def test_runs_are_listed_and_removed(m3, tmp_path):
     assert (tmp_path / "runs" / "digits-1" / "study.json").exists()
 
 
+def test_a_folder_may_have_brackets_in_its_name(m3, tmp_path):
+    runs = tmp_path / "[/old] :x:"
+    assert m3("runs", "list", "--runs-dir", runs)[1] == f"no runs in {runs}\n"
+
+
 def test_a_study_in_use_is_not_removed_and_nothing_else_either(m3, tmp_path):
     held, other = (fake_study.make(tmp_path / "runs", name) for name in ("digits-1", "digits-2"))
     held.lock()
@@ -211,8 +217,45 @@ def test_exit_codes(m3, monkeypatch, error, code, err):
 
 def test_a_mistake_of_ours_is_not_hidden(m3, monkeypatch):
     monkeypatch.setitem(commands.COMMANDS, "report", raising(TypeError("ours")))
-    with pytest.raises(TypeError, match="ours"):
-        m3("report", "x")
+    code, out, err = m3("report", "x")
+    assert code == 1 and out == "" and err.startswith("Traceback") and err.endswith("TypeError: ours\n")
+    assert "in command" in err and Path(__file__).name in err
+
+
+@pytest.mark.parametrize("kind", [m3col.BadInput, RuntimeError, TypeError, UserWarning])
+def test_no_password_is_shown_whatever_fails(m3, monkeypatch, kind):
+    monkeypatch.setenv("PGPASSWORD", "h0rse-staple")
+    text = "cannot reach http://ann:batt3ry@mlflow with h0rse-staple"
+    error = kind([text] if kind is m3col.BadInput else text)
+
+    def command(arguments):
+        if isinstance(error, Warning):
+            warnings.warn(error, stacklevel=1)
+            return 0
+        raise error
+
+    monkeypatch.setitem(commands.COMMANDS, "report", command)
+    _, out, err = m3("report", "x")
+    assert out == "" and "cannot reach http://***@mlflow with ***" in err
+    assert "batt3ry" not in err and "h0rse-staple" not in err
+
+
+def test_a_search_that_its_storage_stops_at_the_start_says_how_to_go_on(m3, monkeypatch, tmp_path):
+    from m3col.patience import StorageRefused
+    from tune import engine, mirror
+
+    def refuse(self):
+        raise StorageRefused("the storage refused a write for 3 s")
+
+    monkeypatch.setattr(engine, "start_ray", lambda **named: False)
+    monkeypatch.setattr(engine, "check", lambda request, **named: None)
+    monkeypatch.setattr(mirror.StorageMirror, "begin", refuse)
+    code, out, err = m3("search", "digits", f"storage.uri={tmp_path}/store", "--name", "mine")
+    assert code == 1 and out == ""
+    assert err == (
+        "failed: the storage refused a write for 3 s\nNothing that was finished is lost; go on with:\n"
+        "  m3col search --resume mine\n"
+    )
 
 
 def test_warnings_are_lines_without_a_place_in_the_code(m3, monkeypatch):
@@ -243,6 +286,29 @@ def test_resume_takes_an_override_as_an_override(m3, monkeypatch):
     assert found == [("digits", True, {"trials": 80}), (None, "digits-1", {"trials": 80}), ("digits", True, {})]
 
 
+@pytest.mark.parametrize(
+    ("given", "cpus", "gpus"),
+    [([], None, None), (["--cpus-per-worker", "0.5", "--gpus-per-worker", "0"], 0.5, 0.0)],
+)
+def test_what_workers_take_is_passed_on_and_repeated_in_the_way_to_go_on(m3, monkeypatch, tmp_path, given, cpus, gpus):
+    import tune
+    from m3col.training import Record
+
+    asked, farewells = [], []
+
+    def train(config, *, report, **named):
+        asked.append((named["workers"], named["cpus_per_worker"], named["gpus_per_worker"]))
+        report(Record(1, 0.0, None, {"train/loss": 1.0}), 1, tmp_path / "run")
+        return SimpleNamespace(metrics={}, checkpoint="", dropped={})
+
+    monkeypatch.setattr(tune, "train", train, raising=False)
+    monkeypatch.setattr(interrupt, "on_interrupt", farewells.append)
+    assert m3("train", "digits", "--workers", "2", *given)[0] == 0
+    assert asked == [(2, cpus, gpus)]
+    again = " ".join(["--resume", str(tmp_path / "run"), "--workers", "2", *given])
+    assert farewells[0]() == f"Interrupted. Go on with: m3col train {again}"
+
+
 def test_help_does_not_wait_for_torch():
     heavy = "('torch', 'numpy', 'pandas', 'ray', 'optuna', 'mlflow')"
     code = (
@@ -253,20 +319,27 @@ def test_help_does_not_wait_for_torch():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_sigterm_ends_a_training_with_143_and_says_how_to_go_on(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "more"), [(signal.SIGTERM, 143, []), (signal.SIGINT, 130, ["--workers", "2"])]
+)
+def test_a_signal_ends_a_training_and_says_how_to_go_on(tmp_path, number, code, more):
     words = ["train", "digits", "train.epochs=1000000", "checkpoint.every_s=0", "--runs-dir", "runs"]
-    words += ["--tracking-uri", "none"]
+    words += ["--tracking-uri", "none", *more]
     process = subprocess.Popen([sys.executable, "-m", "jobs.cli", *words], cwd=tmp_path, env=ENVIRONMENT,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     folder = tmp_path / "runs" / "train" / "digits-m3col-1"
     deadline = time.monotonic() + 90
     while not list(folder.glob("state/epoch-*")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    time.sleep(1 if more else 0)  # progress of several workers is looked at now and then
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
     out, err = process.communicate(timeout=10)
-    assert process.returncode == 143 and err == ""
-    assert out == f"\nInterrupted. Go on with: m3col train --resume {folder}\n"
+    assert process.returncode == code and err == ""
+    assert out == f"\nInterrupted. Go on with: m3col train {' '.join(['--resume', str(folder), *more])}\n"
     assert checkpoint.newest_training(folder) is not None
+    assert len(below) >= 5 * len(more) and not psutil.wait_procs(below, timeout=10)[1]
 
 
 _INTERRUPTED = """

@@ -1,21 +1,27 @@
 """`m3col submit` and `m3col jobs` against a real Ray cluster in token mode. The tests build upon each other: the
 cluster begins with one node and gets a second one."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.ray_nodes import Nodes
 from tests.servers import free_port
+from tune import provenance
 from tune.study import StudyFolder
 
 pytestmark = pytest.mark.slow
+
+# In the environment of the process that submits.
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "aws-h0rse-staple", "MLFLOW_TRACKING_PASSWORD": "mlflow-h0rse-staple"}
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = """
@@ -96,16 +102,17 @@ def test_an_address_or_a_token_that_does_not_do_is_told_with_all_other_faults(be
 def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_alone(begin, m3, nodes, place):
     runs = place / "runs"
     process = begin(
-        "submit", "tiny.yaml", "--address", nodes.address, "--runs-dir", runs, "--tracking-uri", "none", "--follow"
-    )
+        "submit", "tiny.yaml", "--address", nodes.address, "--runs-dir", runs, "--tracking-uri", "none", "--follow",
+        RAY_AUTH_TOKEN=nodes.token.read_text(), **SECRETS,
+    )  # fmt: skip
     wait_for(lambda: list(runs.glob("tiny-1/trials/*/result.json")), process)
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "the job goes on" in out, out + err
     assert f"checked on {nodes.address}: " in out and "1 node" in out and f"study {runs / 'tiny-1'}" in out
     assert err == (
-        f"warning: {runs} is on the only node's own disk: nodes that join later cannot take part; --shared says that "
-        "it is mounted everywhere\n"
+        f"warning: {runs} is on the only node's own disk: a node that joins later and does not see it takes a trial, "
+        "and the search then stops, with the command to go on; --shared says that it is mounted everywhere\n"
     )
     (id,) = re.findall(r"m3col jobs stop (\S+)", out)
     asked = [("list",), ("list", "--all"), ("status", id), ("status", id[:-1]), ("resume", id)]
@@ -115,7 +122,6 @@ def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_a
     assert re.search(rf"{id}.*tiny-1.*RUNNING", listed[0]) and "preflight" not in listed[0]
     assert "preflight-" in everything[0]
     assert re.search(r"^state +RUNNING$", status[0], re.MULTILINE) and "search given/tiny.yaml" in status[0]
-    assert nodes.token.read_text() not in status[0] + everything[0]
     assert unknown[1].strip().endswith(f"did you mean {id!r}?")
     assert "is still RUNNING; stop it first" in running[1]
     code, out, err = m3("jobs", "stop", id, "--address", nodes.address)
@@ -123,6 +129,17 @@ def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_a
     log = m3("jobs", "logs", id, "--address", nodes.address)[1]
     assert "Interrupted. Nothing that was finished is lost" in log
     (place / "id").write_text(id)
+
+
+def test_nothing_secret_is_in_what_all_see_of_a_job(nodes, place):
+    """The listing as the dashboard gives it: command, runtime environment and metadata; and the logs."""
+    listed = asked(nodes, "/api/jobs/")
+    ids = [job["submission_id"] for job in json.loads(listed)]
+    assert (place / "id").read_text() in ids and any(id.startswith("preflight-") for id in ids)
+    texts = [listed, *(asked(nodes, f"/api/jobs/{id}/logs") for id in ids)]
+    assert "m3col.request" in listed and "trials/0" in texts[-1] + texts[-2]
+    for secret in (nodes.token.read_text(), *SECRETS.values()):
+        assert not any(secret in text for text in texts)
 
 
 def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, nodes, place):
@@ -133,7 +150,7 @@ def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, no
         "--data-dir", place / "nosuch", "--runs-dir", place / "runs",
     )  # fmt: skip
     assert code == 2 and out == "", out + err
-    assert str(place / "nosuch") in err and "a trial asks for 7 workers" in err
+    assert str(place / "nosuch") in err and "a training asks for 7 workers" in err
     assert "the cluster has 2 nodes, and this is a folder of one of them; say --shared" in err
     assert f"tracking.uri {dead}: the MLflow store cannot be reached" in err and "(asked from the cluster)" in err
 
@@ -146,9 +163,19 @@ def test_a_stopped_search_goes_on_where_it_was_on_both_nodes(m3, nodes, place):
     code, out, err = m3("jobs", "resume", id, f"trials={count + 2}", "--address", nodes.address, "--shared", "--follow")
     assert code == 0 and err == "" and "2 nodes" in out and "--resume tiny-1" in out, out + err
     assert f"results {study.results}" in out and re.search(r"^job \S+: SUCCEEDED$", out, re.MULTILINE)
+    # The code ran from a copy that is no checkout.
+    assert study.described()["git"]["commit"] == provenance.git_state()["commit"] is not None
     assert study.finished() and len(list((study.path / "trials").iterdir())) == count + 2
     assert all(path.read_bytes() == text for path, text in before.items())  # nothing ran twice
     assert not list((place / "runs").glob(".m3col-probe*"))
+
+
+def asked(nodes, path: str) -> str:
+    request = urllib.request.Request(
+        f"{nodes.address}{path}", headers={"Authorization": f"Bearer {nodes.token.read_text()}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.read().decode()
 
 
 def wait_for(look, process):

@@ -33,6 +33,11 @@ def plain() -> tuple[Progress, io.StringIO]:
     return Progress(stream=stream), stream
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 def event(what, number=0, **named) -> Event:
     return Event(what, f"trials/{number}", epochs=20, **named)
 
@@ -60,6 +65,27 @@ def test_plain_lines_say_each_start_and_end_but_no_progress():
     assert "pruned" in lines[3] and "best 0.8123 (trials/0)" in lines[3]
     assert "failed" in lines[4] and "loss is nan" in lines[4]
     assert "\x1b" not in stream.getvalue()
+
+
+BRACKETS = "RuntimeError: [/pytorch/third_party/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:33 :x:"
+
+
+def test_brackets_in_a_reason_or_a_path_are_shown_as_they_are():
+    progress, stream = plain()
+    with progress:
+        progress.started(SimpleNamespace(name="a", path="/data/[/old]/runs/a"), conductor())
+        progress.observe(event("failed", detail=BRACKETS))
+    first, second = stream.getvalue().splitlines()
+    assert first == "study /data/[/old]/runs/a" and BRACKETS in second
+
+
+def test_brackets_in_the_name_of_a_run_are_shown_as_they_are(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with Progress(stream=stream) as progress:
+        progress.started(SimpleNamespace(name="[/a]", path="/runs/[/a]"), conductor())
+        progress.observe(Event("started", "refits/[/b]/1", epochs=20))
+    assert "study [/a]" in stream.getvalue() and "refits/[/b]/1" in stream.getvalue()
 
 
 def test_the_table_shows_done_running_pruned_best_and_time_left(clock):
@@ -119,10 +145,6 @@ def test_a_resumed_study_begins_with_what_it_has():
 
 
 def test_on_a_terminal_the_table_is_live_and_lines_are_not_printed(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     with Progress(stream=stream) as progress:

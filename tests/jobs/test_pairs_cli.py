@@ -1,6 +1,9 @@
 """Pictures and texts from the command line: check, train, evaluate, predict, and every fault at once."""
 
 import csv
+import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,10 @@ import pytest
 import m3col
 from jobs.cli import main
 from m3col import yamlio
+from m3col.data import pictures
 from tests import pairs
+from tests.data.pair_builders import change, write_food101
+from tests.models.builders import text_folder
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +65,77 @@ def test_every_fault_of_a_csv_is_told_and_nothing_is_written(trained, place, tmp
     said = capsys.readouterr().err
     assert "column 'image' is missing; did you mean 'imag'?" in said
     assert "is not a folder" in said and "--csv holds all modalities" in said and "Traceback" not in said
-    (tmp_path / "pairs.csv").write_text(f"image,caption\nnone.png,a rose\n{place}/imgs/test-0.png, \n")
-    assert main(["predict", str(trained), "--csv", str(tmp_path / "pairs.csv")]) == 2
+
+
+def test_every_row_that_cannot_be_labelled_is_named_with_its_file(trained, place, tmp_path, capsys):
+    path = tmp_path / "pairs.csv"
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "html.png").write_text("<html>")
+    rows = ["none.png,a rose", f"{place}/imgs/test-0.png, ", ",a rose", ".,a rose", "pipe.png,a rose"]
+    path.write_text("image,caption\n" + "\n".join(rows) + "\n")
+    assert main(["predict", str(trained), "--csv", str(path)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {path}: row 1: picture 'none.png': the file is missing",
+        f"error: {path}: row 4: picture '.' is not a file",
+        f"error: {path}: row 5: picture 'pipe.png' is not a file",
+        f"error: {path}: row 3: the path of the picture is empty",
+        f"error: {path}: row 2: the text is empty",
+    ]
+    path.write_text("image,captoin\nhtml.png,a rose\n")  # a column that is missing hides nothing
+    assert main(["predict", str(trained), "--csv", str(path)]) == 2
     said = capsys.readouterr().err
-    assert "row 1" in said and "none.png" in said and "row 2: is an empty text" in said
+    assert f"{path}: row 1: picture 'html.png' is an HTML page" in said and "did you mean 'captoin'" in said
+
+
+def test_blanks_around_a_path_do_no_harm_as_in_training(trained, place, tmp_path, capsys):
+    (tmp_path / "pairs.csv").write_text(f"image,caption\n {place}/imgs/test-0.png ,a rose\n")
+    assert main(["predict", str(trained), "--csv", str(tmp_path / "pairs.csv")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_an_ensemble_decodes_each_picture_once(trained, place, monkeypatch):
+    model = m3col.load([trained] * 3)
+    inputs = {"image": [place / f"imgs/test-{n}.png" for n in range(5)], "text": ["a rose"] * 5}
+    expected = model.predict_proba(inputs)
+    calls, decode = [], pictures.decode
+    monkeypatch.setattr(pictures, "decode", lambda *a: (calls.append(a), decode(*a))[1])
+    np.testing.assert_array_equal(model.predict_proba(inputs), expected)
+    assert len(calls) == 5
+    np.testing.assert_allclose(m3col.load(trained).predict_proba(inputs), expected, rtol=1e-6)
+
+
+def test_nothing_to_label_gives_no_rows(trained):
+    assert m3col.load(trained).predict_proba({"image": [], "text": []}).shape == (0, 3)
 
 
 def test_evaluate_reads_the_columns_that_the_checkpoint_was_trained_on(trained, place, tmp_path, capsys):
     assert main(["evaluate", str(trained), "--runs-dir", str(tmp_path)]) == 0
     assert "test/accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_evaluate_names_broken_pictures_before_it_predicts(trained, place, tmp_path, capsys, cached):
+    model = shutil.copytree(trained, tmp_path / "model")
+    described = json.loads((model / "checkpoint.json").read_text())
+    described["config"]["data"]["cache"] = cached
+    (model / "checkpoint.json").write_text(json.dumps(described))
+    data = shutil.copytree(place, tmp_path / "data")
+    (data / "imgs/test-2.png").write_text("<html>")
+    assert main(["evaluate", str(model), "--data-dir", str(data), "--runs-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {data}/test.csv: row 3: picture 'imgs/test-2.png' is an HTML page\n"
+
+
+def test_texts_are_counted_in_tokens(place, tmp_path, capsys):
+    words = ["data", "check", str(place), "--text", "caption"]
+    tokenizer = str(text_folder(tmp_path / "encoder"))
+    assert main([*words, "--tokenizer", tokenizer, "--max-length", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "longest (tokens)" in said and "cut off at 4" in said and "100.0 %" in said
+    assert main([*words[:3], "--tokenizer", str(tmp_path / "no"), "--max-length", "-3"]) == 2
+    said = capsys.readouterr().err
+    assert "--max-length -3: must be >= 1; nearest valid: 1" in said
+    assert "--tokenizer" in said and "there is no such folder" in said and "column 'text' is missing" in said
 
 
 def test_a_folder_of_pairs_is_checked(place, capsys):
@@ -79,21 +147,47 @@ def test_a_folder_of_pairs_is_checked(place, capsys):
 
 
 def test_faults_of_data_models_and_config_come_together(place, tmp_path, capsys):
-    raw = pairs.config(place).to_dict()
-    raw["data"]["text"]["columns"] = ["captoin"]
+    data = shutil.copytree(place, tmp_path / "data")
+    (data / "imgs/train-4.png").write_text("<html>")
+    change(data / "val.csv", 2, "caption", " ")
+    change(data / "test.csv", 3, "label", "rde")
+    raw = pairs.config(data).to_dict()
     raw["train"]["epochs"] = 0
-    (tmp_path / "wrong.yaml").write_text(yamlio.dump(raw))
-    assert main(["train", str(tmp_path / "wrong.yaml"), "--runs-dir", str(tmp_path / "runs")]) == 2
-    said = capsys.readouterr().err
-    assert "train.epochs" in said and "captoin" in said
-    raw = pairs.config(place).to_dict()
     raw["model"]["image"]["name"] = "vit_tny_patch16_224"
     raw["model"]["text"] |= {"name": "brt"}
     (tmp_path / "wrong.yaml").write_text(yamlio.dump(raw))
-    assert main(["train", str(tmp_path / "wrong.yaml"), "--runs-dir", str(tmp_path / "runs")]) == 2
-    said = capsys.readouterr().err
-    assert "vit_tiny_patch16_224" in said and "model.text.name" in said and "Traceback" not in said
-    assert not (tmp_path / "runs").exists()
+    search = {"base": str(tmp_path / "wrong.yaml"), "space": {"objective.beta": [0.1, 0.2]}}
+    (tmp_path / "search.yaml").write_text(yamlio.dump(search))
+    for command, file in (("train", "wrong.yaml"), ("search", "search.yaml")):
+        assert main([command, str(tmp_path / file), "--runs-dir", str(tmp_path / "runs")]) == 2
+        said = capsys.readouterr().err
+        for words in (
+            "train.epochs must be >= 1, but got 0",
+            f"error: {data}/train.csv: row 5: picture 'imgs/train-4.png' is an HTML page",
+            f"error: {data}/val.csv: row 2: the text is empty",
+            f"error: {data}/test.csv: row 3: label 'rde' never occurs in train.csv; did you mean 'red'?",
+            "model.image.name 'vit_tny_patch16_224' is unknown to timm; did you mean 'vit_tiny_patch16_224'?",
+            "model.text.name 'brt' is no kind of encoder; did you mean 'bert'?",
+        ):
+            assert words in said, (command, words, said)
+        assert "Traceback" not in said and not (tmp_path / "runs").exists()
+
+
+def test_what_is_left_out_is_printed_and_kept(tmp_path, capsys):
+    data = write_food101(tmp_path / "food")
+    for number in range(3):
+        (data / "images/train/cat" / f"cat_train_{number}.jpg").unlink()
+    shutil.copy(data / "images/train/dog/dog_train_0.jpg", data / "images/test/emu/emu_test_0.jpg")
+    raw = pairs.config(data, data__name="food101", data__text__columns=None, train__epochs=1).to_dict()
+    (tmp_path / "food.yaml").write_text(yamlio.dump(raw))
+    words = ["train", str(tmp_path / "food.yaml"), "--runs-dir", str(tmp_path / "runs"), "--tracking-uri", "none"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "left out of the data: 3 (train: no picture)" in said.out
+    assert f"warning: {data}/train.csv: 3 of 30 pairs (10 %) are left out" in said.err
+    assert f"warning: {data}: train and test overlap: of the 6 pairs of test, 1 have a picture" in said.err
+    (about,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/train/*/data.json"))
+    assert about["dropped"] == {"train: no picture": 3} and len(about["warnings"]) == 2
 
 
 def test_a_broken_picture_is_named_before_anything_is_written(tmp_path, capsys):

@@ -80,6 +80,14 @@ def test_own_configs_travel_in_a_config_map_and_are_found_where_it_is_mounted(pr
     assert worker["containers"][0]["image"] == "registry/m3col:7"
 
 
+@pytest.mark.parametrize(
+    ("word", "gpus"), [("train.device=auto", None), ("train.device=cuda", "1"), ("resources.gpus_per_worker=2", "2")]
+)
+def test_gpus_are_asked_for_where_somebody_names_them(printed, word, gpus):
+    (job,) = printed("digits", word, "--shared")
+    assert pods(job)[1]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") == gpus
+
+
 def test_no_secret_is_inline(printed, monkeypatch):
     for name in ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, "s3cret-value")

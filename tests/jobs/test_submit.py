@@ -1,5 +1,7 @@
 """What `m3col submit` judges and sends, as far as no cluster is needed for it."""
 
+import json
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -12,8 +14,12 @@ from ray._private.runtime_env.packaging import create_package
 from jobs import cli, cluster, preflight, staging, submit
 from jobs.staging import staged
 from jobs.submission import Submission
+from m3col import data
+from m3col.config import load
 from m3col.faults import BadInput
-from tune import api, auth
+from m3col.prepare import layout
+from tests import pairs
+from tune import api, auth, capacity, provenance
 
 SPACE = "space: {objective.beta: {low: 0.01, high: 1.0}}\n"
 
@@ -84,6 +90,8 @@ def test_no_config_and_local_tracking_files(capsys):
     found = submit.faults(Submission(None, tracking_uri="sqlite:///mlflow.db"))
     assert "submit: name a config" in found[0] and "nearest valid: 'sqlite:////shared/runs/mlflow.db'" in found[1]
     assert submit.faults(Submission("digits", tracking_uri="sqlite:////shared/mlflow.db")) == []
+    (line,) = submit.faults(Submission("digits", ("tracking.uri=sqlite:///mlflow.db",)))
+    assert line.startswith("tracking.uri sqlite:///mlflow.db: the file would lie in the job's temporary folder")
     assert "several studies" in submit.faults(Submission("digits", ("datasets=[digits, rosmap]",), name="x"))[0]
 
 
@@ -145,6 +153,15 @@ def test_packages_and_configs_are_sent_and_nothing_else(tmp_path, monkeypatch):
     assert (tmp_path / "package.zip").stat().st_size < 1e6
 
 
+def test_a_copy_that_is_sent_knows_the_commit_that_it_was_made_of(monkeypatch):
+    state = {"commit": "a1b2c3", "dirty": True}
+    monkeypatch.setattr(provenance, "git_state", lambda: state)
+    with staged("digits", []) as stage:
+        code = "import json; from tune import provenance; print(json.dumps(provenance.git_state()))"
+        said = subprocess.run([sys.executable, "-c", code], cwd=stage.folder, capture_output=True, check=True).stdout
+    assert json.loads(said) == state
+
+
 def test_no_two_uploads_are_the_same():
     with staged("digits", []) as stage:
         stage.ask("one", {})
@@ -190,6 +207,34 @@ def test_the_job_can_be_started_again():
     assert Submission.from_json(wanted.to_json()) == wanted
 
 
+def test_a_request_without_what_is_newer_is_read():
+    assert Submission.from_json('{"config": null}') == Submission(None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"config": "x", "priority": 3, "pool": "a"}', "options that this version does not know: pool, priority"),
+        ('{"config": 3, "shared": "yes", "words": ["a", 1]}', "damaged: config, shared, words"),
+        ('{"words": []}', "damaged: config"),
+        ("[1]", "cannot be read"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_job_of_another_version_is_shown_and_not_resumed(capsys, monkeypatch, text, words):
+    known = {cluster.REQUEST: text, cluster.VERSION: "9.1", cluster.STUDY: "rosmap-1"}
+    job = SimpleNamespace(
+        submission_id="a-1", metadata=known, status=SimpleNamespace(value="FAILED"), start_time=None, end_time=None,
+        message=None, entrypoint="python -m jobs.cli search",
+    )  # fmt: skip
+    there = SimpleNamespace(address="http://head:8265", job=lambda id: job)
+    monkeypatch.setattr(cluster, "connect", lambda address: there)
+    assert cli.main(["jobs", "status", "a-1", "--address", there.address]) == 0
+    assert capsys.readouterr().out.splitlines()[1:4] == ["state    FAILED", "study    rosmap-1", "m3col    9.1"]
+    (line,) = refused(capsys, "jobs", "resume", "a-1", "--address", there.address)
+    assert line.startswith("job 'a-1': its request") and words in line and "submitted by m3col 9.1" in line
+
+
 def answer() -> dict:
     return {"faults": [], "warnings": [], "notes": []}
 
@@ -226,21 +271,78 @@ def test_a_folder_of_one_node_is_refused_on_several(uris, options, fault):
     assert fault in line
 
 
-def test_on_one_node_its_own_disk_is_a_warning():
+@pytest.mark.parametrize("database", [False, True])
+def test_on_one_node_its_own_disk_is_a_warning(database):
     told = answer()
-    assert preflight._folder_faults("/r", NODES[:1], set(), shared=False, database=False, answer=told) == []
-    assert "on the only node's own disk" in told["warnings"][0]
+    assert preflight._folder_faults("/r", NODES[:1], set(), shared=False, database=database, answer=told) == []
+    (line,) = told["warnings"]
+    assert line.startswith(
+        "/r is on the only node's own disk: a node that joins later and does not see it takes a trial"
+    )
+    assert "the search then stops, with the command to go on" in line
+
+
+def test_files_of_pictures_and_encoders_that_a_node_does_not_see(tmp_path, monkeypatch):
+    """Told beside a runs folder that is on one node only; on the driver's own node they have been judged already."""
+    there, gone = tmp_path / "there.png", tmp_path / "gone.png"
+    there.write_text("")
+
+    def ask(nodes, probes, remote, needed):
+        assert probes == {} and remote == []
+        return [preflight.look_from_node("a", "10.0.0.1", {}, [], [str(there)]),
+                preflight.look_from_node("b", "10.0.0.2", {}, [], needed)]  # fmt: skip
+
+    monkeypatch.setattr(preflight, "_ask_nodes", ask)
+    given = {"shared": False, "database": False, "needed": [str(gone), str(there)]}
+    first, second = preflight._folder_faults("/r", NODES, set(), answer=answer(), **given)
+    assert "say --shared" in first and second.startswith(f"{gone}: node 10.0.0.2 cannot read it")
+    assert len(preflight._folder_faults(None, NODES, set(), answer=answer(), **given)) == 1
+    assert preflight._folder_faults("/r", NODES[:1], set(), answer=answer(), **given) == []
+
+
+def test_each_node_needs_some_pictures_and_the_local_files_of_encoders(tmp_path):
+    place, encoder = pairs.folder(tmp_path / "pairs"), tmp_path / "encoder"
+    encoder.mkdir()
+    run = pairs.config(place)
+    other = pairs.config(place, model__text__name=str(encoder), data__text__tokenizer=f"{encoder}/no")
+    dataset = data.load("image_text", data_dir=place, layout=layout(run))
+    ready = SimpleNamespace(dataset=dataset, config=SimpleNamespace(run=run, rows={"other": other}))
+    source = dataset.train.inputs["image"].source
+    assert len(source) == sum(pairs.COUNTS.values())
+    assert preflight.needed_files(ready) == {*source[[0, 22, 44]], str(encoder)}
+    tables = SimpleNamespace(dataset=data.load("digits"), config=SimpleNamespace(run=load("digits"), rows={}))
+    assert preflight.needed_files(tables) == set()
+
+
+def test_an_sqlite_file_of_mlflow_is_tried_as_well(tmp_path):
+    (tmp_path / "file").write_text("")
+    uri = f"sqlite:///{tmp_path}/file/x.db"
+    told = answer()
+    asked = {"tracking_uri": uri, "shared": False}
+    (line,) = preflight._tracking_faults(asked, [], tmp_path, several=True, answer=told)
+    assert line.startswith(f"tracking.uri {uri}: the MLflow store") and line.endswith("(asked from the cluster)")
+    assert "will be on the disk of the driver's node" in told["warnings"][0]
+
+
+def test_gpus_that_are_left_open_are_those_of_the_cluster(monkeypatch):
+    (study,) = preflight._drafted(request())
+    (without,) = preflight._drafted(request("resources.gpus_per_worker=0"))
+    monkeypatch.setattr(capacity, "_alive", lambda: [{"CPU": 1.0}])
+    assert preflight._places_faults([study, without]) == []
+    monkeypatch.setattr(capacity, "_alive", lambda: [{"CPU": 1.0}, {"GPU": 1.0}])  # apart, so that no worker has both
+    (line,) = preflight._places_faults([study, without])
+    assert "1 CPUs and 1 GPUs on one node" in line
 
 
 def test_a_folder_that_is_not_the_same_everywhere_is_found_out(tmp_path, monkeypatch):
     """Node b has a folder of its own at the place."""
     monkeypatch.setattr(preflight, "_SEEN_WITHIN_S", 0.1)
 
-    def ask(nodes, probes, remote):
+    def ask(nodes, probes, remote, needed):
         other = {str(tmp_path / "other"): probe for probe in probes.values()}
         return [
             preflight.look_from_node(
-                node["NodeID"], node["NodeManagerAddress"], probes if node is NODES[0] else other, []
+                node["NodeID"], node["NodeManagerAddress"], probes if node is NODES[0] else other, [], []
             )
             for node in nodes
         ]
@@ -256,7 +358,7 @@ def test_a_folder_that_is_not_the_same_everywhere_is_found_out(tmp_path, monkeyp
 
 
 def test_a_folder_that_the_drivers_node_cannot_write_is_a_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(preflight, "_ask_nodes", lambda nodes, probes, remote: [[] for node in nodes])
+    monkeypatch.setattr(preflight, "_ask_nodes", lambda nodes, *asked: [[] for node in nodes])
     (tmp_path / "file").write_text("")
     runs = tmp_path / "file" / "runs"
     (line,) = preflight._folder_faults(str(runs), NODES, set(), shared=True, database=False, answer=answer())
@@ -293,7 +395,7 @@ def test_a_bucket_that_a_node_does_not_reach(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
-    (line,) = preflight.look_from_node("a", "10.0.0.1", {}, ["s3://bucket/studies"])
+    (line,) = preflight.look_from_node("a", "10.0.0.1", {}, ["s3://bucket/studies"], [])
     assert line.startswith("storage.uri s3://bucket/studies: node 10.0.0.1 does not reach it")
 
 

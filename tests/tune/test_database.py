@@ -1,28 +1,43 @@
 """Database URLs: every fault is a line with the way out, within seconds, and without a password in it."""
 
+import re
 import socket
 import time
+from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 
 from m3col.faults import BadInput
-from tune import config, database
+from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows
+from tune import api, config, database
+from tune.runs import RunSpec
+from tune.study import StudyFolder
 
 
 def test_urls_that_cannot_be_used_are_faults() -> None:
     wrong = {
         "postgresql://me:hunter22@host/db": "must hold no password.*PGPASSWORD or ~/.pgpass.*postgresql://me:...@host/db",
         "postgresql://me@host/db?password=hunter22": "must hold no password",
+        "postgresql://me:ab hunter22@host/db": "must hold no password.*postgresql://me:...@host/db",
+        "postgresql://m#e:hunter22@host/db": "must hold no password.*leave it out of the URL$",
+        "post_gres://me:hunter22@host/db": "must hold no password",
+        "postgresql://me:hunter22@host:port/db": "must hold no password",
+        "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dhunter22": "must hold no password.*odbc_connect=...'",
+        "mssql+pyodbc:///?odbc_connect=UID=me;PWD={a;hunter22}": "must hold no password.*leave it out of the URL$",
+        "me:hunter22@host/db": "must be an SQLAlchemy URL, but got a text in which a password may stand",
+        "postgresql://host:port/db": "must be an SQLAlchemy URL, but got 'postgresql://host:port/db'; nearest valid",
         "nonsense": "must be an SQLAlchemy URL.*nearest valid: postgresql",
         "postgrex://me@host/db": "must be a kind of database.*nearest valid: postgresql",
-        "postgresql+psycopg://me@host/db": "needs the package psycopg, which is not installed; pip install psycopg",
+        "mysql+pymysql://me@host/db": "needs the package pymysql, which is not installed; pip install pymysql",
         "sqlite:///study.db": "must name an absolute path.*nearest valid: 'sqlite:////",
         "sqlite://": "must name a file",
     }
     for url, words in wrong.items():
         [line] = database.faults(url)
         assert line.startswith("storage.database ") and "hunter22" not in line
-        assert __import__("re").search(words, line), line
+        assert re.search(words, line), line
     assert database.faults("sqlite:////tmp/study.db") == []
 
 
@@ -61,3 +76,65 @@ def test_a_server_that_never_answers_is_a_fault_within_seconds(monkeypatch) -> N
         start = time.monotonic()
         [line] = database.reach("postgresql://me@host/db")
         assert "no answer within 1 s" in line and time.monotonic() - start < 5
+
+
+BRIEF: dict[str, Any] = {"search__trials": 2, "search__confirm": None, "search__replicates": 0, "final__seeds": 1}
+
+
+def with_two_ended_trials(runs: Path, settings: dict[str, Any]) -> StudyFolder:
+    folder, ready = prepare_study(runs, small(**settings))
+    found = conductor(folder, ready)
+    for number in range(2):
+        spec = found.next()
+        assert isinstance(spec, RunSpec) and spec.name == f"trials/{number}"
+        found.failed(spec.name, "not needed here")
+    return folder
+
+
+@pytest.mark.parametrize("lost", ["removed", "empty", "only a queue", "torn", "of a server", "copied to a storage"])
+def test_a_study_that_lost_its_database_is_refused_before_anything_moves(tmp_path, lost) -> None:
+    url, uri = f"sqlite:///{tmp_path}/shared.db", f"{tmp_path}/store"
+    more = {"of a server": {"storage__database": url}, "copied to a storage": {"storage__uri": uri}}.get(lost, {})
+    folder = with_two_ended_trials(tmp_path / "runs", {**BRIEF, **more})
+    path = tmp_path / "shared.db" if lost == "of a server" else folder.path / database.FILE
+    path.unlink()
+    if lost in ("empty", "torn"):
+        path.write_text("" if lost == "empty" else "no database " * 1000)
+    if lost == "only a queue":
+        optuna.create_study(storage=folder.storage(), study_name=folder.name, direction="maximize").enqueue_trial({})
+    words = {
+        "torn": r"study.db: cannot be read \(.*file is not a database.*\); put it back from a copy",
+        "of a server": f"the database {url} knows none of them; put it back .* this study is called 'study test'",
+        "copied to a storage": f"move the folder away, and fetch .* m3col search --resume study storage.uri={uri}",
+    }.get(
+        lost, r"2 trials have ended here, but the database .*/study.db knows none.*; put it back from a copy, or begin"
+    )
+    with pytest.raises(BadInput, match=words) as caught:
+        api.judge(
+            small(**BRIEF, **more), data=None, overrides={}, options=api.Options(runs=tmp_path / "runs", resume="study")
+        )
+    assert len(caught.value.faults) == 1
+    assert lost != "removed" or not path.exists(), "looking makes none"
+    folder.lock()
+    folder.unlock()
+    if lost != "torn":  # a driver that lost it after it was judged
+        with pytest.raises(BadInput, match=words):
+            conductor(*prepare_study(tmp_path / "runs", small(**BRIEF, **more)))
+    assert [name for name, _ in folder.runs()] == ["trials/0", "trials/1"] and not (folder.path / "aside").exists()
+
+
+def test_a_study_whose_database_is_an_older_copy_goes_on_and_says_what_does_not_count(tmp_path) -> None:
+    folder, ready = prepare_study(tmp_path, small(**BRIEF))
+    found = conductor(folder, ready)
+    found.failed(found.next().name, "not needed here")
+    older = (folder.path / database.FILE).read_bytes()
+    found.failed(found.next().name, "not needed here")
+    (folder.path / database.FILE).unlink()
+    (folder.path / database.FILE).write_bytes(older)
+    options = api.Options(runs=tmp_path, resume="study")
+    assert api.judge(small(**BRIEF), data=None, overrides={}, options=options)[0].warnings == []
+    told: list[str] = []
+    drive(conductor(folder, ready, warn=told.append), ready.dataset)
+    assert [line.partition("does not know ")[2].partition(" ")[0] for line in told] == ["trials/1"]
+    assert [path.name for path in (folder.path / "aside").iterdir()] == ["trials-1-1"]
+    assert [row[0] for row in trial_rows(folder, ready)] == ["FAIL", "COMPLETE"]
