@@ -7,6 +7,7 @@ the study's folder is on a file system that all share, an upload where the study
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import uuid
@@ -31,6 +32,19 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
 def essence_digest(config: Mapping[str, Any]) -> str:
     """Equal for two configs of which one may go on from the other's checkpoints."""
     return digest(essence(config))
+
+
+def is_made_with(described: Any, wanted: str | None) -> bool:
+    """Whether an attempt, by its description, belongs to a run whose config has this digest; one that does not say
+    what it was made with does."""
+    return not isinstance(described, dict) or described.get("config") in (None, wanted)
+
+
+def number_of(attempt: str) -> int:
+    """Of an attempt's name; 0 where it is none."""
+    kind, _, rest = attempt.partition("-")
+    digits = rest.partition("-")[0]
+    return int(digits) if kind == "attempt" and digits.isdigit() else 0
 
 
 class Attempts:
@@ -72,10 +86,11 @@ class Attempts:
             path = _next_folder(self.folder)
         else:
             # A storage has no step that only one of two processes can do, so the number alone would not be unique.
-            taken = [_number(name) for name in self._remote.folders()]
+            taken = [number_of(name) for name in self._remote.folders()]
             path = self._local / f"attempt-{max(taken, default=0) + 1}-{uuid.uuid4().hex[:6]}"
             path.mkdir(parents=True)
-        files.write_json(path / DESCRIPTION, {"config": self._digest})
+        writer = {"host": socket.gethostname(), "process": os.getpid()}  # tells which node ran it
+        files.write_json(path / DESCRIPTION, {"config": self._digest, **writer})
         self.publish(path / DESCRIPTION)
         return path
 
@@ -100,7 +115,7 @@ class Attempts:
             described = files.read_json(self.folder / attempt / DESCRIPTION, {})
         else:
             described = remote_json(self._remote, f"{attempt}/{DESCRIPTION}")
-        return described.get("config") in (None, self._digest)
+        return is_made_with(described, self._digest)
 
     def fetch(self, name: str) -> Path:
         """A local folder with that checkpoint; several processes may ask at once."""
@@ -172,12 +187,6 @@ def _next_folder(folder: Path) -> Path:
             number += 1
             continue
         return folder / f"attempt-{number}"
-
-
-def _number(name: str) -> int:
-    kind, _, rest = name.partition("-")
-    digits = rest.partition("-")[0]
-    return int(digits) if kind == "attempt" and digits.isdigit() else 0
 
 
 def _is_checkpoint(name: str) -> bool:

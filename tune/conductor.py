@@ -74,23 +74,29 @@ def _remembering(method: Callable[Concatenate["Conductor", P], T]) -> Callable[C
 
 class Conductor:
     """`concurrency`: runs at a time; the engine changes it as nodes come and go. `mirror`: keeps a copy of the record.
+    `warn` hears of runs that no longer count. Raises BadInput for a study that has lost its database.
     All methods are called from one thread. Where the storage refuses for too long they raise StorageRefused, and
     `stopped_by` holds it, or what the engine has to stop for; what runs stays running in the study."""
 
     def __init__(
         self, plan: Plan, *, concurrency: int = 1, observe: Callable[[Event], None] = lambda event: None,
-        mirror: Mirror | None = None,
+        mirror: Mirror | None = None, warn: Callable[[str], None] = lambda line: None,
     ) -> None:  # fmt: skip
         self.plan, self.folder, self.trials = plan, plan.folder, plan.trials
         self.concurrency, self._observe = concurrency, observe
-        self.mirror = mirror or Mirror()
+        self.mirror, self._warn = mirror or Mirror(), warn
         self.stopped_by: RuntimeError | None = None
         self._busy: dict[str, _Busy] = {}
+        self._cut_off: list[str] = []  # runs that were told to end before their last epoch
         self._clock = time.monotonic()
         self._prepare()
 
     def _prepare(self) -> None:
         """Brings the record in order after a crash: finished work is told, not trained again."""
+        known = {trial.number for trial in self.trials.all()}
+        lost = self.folder.lost_database(known.__contains__)
+        if lost:
+            raise BadInput(lost)
         self.trials.mend()
         self.plan.prepare()
         self._set_strangers_aside()
@@ -99,6 +105,7 @@ class Conductor:
             self.mirror.ended(f"trials/{number}")
         for name, run in list(self.folder.runs()):
             if run.result() is not None:
+                run.drop_checkpoints()  # its driver may have died before it did
                 continue
             self.mirror.fetch_outcome(name)
             done = run.outcome()
@@ -123,7 +130,11 @@ class Conductor:
             if trial is not None and trial.state.is_finished():
                 continue
             if trial is None or not self._is_of(run, trial.params):
-                run.set_aside()
+                target = run.set_aside().relative_to(self.folder.path)
+                self._warn(
+                    f"{self.folder.path}: the database does not know {name} as it is here, so it may be an older copy; "
+                    f"the run lies in {target} and does not count"
+                )
 
     def _is_of(self, run: RunFolder, params: Mapping[str, Any]) -> bool:
         try:
@@ -266,12 +277,23 @@ class Conductor:
 
     def _end(self, name: str, what: str, *, value: float | None = None, detail: str = "") -> None:
         item = self._busy.pop(name)
+        if what != "complete":
+            self._cut_off.append(name)
         self.folder.run(name).log(f"{what}{f': {detail}' if detail else ''}")
         self.mirror.ended(name)
         history = self.folder.run(name).history()
         last: dict[str, Any] = history[-1] if history else {"epoch": 0, "value": None}
         shown = value if value is not None else last["value"]
         self._observe(Event(what, name, shown, last["epoch"], item.config.train.epochs, detail))
+
+    @_remembering
+    def tidy(self) -> None:
+        """Frees once more what runs that were cut off have left. Call it when their processes are gone: of several
+        workers the first one trains on for some seconds after the verdict, and writes."""
+        runs = [name for name in self._cut_off if self.folder.run(name).result() is not None]
+        for name in runs:
+            self.folder.run(name).drop_checkpoints()
+        self.mirror.tidy(runs)
 
     def _count_time(self) -> None:
         """Time spent searching, for the budget; written to the study now and then, so that restarts keep it."""

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +21,10 @@ from m3col.faults import BadInput
 from m3col.patience import Patience
 from tune import database
 from tune.attempts import DESCRIPTION as ATTEMPT
-from tune.attempts import Attempts, essence_digest, remote_json
+from tune.attempts import Attempts, essence_digest, is_made_with, remote_json
 from tune.ownership import FILE as LOCK
 from tune.ownership import Ownership
-from tune.study import DESCRIPTION, StudyFolder
+from tune.study import DESCRIPTION, SUMMARY, StudyFolder
 
 T = TypeVar("T")
 
@@ -47,6 +47,9 @@ class Mirror:
 
     def ended(self, run: str) -> None:
         """A run has its result."""
+
+    def tidy(self, runs: Collection[str]) -> None:
+        """No process writes checkpoints of these runs any more, which have their results."""
 
     def finished(self) -> None:
         """The study has its results."""
@@ -92,20 +95,36 @@ class StorageMirror(Mirror):
                 raise
 
     def _call(self, function: Callable[[], T]) -> T:
-        self._ownership.check()
-        return self._patience.call(function)
+        def owned() -> T:
+            self._ownership.check()  # before each try: while this driver waited, another one may have gone on
+            return function()
+
+        return self._patience.call(owned)
 
     def begin(self) -> None:
         path = self.folder.path
+        if not self.folder.finished():  # as a study that is extended
+            self._call(lambda: self.remote.remove(SUMMARY))
         self._put(DESCRIPTION, _SPLITS)
         there = {item.name: item.size for item in self._call(self.remote.files)}
-        for run in {name.partition("/attempt-")[0] for name in there if "/epoch-" in name}:
-            if self.folder.run(run).result() is not None:  # its driver died before it removed them
-                Attempts(str(path), run, uri=self.remote.uri).clear_checkpoints()
+        # Of a run that has its result, the driver died before it removed them.
+        self._clear(there, lambda run: self.folder.run(run).result() is not None)
         for name in _record_of_runs(path):
-            if there.get(name) != (path / name).stat().st_size:
+            # A run's result comes last, and goes first when the run begins anew: where it is there, the rest is too.
+            told = f"{name.rpartition('/')[0]}/result.json" in there
+            if not told or there.get(name) != (path / name).stat().st_size:
                 self._put(name)
         self._put_database()
+
+    def _clear(self, there: Iterable[str], wanted: Callable[[str], bool]) -> None:
+        """Forgets the training checkpoints among the files `there`, of the runs that are `wanted`."""
+        for run in {name.partition("/attempt-")[0] for name in there if "/epoch-" in name}:
+            if wanted(run):
+                Attempts(str(self.folder.path), run, uri=self.remote.uri).clear_checkpoints()
+
+    def tidy(self, runs: Collection[str]) -> None:
+        if runs:
+            self._clear([item.name for item in self._call(self.remote.files)], set(runs).__contains__)
 
     def started(self, run: str) -> None:
         if self.folder.run(run).result() is None:
@@ -126,7 +145,7 @@ class StorageMirror(Mirror):
         results = self.folder.results
         names = [str(path.relative_to(self.folder.path)) for path in sorted(results.rglob("*")) if path.is_file()]
         # The summary says that a study is finished, so it comes last.
-        names.sort(key=lambda name: name.endswith("summary.md"))
+        names.sort(key=lambda name: name == SUMMARY)
         self._put(DESCRIPTION, FILE, *names)
         self._put_database()
 
@@ -140,7 +159,7 @@ class StorageMirror(Mirror):
         for attempt in (name.partition("/")[0] for name in names if name.endswith(f"/{_OUTCOME}")):
             if (local / attempt / _OUTCOME).exists():
                 continue
-            if remote_json(remote, f"{attempt}/{ATTEMPT}").get("config") not in (None, wanted):
+            if not is_made_with(remote_json(remote, f"{attempt}/{ATTEMPT}"), wanted):
                 continue
             left = [name for name in names if name.startswith(f"{attempt}/") and _is_record(name)]
             remote.fetch_all(left, local, last=f"{attempt}/{_OUTCOME}")
@@ -196,12 +215,18 @@ def fetch_record(remote: storage.Folder, path: Path) -> None:
 
 def fetch_missing(uri: str, path: Path) -> bool:
     """Fetches the record of a study that this machine does not have; whether there is one. Raises BadInput where the
-    storage does not answer."""
-    remote = storage.Folder(uri)
+    storage does not answer, or another process of this machine has the study."""
+    remote, folder = storage.Folder(uri), StudyFolder(path)
     with _answering(remote):
         if remote.stat(DESCRIPTION) is None:
             return False
-        fetch_record(remote, path)
+        path.mkdir(parents=True, exist_ok=True)
+        folder.lock()
+        try:
+            if not (path / DESCRIPTION).exists():  # another process may have fetched it, and gone on with it
+                fetch_record(remote, path)
+        finally:
+            folder.unlock()
     return True
 
 
@@ -212,7 +237,7 @@ def newest_unfinished(uri: str, config: str) -> str | None:
     with _answering(root):
         for name in root.folders():
             described = remote_json(root / name, DESCRIPTION)
-            if described.get("config", {}).get("name") == config and (root / name).stat("results/summary.md") is None:
+            if described.get("config", {}).get("name") == config and (root / name).stat(SUMMARY) is None:
                 found.append((str(described.get("created")), name))
     return max(found)[1] if found else None
 

@@ -39,6 +39,8 @@ class Ownership:
         self._folder, self._stale_s, self._warn = folder, stale_s, warn
         self._token = uuid.uuid4().hex
         self._beat = 0
+        self._told = (0.0, 0.0)  # when the last heartbeat that arrived set out: by a steady clock, and by the wall's
+        self._beating = threading.Lock()
         self._taken_by: str | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -98,21 +100,37 @@ class Ownership:
     def _write(self) -> None:
         self._beat += 1
         who = f"process {os.getpid()} on {socket.gethostname()}"
+        now = (time.monotonic(), time.time())
         self._folder.write_text(FILE, json.dumps({"token": self._token, "who": who, "beat": self._beat, **_process()}))
+        self._told = now
+
+    def _silence(self) -> float:
+        """Seconds since the last heartbeat. The steady clock stands still while a machine sleeps, the wall's may be set
+        back."""
+        steady, wall = self._told
+        return max(time.monotonic() - steady, time.time() - wall)
+
+    def _tell(self, *, where_silent: bool = False) -> None:
+        """A sign of life, unless another driver has the study. `where_silent`: only after two lost heartbeats."""
+        with self._beating:
+            was_silent = self._silence() > self._stale_s / 2
+            if self._taken_by is not None or (where_silent and not was_silent):
+                return
+            found = self._read()
+            # A lock that is gone after such a silence was another driver's, who has ended as well.
+            if (found and found.get("token") != self._token) or (was_silent and not found):
+                self._taken_by = str(found.get("who", "another driver"))
+                return
+            self._write()
 
     def _keep(self) -> None:
-        while not self._stop.wait(self._stale_s / 5):
-            try:
-                found = self._read()
-                if found and found.get("token") != self._token:
-                    self._taken_by = str(found.get("who"))
-                    return
-                self._write()
-            except OSError:
-                continue  # the next beat may arrive
+        while self._taken_by is None and not self._stop.wait(self._stale_s / 5):
+            with contextlib.suppress(OSError):  # the next beat may arrive
+                self._tell()
 
     def check(self) -> None:
-        """Raises Taken where another driver has the study now."""
+        """Raises Taken where another driver has the study now; looks itself where heartbeats have failed to arrive."""
+        self._tell(where_silent=True)
         if self._taken_by is not None:
             raise Taken(
                 f"{self._folder}: {self._taken_by} has gone on with this study, as this driver had been silent for "

@@ -1,13 +1,18 @@
 """Which study a resume goes on with, here or in its storage, and holding a study against other drivers."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from pathlib import Path
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from m3col.data.dataset import Dataset
 from m3col.faults import BadInput
 from m3col.patience import Patience
-from tune import mirror, provenance
+from m3col.secrets import scrubbed
+from tune import database, mirror, provenance, sampling
 from tune import study as studies
 from tune.config import StorageConfig, StudyConfig, study_from_dict
 from tune.mirror import Mirror, StorageMirror
@@ -59,7 +64,8 @@ def folder_for(runs: Path, study: StudyConfig, resume: bool | str, name: str | N
 
 
 def warnings(folder: StudyFolder, study: StudyConfig, dataset: Dataset, *, splits: str) -> list[str]:
-    """What is worth a warning before going on. Raises BadInput where the study began differently or is in use."""
+    """What is worth a warning before going on. Raises BadInput where the study began differently, is in use, or has
+    lost its database."""
     found = folder.described()
     # A key that is newer than the study had its default value then.
     lines = studies.differences(study_from_dict(found["config"]).to_dict(), study.to_dict())
@@ -67,8 +73,32 @@ def warnings(folder: StudyFolder, study: StudyConfig, dataset: Dataset, *, split
     if lines:
         raise BadInput([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
     folder.lock()  # whether it is in use should be known before Ray starts
-    folder.unlock()
+    try:
+        lost = folder.lost_database(_known(folder))
+    finally:
+        folder.unlock()
+    if lost:
+        raise BadInput(lost)
     return provenance.version_warnings(found["versions"])
+
+
+def _known(folder: StudyFolder) -> Callable[[int], bool]:
+    """Says of a number whether the study's database has that trial; raises BadInput where it cannot be read."""
+    name, is_own = folder.database_name(), folder.config().settings.storage.database is None
+    opened = functools.cache(folder.storage)
+
+    def known(number: int) -> bool:
+        path = folder.path / database.FILE
+        if is_own and not path.exists():  # opening it would make one
+            return False
+        try:
+            return sampling.knows(opened(), name, number)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            reason = scrubbed(" ".join(str(error.__cause__ or error).split()))[:200]
+            place = path if is_own else "storage.database"
+            raise BadInput([f"{place}: cannot be read ({reason}); put it back from a copy"]) from None
+
+    return known
 
 
 def is_taken(storage: StorageConfig) -> Callable[[str], bool]:

@@ -62,6 +62,16 @@ def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
+def knows(storage: optuna.storages.BaseStorage, name: str, number: int) -> bool:
+    """Whether a database has this trial of the study called `name`, other than in its queue. Writes nothing."""
+    try:
+        study = storage.get_study_id_from_name(name)
+        trial = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study, number))
+    except KeyError:
+        return False
+    return trial.state is not TrialState.WAITING
+
+
 def _patient(method: Callable[Concatenate["Trials", P], T]) -> Callable[Concatenate["Trials", P], T]:
     """A method that can be repeated after it failed half-way, and is while the database refuses."""
 

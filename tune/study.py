@@ -1,5 +1,6 @@
 """The record of a study on disk (PROTOCOL 7). The driver alone writes here, but for the attempt folders of its runs."""
 
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ from tune.config import StorageConfig, StudyConfig, study_from_dict
 
 FORMAT = 2
 DESCRIPTION = "study.json"
+SUMMARY = "results/summary.md"  # written last: a study that has it is finished
 _CONTENT = ("config", "digests", "versions", "dataset")
 AUTO = "auto"  # `--resume auto`: begin or go on
 _RESERVED = ("train", "mlartifacts", AUTO)  # what else lies in a runs folder, or means something else
@@ -32,6 +34,7 @@ _RESERVED = ("train", "mlartifacts", AUTO)  # what else lies in a runs folder, o
 _MAY_CHANGE = ("search.trials", "search.time_budget_s", "search.concurrency", "resources", "tracking", "run.data.dir",
                "run.checkpoint", "search.confirm", "search.replicates", "final.seeds",
                "storage.patience_s")  # fmt: skip
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # what flock says of a lock that somebody has
 AT_ONCE = Patience(0)
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
@@ -102,9 +105,15 @@ class RunFolder:
         self._patience.call(lambda: files.write_json(self.path / "result.json", dict(result)))
 
     def outcome(self) -> Path | None:
-        """The attempt folder in which a run trained its last epoch, if any did."""
-        done = sorted(self.path.glob("attempt-*/outcome.json"))
-        return done[-1].parent if done else None
+        """The newest attempt folder in which this run trained its last epoch, if any did. What another run of this name
+        left, as one of an earlier winner, is passed over."""
+        from tune import attempts  # it needs torch
+
+        done = [path.parent for path in self.path.glob("attempt-*/outcome.json")]
+        wanted = attempts.essence_digest(self.config()) if done else None
+        about = {path: files.read_json(path / attempts.DESCRIPTION, {}) for path in done}
+        mine = [path for path in done if attempts.is_made_with(about[path], wanted)]
+        return max(mine, key=lambda path: (attempts.number_of(path.name), path.name), default=None)
 
     def drop_checkpoints(self) -> None:
         """Frees the disk of a run that will not go on."""
@@ -112,14 +121,15 @@ class RunFolder:
             for path in self.path.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def set_aside(self) -> None:
-        """Moves a run out of the study that its database knows nothing of, as after a return to an older copy."""
+    def set_aside(self) -> Path:
+        """Moves a run that is not in the database, as after a return to an older copy, out of the study; where to."""
         aside = self.path.parents[1] / "aside"
         number = 1
         while (target := aside / f"{self.path.parent.name}-{self.path.name}-{number}").exists():
             number += 1
         aside.mkdir(exist_ok=True)
         self.path.rename(target)
+        return target
 
     def clear(self) -> None:
         """Forgets a failed run, so that it can be tried again."""
@@ -140,9 +150,11 @@ class StudyFolder:
 
     @classmethod
     def create(
-        cls, runs: Path, name: str, config: StudyConfig, dataset: Dataset, *, partitions_digest: str, search_id: str
-    ) -> "StudyFolder":
-        """A new study. Raises BadInput where another process was faster."""
+        cls, runs: Path, name: str, config: StudyConfig, dataset: Dataset, *, partitions_digest: str, search_id: str,
+        locked: bool = False,
+    ) -> "StudyFolder":  # fmt: skip
+        """A new study, which this process holds from then on where it is to be `locked`. Raises BadInput where another
+        process was faster."""
         folder = cls(runs / name)
         described = {
             "format": FORMAT,
@@ -168,7 +180,10 @@ class StudyFolder:
             if (folder.path / DESCRIPTION).exists():
                 raise BadInput([f"{folder.path}: was begun by another process just now; go on with --resume {name}"])
             files.write_json(folder.path / DESCRIPTION, described)
-        finally:
+        except BaseException:
+            folder.unlock()
+            raise
+        if not locked:
             folder.unlock()
         return folder
 
@@ -201,19 +216,24 @@ class StudyFolder:
         described = self.described()
         described["config"] = config.to_dict()
         self.patience.call(lambda: files.write_json(self.path / DESCRIPTION, described))
-        (self.results / "summary.md").unlink(missing_ok=True)
+        (self.path / SUMMARY).unlink(missing_ok=True)
 
     def lock(self) -> None:
-        """Holds the study for this process until it ends or unlocks it. Raises BadInput where another one holds it."""
+        """Holds the study for this process until it ends or unlocks it. Raises BadInput where another one holds it, or
+        where files cannot be locked."""
         if self._lock is not None:
             return
         stream = (self.path / "lock").open("a+", encoding="utf-8")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            stream.seek(0)
-            holder = stream.read().strip() or "another process"
+        except OSError as error:
+            holder = _written(stream) or "another process"
             stream.close()
+            if error.errno not in _HELD:
+                raise BadInput(
+                    [f"{self.path}: files cannot be locked here ({error.strerror}), so two searches could write to it "
+                     "at once; use a runs folder on a file system with locks, such as a local disk or NFS 4"]
+                ) from None  # fmt: skip
             raise BadInput([f"{self.path}: in use by {holder}; wait for it to end, or stop it"]) from None
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -236,6 +256,25 @@ class StudyFolder:
         shared = described["config"].get("storage", {}).get("database") is not None
         return f"{name} {described['search_id']}" if shared else name
 
+    def lost_database(self, knows: Callable[[int], bool]) -> list[str]:
+        """The fault of a database that knows none of the trials that have ended here: a search would begin again."""
+        names = [path.parent.name for path in self.path.glob("trials/*/result.json")]
+        ended = sorted(int(name) for name in names if name.isdigit())
+        if not ended or any(knows(number) for number in ended):
+            return []
+        storage = self.config().settings.storage
+        place, uri = storage.database or str(self.path / database.FILE), storage.of(str(self.described()["name"]))
+        way_out = "put it back from a copy"
+        if storage.database is not None:
+            way_out += f", in which this study is called {self.database_name()!r}"
+        elif uri is not None:
+            again = f"m3col search --resume {self.name} storage.uri={storage.uri}"
+            way_out = f"move the folder away, and fetch the record from {uri} with {again}"
+        return [
+            f"{self.path}: {len(ended)} trials have ended here, but the database {place} knows none of them; "
+            f"{way_out}, or begin another study with --name"
+        ]
+
     def run(self, name: str) -> RunFolder:
         return RunFolder(self.path / name, self.patience)
 
@@ -250,7 +289,17 @@ class StudyFolder:
         return self.path / "results"
 
     def finished(self) -> bool:
-        return (self.results / "summary.md").exists()
+        return (self.path / SUMMARY).exists()
+
+
+def _written(stream: IO[str]) -> str:
+    """What the holder of a lock wrote about itself; one that has just taken it may still be about to."""
+    for _ in range(10):
+        stream.seek(0)
+        if text := stream.read().strip():
+            return text
+        time.sleep(0.05)
+    return ""
 
 
 def _migrated(found: dict[str, Any]) -> dict[str, Any]:
@@ -293,6 +342,10 @@ def new_name(
         if wanted in _RESERVED:
             raise BadInput([f"--name {wanted}: this name is taken by a folder of its own; choose another one"])
         if is_taken(wanted):
+            if (runs / wanted / DESCRIPTION).exists():
+                folder = StudyFolder(runs / wanted)
+                folder.lock()  # says who drives it, if anybody does
+                folder.unlock()
             raise BadInput(
                 [f"--name {wanted}: a study of this name exists; go on with --resume {wanted}, or choose another name"]
             )
@@ -304,8 +357,9 @@ def new_name(
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether a study cannot begin in this folder; one that holds nothing but a lock was left by a killed start."""
-    return path.exists() and not (path.is_dir() and {item.name for item in path.iterdir()} == {"lock"})
+    """Whether a study cannot begin in this folder; one that holds nothing but a lock was left by a killed start, or
+    belongs to one that is just beginning."""
+    return path.exists() and not (path.is_dir() and {item.name for item in path.iterdir()} <= {"lock"})
 
 
 def find(runs: Path, name: str) -> StudyFolder:

@@ -8,6 +8,7 @@ RUNNING until its results are written.
 """
 
 import contextlib
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,7 +97,8 @@ class Projection:
         self.tracker.write(parent, params=self._settings(), tags=tags)
         about = self.described["dataset"]
         digests = {k: v for k, v in self.described["digests"].items() if k in ("train", "validation", "test")}
-        self.tracker.dataset(parent, about["name"], digests, {k: about[k] for k in ("train", "test", "features")})
+        profile = {k: about[k] for k in ("train", "test", "features", "dropped") if k in about}
+        self.tracker.dataset(parent, about["name"], digests, profile)
         delivery.view(self, finished=False)
         return parent, dict(found[0].tags) if found else {}
 
@@ -273,7 +275,7 @@ class Background:
         if reason is not None and kind is None:
             self._warn(
                 f"MLflow at {self._tracker.shown} lacks a part of this study ({reason}); nothing is lost: "
-                f"m3col sync {self._folder.name} writes it"
+                f"{_command(self._folder, self._tracker)} writes it"
             )
 
     def _work(self) -> None:
@@ -306,6 +308,12 @@ class Background:
         except Exception as error:  # whatever the store or the network raises: it must not reach the search
             self._projection = None
             self._failure = scrubbed(" ".join(str(error).split()))[:200] or type(error).__name__
+
+
+def _command(folder: StudyFolder, tracker: Tracker) -> str:
+    """What writes the rest, whatever the defaults are where it is called: a job's are not its reader's."""
+    places = ["--runs-dir", str(folder.path.parent), "--tracking-uri", tracker.shown]
+    return f"m3col {shlex.join(['sync', folder.name, *places])}"
 
 
 def _joined(found: dict[str, str], *, length: int = 40) -> str:

@@ -54,7 +54,7 @@ def prepare_study(
 def conductor(folder: StudyFolder, ready: api.Ready, *, concurrency: int = 1, **named: Any) -> Conductor:
     config = ready.config
     trials = Trials(
-        folder.storage(), name=folder.name, settings=config.settings.search,
+        folder.storage(), name=folder.database_name(), settings=config.settings.search,
         maximize=higher_is_better(str(config.run.metric)), space=config.space,
     )  # fmt: skip
     return Conductor(Plan(folder, config, trials), concurrency=concurrency, **named)

@@ -39,7 +39,8 @@ def write(attempt: Path, epoch: int) -> Path:
     folder = attempt / f"epoch-{epoch:06d}"
     folder.mkdir()
     save_file({"weights": np.full(3, epoch)}, folder / "fold-0.safetensors")
-    about = {"made_by": "m3col", "format": 1, "kind": "training", "epoch": epoch, "history": []}
+    save_file({}, folder / "probes.safetensors")
+    about = {"made_by": "m3col", "format": 1, "kind": "training", "epoch": epoch, "history": [], "best": None}
     (folder / "checkpoint.json").write_text(json.dumps(about))
     return folder
 
@@ -55,7 +56,7 @@ def test_another_process_finds_the_checkpoint_with_the_most_epochs(place: Place)
     assert third.newest() == f"{old.name}/epoch-000010"
     fetched = third.fetch(f"{old.name}/epoch-000010")
     assert json.loads((fetched / "checkpoint.json").read_text())["epoch"] == 10
-    assert {path.name for path in fetched.iterdir()} == {"checkpoint.json", "fold-0.safetensors"}
+    assert {path.name for path in fetched.iterdir()} == {"checkpoint.json", "fold-0.safetensors", "probes.safetensors"}
     assert third.new().name.startswith("attempt-3")
     third.drop([f"{old.name}/epoch-000010", f"{old.name}/epoch-000010"])
     assert place.attempts("d").newest() == f"{old.name}/epoch-000009"

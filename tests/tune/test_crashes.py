@@ -133,6 +133,56 @@ def test_an_unfinished_study_is_extended_by_more_trials(tmp_path):
     assert len(after) == 5 and after[:3] == before
 
 
+def test_what_a_run_writes_after_its_verdict_is_dropped_at_the_end(tmp_path, monkeypatch):
+    folder, ready = prepare_study(tmp_path, small())
+    found = conductor(folder, ready)
+    written = write_after_the_verdict(found, folder, ready, monkeypatch)
+    running = found.next()
+    other = work(folder, running, ready.dataset.without_test())
+    assert not found.result(other.step())
+    found.tidy()
+    assert not written() and list(other.attempt.glob("epoch-*")), "what still runs keeps its own"
+
+
+def write_after_the_verdict(found, folder, ready, monkeypatch, *, uri=None):
+    """A trial is turned down and another run given up; both train on for an epoch, and are killed in the next write.
+    Returns what then says which checkpoints lie on this machine."""
+    paths = []
+    for verdict in ("pruned", "failed"):
+        spec = found.next()
+        worker = work(folder, spec, ready.dataset.without_test(), uri=uri)
+        if verdict == "pruned":
+            with monkeypatch.context() as patched:
+                patched.setattr(found.trials, "should_prune", lambda number: True)
+                assert found.result(worker.step())
+        else:
+            found.failed(spec.name, "its process died")
+        assert folder.run(spec.name).result()["state"] == verdict
+        worker.step()
+        if uri is None:
+            (worker.attempt / ".epoch-000003.torn").mkdir()
+        paths.append(folder.run(spec.name).path)
+
+    def written():
+        return [
+            path for run in paths for pattern in ("epoch-*", ".epoch-*") for path in run.glob(f"attempt-*/{pattern}")
+        ]
+
+    assert uri is not None or len(written()) >= 4
+    return written
+
+
+def test_checkpoints_that_a_killed_driver_left_of_an_ended_run_go_at_the_next_start(tmp_path, monkeypatch):
+    folder, ready = prepare_study(tmp_path, small())
+    spec = conductor(folder, ready).next()
+    worker = work(folder, spec, ready.dataset.without_test())
+    worker.step()
+    folder.run(spec.name).write_result({"state": "failed", "value": None, "failure": "no more", "loss": None})
+    assert list(worker.attempt.glob("epoch-*"))
+    conductor(folder, ready)
+    assert not list(worker.attempt.glob("epoch-*")) and worker.attempt.exists()
+
+
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
     class Moody(Worker):
         def _step(self):

@@ -4,16 +4,22 @@ import json
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from m3col import storage
+from m3col import files, storage
 from m3col.faults import BadInput
 from m3col.patience import Patience
 from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values, work
-from tests.tune.test_crashes import Fuse, Killed, checkpoints_at_every_epoch  # noqa: F401
+from tests.tune.test_crashes import (  # noqa: F401
+    Fuse,
+    Killed,
+    checkpoints_at_every_epoch,
+    write_after_the_verdict,
+)
 from tune import mirror, resume
 from tune.mirror import StorageMirror
 from tune.ownership import Ownership, Taken
@@ -170,7 +176,9 @@ def test_a_database_that_is_older_than_the_runs_takes_up_no_foreign_checkpoint(t
         assert not found.result(worker.step())
     (folder.path / "study.db").unlink()
     (folder.path / "study.db").write_bytes(older)
-    back = conductor(folder, ready, mirror=copy)
+    told: list[str] = []
+    back = conductor(folder, ready, mirror=copy, warn=told.append)
+    assert len(told) == 1 and "does not know trials/1 as it is here" in told[0] and "aside/trials-1-1" in told[0]
     assert [path.name for path in (folder.path / "aside").iterdir()] == ["trials-1-1"]
     assert [trial.number for trial in back.trials.all()] == [0] and not back.trials.running(), "its result is told"
     same = back.next()
@@ -269,3 +277,181 @@ def test_auto_begins_goes_on_and_finds_what_only_the_storage_has(tmp_path, s3):
         api.judge(
             small(storage__uri=s3), data=None, overrides={}, options=api.Options(runs=tmp_path / "f", name="study")
         )
+
+
+def test_a_winner_that_changed_does_not_get_the_old_ones_refit_on_another_machine(tmp_path, s3):
+    folder, ready, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    found = conductor(folder, ready, mirror=copy)
+    while not (spec := found.next()).name.startswith("refits/winner"):
+        if spec.name == "trials/0":
+            finish(found, folder, spec, ready, s3)
+        else:
+            found.failed(spec.name, "not needed here")
+    finish(found, folder, spec, ready, s3)
+    old = folder.run(spec.name).result()
+    # More trials have changed the winner, and the driver's machine dies before its refit has got anywhere.
+    changed = replace(spec, config={**spec.config, "objective": {**spec.config["objective"], "beta": 0.77}})
+    found.plan._forget_other(changed)
+    found.plan.refits = lambda: [changed]
+    assert found.next().config == changed.config
+    die(copy)
+    shutil.rmtree(folder.path)
+    other, ready, second = machine(tmp_path / "b", s3)
+    second.begin()
+    assert list(other.run(spec.name).path.glob("attempt-*/outcome.json")), "the storage has the old one"
+    found = conductor(other, ready, mirror=second)
+    assert other.run(spec.name).config()["objective"]["beta"] == 0.77 and other.run(spec.name).result() is None
+    found.plan.refits = lambda: [changed]
+    while found.next().name != spec.name:
+        found.failed("replicates/0", "not needed here")
+    finish(found, other, changed, ready, s3)
+    new = other.run(spec.name).result()
+    assert new["attempt"] != old["attempt"] and new["metrics"]["train/loss"] != old["metrics"]["train/loss"]
+    second.release()
+
+
+def finish(found: Any, folder: StudyFolder, spec: RunSpec, ready: Any, uri: str) -> None:
+    """Trains a run that has been started to its end."""
+    probe = ready.dataset.test.inputs if spec.name.startswith("refits/") else None
+    worker = work(folder, spec, ready.dataset.without_test(), probe=probe, uri=f"{uri}/study")
+    while not found.result(worker.step()):
+        pass
+
+
+def test_a_study_that_is_extended_and_dies_is_unfinished_elsewhere(tmp_path, s3):
+    folder, ready, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    folder.results.mkdir()
+    (folder.results / "summary.md").write_text("done")
+    copy.finished()
+    assert mirror.newest_unfinished(s3, ready.config.name) is None
+    folder.reopen(ready.config)
+    copy.begin()
+    die(copy)
+    assert mirror.newest_unfinished(s3, ready.config.name) == "study"
+    found = resume.folder_for(tmp_path / "b", ready.config, AUTO, None)
+    assert found is not None and not found.finished()
+
+
+def test_what_another_driver_took_over_meanwhile_is_not_written_again(tmp_path, monkeypatch, s3):
+    *_, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    second, put = Ownership(copy.remote, stale_s=0.5), storage.Folder.put
+    tried: list[str] = []
+
+    def refuse_once(place: storage.Folder, path: Path, name: str) -> None:
+        tried.append(name)
+        if len(tried) == 1:
+            copy._ownership._stop.set()  # cut off from the storage: no heartbeat arrives any more
+            second.claim()
+            raise OSError("no network")
+        put(place, path, name)
+
+    monkeypatch.setattr(storage.Folder, "put", refuse_once)
+    with pytest.raises(Taken, match="has gone on with this study"):
+        copy._put("study.json")
+    assert tried == ["study.json"]
+    copy.release()
+    assert second._read()["token"] == second._token
+    second.release()
+
+
+def test_a_driver_that_was_silent_looks_before_it_writes(s3):
+    place = storage.Folder(f"{s3}/study")
+    first, second = Ownership(place, stale_s=2.0), Ownership(place, stale_s=2.0)
+    first.claim()
+    first._stop.set()  # suspended, say, and only its main thread is awake again
+    time.sleep(1.1)
+    before = first._read()["beat"]
+    first.check()
+    assert first._read()["beat"] > before, "nobody is there, and now it has said that it lives"
+    second.claim()
+    second.release()  # who has ended leaves no lock behind
+    with pytest.raises(Taken, match="another driver has gone on"):
+        first.check()
+    with pytest.raises(Taken):
+        first.check()
+    first.release()
+    assert place.stat("driver.json") is None
+
+
+def test_a_lock_that_somebody_removed_is_written_again_while_the_driver_is_heard_of(s3):
+    place = storage.Folder(f"{s3}/study")
+    mine = Ownership(place, stale_s=4.0)
+    mine.claim()
+    place.remove("driver.json")
+    mine._tell()
+    mine.check()
+    assert mine._read()["token"] == mine._token
+    mine.release()
+
+
+def test_a_new_start_uploads_what_the_storage_may_lack_and_nothing_else(tmp_path, monkeypatch, s3):
+    folder, _, copy = machine(tmp_path / "a", s3)
+    for name in ("trials/0", "trials/1"):
+        run = folder.run(name)
+        run.create({"train": {"seed": 0}})
+        run.append([{"epoch": 1, "value": 0.1}], restart=True)
+    folder.run("trials/0").write_result({"state": "complete"})
+    copy.begin()
+    # Of the same length: an upload that was refused leaves the older one.
+    folder.run("trials/1").append([{"epoch": 1, "value": 0.2}], restart=True)
+    files.write_text(folder.path / "trials/1/config.yaml", "train:\n  seed: 1\n")
+    put, sent = storage.Folder.put, []
+
+    def note(place: storage.Folder, path: Path, name: str) -> None:
+        sent.append(name)
+        put(place, path, name)
+
+    monkeypatch.setattr(storage.Folder, "put", note)
+    copy.begin()
+    for name in ("history.jsonl", "config.yaml"):
+        assert copy.remote.read_text(f"trials/1/{name}") == (folder.path / "trials/1" / name).read_text()
+    assert not [name for name in sent if name.startswith("trials/0")]
+    copy.release()
+
+
+def test_a_record_is_fetched_once_and_never_below_a_driver(tmp_path, monkeypatch, s3):
+    *_, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    copy.release()
+    fetch, held = storage.Folder.fetch, []
+
+    def look(place: storage.Folder, name: str, local: Path) -> None:
+        if not held:
+            with pytest.raises(BadInput) as caught:
+                StudyFolder(tmp_path / "b/study").lock()
+            held.append(str(caught.value))
+        fetch(place, name, local)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.Folder, "fetch", look)
+        assert mirror.fetch_missing(f"{s3}/study", tmp_path / "b/study")
+    assert "in use by process" in held[0], "locked while it is fetched"
+    other = StudyFolder(tmp_path / "b/study")
+    other.lock()
+    (other.path / "trials/0").mkdir(parents=True)  # its driver has begun
+    with pytest.raises(BadInput, match="in use by process"):
+        mirror.fetch_missing(f"{s3}/study", other.path)
+    other.unlock()
+    assert mirror.fetch_missing(f"{s3}/study", other.path)
+    assert (other.path / "trials/0").exists(), "who looked before it was there finds it now"
+    assert not mirror.fetch_missing(f"{s3}/nothing", tmp_path / "c/nothing") and not (tmp_path / "c").exists()
+
+
+def test_what_a_run_uploads_after_its_verdict_is_dropped_at_the_end(tmp_path, monkeypatch, s3):
+    folder, ready, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    found = conductor(folder, ready, mirror=copy)
+    write_after_the_verdict(found, folder, ready, monkeypatch, uri=f"{s3}/study")
+    spec = found.next()
+    assert not found.result(work(folder, spec, ready.dataset.without_test(), uri=f"{s3}/study").step())
+
+    def runs_with_checkpoints() -> set[str]:
+        return {item.name.partition("/attempt-")[0] for item in copy.remote.files() if "/epoch-" in item.name}
+
+    assert runs_with_checkpoints() == {"trials/0", "trials/1", spec.name}
+    found.tidy()
+    assert runs_with_checkpoints() == {spec.name}, "what still runs keeps its own"
+    copy.release()

@@ -9,8 +9,11 @@ from sklearn.linear_model import LogisticRegression
 
 from m3col import ledger, metrics, predictor
 from m3col.data import load
-from m3col.data.splits import read_csv
+from m3col.data.layout import Layout
+from m3col.data.splits import Fold, read_csv
 from m3col.faults import BadInput
+from tests import pairs
+from tests.models.builders import text_folder
 from tune import predictions
 from tune.study import StudyFolder
 
@@ -62,6 +65,23 @@ def test_best_single_modality_is_the_one_with_the_best_cross_validation(table: p
     own = table[(table["job"] == job) & (table["kind"] == "oof")]
     assert job.removeprefix("baselines/logistic ") in load("digits").modalities
     assert predictions.cross_validated(own)["macro_f1"] > 0.8
+
+
+def test_texts_with_a_trained_encoder_have_a_row_of_frozen_embeddings(tmp_path: Path) -> None:
+    folder = pairs.folder(tmp_path / "data")
+    dataset = load("image_text", data_dir=folder, layout=Layout(text=("caption",)))
+    trained = {"model__text": {"name": str(text_folder(tmp_path / "bert"))}, "data__text__tokenizer": None}
+    rows = np.arange(len(dataset.train))
+    folds = [Fold(train=rows[rows % 2 != k], validation=rows[rows % 2 == k]) for k in (0, 1)]
+    jobs = {}
+    for name, changes in (("random", {}), ("trained", trained)):
+        run = pairs.config(folder, **changes)
+        table = pd.concat(predictions._of_baselines(run, dataset, dataset.train, folds))
+        jobs[name] = dict(tuple(table.groupby("job")))
+    assert jobs["trained"].keys() - jobs["random"].keys() == {"baselines/logistic frozen"}
+    frozen, plain = (jobs["trained"][f"baselines/{row}"] for row in ("logistic frozen", "logistic"))
+    assert frozen["id"].tolist() == plain["id"].tolist() and len(frozen) == len(dataset.train) + len(dataset.test)
+    assert not np.allclose(predictions.logits_of(frozen), predictions.logits_of(plain))
 
 
 def test_ensemble_is_the_mean_probability_of_the_winners_models(

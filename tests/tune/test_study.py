@@ -1,5 +1,6 @@
 """The record of a study on disk: formats, lock, names, what may change on resume, and what a crash leaves."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from m3col.data import from_arrays, splits
 from m3col.faults import BadInput
 from tests.tune import fake_study
 from tests.tune.driving import conductor, drive, trial_rows
-from tune import api, provenance, study
+from tune import api, attempts, provenance, study
 from tune.study import RunFolder, StudyFolder
 
 
@@ -96,10 +97,26 @@ def test_one_process_at_a_time_even_after_a_kill(folder):
     StudyFolder(folder.path).lock()
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES])
+def test_a_file_system_without_locks_is_told_from_a_study_in_use(folder, monkeypatch, number):
+    def refuse(*given):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(study.fcntl, "flock", refuse)
+    line = refusal(folder.lock)
+    if number == errno.EACCES:  # what some systems say of a lock that somebody has
+        assert "in use by process" in line
+    else:
+        assert "files cannot be locked here" in line and os.strerror(number) in line and "in use" not in line
+        assert "a local disk" in line
+
+
 def test_names_are_free_counted_and_usable_as_folders(folder):
     runs, config = folder.path.parent, folder.config()
     assert study.new_name(runs, None, config) == f"{config.name}-1"
-    (runs / f"{config.name}-1").mkdir()
+    (runs / f"{config.name}-1").mkdir()  # by one that is just beginning
+    assert study.new_name(runs, None, config) == f"{config.name}-1"
+    (runs / f"{config.name}-1" / "notes").mkdir()
     assert study.new_name(runs, None, config) == f"{config.name}-2"
     assert study.new_name(runs, "a.b-c_1", config) == "a.b-c_1"
     line = refusal(lambda: study.new_name(runs, "digits-1", config))
@@ -193,6 +210,7 @@ def test_checkpoints_of_a_run_that_ended_are_dropped_with_what_a_kill_tore(tmp_p
     for name in ("attempt-1/epoch-000001", "attempt-1/.epoch-000002.x", "attempt-2/epoch-000003", "attempt-2/model"):
         (tmp_path / name).mkdir(parents=True)
     files.write_text(tmp_path / "attempt-1" / "outcome.json", "{}")
+    run.create({})
     run.drop_checkpoints()
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
         "attempt-1/outcome.json", "attempt-2/model",
@@ -200,6 +218,21 @@ def test_checkpoints_of_a_run_that_ended_are_dropped_with_what_a_kill_tore(tmp_p
     assert run.outcome() == tmp_path / "attempt-1"
     run.clear()
     assert not tmp_path.exists()
+
+
+def test_the_outcome_is_the_newest_of_this_config(tmp_path):
+    run, config = RunFolder(tmp_path / "refits" / "winner" / "0"), {"train": {"seed": 0}, "data": {"dir": "/a"}}
+    run.create(config)
+    other = attempts.essence_digest({"train": {"seed": 1}})
+    mine = attempts.essence_digest({**config, "data": {"dir": "/b"}})  # the data may have moved meanwhile
+    assert run.outcome() is None
+    for number, digest in ((1, other), (2, None), (9, mine), (10, mine), (11, other)):
+        path = run.path / f"attempt-{number}"
+        path.mkdir()
+        files.write_json(path / "attempt.json", {"config": digest})
+        files.write_text(path / "outcome.json", "{}")
+        found = run.outcome()
+        assert (found and found.name) == {1: None, 11: "attempt-10"}.get(number, path.name)
 
 
 def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path):

@@ -1,6 +1,7 @@
 """MLflow as a projection of a study: complete, once only, and whatever the store does, never in a search's way."""
 
 import contextlib
+import shlex
 import sqlite3
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import m3col
+from jobs import cli
 from m3col import tracking
 from m3col.tracking import KIND, PARENT, RUN, STUDY, Tracker
 from tests.servers import Server
@@ -291,13 +293,21 @@ def test_a_lost_answer_makes_no_run_twice(store: Tracker, tmp_path: Path) -> Non
     _connect(store, folder)  # one parent
 
 
-def test_leaving_with_the_store_away_names_the_command_that_helps(store: Tracker, tmp_path: Path) -> None:
-    folder = fake_study.make(tmp_path, "left", trials=1)
+def test_leaving_with_the_store_away_names_the_command_that_helps(
+    store: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fake_study.make(tmp_path / "my runs", "left", trials=1)
     flaky, lines = Flaky(store), list[str]()
     flaky.down.set()
     with sync.Background(folder, flaky, every_s=60, warn=lines.append):  # type: ignore[arg-type]
         fake_study.add_trial(folder, 0, {}, score=0.8)
-    assert len(lines) == 1 and "m3col sync left" in lines[0] and "connection refused" in lines[0]
+    assert len(lines) == 1 and "connection refused" in lines[0]
+    # From any folder: a job's is gone when its log is read.
+    command = lines[0].partition("nothing is lost: ")[2].removesuffix(" writes it")
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.delenv("M3COL_RUNS", raising=False)
+    assert command.startswith("m3col sync left ") and cli.main(shlex.split(command)[1:]) == 0
+    assert [child.status for child in _children(store, folder)] == ["FINISHED"]
 
 
 def test_a_store_that_hangs_holds_the_end_up_no_longer_than_the_limit(store: Tracker, tmp_path: Path) -> None:
