@@ -28,13 +28,14 @@ from m3col.training import Record, Task, Training
 Report = Callable[[Record, int, Path], None]
 Execute = Callable[[Prepared, Path, "Report | None"], None]
 _HISTORY = "history.jsonl"
-_DATA = "data.json"  # digests of the splits that a run began with
+_DATA = "data.json"  # digests of the splits that a run began with, and what was left out of them
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """`metrics`: the last epoch's, and test/... where the data set has labelled test samples; `history`: one row per
-    epoch; `checkpoint`: folder of the model; `mlflow_run_id`: None where tracking is off."""
+    epoch; `checkpoint`: folder of the model; `mlflow_run_id`: None where tracking is off; `dropped`: samples that were
+    left out when the data was read, by reason."""
 
     metrics: dict[str, float]
     history: pd.DataFrame
@@ -42,6 +43,7 @@ class TrainResult:
     config: RunConfig
     mlflow_run_id: str | None = None
     folder: Path = field(default_factory=Path)
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -80,8 +82,12 @@ def train(
     if folder is not None:
         source, overrides = _resumed_source(folder, overrides)
     prepared = judge(source, data=data, overrides=overrides, runs=root, workers=workers)
+    if execute is None:
+        _check_device(prepared.config)
     if folder is not None:
         _same_data(folder, prepared.dataset)
+    for line in prepared.dataset.warnings:
+        warnings.warn(line, stacklevel=2)
     tracker = tracking.connect(tracking_uri, root)
     is_new = folder is None
     folder = folder or _new_folder(root / "train", prepared)
@@ -93,6 +99,19 @@ def train(
             shutil.rmtree(folder)
         raise
     return _finish(prepared, folder, tracker=tracker, started=started, runs=root)
+
+
+def _check_device(run: RunConfig) -> None:
+    """Raises BadInput where this machine cannot compute what the config asks for."""
+    has_gpu = torch.cuda.is_available()
+    faults = []
+    if run.train.device == "cuda" and not has_gpu:
+        faults.append("train.device is 'cuda', but torch finds no GPU here; nearest valid: cpu, or auto")
+    on_gpu = has_gpu and run.train.device != "cpu"
+    if on_gpu and run.train.precision == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        faults.append("train.precision is 'bfloat16', which this GPU does not compute in; nearest valid: float32")
+    if faults:
+        raise BadInput(faults)
 
 
 def judge(
@@ -175,7 +194,8 @@ def _new_folder(parent: Path, prepared: Prepared) -> Path:
         except FileExistsError:
             number += 1
             continue
-        files.write_json(folder / _DATA, prepared.dataset.digests())
+        about = {"dropped": prepared.dataset.dropped, "warnings": list(prepared.dataset.warnings)}
+        files.write_json(folder / _DATA, {**prepared.dataset.digests(), **about})
         files.write_text(folder / "config.yaml", run.to_yaml())
         return folder
 
@@ -249,11 +269,10 @@ def _finish(
         ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"train/{folder.name}", rows=1)
     files.write_json(folder / "metrics.json", found)
     shutil.rmtree(folder / "state", ignore_errors=True)
-    result = TrainResult(found, history_frame(history), folder / "model", config, None, folder)
+    result = TrainResult(found, history_frame(history), folder / "model", config, None, folder, dataset.dropped)
     if tracker is None:
         return result
-    run_id = tracker.log_training(result, dataset=dataset, started=started)
-    return TrainResult(found, result.history, result.checkpoint, config, run_id, folder)
+    return replace(result, mlflow_run_id=tracker.log_training(result, dataset=dataset, started=started))
 
 
 def _test(predictor: Predictor, dataset: Dataset) -> dict[str, float]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from m3col.faults import BadInput
 from m3col.metrics import Floats
 
 MAX_ITERATIONS = 10_000
+Table = ArrayLike | sparse.csr_matrix
 
 
 def majority(y_train: ArrayLike, n_apply: int, *, num_classes: int) -> Floats:
@@ -31,21 +33,21 @@ def majority(y_train: ArrayLike, n_apply: int, *, num_classes: int) -> Floats:
     return np.tile(np.bincount(labels, minlength=num_classes) / len(labels), (n_apply, 1))
 
 
-def logistic(x_train: ArrayLike, y_train: ArrayLike, x_apply: ArrayLike, *, num_classes: int) -> Floats:
+def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes: int) -> Floats:
     """Probabilities [N, C] for `x_apply` [N, D] of scikit-learn's LogisticRegression (L2, C = 1).
 
-    It is fitted on `x_train` [N_train, D] and `y_train` [N_train], and has no randomness. A class that is
-    absent from `y_train` gets probability 0. BadInput names every fault: shapes, NaN or infinity, labels, one
-    class only.
+    It is fitted on `x_train` [N_train, D] and `y_train` [N_train], and has no randomness. Sparse tables stay sparse. A
+    class that is absent from `y_train` gets probability 0. BadInput names every fault: shapes, NaN or infinity, labels,
+    one class only.
     """
     train, apply, labels = _matrix(x_train), _matrix(x_apply), np.asarray(y_train)
     faults = _label_faults(labels, num_classes)
     for name, x in (("x_train", train), ("x_apply", apply)):
         if x.ndim != 2 or x.shape[-1] == 0:
             faults.append(f"{name} must have the shape [samples, features >= 1], but has {list(x.shape)}")
-        elif not np.isfinite(x).all():
-            row, column = np.argwhere(~np.isfinite(x))[0]
-            faults.append(f"{name} must be finite, but row {row}, column {column} is {x[row, column]}")
+        else:
+            for row, column in _not_finite(x)[:1]:
+                faults.append(f"{name} must be finite, but row {row}, column {column} is {x[row, column]}")
     if train.shape[:1] != labels.shape[:1]:
         faults.append(f"x_train must have one row per label {labels.shape}, but has {list(train.shape)}")
     if train.shape[1:] != apply.shape[1:]:
@@ -55,14 +57,26 @@ def logistic(x_train: ArrayLike, y_train: ArrayLike, x_apply: ArrayLike, *, num_
     if faults:
         raise BadInput(faults)
     model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS).fit(train, labels)
-    probabilities = np.zeros((len(apply), num_classes))
-    if len(apply):
+    probabilities = np.zeros((apply.shape[0], num_classes))
+    if apply.shape[0]:
         probabilities[:, model.classes_] = model.predict_proba(apply)
     return probabilities
 
 
-def _matrix(x: ArrayLike) -> Floats:
-    return np.asarray(x, dtype=np.float64)
+def _matrix(x: Any) -> Any:
+    return sparse.csr_matrix(x, dtype=np.float64) if _is_sparse(x) else np.asarray(x, dtype=np.float64)
+
+
+def _is_sparse(x: Any) -> bool:
+    return bool(sparse.issparse(x))
+
+
+def _not_finite(x: Any) -> NDArray[np.int64]:
+    """Rows and columns [n, 2] of what is NaN or infinite."""
+    if not _is_sparse(x):
+        return np.argwhere(~np.isfinite(x))
+    cells = x.tocoo()
+    return np.stack([cells.row, cells.col], axis=1)[~np.isfinite(cells.data)]
 
 
 def _label_faults(labels: NDArray[Any], num_classes: int) -> list[str]:

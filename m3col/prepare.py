@@ -1,7 +1,7 @@
 """A config and its data set, judged together before anything is spent."""
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 from m3col import data as datasets
 from m3col import methods, metrics
 from m3col.config import IN_MEMORY, RunConfig
-from m3col.data import splits
-from m3col.data.dataset import SPLITS, Dataset
+from m3col.data import cache, looks, splits
+from m3col.data.columns import Records
+from m3col.data.dataset import SPLITS, Dataset, choose
 from m3col.data.layout import Layout
 from m3col.faults import BadInput, nearest
 from m3col.judge import Fault, Where, lines, touches
@@ -67,9 +68,11 @@ def examine(
     wrong before, is not looked at, and nothing is resolved then."""
     dataset, faults = _load(config, data, where, faulty)
     if dataset is None:
-        return None, faults
+        return None, [*faults, *([] if data is not None else lines(_faults_without_data(config, faulty), where))]
+    faults += [] if data is None else datasets.unreadable(dataset)
     kind = config.validation.kind or splits.default_kind(dataset)
     faults += lines(_faults(config, dataset, kind, faulty), where)
+    faults += [] if touches(faulty, "data.cache", "data.image") else _cache_faults(config, dataset)
     if faults or faulty:
         return None, faults
     resolved = config.with_overrides(
@@ -105,7 +108,9 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
         folder = None if config.data.dir is None else Path(config.data.dir)
         if folder is not None and not folder.is_dir():
             return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
-        return datasets.load(config.data.name, data_dir=folder, modalities=wanted, layout=layout(config)), []
+        return datasets.load(
+            config.data.name, data_dir=folder, modalities=wanted, layout=layout(config), pictures=True
+        ), []  # fmt: skip
     except BadInput as error:
         named = [Fault(text.partition(":")[0], text) for text in error.faults if text.startswith("data.")]
         return None, [*lines(named, where), *(text for text in error.faults if not text.startswith("data."))]
@@ -121,15 +126,12 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
         found = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction)
         faults += [Fault(text.partition(":")[0], text) for text in found]
     if not touches(faulty, "method", "data.modalities"):
-        faults += _modality_faults(config, dataset)
-    faults += _level_faults(config, dataset)
-    kinds = set(dataset.kinds.values())
-    if kinds != {"numeric"} and not touches(faulty, "model", "data.image", "data.text"):
-        import m3col.models.hub as hub  # it needs torch and more
-
-        of_models = hub.faults(config.model, config.data, kinds)
-        resolved = config.with_overrides({"validation.kind": kind})
-        faults += of_models or memory_faults(resolved, dataset)
+        faults += _modality_faults(config, dataset.modalities)
+    faults += _per_modality_faults(config, dataset.modalities, (*dataset.modalities, *dataset.unselected))
+    of_models = _model_faults(config, set(dataset.kinds.values()), faulty)
+    if not of_models and not touches(faulty, "model", "data.image", "data.text"):
+        of_models = memory_faults(config.with_overrides({"validation.kind": kind}), dataset)
+    faults += of_models
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)
     weights = config.objective.class_weight
@@ -139,24 +141,66 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     return faults
 
 
-def _modality_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
-    # A method for one modality has named it in its config: nothing is left to compare.
-    if len(dataset.modalities) > 1 or methods.TABLE[config.method].one_modality:
+def _faults_without_data(config: RunConfig, faulty: Collection[str]) -> list[Fault]:
+    """What the config and the data set forbid each other as far as the name of the data set tells, when its files
+    cannot be used: of modalities, encoders and tokenisers."""
+    entry = datasets.TABLE.get(config.data.name)
+    if entry is None or entry.modalities is None or touches(faulty, "data.name"):
         return []
-    only = ", ".join(dataset.modalities)
+    names: Sequence[str] = entry.default or entry.modalities
+    if config.data.modalities is not None and not touches(faulty, "data.modalities"):
+        names = choose(config.data.modalities, entry.modalities)[0] or names
+    faults = _per_modality_faults(config, names, entry.modalities)
+    return faults + _model_faults(config, {entry.kinds.get(name, "numeric") for name in names}, faulty)
+
+
+def _model_faults(config: RunConfig, kinds: Collection[str], faulty: Collection[str]) -> list[Fault]:
+    """Of the encoders of these kinds whose settings were not found wrong before."""
+    both = ("model.embedding_dim", "model.gradient_checkpointing")
+    judged = [kind for kind in ("image", "text") if kind in kinds]
+    judged = [kind for kind in judged if not touches(faulty, f"model.{kind}", f"data.{kind}", *both)]
+    if not judged:
+        return []
+    import m3col.models.hub as hub  # it needs torch and more
+
+    return hub.faults(config.model, config.data, judged)
+
+
+def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
+    """Whether decoded pictures and tokens can be kept where they belong. Nothing is asked for pictures that are there;
+    tokens take little room."""
+    columns = [column for column in dataset.train.inputs.values() if isinstance(column, Records)]
+    if not config.data.cache or not columns:
+        return []
+    from m3col.preparing import Pictures  # it needs torch
+
+    side = Pictures(config.data.image.size, config.data.image.augment).short_side
+    needed = sum(cache.needed_bytes(column, side) for column in columns if column.kind == "image")
+    if not needed and all(column.kind == "image" for column in columns):
+        return []
+    found = disk_faults(looks.folder(), needed, what="the cache of decoded pictures")
+    return [f"{line}; or name another folder in M3COL_CACHE, or set data.cache=false" for line in found]
+
+
+def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault]:
+    # A method for one modality has named it in its config: nothing is left to compare.
+    if len(modalities) > 1 or methods.TABLE[config.method].one_modality:
+        return []
+    only = ", ".join(modalities)
     return [Fault("method", f"method {config.method!r} needs at least two modalities, but the data has one ({only})")]
 
 
-def _level_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
-    level = config.mix.level
-    if isinstance(level, str):
-        return []
+def _per_modality_faults(config: RunConfig, modalities: Sequence[str], known: Sequence[str]) -> list[Fault]:
+    """What is given for each modality. A row of the test table may leave one of the `known` ones out that the rest of
+    its config names."""
+    level, rates = config.mix.level, config.train.encoder_learning_rate
     faults = [
-        Fault("mix.level", f"mix.level: modality {name!r} is unknown{nearest(name, dataset.modalities)}")
-        for name in level
-        if name not in dataset.modalities
+        Fault(key, f"{key}: modality {name!r} is unknown{nearest(name, known)}")
+        for key, given in (("mix.level", level), ("train.encoder_learning_rate", rates))
+        for name in (given if isinstance(given, dict) else ())
+        if name not in known
     ]
-    missing = [name for name in dataset.modalities if name not in level]
+    missing = [name for name in modalities if isinstance(level, dict) and name not in level]
     if missing:
         faults.append(Fault("mix.level", f"mix.level must name every modality, but lacks {', '.join(missing)}"))
     return faults

@@ -99,7 +99,7 @@ class TokenSource(_Lazy):
 
     def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tokens:
         texts = [self._table[int(position)] for position in self._positions(index)]
-        longest = max((len(text) for text in texts), default=1)  # a worker may have no text; encoders want a place
+        longest = max((len(text) for text in texts), default=1)  # a worker may have no text
         ids = np.full((len(texts), longest), self._pad, np.int64)
         mask = np.zeros((len(texts), longest), np.bool_)
         for row, text in enumerate(texts):

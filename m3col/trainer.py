@@ -66,8 +66,8 @@ def parameter_groups(config: RunConfig, method: nn.Module) -> list[dict[str, Any
         if not parameter.requires_grad:
             continue
         is_encoder = name.startswith("encoders.")
-        rate = rates.get(name.split(".")[1]) if is_encoder and isinstance(rates, dict) else rates
-        scale = (rate or train.learning_rate) / train.learning_rate if is_encoder else 1.0
+        own = rates.get(name.split(".")[1]) if isinstance(rates, dict) else rates
+        scale = (own or train.learning_rate) / train.learning_rate if is_encoder else 1.0
         decay = encoder_decay if is_encoder else train.weight_decay
         # A bias may be a table, as that of relative positions. A modality may be called anything.
         is_bias = "bias" in (name.split(".", 2)[2] if is_encoder else name.rsplit(".", 1)[1])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -26,6 +27,22 @@ def test_logistic_on_real_digits_is_scikit_learns() -> None:
     model = LogisticRegression(C=1.0, max_iter=5000).fit(x_train, y_train)
     np.testing.assert_allclose(p, model.predict_proba(x_test), atol=1e-9)
     assert metrics.score("accuracy", y_test, p) > 0.88
+
+
+def test_a_sparse_table_stays_sparse_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = load_digits(return_X_y=True)
+    x = x / 16
+    expected = baselines.logistic(x[:150], y[:150], x[150:200], num_classes=10)
+    fitted, fit = [], LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda self, x, y: fitted.append(x) or fit(self, x, y))
+    train, apply = sparse.csr_matrix(x[:150]), sparse.csr_matrix(x[150:200])
+    p = baselines.logistic(train, y[:150], apply, num_classes=10)
+    assert sparse.issparse(fitted[0])
+    np.testing.assert_allclose(p, expected, atol=1e-4)
+    assert baselines.logistic(train, y[:150], apply[:0], num_classes=10).shape == (0, 10)
+    train[7, 3] = np.nan
+    with pytest.raises(BadInput, match="x_train must be finite, but row 7, column 3 is nan"):
+        baselines.logistic(train, y[:150], apply, num_classes=10)
 
 
 def test_logistic_gives_an_absent_class_no_probability() -> None:

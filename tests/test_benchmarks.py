@@ -1,6 +1,7 @@
 """Every benchmark runs and prints its table. Speeds are for people to read: none is asserted here."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,10 @@ from tests.conftest import REPOSITORY
 TABLES = {
     "epoch": (["plain / ours", "ours / products"], ["M3Co", "MultiSClip"]),
     "image_text": (["samples / s", "of plain", "peak MB", "tokens"], ["plain", "ours"]),
-    "faults": (["finished", "lost", "twice", "values", "lost work s", "recovery s"], ["node", "twice"]),
+    "faults": (
+        ["finished", "lost", "twice", "values", "cut off", "lost work s", "recovery s", "what happened"],
+        ["new node", "submitted twice"],
+    ),
     "mlflow_cost": (
         ["seconds", "CPU seconds"],
         ["all at once", "again", "trial finished", "epochs of one", "nothing new"],
@@ -29,7 +33,7 @@ def run_quick(name: str, *more: str, seconds: float = 300) -> str:
         [sys.executable, f"benchmarks/{name}.py", "--quick", *more],
         cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=seconds,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
 
@@ -77,11 +81,23 @@ def test_mlflow_cost_adds_nothing_the_second_time():
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_and_a_job_that_is_sent_twice_cost_no_trial():
-    text = run_quick("faults", "--only", "node,twice", seconds=560)
+def test_a_node_that_joins_is_used_and_a_job_that_is_sent_twice_at_once_runs_once():
+    text = run_quick("faults", "--only", "new node,submitted twice", seconds=560)
     assert_table("faults", text)
-    for row in tables(text)[0][1:]:
-        assert row[1:5] == ["4", "0", "0", "equal"], row
+    joined, sent = tables(text)[0][1:]
+    for row in (joined, sent):
+        assert row[1:6] == ["4", "0", "0", "equal", "0"], row
+    assert "then 2 trials train at the same time" in joined[-1]
+    assert re.search(r"one ended with exit code 1: in use by process \d+$", sent[-1])
+
+
+@pytest.mark.slow
+def test_a_job_whose_node_dies_goes_on_from_a_checkpoint_to_the_table_of_the_undisturbed_search():
+    text = run_quick("demo_cluster", seconds=560)
+    assert re.search(r"the second node is killed .*checkpoint at [1-9]\d* <- there", text)
+    assert re.search(r"trial \d was cut off: goes on from epoch [1-9]", text)
+    assert "6 of 6 trials have a result, 0 ran twice" in text
+    assert "values and tables are those of the undisturbed search" in text
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from m3col import checkpoint
 from m3col.config import load
 from m3col.data.splits import draw, pool
 from m3col.distributed import ALONE, Workers
+from m3col.faults import BadInput
+from m3col.methods.base import Step
 from m3col.prepare import prepare
 from m3col.trainer import Trainer, parameter_groups
 from m3col.training import Task, Training
@@ -112,6 +114,21 @@ def test_an_accumulated_step_equals_one_large_step(method):
     torch.testing.assert_close(models[0][1], models[1][1], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["m3col", "concat"])
+def test_an_accumulated_step_weighs_classes_as_one_large_step(method):
+    """The second batch has other classes than the first; no contrast, which stays within a batch."""
+    data = tiny_data(samples=26)
+    common = {"method": method, "train__precision": "float64", "objective__class_weight": [1.0, 8.0]}
+    common |= {"objective__beta": 0.0} if method == "m3col" else {}
+    models = []
+    for sizes in ({"train__batch_size": 5, "train__accumulate": 3}, {"train__batch_size": 15}):
+        trainer = Trainer(tiny_config(**sizes, **common), data.train, features=data.features, num_classes=2)
+        losses = [trainer.train_epoch(epoch, learning_rate=0.01)["loss"] for epoch in (1, 2)]
+        models.append((losses, torch.nn.utils.parameters_to_vector(trainer.method.parameters())))
+    assert models[0][0] == pytest.approx(models[1][0], rel=1e-9)
+    torch.testing.assert_close(models[0][1], models[1][1], rtol=1e-9, atol=1e-12)
+
+
 def test_the_contrast_stays_within_a_batch_when_steps_are_accumulated():
     data = tiny_data(samples=24)
     runs = [tiny_config(train__batch_size=4, train__accumulate=3), tiny_config(train__batch_size=12)]
@@ -131,6 +148,10 @@ def test_parts_have_rates_and_decay_of_their_own(place):
     found = prepare(run)
     trainer = Trainer(run, found.dataset.train, features=found.dataset.features, num_classes=3)
     names = {id(parameter): name for name, parameter in trainer.method.named_parameters()}
+    spared = {f"{name}.bias" for name, module in trainer.method.named_modules() if hasattr(module, "bias")}
+    norms = {name for name, module in trainer.method.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    spared |= {f"{name}.weight" for name in norms}
+    assert norms
     seen = set()
     for group in parameter_groups(run, trainer.method):
         for parameter in group["params"]:
@@ -138,11 +159,75 @@ def test_parts_have_rates_and_decay_of_their_own(place):
             seen.add(name)
             is_encoder = name.startswith("encoders.")
             assert group["scale"] == pytest.approx(0.1 if is_encoder else 1.0)
-            wanted = 0.0 if parameter.ndim < 2 else 0.01 if is_encoder else 0.1
+            wanted = 0.0 if name in spared else 0.01 if is_encoder else 0.1
             assert group["weight_decay"] == wanted, name
     assert seen == {name for name, parameter in trainer.method.named_parameters() if parameter.requires_grad}
     trainer.train_epoch(1, learning_rate=5e-4)
     assert {round(group["lr"], 9) for group in trainer.optimizer.param_groups} == {5e-4, 5e-5}
+
+
+def test_biases_that_are_tables_are_spared_too(place):
+    """The biases of relative positions of a Swin transformer."""
+    swin = {"patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [1], "num_heads": [2]}
+    run = pairs.config(
+        place, model__image__name="swin_tiny_patch4_window7_224", model__image__options=swin, train__decay="weights"
+    )  # fmt: skip
+    found = prepare(run)
+    trainer = Trainer(run, found.dataset.train, features=found.dataset.features, num_classes=3)
+    (table,) = [p for name, p in trainer.method.named_parameters() if name.endswith("relative_position_bias_table")]
+    (group,) = [g for g in parameter_groups(run, trainer.method) if any(p is table for p in g["params"])]
+    assert table.ndim == 2 and group["weight_decay"] == 0
+
+
+def test_a_last_picture_alone_joins_the_batch_before_where_a_batch_is_normalised(place):
+    """24 samples in batches of 23."""
+    resnet = {"model__image__name": "resnet10t", "model__image__options": {}, "data__image__size": 32}
+    (record,) = trained(place, epochs=1, train__batch_size=23, **resnet).history
+    assert np.isfinite(record.metrics["train/loss"])
+    alone = prepare(pairs.config(place, train__batch_size=23)).dataset
+    trainer = Trainer(
+        pairs.config(place, train__batch_size=23), alone.train, features=alone.features, num_classes=3
+    )  # fmt: skip
+    assert [len(batch.labels) for batch, _, _ in trainer._steps(1)] == [23, 1]
+
+
+@pytest.mark.parametrize("changes", [{"method": "concat"}, {"method": "single", "data__modalities": ["text"]}])
+def test_baselines_train_on_pictures_and_texts(place, changes):
+    (record,) = trained(place, epochs=1, **changes).history
+    assert np.isfinite(record.metrics["val/loss"])
+
+
+def test_under_bfloat16_targets_are_mixed_in_float32():
+    method, batch = mixup_method()
+    mixing = method.draw(batch, Step(0, 0, 1, 0), shared_permutation=True)
+    logits = torch.randn(len(batch.labels), 2, generator=torch.Generator().manual_seed(0))
+    partner = batch.labels[mixing.permutations["view_0"]]
+    exact = method._mixed_ce(logits.bfloat16().float(), batch, partner, mixing.lam)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = method._mixed_ce(logits.bfloat16(), batch, partner, mixing.lam)
+    assert float(found) == pytest.approx(float(exact), rel=1e-6)
+
+
+def mixup_method():
+    data = tiny_data(samples=24)
+    trainer = Trainer(tiny_config(method="mixup"), data.train, features=data.features, num_classes=2)
+    ((batch, _, _),) = trainer._steps(1)
+    return trainer.method, batch
+
+
+def test_a_modality_may_have_a_rate_of_its_own(place):
+    run = pairs.config(place, train__learning_rate=1e-3, train__encoder_learning_rate={"text": 1e-4})
+    found = prepare(run)
+    trainer = Trainer(run, found.dataset.train, features=found.dataset.features, num_classes=3)
+    names = {id(parameter): name for name, parameter in trainer.method.named_parameters()}
+    for group in parameter_groups(run, trainer.method):
+        for parameter in group["params"]:
+            of_text = names[id(parameter)].startswith("encoders.text.")
+            assert group["scale"] == pytest.approx(0.1 if of_text else 1.0)
+    alone = {"data__modalities": ["image"], "method": "single"}
+    assert prepare(pairs.config(place, train__encoder_learning_rate={"text": 1e-4}, **alone))
+    with pytest.raises(BadInput, match=r"train\.encoder_learning_rate: modality 'txt' is unknown; did you mean 'text'"):
+        prepare(pairs.config(place, train__encoder_learning_rate={"txt": 1e-4}))
 
 
 def test_without_settings_of_their_own_all_parameters_are_one_group():
@@ -186,28 +271,50 @@ def test_levels_may_differ_between_modalities(place):
     assert len(set(losses.values())) == 3
 
 
-def two_workers(rank, size, folder, place):
+def several_workers(rank, size, folder, place):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    found = trained(place, workers=Workers(rank, size), **DISTRIBUTED)
-    torch.save(metrics(found), f"{folder}/{rank}.pt")
+    found = {name: metrics(trained(place, workers=Workers(rank, size), **run)) for name, run in DISTRIBUTED.items()}
+    torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-# 24 samples in batches of 7, and one of 3 in four shards: the second worker has a single sample there.
+# 24 samples in batches of 7, and one of 3 in four shards: the second of two workers has a single sample there, the last
+# two of four have none.
+_COMMON = {"train__shards": 4, "train__batch_size": 7, "train__precision": "float64", "objective__switch_point": 0.5}
 DISTRIBUTED = {
-    "train__shards": 4, "train__batch_size": 7, "train__accumulate": 2, "train__precision": "float64",
-    "data__image__augment": "crop_flip", "objective__switch_point": 0.5,
+    "accumulated and augmented": {"train__accumulate": 2, "data__image__augment": "crop_flip"},
+    "grouped by length": {"data__text__group_by_length": True},
+    "checkpointed gradients": {"model__gradient_checkpointing": True},
+    "plateau": {
+        "train__schedule": {"kind": "plateau", "patience": 0, "gamma": 0.5}, "train__epochs": 3, "epochs": 3,
+        "metric": "val/accuracy",
+    },
+    "mixup, class tokens": {"method": "mixup", "objective__switch_point": None, "model__text__pool": "cls"},
+    "bfloat16": {"train__precision": "bfloat16"},
 }  # fmt: skip
+DISTRIBUTED = {
+    name: {key: value for key, value in {**_COMMON, **run}.items() if value is not None}
+    for name, run in DISTRIBUTED.items()
+}
 
 
-def test_two_workers_train_as_one(place, tmp_path):
-    torch.multiprocessing.spawn(two_workers, (2, str(tmp_path), str(place)), nprocs=2)
-    alone = metrics(trained(place, **DISTRIBUTED))
-    for rank in range(2):
-        together = torch.load(tmp_path / f"{rank}.pt")
-        for ours, theirs in zip(together, alone, strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-7)
+@pytest.fixture(scope="module")
+def one_process(place):
+    return {name: metrics(trained(place, **run)) for name, run in DISTRIBUTED.items()}
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_several_workers_train_as_one(place, one_process, tmp_path, size):
+    torch.multiprocessing.spawn(several_workers, (size, str(tmp_path), str(place)), nprocs=size)
+    for rank in range(size):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for name, alone in one_process.items():
+            tolerance = 0.05 if name == "bfloat16" else 1e-7
+            for ours, theirs in zip(found[name], alone, strict=True):
+                assert {key for key in ours if "loss" in key} == {key for key in theirs if "loss" in key}
+                compared = {key: value for key, value in theirs.items() if "loss" in key or name != "bfloat16"}
+                assert {key: ours[key] for key in compared} == pytest.approx(compared, rel=tolerance), name
 
 
 def test_a_table_beside_pictures_and_texts(place):

@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 
 from m3col import config
-from m3col.data import from_arrays
+from m3col.data import cache, from_arrays
+from m3col.data.columns import Records
+from m3col.data.dataset import Dataset, build_split
 from m3col.faults import BadInput
 from m3col.prepare import as_dataset, disk_faults, examine, parameter_count, prepare
 from m3col.trainer import Trainer
+from tests import pairs
 from tests.data.builders import edit, write_folder
 from tests.helpers import tiny_config, tiny_data
 
@@ -134,6 +137,74 @@ def test_faults_of_files_name_file_row_and_column(tmp_path):
     run = config.load({"data": {"name": "omics", "dir": str(folder)}})
     text = "\n".join(faults(run, data=None))
     assert f"{folder}/1_tr.csv: row 3, column 2: 'abc'" in text and f"{folder}/2_te.csv: row 1" in text
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder of pictures and texts, and a cache of its own."""
+    monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "cache"))
+    return pairs.folder(tmp_path / "data")
+
+
+def test_encoders_are_judged_though_the_data_cannot_be_read(place):
+    rows = (place / "test.csv").read_text().replace("label", "lable", 1)
+    (place / "test.csv").write_text(rows)
+    (place / "imgs/train-4.png").write_text("<html>")
+    found = faults(
+        pairs.config(
+            place, model__image__name="vit_tny_patch16_224", data__text__max_length=999,
+            mix__level={"image": "input", "txt": "input"},
+        ),
+        data=None,
+    )  # fmt: skip
+    assert [line.partition("; ")[0] for line in found] == [
+        f"{place}/test.csv: column 'label' (data.label_column) is missing",
+        f"{place}/train.csv: row 5: picture 'imgs/train-4.png' is an HTML page",
+        "x.yaml: mix.level: modality 'txt' is unknown",
+        "x.yaml: mix.level must name every modality, but lacks text",
+        "x.yaml: model.image.name 'vit_tny_patch16_224' is unknown to timm",
+        "x.yaml: data.text.max_length must be <= 512, the positions of 'bert', but got 999",
+    ]
+    alone = pairs.config(
+        place, data__modalities=["text"], method="single", model__image__name="vit_tny_patch16_224"
+    )  # fmt: skip
+    (line,) = faults(alone, data=None)
+    assert "lable" in line
+    wrong_name = pairs.config(place, data__dir=str(place / "no"), model__text__name="brt")
+    assert ["brt" in line or "is not a folder" in line for line in faults(wrong_name, data=None)] == [True, True]
+
+
+def test_a_fault_of_one_encoder_does_not_hide_those_of_the_other(place):
+    run = pairs.config(place, model__image__name="vit_tny_patch16_224")
+    prepared, found = examine(run, faulty={"model.text.pool"})
+    assert prepared is None and len(found) == 1 and "vit_tiny_patch16_224" in found[0]
+    assert examine(run, faulty={"model.embedding_dim"}) == (None, [])
+
+
+def test_pictures_in_memory_are_named_by_split_and_row(place):
+    (place / "imgs/train-4.png").write_text("<html>")
+    paths = [str(place / f"imgs/train-{n}.png") for n in range(6)]
+    train = build_split({"image": Records.of("image", paths)}, np.arange(6) % 3, "train")
+    data = Dataset("mine", ("a", "b", "c"), {"image": ("image",)}, train)
+    run = pairs.config(place, data__name="arrays", data__dir=None, data__modalities=["image"], method="single")
+    assert faults(run, data=data)[0] == f"mine, train: row 5: {paths[4]}: is an HTML page"
+
+
+def test_the_cache_is_judged_before_anything_begins(place, tmp_path, monkeypatch):
+    run = pairs.config(place)
+    monkeypatch.setenv("M3COL_CACHE", "/dev/null/x")
+    (line,) = faults(run, data=None)
+    assert line.startswith("/dev/null/x: cannot be written, because /dev/null is a file; or name another folder")
+    assert prepare(run.with_overrides({"data.cache": False}))
+    monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "cache"))
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**4, 10**4))
+        (line,) = faults(run, data=None)
+        assert "the cache of decoded pictures needs about" in line and "set data.cache=false" in line
+    cache.decoded(prepare(run).dataset.train.inputs["image"], 18)  # as data.image.size: 16 asks for
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**4, 10**4))
+    assert prepare(run)
 
 
 def test_a_folder_that_is_none_is_a_fault_for_embedded_data_too(tmp_path):

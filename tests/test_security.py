@@ -37,9 +37,9 @@ SECRET = "h0rse-staple"
 # ---------------------------------------------------------------- what listens, and where
 
 RAY = """
-import sys, ray
+import os, sys, threading, ray, tune
 from tune import engine
-engine.start_ray(address=None, threads=1, num_cpus=1, dashboard=True)
+engine.start_ray(address=None, threads=1, num_cpus=3, dashboard=True)
 
 @ray.remote
 class Actor:
@@ -48,16 +48,21 @@ class Actor:
 
 actor = Actor.remote()
 ray.get(actor.answer.remote())
-print("ready", flush=True)
+trains = threading.Event()
+named = {"runs": sys.argv[1], "tracking_uri": "none", "overrides": {"train.epochs": 1000000}}
+run = lambda: tune.train("digits", workers=2, report=lambda *told: trains.set(), **named)
+threading.Thread(target=run, daemon=True).start()
+print("ready" if trains.wait(120) else "nothing was trained", flush=True)
 sys.stdin.readline()
 engine.stop_ray()
+os._exit(0)
 """
 
 
-def test_a_local_ray_cluster_and_its_dashboard_listen_on_the_loopback_address_alone():
+def test_a_local_cluster_its_dashboard_and_ddp_workers_listen_on_the_loopback_address_alone(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with subprocess.Popen(
-        [sys.executable, "-c", RAY], cwd=REPOSITORY, env=environment, text=True, stdin=subprocess.PIPE,
+        [sys.executable, "-c", RAY, str(tmp_path)], cwd=REPOSITORY, env=environment, text=True, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
         try:
@@ -72,6 +77,7 @@ def test_a_local_ray_cluster_and_its_dashboard_listen_on_the_loopback_address_al
             process.kill()
     assert {"gcs_server", "raylet", "itself"} <= set(found)
     assert len(found) >= 5, "dashboard, agents and actor"
+    assert any("RayTrainW" in name for name in found), f"DDP workers, which listen for each other: {[*found]}"
     assert set().union(*found.values()) <= LOOPBACK, found
 
 

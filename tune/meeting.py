@@ -39,7 +39,7 @@ def _stay_inside() -> None:
 
 
 class _FileBackend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(_set_torch_distributed_env_vars)
         worker_group.execute(_stay_inside)
         place = Path(tempfile.gettempdir()) / f"m3col-meeting-{uuid.uuid4().hex}"  # a new one for each start

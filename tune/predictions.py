@@ -132,22 +132,23 @@ def _frame(
 
 def _of_baselines(run: RunConfig, dataset: Dataset, samples: Split, folds: list[Fold]) -> Iterator[pd.DataFrame]:
     """Rows of `majority`, `logistic` and `logistic <modality>`, the modality that is best on these folds; `logistic
-    frozen` on the embeddings of encoders that come with trained weights."""
+    frozen` with embeddings of texts, where their encoder comes with trained weights."""
     modalities = list(dataset.modalities)
-    yield from _baseline("majority", None, run, dataset, samples, folds)
-    yield from _baseline("logistic", modalities, run, dataset, samples, folds)
-    if linear.has_trained_weights(run, dataset.kinds.values()):
-        yield from _baseline(_FROZEN, modalities, run, dataset, samples, folds)
+    views = linear.Views(run, dataset.features)
+    yield from _baseline("majority", None, views, dataset, samples, folds)
+    yield from _baseline("logistic", modalities, views, dataset, samples, folds)
+    if linear.frozen_differs(run, dataset.kinds.values()):
+        yield from _baseline(_FROZEN, modalities, views, dataset, samples, folds)
     if len(modalities) < 2:
         return
     metric = declared(run, dataset.num_classes)
     sign = 1 if metrics.higher_is_better(metric) else -1
     scores = {}
     for modality in modalities:
-        parts = [_held_out("", [modality], run, dataset, samples, fold, k) for k, fold in enumerate(folds)]
+        parts = [_held_out("", [modality], views, dataset, samples, fold, k) for k, fold in enumerate(folds)]
         scores[modality] = sign * cross_validated(pd.concat(parts))[metric]
     best = max(scores, key=lambda name: scores[name])
-    yield from _baseline(f"logistic {best}", [best], run, dataset, samples, folds)
+    yield from _baseline(f"logistic {best}", [best], views, dataset, samples, folds)
 
 
 def declared(run: RunConfig, num_classes: int) -> str:
@@ -162,35 +163,39 @@ def declared(run: RunConfig, num_classes: int) -> str:
 
 
 def _baseline(
-    row: str, modalities: list[str] | None, run: RunConfig, dataset: Dataset, samples: Split, folds: list[Fold]
+    row: str, modalities: list[str] | None, views: linear.Views, dataset: Dataset, samples: Split, folds: list[Fold]
 ) -> Iterator[pd.DataFrame]:
     for number, fold in enumerate(folds):
-        yield _held_out(row, modalities, run, dataset, samples, fold, number)
+        yield _held_out(row, modalities, views, dataset, samples, fold, number)
     if dataset.test is not None:
-        logits = _fit(row, modalities, run, dataset, dataset.train, dataset.test)
+        logits = _fit(row, modalities, views, dataset, dataset.train, dataset.test)
         yield _frame(f"{BASELINES}{row}", dataset.test, logits, test=True)
 
 
 def _held_out(
-    row: str, modalities: list[str] | None, run: RunConfig, dataset: Dataset, samples: Split, fold: Fold, number: int
+    row: str,
+    modalities: list[str] | None,
+    views: linear.Views,
+    dataset: Dataset,
+    samples: Split,
+    fold: Fold,
+    number: int,
 ) -> pd.DataFrame:
     held = samples.take(fold.validation)
-    logits = _fit(row, modalities, run, dataset, samples.take(fold.train), held)
+    logits = _fit(row, modalities, views, dataset, samples.take(fold.train), held)
     return _frame(f"{BASELINES}{row}", held, logits, fold=number, test=False)
 
 
 def _fit(
-    row: str, modalities: list[str] | None, run: RunConfig, dataset: Dataset, train: Split, apply: Split
+    row: str, modalities: list[str] | None, views: linear.Views, dataset: Dataset, train: Split, apply: Split
 ) -> np.ndarray:
     """Log probabilities [N, C] for `apply`; everything is fitted on `train`. No modalities: the majority."""
     assert train.labels is not None
     if modalities is None:
         found = baselines.majority(train.labels, len(apply), num_classes=dataset.num_classes)
     else:
-        pairs = [
-            linear.view(name, train, apply, run, dataset.features, frozen=row == _FROZEN) for name in modalities
-        ]  # fmt: skip
-        x_train, x_apply = (np.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
+        pairs = [views.of(name, train, apply, frozen=row == _FROZEN) for name in modalities]
+        x_train, x_apply = (linear.beside(parts) for parts in zip(*pairs, strict=True))
         found = baselines.logistic(x_train, train.labels, x_apply, num_classes=dataset.num_classes)
     return np.log(np.maximum(found, _TINY))
 

@@ -225,6 +225,7 @@ def _footer(evidence: Evidence, table: pd.DataFrame) -> list[str]:
             lines.append("`optimistic`: the best epoch on the test split itself, as the published numbers were chosen.")
     for reason, count in evidence.described["dataset"].get("dropped", {}).items():
         lines.append(f"Samples left out: {count} ({reason}).")
+    lines += [f"Warning of the data: {line}." for line in evidence.described["dataset"].get("warnings", [])]
     if evidence.described["dataset"]["known_issues"]:
         lines.append(f"Known issues of the data: {evidence.described['dataset']['known_issues']}.")
     lines += [f"Versions: {line}." for line in version_warnings(evidence.described["versions"])]

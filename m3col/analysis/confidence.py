@@ -32,6 +32,7 @@ def run(case: Case) -> Result:
         "The probability of the most probable class by the fused head, on test samples and on inputs of which all "
         "modalities are Gaussian noise with the statistics of the training split (Fig. 5 of the paper). "
         "A model that knows what it does not know keeps the second one to the left, near the dotted line of guessing."
+        f"{noise.difference(case)}"
     )
     return Result(quantiles(found), {"confidence": _draw(found, case.dataset.num_classes)}, text)
 

@@ -7,6 +7,7 @@ Paper: Kumar et al., arXiv 2409.17777, section 4.2 ("Visualization of Attention 
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,12 @@ from m3col.analysis.case import Case, Result
 from m3col.data.columns import IntArray, Records
 from m3col.faults import BadInput
 from m3col.figures import INK
+from m3col.sources import Source, TableSource
 
 PICTURES = 6  # of a word
 WORDS = 6  # where none are given: the most frequent classes
+_BATCH = 64  # pictures whose patches are in memory: 77 MB at ViT-B/16
+Maps = NDArray[np.float64]
 
 
 def obstacle(case: Case) -> str | None:
@@ -33,7 +37,7 @@ def obstacle(case: Case) -> str | None:
     image = case.modality("image")
     assert image is not None
     try:
-        patches(case, case.test.inputs[image][:1])
+        _patches(case, case.predictor.members[0].sources({image: case.test.inputs[image][:1]})[image], 0)
     except BadInput as error:
         return "; ".join(error.faults)
     return None
@@ -46,15 +50,13 @@ def run(case: Case) -> Result:
     similarity, member (whose embeddings these are).
     """
     tables, figures = [], dict[str, Figure]()
-    for word in words(case):
-        at = pictures_for(case, word)
-        maps = similarities(case, word, at)
+    for word, (at, maps) in look_for(case, words(case)).items():
         tables.append(_table(case, word, at, maps))
         figures[_file(word, figures)] = _draw(case, word, at, maps)
     text = (
         "Upper row: test pictures as the model sees them. Lower row: the dot product of the word's text embedding with "
         "each patch of the picture (Fig. 3 of the paper), warmer where the two agree more; colours mean the same in "
-        "all pictures of a word. Pictures are drawn from the class of that name or, where the word names no class, are "
+        "all pictures of a word. Pictures are drawn from the class of that name or, where there are none of it, are "
         f"those that agree most with it.{case.member_note()}"
     )
     return Result(pd.concat(tables, ignore_index=True), figures, text)
@@ -76,41 +78,56 @@ def _spoken(name: str) -> str:
     return re.sub(r"[_\-\s]+", " ", name).strip()
 
 
-def pictures_for(case: Case, word: str) -> IntArray:
-    """Positions of up to six test samples: of the class that the word names, drawn; else those whose mean similarity
-    with the word is highest, of at most `samples`, the best one first."""
-    label = class_of(case, word)
-    if label is not None:
-        return case.some(f"heatmaps/{label}", np.flatnonzero(case.labels == label), PICTURES)
-    at = case.some("heatmaps")
-    means = similarities(case, word, at).mean(axis=(1, 2))
-    return at[np.argsort(-means, kind="stable")[:PICTURES]]
+def look_for(case: Case, wanted: Sequence[str]) -> dict[str, tuple[IntArray, Maps]]:
+    """Of each word the positions [n] of up to six test samples, and its maps [n, rows, columns] of their pictures.
+
+    Samples are of the class that the word names, drawn. Where it names none, or one without test samples, they are
+    those whose mean similarity with the word is highest, of at most `samples`, the best one first. No picture is
+    encoded twice.
+    """
+    wanted = list(dict.fromkeys(wanted))
+    drawn = dict[str, IntArray]()
+    for word in wanted:
+        label = class_of(case, word)
+        among = np.flatnonzero(case.labels == label) if label is not None else ()
+        if len(among):
+            drawn[word] = case.some(f"heatmaps/{label}", np.asarray(among), PICTURES)
+    rest = np.zeros(0, np.int64) if len(drawn) == len(wanted) else case.some("heatmaps")
+    every = np.unique(np.concatenate([rest, *drawn.values()]))
+    result = {}
+    for word, maps in zip(wanted, similarities(case, wanted, every), strict=True):
+        at = drawn.get(word)
+        if at is None:
+            means = maps[np.searchsorted(every, rest)].mean(axis=(1, 2))
+            at = rest[np.argsort(-means, kind="stable")[:PICTURES]]
+        result[word] = (at, maps[np.searchsorted(every, at)])
+    return result
 
 
-def similarities(case: Case, word: str, at: IntArray) -> NDArray[np.float64]:
-    """Dot products [n, rows, columns] of the word's embedding with the patches of the test pictures at `at`, both by
-    the first member and not normalised."""
+def similarities(case: Case, wanted: Sequence[str], at: IntArray) -> Maps:
+    """Dot products [words, n, rows, columns] of the words' embeddings with the patches of the test pictures at `at`,
+    all by the first member and not normalised."""
     image, text = case.modality("image"), case.modality("text")
     assert image is not None and text is not None
     first = case.predictor.members[0]
-    embedding = first.encode(first.sources({text: Records.of("text", [_spoken(word) or word])}))[text][0]
-    found = patches(case, case.test.inputs[image][at]) @ embedding.double()
-    side = math.isqrt(found.shape[1])
-    return found.reshape(len(found), side, side).numpy()
+    texts = Records.of("text", [_spoken(word) or word for word in wanted])
+    vectors = first.encode(first.sources({text: texts}))[text].double()
+    source = first.sources({image: case.test.inputs[image][at]})[image]
+    pieces = [_patches(case, source, start) @ vectors.T for start in range(0, len(at), _BATCH)]
+    products = torch.cat(pieces).permute(2, 0, 1)
+    side = math.isqrt(products.shape[2])
+    return products.reshape(*products.shape[:2], side, side).numpy()
 
 
-def patches(case: Case, column: Any) -> torch.Tensor:
-    """Patch tokens [n, P, D] in float64. Raises BadInput for models without patches in a square."""
+def _patches(case: Case, source: Source, start: int) -> torch.Tensor:
+    """Patch tokens [n, P, D] of the batch that begins there, in float64. Raises BadInput for models without them."""
     image = case.modality("image")
     assert image is not None
-    first = case.predictor.members[0]
-    found = first.patches(image, first.sources({image: column})[image]).double()
-    if math.isqrt(found.shape[1]) ** 2 != found.shape[1]:
-        raise BadInput([f"the {found.shape[1]} patches of a picture form no square"])
-    return found
+    batch: Any = source.rows(slice(start, start + _BATCH))
+    return case.predictor.members[0].patches(image, TableSource(batch)).double()
 
 
-def _table(case: Case, word: str, at: IntArray, maps: NDArray[np.float64]) -> pd.DataFrame:
+def _table(case: Case, word: str, at: IntArray, maps: Maps) -> pd.DataFrame:
     number, row, column = (index.ravel() for index in np.indices(maps.shape))
     return pd.DataFrame(
         {"word": word, "sample": case.test.ids[at][number],
@@ -128,7 +145,7 @@ def _file(word: str, taken: Any) -> str:
     return found
 
 
-def _draw(case: Case, word: str, at: IntArray, maps: NDArray[np.float64]) -> Figure:
+def _draw(case: Case, word: str, at: IntArray, maps: Maps) -> Figure:
     image = case.modality("image")
     assert image is not None
     first = case.predictor.members[0]

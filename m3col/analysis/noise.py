@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m3col import randomness
+from m3col.analysis.case import Case
 from m3col.data.columns import Column
 from m3col.models.inputs import Tokens
 from m3col.predictor import Member
@@ -45,6 +46,16 @@ class Draw:
         purpose = f"analysis/noise/{modality}"
         key = randomness.generator(seed=self.seed, fold=0, epoch=self.repeat, step=row, purpose=purpose)
         return key.standard_normal(shape)
+
+
+def difference(case: Case) -> str:
+    """What the paper does otherwise, for the page."""
+    texts = (
+        " The paper puts noise in place of what the text encoder gives; here it stands in place of the word embeddings "
+        "and passes through the encoder, so that the numbers for texts are not comparable."
+    )
+    compared = " In the paper several models are compared; this page is about one."
+    return compared + (texts if case.modality("text") is not None else "")
 
 
 def moments(member: Member, inputs: Mapping[str, Column]) -> dict[str, Moments]:

@@ -82,7 +82,7 @@ def run(case: Case) -> Result:
         "Accuracy on the test split as it is, and with one modality replaced by Gaussian noise that has the mean and "
         f"standard deviation of the training split (Table 5 of the paper; bars are the mean of {repeats} draws, "
         "whiskers their standard deviation). A fused bar that falls little does not depend on that modality alone; the "
-        "dashed line is what guessing the most frequent class would reach."
+        f"dashed line is what guessing the most frequent class would reach.{noise.difference(case)}"
     )
     return Result(table, {"robustness": _draw(table, case)}, text)
 

@@ -16,14 +16,32 @@ from m3col.data.entry import Entry
 from m3col.data.layout import Layout
 from m3col.faults import BadInput, nearest
 
-__all__ = ["TABLE", "Dataset", "Entry", "Split", "concat", "faults", "from_arrays", "load", "locate", "names"]
+__all__ = [
+    "TABLE",
+    "Dataset",
+    "Entry",
+    "Split",
+    "concat",
+    "faults",
+    "from_arrays",
+    "load",
+    "locate",
+    "names",
+    "unreadable",
+]
 
 FETCHABLE = ("rosmap", "brca")
 _SHOWN = 5  # pictures named one by one in a message; the rest is counted
 
 
 def _read_digits(
-    folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str], *, layout: Layout
+    folder: Path,
+    entry: Entry,
+    select: Sequence[str | int] | None,
+    splits: Sequence[str],
+    *,
+    layout: Layout,
+    pictures: bool,
 ) -> Dataset:
     dataset = digits.read(test="test" in splits)
     dataset = replace(dataset, known_issues=entry.known_issues)
@@ -99,6 +117,7 @@ TABLE: dict[str, Entry] = {
             "New York Times articles of 24 sections: a photo and its caption, headline, abstract or body",
             published.read_n24news,
             modalities=image_text.MODALITIES,
+            kinds=image_text.KINDS,
             text=("caption",),
             looks_like=published.looks_like_n24news,
             known_issues="captions, headlines and abstracts of one article may name its section",
@@ -108,6 +127,7 @@ TABLE: dict[str, Entry] = {
             "UPMC Food-101: photos of 101 dishes, each with the text of the web page where it was found",
             published.read_food101,
             modalities=image_text.MODALITIES,
+            kinds=image_text.KINDS,
             looks_like=published.looks_like_food101,
             known_issues=(
                 "pages were found by searching for the dish, so that most texts name it; labels are those searches, "
@@ -119,6 +139,7 @@ TABLE: dict[str, Entry] = {
             "1,840 emoji with their name and keywords, to be sorted into nine Unicode groups",
             image_text.read,
             modalities=image_text.MODALITIES,
+            kinds=image_text.KINDS,
             text=("abstract",),
             looks_like=image_text.looks_like,
             known_issues=(
@@ -131,6 +152,7 @@ TABLE: dict[str, Entry] = {
             "any folder with train.csv, val.csv and test.csv: paths of pictures, texts, labels; given with --data-dir",
             image_text.read,
             modalities=image_text.MODALITIES,
+            kinds=image_text.KINDS,
             generic=True,
             looks_like=image_text.looks_like,
         ),
@@ -149,12 +171,14 @@ def load(
     modalities: Sequence[str | int] | None = None,
     splits: Sequence[str] = SPLITS,
     layout: Layout = Layout(),  # noqa: B008 - it is frozen
+    pictures: bool = False,
 ) -> Dataset:
     """The named data set, with the splits asked for as far as it has them; files of other splits stay closed.
 
     `data_dir` is the data set's own folder or, for a named set, the one that holds it; see `locate`.
-    `modalities` are names or numbers from 1; `layout`: which columns hold pictures, texts and labels. Values may be NaN
-    or infinite here: `faults` judges that. Raises BadInput.
+    `modalities` are names or numbers from 1; `layout`: which columns hold pictures, texts and labels; `pictures`: look
+    at each of them, which costs time once; otherwise their files must only be there. Values may be NaN or infinite
+    here: `faults` judges that. Raises BadInput.
     """
     if name not in TABLE:
         raise BadInput([f"data.name: data set {name!r} is unknown{nearest(name, TABLE)}"])
@@ -165,7 +189,7 @@ def load(
     folder = Path() if entry.embedded else locate(name, data_dir=data_dir)
     if layout.text is None and entry.text is not None:
         layout = replace(layout, text=entry.text)
-    return entry.read(folder, entry, modalities, splits, layout=layout)
+    return entry.read(folder, entry, modalities, splits, layout=layout, pictures=pictures)
 
 
 def locate(name: str, *, data_dir: Path | None = None) -> Path:
@@ -198,14 +222,14 @@ def locate(name: str, *, data_dir: Path | None = None) -> Path:
 
 def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess") -> list[str]:
     """Faults of preprocessing `spec` on this data set: its own, a value that is NaN or infinite where a
-    modality has no `impute` step, and a step that keeps no feature of the training split; pictures that cannot be read.
+    modality has no `impute` step, and a step that keeps no feature of the training split.
     """
     numeric = [name for name, kind in dataset.kinds.items() if kind == "numeric"]
-    found = [line for name in dataset.modalities if name not in numeric for line in _unreadable(dataset, name)]
+    found: list[str] = []
     try:
         steps = preprocess.resolve(spec, numeric, where) if numeric else {}
     except BadInput as error:
-        return [*found, *error.faults]
+        return list(error.faults)
     for name in numeric:
         imputes = "impute" in steps[name]
         missing = [] if imputes else _missing(dataset, name, where)
@@ -222,18 +246,19 @@ def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess") -> list[
     return found
 
 
-def _unreadable(dataset: Dataset, modality: str) -> list[str]:
-    """Every picture is decoded once; what was found is remembered."""
-    found = []
+def unreadable(dataset: Dataset) -> list[str]:
+    """Pictures of a data set in memory that cannot be decoded; `load` judges those of files."""
+    found: list[str] = []
     for split, part in dataset.splits.items():
-        column = part.inputs[modality]
-        if not isinstance(column, Records):
-            continue
-        broken = cache.faults(column)
-        first = list(broken.items())[:_SHOWN]
-        found += [f"{dataset.name}, {split}: {column.values[row]}: {text}" for row, text in first]
-        if len(broken) > _SHOWN:
-            found.append(f"{dataset.name}, {split}: {len(broken) - _SHOWN} more pictures that cannot be read")
+        for column in part.inputs.values():
+            if not isinstance(column, Records):
+                continue
+            broken, values, place = cache.faults(column), column.values, f"{dataset.name}, {split}"
+            for row in list(broken)[:_SHOWN]:
+                shown = f"{values[row]}: " if isinstance(values[row], str) else ""
+                found.append(f"{place}: row {row + 1}: {shown}{broken[row]}")
+            if len(broken) > _SHOWN:
+                found.append(f"{place}: {len(broken) - _SHOWN} more pictures that cannot be read")
     return found
 
 

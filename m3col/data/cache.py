@@ -1,20 +1,19 @@
 """Decoded pictures and tokens on disk, memory-mapped: paid once per data set, shared by all processes of a machine.
 
 A table is keyed by the content of all pictures or texts of a data set and by the settings, lies in one Arrow file, and
-is written by whoever comes first while the others wait. What a picture file holds is remembered by path, size and time
-of change, so that a second look at a data set reads no picture.
+is written by whoever comes first while the others wait. What goes into it is compared with its key once more.
 """
 
+import functools
 import hashlib
 import json
 import os
 import shutil
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import filelock
 import numpy as np
@@ -22,24 +21,17 @@ import PIL
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from m3col.data import pictures
+from m3col import files
+from m3col.data import looks, pictures
 from m3col.data.columns import Records
+from m3col.data.looks import Look
 from m3col.faults import BadInput
 
 _FORMAT = 1
 _BATCH = 256  # rows per record batch of a file
-_THREADS = min(8, os.cpu_count() or 1)
 _SHOWN = 5
-_REMEMBERED = "pictures.db"
-_SCHEMA = "create table if not exists pictures (path text primary key, size int, mtime int, sha text, fault text)"
-
-
-def folder() -> Path:
-    """Where tables are kept: $M3COL_CACHE, or m3col in the user's cache folder."""
-    given = os.environ.get("M3COL_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m3col"
+_TRIES = 3  # times that a table is begun while files change
+_KEPT = 512_000_000  # bytes of decoded pictures that one prediction keeps for its other members
 
 
 class Table(Protocol):
@@ -54,119 +46,123 @@ class Table(Protocol):
 
 def content_digests(records: Records) -> list[str]:
     """SHA-256 of each picture's file or each text, in the order of the records."""
-    return [found[0] for found in _looked_at(records)]
+    if records.kind == "text":
+        return [hashlib.sha256(text.encode()).hexdigest() for text in records.values]
+    return [seen.digest for seen in looks.look(list(records.values))]
 
 
 def faults(records: Records) -> dict[int, str]:
     """What is wrong with each picture that cannot be decoded, by position in the records; nothing for texts."""
-    return {row: found[1] for row, found in enumerate(_looked_at(records)) if found[1]}
+    seen = looks.look(list(records.values)) if records.kind == "image" else []
+    return {row: found.fault for row, found in enumerate(seen) if found.fault}
 
 
-def _looked_at(records: Records) -> list[tuple[str, str]]:
-    """(digest, fault or "") of each record."""
-    values = list(records.values)
-    if records.kind == "text":
-        return [(hashlib.sha256(text.encode()).hexdigest(), "") for text in values]
-    known = _Remembered(value for value in values if isinstance(value, str))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(known.look, values))
-    known.keep()
-    return found
+# Pictures
 
 
-class _Remembered:
-    """What is known of picture files that have not changed since. A folder that cannot be written costs time only."""
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._wanted = list(dict.fromkeys(paths))
-        self._new: dict[str, tuple[int, int, str, str]] = {}
-        self._old: dict[str, tuple[int, int, str, str]] = {}
-        try:
-            with closing(self._open()) as database:
-                for start in range(0, len(self._wanted), 500):
-                    some = self._wanted[start : start + 500]
-                    marks = ",".join("?" * len(some))
-                    rows = database.execute(f"select * from pictures where path in ({marks})", some)
-                    self._old |= {path: tuple(rest) for path, *rest in rows}
-        except (sqlite3.Error, OSError):
-            pass
-
-    def _open(self) -> sqlite3.Connection:
-        folder().mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(folder() / _REMEMBERED, timeout=60)
-        database.execute(_SCHEMA)
-        return database
-
-    def look(self, value: str | bytes) -> tuple[str, str]:
-        if isinstance(value, bytes):
-            return hashlib.sha256(value).hexdigest(), _fault(value)
-        try:
-            status = os.stat(value)
-        except OSError as error:
-            return "", f"cannot be read ({error.strerror})"
-        old = self._old.get(value)
-        if old is not None and old[:2] == (status.st_size, status.st_mtime_ns):
-            return old[2], old[3]
-        content = Path(value).read_bytes()
-        found = hashlib.sha256(content).hexdigest(), _fault(content)
-        self._new[value] = (status.st_size, status.st_mtime_ns, *found)
-        return found
-
-    def keep(self) -> None:
-        if not self._new:
-            return
-        try:
-            with closing(self._open()) as database, database:
-                rows = [(path, *rest) for path, rest in self._new.items()]
-                database.executemany("insert or replace into pictures values (?, ?, ?, ?, ?)", rows)
-        except (sqlite3.Error, OSError):
-            pass
-
-
-def _fault(content: bytes) -> str:
-    try:
-        pictures.decode(content, 8)
-    except pictures.Unreadable as error:
-        return str(error)
-    return ""
+class _Changed(Exception):
+    """The file of a picture is no longer what it was when it was looked at."""
 
 
 def decoded(records: Records, short_side: int, *, cached: bool = True) -> Table:
     """All pictures of the records' source, with that short side in pixels. Raises BadInput for what cannot be decoded,
     or where the disk is too full for them."""
+    source = records.source
     if not cached:
-        return _Computed(lambda row: pictures.decode(records.source[row], short_side))
-    whole = Records(records.kind, records.source, np.arange(len(records.source)))
+        shared = _shared.get(records)
+        if shared is None:
+            return _Computed(lambda row: _picture(source[row], short_side))
+        if short_side not in shared:
+            shared[short_side] = _Computed(lambda row: _picture(source[row], short_side), room=_KEPT)
+        return shared[short_side]
+    anew: set[str] = set()
+    for _ in range(_TRIES):
+        seen = looks.look(list(source), anew=anew)
+        _refuse_unreadable(source, seen)
+        digests = [found.digest for found in seen]
 
-    def rows() -> Iterator[tuple[bytes, int]]:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(whole), _BATCH):
-                for array in pool.map(lambda v: pictures.decode(v, short_side), whole.source[start : start + _BATCH]):
-                    yield array.tobytes(), array.shape[0]
+        def rows(digests: list[str] = digests) -> Iterator[tuple[bytes, int]]:
+            with ThreadPoolExecutor(looks.THREADS) as pool:
+                for start in range(0, len(source), _BATCH):
+                    some = slice(start, start + _BATCH)
+                    make = functools.partial(_expected, short_side=short_side)
+                    for array in pool.map(make, source[some], digests[some]):
+                        yield array.tobytes(), array.shape[0]
 
-    digests = content_digests(whole)
-    _refuse_unreadable(whole)
-    path = _path("image", [short_side, PIL.__version__], digests)
-    needed = int(1.5 * 3 * short_side**2 * len(whole))
-    return _Pictures(_made(path, rows, needed=needed))
+        try:
+            # Most pictures are up to half as long again as they are high.
+            needed = int(1.5 * _bytes(short_side, len(source)))
+            return _made(_Pictures, _pictures_path(digests, short_side), rows, needed=needed)
+        except _Changed as error:
+            anew |= {str(error)}
+    raise BadInput([f"{path}: is written to while it is read; wait until it is whole" for path in sorted(anew)])
 
 
-def _refuse_unreadable(records: Records) -> None:
-    found = faults(records)
-    lines = [f"{records.source[row]}: {text}" for row, text in list(found.items())[:_SHOWN]]
+def needed_bytes(records: Records, short_side: int) -> int:
+    """What `decoded` is about to write to the disk; 0 where its table lies there already."""
+    path = _pictures_path([seen.digest for seen in looks.look(list(records.source))], short_side)
+    return 0 if path.exists() else _bytes(short_side, len(records.source))
+
+
+def keep(records: Records) -> Records:
+    """The same pictures for one prediction: what is decoded for one member of an ensemble is there for the others, as
+    long as these records are in use and as far as the memory for it goes."""
+    own = Records(records.kind, records.source, records.at)
+    _shared[own] = {}
+    return own
+
+
+def _pictures_path(digests: list[str], short_side: int) -> Path:
+    return _path("image", [short_side, PIL.__version__], digests)
+
+
+def _bytes(short_side: int, count: int) -> int:
+    return 3 * short_side**2 * count
+
+
+def _expected(value: str | bytes, digest: str, short_side: int) -> NDArray[np.uint8]:
+    """The picture whose content has this digest. Raises _Changed where it has another one by now."""
+    try:
+        with pictures.opened(value) as file:
+            content = file.read()
+    except (OSError, pictures.Unreadable):
+        content = b""
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _Changed(value)
+    return pictures.decode(content, short_side)
+
+
+def _picture(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
+    """A picture that was judged before: what is wrong with it now happened meanwhile."""
+    try:
+        return pictures.decode(value, short_side)
+    except pictures.Unreadable as error:
+        raise RuntimeError(f"{_shown(value)}: {error}") from error
+
+
+def _shown(value: str | bytes) -> str:
+    return value if isinstance(value, str) else "a picture"
+
+
+def _refuse_unreadable(source: NDArray[np.object_], seen: Sequence[Look]) -> None:
+    found = {row: each.fault for row, each in enumerate(seen) if each.fault}
+    lines = [f"{_shown(source[row])}: {text}" for row, text in list(found.items())[:_SHOWN]]
     if len(found) > _SHOWN:
         lines.append(f"{len(found) - _SHOWN} more pictures that cannot be read")
     if lines:
         raise BadInput(lines)
 
 
+# Texts
+
+
 def encoded(
     records: Records, encode: Callable[[Sequence[str]], list[NDArray[np.int32]]], *, settings: str, cached: bool = True
 ) -> Table:
     """The tokens of all texts of the records' source. `settings`: a digest of all that `encode` depends on."""
-    if not cached:
-        return _Computed(lambda row: encode([records.source[row]])[0], count=len(records.source))
     source = records.source
+    if not cached:
+        return _Computed(lambda row: encode([source[row]])[0], count=len(source))
 
     def rows() -> Iterator[tuple[bytes, int]]:
         for start in range(0, len(source), _BATCH):
@@ -175,54 +171,15 @@ def encoded(
 
     whole = Records(records.kind, source, np.arange(len(source)))
     path = _path("text", [settings], content_digests(whole))
-    return _Tokens(_made(path, rows, needed=sum(4 * len(text) for text in source)))
+    return _made(_Tokens, path, rows, needed=sum(4 * len(text) for text in source))
+
+
+# Files
 
 
 def _path(kind: str, settings: list[Any], digests: list[str]) -> Path:
     key = hashlib.sha256(json.dumps([_FORMAT, kind, settings, digests]).encode()).hexdigest()
-    return folder() / f"{kind}-{key[:32]}.arrow"
-
-
-def _made(path: Path, rows: Callable[[], Iterator[tuple[bytes, int]]], *, needed: int) -> Path:
-    """The file, written unless it is there; of several processes one writes and the others wait."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
-            if not path.exists():
-                free = shutil.disk_usage(path.parent).free
-                if free < needed:
-                    raise BadInput(
-                        [f"{path.parent}: the cache needs about {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
-                         "are free; free some, name another folder in M3COL_CACHE, or set data.cache=false"]
-                    )  # fmt: skip
-                _write(path, rows())
-    except OSError as error:
-        reason = error.strerror or error
-        raise BadInput(
-            [f"{path.parent}: cannot be written ({reason}); name another one in M3COL_CACHE, or set data.cache=false"]
-        ) from None
-    return path
-
-
-def _write(path: Path, rows: Iterator[tuple[bytes, int]]) -> None:
-    schema = pa.schema([("content", pa.large_binary()), ("count", pa.int32())])
-    part = path.with_suffix(".part")
-    with pa.OSFile(str(part), "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
-        batch: list[tuple[bytes, int]] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == _BATCH:
-                _write_batch(writer, schema, batch)
-                batch = []
-        if batch:
-            _write_batch(writer, schema, batch)
-    os.replace(part, path)
-
-
-def _write_batch(writer: Any, schema: Any, batch: list[tuple[bytes, int]]) -> None:
-    contents, counts = zip(*batch, strict=True)
-    arrays = [pa.array(contents, pa.large_binary()), pa.array(counts, pa.int32())]
-    writer.write_batch(pa.record_batch(arrays, schema=schema))
+    return looks.folder() / f"{kind}-{key[:32]}.arrow"
 
 
 class _Mapped:
@@ -256,13 +213,88 @@ class _Tokens(_Mapped):
 
 
 class _Computed:
-    """Rows that are made anew each time."""
+    """Rows that are made when they are asked for; those that fit into `room` bytes are kept."""
 
-    def __init__(self, make: Callable[[int], NDArray[Any]], count: int = 0) -> None:
-        self._make, self._count = make, count
+    def __init__(self, make: Callable[[int], NDArray[Any]], count: int = 0, room: int = 0) -> None:
+        self._make, self._count, self._room = make, count, room
+        self._rows: dict[int, NDArray[Any]] = {}
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        return self._make(row)
+        found = self._rows.get(row)
+        if found is None:
+            found = self._make(row)
+            if found.nbytes <= self._room:
+                self._room -= found.nbytes
+                self._rows[row] = found
+        return found
 
     def lengths(self) -> NDArray[np.int64]:
         return np.array([len(self[row]) for row in range(self._count)], dtype=np.int64)
+
+
+_shared: "weakref.WeakKeyDictionary[Records, dict[int, _Computed]]" = weakref.WeakKeyDictionary()
+Found = TypeVar("Found", bound=_Mapped)
+
+
+def _made(
+    kind: Callable[[Path], Found], path: Path, rows: Callable[[], Iterator[tuple[bytes, int]]], *, needed: int
+) -> Found:
+    """The table in the file, which is written unless it lies there whole; of several processes one writes and the
+    others wait."""
+    found = _whole(kind, path)
+    if found is not None:
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_suffix(".lock")):
+            found = _whole(kind, path)
+            if found is not None:
+                return found
+            free = shutil.disk_usage(path.parent).free
+            if free < needed:
+                raise BadInput(
+                    [f"{path.parent}: the cache needs about {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB "
+                     "are free; free some, name another folder in M3COL_CACHE, or set data.cache=false"]
+                )  # fmt: skip
+            _write(path, rows())
+            return kind(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadInput(
+            [f"{path.parent}: cannot be written ({reason}); name another one in M3COL_CACHE, or set data.cache=false"]
+        ) from None
+
+
+def _whole(kind: Callable[[Path], Found], path: Path) -> Found | None:
+    """The table in the file; None where there is none, or one that a dying disk or machine has torn."""
+    try:
+        return kind(path)
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def _write(path: Path, rows: Iterator[tuple[bytes, int]]) -> None:
+    schema = pa.schema([("content", pa.large_binary()), ("count", pa.int32())])
+    part = path.with_suffix(".part")
+    try:
+        with pa.OSFile(str(part), "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
+            batch: list[tuple[bytes, int]] = []
+            for row in rows:
+                batch.append(row)
+                if len(batch) == _BATCH:
+                    _write_batch(writer, schema, batch)
+                    batch = []
+            if batch:
+                _write_batch(writer, schema, batch)
+        files.flush(part)
+        os.replace(part, path)
+        files.flush(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _write_batch(writer: Any, schema: Any, batch: list[tuple[bytes, int]]) -> None:
+    contents, counts = zip(*batch, strict=True)
+    arrays = [pa.array(contents, pa.large_binary()), pa.array(counts, pa.int32())]
+    writer.write_batch(pa.record_batch(arrays, schema=schema))

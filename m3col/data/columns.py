@@ -49,6 +49,15 @@ class Records:
 Column = FloatArray | Records
 
 
+def encodable(text: str) -> bool:
+    """Whether the text can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def kind_of(column: Column) -> Kind:
     return column.kind if isinstance(column, Records) else "numeric"
 

@@ -99,7 +99,8 @@ def concat(a: Split, b: Split) -> Split:
 class Dataset:
     """Splits of one data set. `features[m]` names the D_m columns of modality m (of a picture or text: what it was
     read from); `classes` names the C labels; `known_issues` is one line for reports ("" where none is known);
-    `dropped` counts samples that were left out, by reason.
+    `dropped` counts samples that were left out, by reason; `unselected` names modalities that were left out;
+    `warnings`: what is suspicious about its files, a line each.
     """
 
     name: str
@@ -110,6 +111,8 @@ class Dataset:
     test: Split | None = None
     known_issues: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
+    unselected: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -148,6 +151,7 @@ class Dataset:
             train=self.train.select(names),
             validation=None if self.validation is None else self.validation.select(names),
             test=None if self.test is None else self.test.select(names),
+            unselected=(*self.unselected, *(name for name in self.modalities if name not in names)),
         )
 
     def without_test(self) -> "Dataset":

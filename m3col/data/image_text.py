@@ -9,22 +9,23 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from m3col.data import pictures, textfile
-from m3col.data.columns import ObjectArray, Records
+from m3col.data import looks, overlaps, pictures, textfile
+from m3col.data.columns import Kind, ObjectArray, Records, encodable
 from m3col.data.dataset import SPLITS, Dataset, Split, build_split, choose
 from m3col.data.entry import Entry
 from m3col.data.layout import Layout
+from m3col.data.looks import Look
 from m3col.faults import BadInput, nearest
 
 MODALITIES = ("image", "text")
+KINDS: dict[str, Kind] = {"image": "image", "text": "text"}
 FILES = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
-THREADS = min(16, 2 * (os.cpu_count() or 1))
+_LONGEST = 2**31 - 1  # characters of one field; the csv module stops at 131,072 unless it is told otherwise
 _SHOWN = 5  # faults of one kind and file that are named one by one; the rest is counted
 
 
@@ -64,13 +65,14 @@ class Pair:
 @dataclass
 class Pairs:
     """What a folder holds, as far as it could be read. `columns`: those that the texts come from; `dropped`: pairs that
-    were left out, by reason."""
+    were left out, by reason; `warnings`: what is suspicious."""
 
     folder: Path
     columns: tuple[str, ...] = ()
     splits: dict[str, list[Pair]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     found: Found = field(default_factory=Found)
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.root = os.path.realpath(self.folder)
@@ -94,8 +96,8 @@ class Table:
 
 
 def looks_like(folder: Path) -> bool:
-    """Whether `folder` holds the training file of the layout. (Food-101 has one too, but its texts lie in files.)"""
-    return (folder / FILES["train"]).is_file() and not (folder / "texts_txt").is_dir()
+    """Whether `folder` holds a file of the layout. (Food-101 has such files too, but its texts lie beside them.)"""
+    return any((folder / name).is_file() for name in FILES.values()) and not (folder / "texts_txt").is_dir()
 
 
 def read(
@@ -194,6 +196,7 @@ def read_table(path: Path, found: Found) -> Table | None:
     reader = csv.reader([line + "\n" for line in lines], strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
     number = 0
+    limit = csv.field_size_limit(_LONGEST)
     try:
         header = tuple(name.strip() for name in next(reader))
         mark = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
@@ -211,6 +214,8 @@ def read_table(path: Path, found: Found) -> Table | None:
     except csv.Error as error:
         found.add(path, "csv", f"is not CSV ({error}); look for a quote that is not closed", number + 1)
         return None
+    finally:
+        csv.field_size_limit(limit)
     for name in dict.fromkeys(header):
         if header.count(name) > 1:
             found.add(path, f"header {name}", f"column {name!r} stands {header.count(name)} times in the header")
@@ -258,15 +263,6 @@ def judge(pairs: Pairs, file: Path, row: int, *, image: str | None, text: str | 
     return Pair(file, row, os.path.normpath(image or ""), path, text or "", label or "")
 
 
-def encodable(text: str) -> bool:
-    """Whether the text can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def judge_labels(pairs: Pairs) -> None:
     """Training has at least two classes, and every class that occurs."""
     classes, train = pairs.classes, pairs.splits.get("train")
@@ -290,46 +286,42 @@ def close(value: str, choices: Iterable[str]) -> str:
     return near if near.startswith("; did") else ""
 
 
-def judge_decoding(pairs: Pairs) -> None:
-    """Decodes every picture, each file once; what cannot be read becomes a fault."""
+def judge_decoding(pairs: Pairs) -> dict[str, Look]:
+    """A look at every picture, by its path; what cannot be decoded becomes a fault."""
     every = [pair for split in pairs.splits.values() for pair in split if pair.path is not None]
     paths = list(dict.fromkeys(pair.path for pair in every if pair.path is not None))
-    with ThreadPoolExecutor(THREADS) as pool:
-        faults = dict(zip(paths, pool.map(_decoding_fault, paths), strict=True))
+    seen = dict(zip(paths, looks.look(paths), strict=True))
     for pair in every:
-        if pair.path is not None and faults[pair.path]:
-            add_unreadable(pairs, pair, faults[pair.path])
-
-
-def add_unreadable(pairs: Pairs, pair: Pair, reason: str) -> None:
-    pairs.found.add(pair.file, "the picture cannot be read", f"picture {pair.image!r} {reason}", pair.row)
-
-
-def _decoding_fault(path: str) -> str:
-    try:
-        pictures.measure(path)
-    except pictures.Unreadable as error:
-        return str(error)
-    return ""
+        if pair.path is not None and seen[pair.path].fault:
+            fault = f"picture {pair.image!r} {seen[pair.path].fault}"
+            pairs.found.add(pair.file, "the picture cannot be read", fault, pair.row)
+    return seen
 
 
 def build(
     pairs: Pairs, entry: Entry, select: Sequence[str | int] | None, layout: Layout, *, judge_pictures: bool
 ) -> Dataset:
     """The data set of what was read. Raises BadInput with every fault."""
-    if judge_pictures:
-        judge_decoding(pairs)
     chosen, faults = (MODALITIES, []) if select is None else choose(select, MODALITIES)
+    warnings = list(pairs.warnings)
+    if judge_pictures and "image" in (chosen or MODALITIES):
+        seen = judge_decoding(pairs)
+        shared = [found for found in overlaps.find(pairs.splits, seen) if found.pictures]
+        warnings += [f"{pairs.folder}: {found.line}" for found in shared]
     faults = [*faults, *pairs.found.lines()]
     if faults:
         raise BadInput(faults)
+    built = _splits(pairs)
     dataset = Dataset(
         name=entry.name,
         classes=pairs.classes,
         features={"image": (layout.image,), "text": pairs.columns},
         known_issues=entry.known_issues,
         dropped=dict(pairs.dropped),
-        **_splits(pairs),
+        warnings=tuple(warnings),
+        train=built["train"],
+        validation=built.get("validation"),
+        test=built.get("test"),
     )
     return dataset.select(chosen)
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from m3col.data import looks
 from m3col.data import pictures as picture_files
 from m3col.data.dataset import SPLITS, Dataset
 from m3col.data.entry import Entry
 from m3col.data.image_text import (
-    THREADS,
     Pair,
     Pairs,
     build,
@@ -45,6 +45,8 @@ FOOD_FILES = {"train": "train.csv", "test": "test.csv"}
 FOOD_VALIDATION = 5_000
 FOOD_FULL = 25_000  # of fewer training pairs, a fifth validates
 FOOD_SEED = 2409
+_NO_PICTURE = "no picture"
+_MANY = 0.05  # the share of pairs without picture or text from which on it is worth a warning
 
 
 def looks_like_n24news(folder: Path) -> bool:
@@ -106,7 +108,8 @@ def _read_json(path: Path, pairs: Pairs) -> list[Any] | None:
     if lines is None:
         return None
     try:
-        records = json.loads("\n".join(lines))
+        # No field is a number; int() refuses those of more than 4,300 digits.
+        records = json.loads("\n".join(lines), parse_int=float)
     except json.JSONDecodeError as error:
         fault = f"line {error.lineno}, column {error.colno}: is not JSON ({error.msg})"
         pairs.found.add(path, "json", fault)
@@ -233,21 +236,26 @@ class _FoodRow:
 
 def _food_pairs(pairs: Pairs, rows: list[_FoodRow]) -> list[Pair]:
     """The rows that have a picture and a text; the others are counted in `pairs.dropped`."""
-    with ThreadPoolExecutor(THREADS) as pool:  # many small files: most of the time is waiting
+    with ThreadPoolExecutor(looks.THREADS) as pool:  # many small files: most of the time is waiting
         texts = list(pool.map(lambda row: _food_text(row, pairs.root), rows))
-    kept = []
+    kept, lacking = [], list[str]()
     for row, (text, fault) in zip(rows, texts, strict=True):
         if row.id and row.annotation and (reason := _lacks(row, text, fault, pairs.root)):
             pairs.drop(f"{row.split}: {reason}")
+            lacking.append(f"{reason}: {pairs.folder / (row.image if reason == _NO_PICTURE else row.text)}")
             continue
         if fault:
             pairs.found.add(row.file, "the text cannot be used", f"text {row.text!r} {fault}", row.number)
         # Without an annotation there is no path: the empty label is the fault to tell.
         image, known = (row.image, text if not fault else None) if row.annotation else (None, None)
         kept.append(judge(pairs, row.file, row.number, image=image, text=known, label=row.annotation))
-    if rows and not kept:
-        fault = f"none of its {len(rows)} rows has a picture and a text; the first picture is looked for at"
-        pairs.found.add(rows[0].file, "no pairs", f"{fault} {pairs.folder / rows[0].image}")
+    first = f"the first one has {lacking[0]}" if lacking else ""
+    if lacking and not kept:
+        fault = f"none of its {len(rows)} rows has a picture and a text; {first}"
+        pairs.found.add(rows[0].file, "no pairs", fault)
+    elif len(lacking) > _MANY * len(rows):
+        share = f"{len(lacking):,} of {len(rows):,} pairs ({100 * len(lacking) / len(rows):.0f} %)"
+        pairs.warnings.append(f"{rows[0].file}: {share} are left out; {first}")
     return kept
 
 
@@ -256,7 +264,7 @@ def _lacks(row: _FoodRow, text: str | None, fault: str, root: str) -> str:
     try:
         picture_files.inside(row.image, root)
     except picture_files.Missing:
-        return "no picture"
+        return _NO_PICTURE
     except picture_files.Outside:
         return ""
     if fault:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from m3col.config import DataConfig, ModelConfig
 from m3col.data import tokens
@@ -116,7 +117,7 @@ def _text_faults(model: ModelConfig, data: DataConfig) -> list[str]:
     found += _length_faults(values, input)
     if config.pretrained:
         found += _faults_of(lambda: text.check_weights(config, values))
-        found += _vocabulary_faults(model, data)
+        found += _vocabulary_faults(model, data) or _token_faults(model, data, values["vocab_size"])
     return found
 
 
@@ -148,6 +149,30 @@ def _vocabulary_faults(model: ModelConfig, data: DataConfig) -> list[str]:
     return [f"{line}{model.text.name!r} have another number; {word!r} is {own[word]} there and {there} here"]
 
 
+def _token_faults(model: ModelConfig, data: DataConfig, words: int) -> list[str]:
+    """Whether the tokeniser may be that of an encoder with embeddings for `words` words: of about as many entries, and
+    with the special tokens that config.json names. Whoever names the encoder's own once more says that it is."""
+    name = tokens.source(data.text, model.text)
+    if data.text.tokenizer == model.text.name:
+        return []
+    tokenizer, pad = tokens.load(name, key=tokens.key(data.text))
+    size, named, found = tokens.vocabulary_size(tokenizer), text.special_tokens(model.text), list[str]()
+    special = [at for at, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    # Many encoders round their embeddings up to a multiple of 8, 64 or 128.
+    is_rounded = words % 8 == 0 and words - size < 128
+    if words > 1.1 * size and not is_rounded:
+        found.append(f"the tokenizer has {size} entries, the encoder {words}")
+    if named.get("pad_token_id", pad) != pad:
+        found.append(f"padding is {pad} for the tokenizer, {named['pad_token_id']} for the encoder")
+    strange = [f"{key} {at}" for key, at in named.items() if special and at not in special]
+    if strange and not found:
+        found.append(f"config.json has {strange[0]}, which is no special token of the tokenizer")
+    if not found:
+        return []
+    line = f"{tokens.key(data.text)} {name!r}: tokenizer and encoder do not belong together: {' and '.join(found)}"
+    return [line if data.text.tokenizer else f"{line}; if they do all the same, set data.text.tokenizer={name}"]
+
+
 def _text_input(model: ModelConfig, data: DataConfig) -> TextInput:
     name = tokens.source(data.text, model.text)
     if name == tokens.FITTED:
@@ -162,3 +187,17 @@ def _faults_of(call: Callable[[], object]) -> list[str]:
     except BadInput as error:
         return list(error.faults)
     return []
+
+
+def worker_faults(model: ModelConfig, data: DataConfig, kinds: Collection[str]) -> list[str]:
+    """What keeps several workers from computing what one computes: statistics over the rows that each of them has."""
+    if "image" not in kinds:
+        return []
+    norms = [module for module in _created(model.image, data.image.size).modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return []
+    return [
+        f"model.image.name {model.image.name!r} normalises over the rows of a batch (BatchNorm), and each worker has "
+        "only some of them: its results would depend on the number of workers; use one worker, or a model without "
+        "it, such as 'vit_small_patch16_224', 'convnext_tiny' or 'resnet50_gn'"
+    ]

@@ -7,6 +7,7 @@ Differs: a linear projection to D follows where the model's own width is another
 
 import functools
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -31,6 +32,7 @@ _RESERVED = frozenset(
 )  # fmt: skip
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
 _SHOWN = 5
+_FEWEST_PATCHES = 4  # of a picture; a single token is no map
 
 
 class ImageEncoder(nn.Module):
@@ -78,22 +80,33 @@ class ImageEncoder(nn.Module):
         return embedding
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Patch tokens [n, P, D] in the space of the embeddings: after the final norm, each one through what the pooled
-        features pass through. Row by row from the upper left corner. Raises BadInput for models without patches."""
+        """Patch tokens [n, P, D] in the space of the embeddings, row by row from the upper left corner: each one as the
+        model pools a picture of which every patch is this one, so that its norms and its pooling have their say.
+
+        Raises BadInput for models without patch tokens, or with patches that form no square.
+        """
         model: Any = self.model
+        name, prefix = type(model).__name__, getattr(model, "num_prefix_tokens", 0)
         features = model.forward_features(self._normalised(x))
         if isinstance(features, Tensor) and features.ndim == 4 and str(getattr(model, "output_fmt", "")) == "NHWC":
-            features = features.flatten(1, 2)
+            patches = features.flatten(1, 2)
+            alone = patches.reshape(-1, 1, 1, patches.shape[-1])
         elif isinstance(features, Tensor) and features.ndim == 3:
-            features = features[:, getattr(model, "num_prefix_tokens", 0) :]
+            patches = features[:, prefix:]
+            alone = patches.flatten(0, 1).unsqueeze(1).expand(-1, prefix + 1, -1)  # also where the pooled token stands
         else:
-            raise BadInput([f"{type(model).__name__} has no patch tokens; a vision transformer has"])
-        if getattr(model, "attn_pool", None) is not None:
-            # Attention over one patch alone gives what the pooling would take from this patch.
-            features = model.attn_pool(features.reshape(-1, 1, features.shape[-1])).reshape(*features.shape[:2], -1)
-        if isinstance(getattr(model, "fc_norm", None), nn.Module):
-            features = model.fc_norm(features)
-        found: Tensor = self.projection(features)
+            raise BadInput([f"{name} has no patch tokens; a vision transformer has"])
+        count = patches.shape[1]
+        if count < _FEWEST_PATCHES or math.isqrt(count) ** 2 != count:
+            raise BadInput([f"{name} has no square of patch tokens, but {count} for a picture"])
+        try:
+            pooled = model.forward_head(alone)
+            if pooled.ndim != 2:
+                raise ValueError(f"pooled features have the shape {list(pooled.shape)}")
+            found: Tensor = self.projection(pooled).unflatten(0, (len(x), count))
+        except Exception as error:  # a head that wants whole pictures, in its own words
+            text = " ".join(str(error).split())[:200] or type(error).__name__
+            raise BadInput([f"{name} does not pool a patch alone: {text}"]) from error
         return found
 
     def mix(self, x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:

@@ -38,6 +38,14 @@ _OWNERS = {
     "distilroberta-": "distilbert",
     "albert-": "albert",
 }
+# Encoders that people ask for, for the nearest name to a misspelt one.
+_WELL_KNOWN = (
+    "albert-base-v2", "answerdotai/ModernBERT-base", "bert-base-cased", "bert-base-multilingual-cased",
+    "bert-base-uncased", "bert-large-cased", "bert-large-uncased", "distilbert-base-cased", "distilbert-base-uncased",
+    "distilroberta-base", "google/electra-base-discriminator", "google/electra-small-discriminator",
+    "microsoft/MiniLM-L12-H384-uncased", "microsoft/deberta-v3-base", "microsoft/mpnet-base", "roberta-base",
+    "roberta-large", "sentence-transformers/all-MiniLM-L6-v2", "xlm-roberta-base",
+)  # fmt: skip
 _TIMEOUT = 10.0
 
 
@@ -64,8 +72,8 @@ def text_folder(name: str, parts: Collection[Part], *, key: str) -> Path:
         return reason
     wanted = " and ".join(sets[0][0] for part, sets in _FILES.items() if part in parts)
     raise BadInput(
-        [f"{key} {name!r}: its files are not on this machine, and {reason}. Put {wanted} into a folder and give that "
-         f"folder as {key}, or run `hf download {name}` where there is a network and copy the result to "
+        [f"{key} {name!r}: its files are not on this machine, and {reason}{_close(name)} Put {wanted} into a folder "
+         f"and give that folder as {key}, or run `hf download {name}` where there is a network and copy the result to "
          f"{constants.HF_HUB_CACHE}"]
     )  # fmt: skip
 
@@ -125,6 +133,16 @@ def _lacking(folder: Path, parts: Iterable[Part]) -> list[str]:
 def _aliases(name: str) -> list[str]:
     owners = [owner for prefix, owner in _OWNERS.items() if name.startswith(prefix)] if "/" not in name else []
     return [name, *(f"{owner}/{name}" for owner in owners)]
+
+
+def _close(name: str) -> str:
+    """The nearest name of a model that is well known or on this machine; "." where none is near or this is one."""
+    prefix = "models--"
+    here = [path.name.removeprefix(prefix) for path in Path(constants.HF_HUB_CACHE).glob(f"{prefix}*")]
+    known = [*_WELL_KNOWN, *(folder.replace("--", "/", 1) for folder in here)]
+    is_known = name in {alias for each in known for alias in _aliases(each)}
+    near = "" if is_known else nearest(name, known)
+    return near if near.startswith("; did") else "."
 
 
 def _cached_folder(repository: str) -> Path | None:

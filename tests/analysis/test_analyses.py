@@ -153,7 +153,8 @@ def test_quantiles_of_the_largest_probabilities(case):
 def test_similarities_are_dot_products_by_hand(paired):
     case = Case(paired.predictor, paired.dataset)
     member = paired.predictor.members[0]
-    found = heatmaps.similarities(case, "red", np.array([3, 0]))
+    other, found = heatmaps.similarities(case, ["a longer word", "red"], np.array([3, 0]))
+    assert not np.allclose(other, found)
     with torch.no_grad():
         word = member.method.encoders["text"](
             member.sources({"text": Records.of("text", ["red"])})["text"].rows(slice(1))
@@ -168,11 +169,36 @@ def test_similarities_are_dot_products_by_hand(paired):
 
 def test_pictures_are_of_the_class_or_those_that_agree_most(paired):
     case = Case(paired.predictor, paired.dataset)
-    at = heatmaps.pictures_for(case, "RED")
+    found = heatmaps.look_for(case, ["RED", "frog", "whale"])
+    at, maps = found["RED"]
     assert set(case.labels[at]) == {case.dataset.classes.index("red")} and len(at) == 4
-    best = heatmaps.pictures_for(case, "frog")
-    means = heatmaps.similarities(case, "frog", np.arange(len(case.test))).mean(axis=(1, 2))
-    assert best.tolist() == np.argsort(-means)[: heatmaps.PICTURES].tolist()
+    np.testing.assert_allclose(maps, heatmaps.similarities(case, ["RED"], at)[0], rtol=1e-5, atol=1e-6)
+    for word in ("frog", "whale"):
+        at, maps = found[word]
+        every = heatmaps.similarities(case, [word], np.arange(len(case.test)))[0]
+        assert at.tolist() == np.argsort(-every.mean(axis=(1, 2)))[: heatmaps.PICTURES].tolist()
+        np.testing.assert_allclose(maps, every[at], rtol=1e-5, atol=1e-6)
+
+
+def test_a_class_without_test_samples_is_looked_for_everywhere(paired):
+    red = paired.dataset.classes.index("red")
+    test = paired.dataset.test
+    case = Case(paired.predictor, replace(paired.dataset, test=test.take(np.flatnonzero(test.labels != red))))
+    at, maps = heatmaps.look_for(case, ["red"])["red"]
+    assert len(at) == len(maps) == heatmaps.PICTURES
+
+
+def test_pictures_are_encoded_once_for_all_words_and_few_at_a_time(paired, monkeypatch):
+    case = Case(paired.predictor, paired.dataset, Options(words=("frog", "whale", "red", "blue")))
+    expected = heatmaps.run(case).table
+    encoder, sizes = paired.predictor.members[0].method.encoders["image"], []
+    monkeypatch.setattr(heatmaps, "_BATCH", 5)
+    tokens = encoder.tokens
+    monkeypatch.setattr(encoder, "tokens", lambda batch: sizes.append(len(batch)) or tokens(batch), raising=False)
+    found = heatmaps.run(case).table
+    assert sizes == [5, 5, 2] and len(case.test) == 12
+    assert found["sample"].tolist() == expected["sample"].tolist()
+    np.testing.assert_allclose(found["similarity"], expected["similarity"], rtol=1e-5, atol=1e-6)
 
 
 def test_heat_maps_have_a_row_per_patch_and_a_file_per_word(paired):
@@ -181,9 +207,27 @@ def test_heat_maps_have_a_row_per_patch_and_a_file_per_word(paired):
     assert list(found.figures) == ["heatmaps_red", "heatmaps_a_b", "heatmaps_a_b_2"]
     red = found.table[found.table["word"] == "red"]
     assert len(red) == 4 * 4 and set(red["class"]) == {"red"} and set(found.table["member"]) == {1}
-    at = heatmaps.pictures_for(case, "red")
+    at, maps = heatmaps.look_for(case, case.options.words)["red"]
     line = red[(red["sample"] == case.test.ids[at[1]]) & (red["row"] == 1) & (red["column"] == 0)]
-    assert line["similarity"].item() == heatmaps.similarities(case, "red", at)[1, 1, 0]
+    assert line["similarity"].item() == maps[1, 1, 0]
+
+
+def test_a_model_whose_patches_cannot_be_read_has_no_heat_maps_but_everything_else(paired, monkeypatch):
+    def forward_head(_):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    model = paired.predictor.members[0].method.encoders["image"].model
+    monkeypatch.setattr(model, "forward_head", forward_head, raising=False)
+    case = Case(paired.predictor, paired.dataset)
+    assert "does not pool a patch alone: shapes cannot be multiplied" in heatmaps.obstacle(case)
+
+
+def test_what_differs_from_the_paper_stands_on_the_page(paired, numeric):
+    for model, has_texts in ((paired, True), (numeric, False)):
+        case = Case(model.predictor, model.dataset, Options(repeats=1))
+        for found in (robustness.run(case), confidence.run(case)):
+            assert "In the paper several models are compared; this page is about one." in found.shown
+            assert ("in place of the word embeddings" in found.shown) == has_texts
 
 
 def test_embeddings_are_those_of_the_first_member(numeric):

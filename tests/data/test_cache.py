@@ -1,24 +1,24 @@
 """Decoded pictures and tokens: the same with and without the cache, made once, and never trusted after a change."""
 
+import contextlib
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
+import threading
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from m3col.data import cache, pictures
+from m3col import files
+from m3col.data import cache, looks, pictures
 from m3col.data.columns import Records, join
 from m3col.data.dataset import build_split
 from m3col.faults import BadInput
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> str:
@@ -63,20 +63,94 @@ def test_parts_of_a_data_set_share_one_file(records, own_folder):
 
 def test_a_second_look_decodes_nothing(records, monkeypatch):
     cache.decoded(records, 16)
-    monkeypatch.setattr(pictures, "decode", lambda *a: pytest.fail("decoded again"))
-    assert cache.decoded(records, 16)[0].shape[2] == 3
+    for remembered in (looks._known, {}):  # in this process, and in another one that has the folder only
+        monkeypatch.setattr(looks, "_known", dict(remembered))
+        monkeypatch.setattr(pictures, "decode", lambda *a: pytest.fail("decoded again"))
+        monkeypatch.setattr(pictures, "measure", lambda *a: pytest.fail("looked at again"))
+        assert cache.decoded(records, 16)[0].shape[2] == 3
+        assert cache.faults(records) == {}
+
+
+def test_pictures_are_looked_at_once_for_each_table(records, monkeypatch):
+    calls = []
+    look = looks.look
+    monkeypatch.setattr(looks, "look", lambda *a, **k: (calls.append(1), look(*a, **k))[1])
+    cache.decoded(records, 16)
+    assert len(calls) == 1
+
+
+def colour(path: Path, red: int) -> None:
+    """A picture whose file has the same size in any colour."""
+    Image.new("RGB", (20, 20), (red, 90, 90)).save(path)
+
+
+def test_a_picture_that_changed_is_seen_though_its_size_and_time_did_not(tmp_path):
+    path = tmp_path / "a.bmp"
+    colour(path, 250)
+    records, status = Records.of("image", [str(path)]), os.stat(path)
+    digests, before = cache.content_digests(records), cache.decoded(records, 16)[0][0, 0, 0]
+    colour(path, 10)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (os.stat(path).st_size, os.stat(path).st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert (before, cache.decoded(records, 16)[0][0, 0, 0], cache.decoded(records, 24)[0][0, 0, 0]) == (250, 10, 10)
+    assert cache.content_digests(records) != digests
+    colour(path, 250)
+    assert cache.decoded(records, 24)[0][0, 0, 0] == 250 and cache.content_digests(records) == digests
+
+
+def test_a_table_never_holds_other_pixels_than_its_key_says(tmp_path, monkeypatch):
+    path = tmp_path / "a.bmp"
+    colour(path, 250)
+    records = Records.of("image", [str(path)])
+    with monkeypatch.context() as patch:
+        patch.setattr(looks, "_stamp", lambda file: "a clock that stands still")
+        cache.decoded(records, 16)
+        colour(path, 10)
+        assert cache.decoded(records, 24)[0][0, 0, 0] == 10  # it is not what was looked at: begun once more
+    colour(path, 250)
+    assert cache.decoded(records, 24)[0][0, 0, 0] == 250
+
+
+def test_a_picture_that_changes_all_the_time_is_refused(records, own_folder, monkeypatch):
+    monkeypatch.setattr(looks, "look", lambda values, anew=(): [looks.Look("0" * 64, (9, 9))] * len(values))
+    with pytest.raises(BadInput, match=r"0\.png: is written to while it is read"):
+        cache.decoded(records, 16)
+    assert not list(own_folder.glob("image-*.arrow")) and not list(own_folder.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [(pictures, "RULES", pictures.RULES + 1), (pictures, "kinds", lambda: ("PNG",)), (looks.PIL, "__version__", "99")],
+    ids=["rules", "formats", "version"],
+)
+def test_a_verdict_holds_as_long_as_the_rules_and_pillow_do(records, tmp_path, monkeypatch, place, name, value):
+    (tmp_path / "3.png").write_text("<html>")
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "measure", lambda content: (8, 8))
+        assert cache.faults(records) == {}
+    looks._known.clear()
     assert cache.faults(records) == {}
+    looks._known.clear()
+    monkeypatch.setattr(place, name, value)
+    assert set(cache.faults(records)) == {3}
 
 
-def test_a_picture_that_changed_is_seen(records, tmp_path):
-    before = np.array(cache.decoded(records, 16)[2])
-    digests = cache.content_digests(records)
-    status = os.stat(records.source[2])
-    paint(tmp_path / "2.png", 99, (42, 30))
-    os.utime(records.source[2], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert not np.array_equal(cache.decoded(records, 16)[2], before)
-    changed = [a != b for a, b in zip(digests, cache.content_digests(records), strict=True)]
-    assert changed == [n == 2 for n in range(7)]
+def test_a_pipe_and_a_folder_are_no_pictures(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+
+    def let_go() -> None:
+        with contextlib.suppress(OSError):  # nobody reads
+            os.close(os.open(tmp_path / "pipe.png", os.O_WRONLY | os.O_NONBLOCK))
+
+    timer = threading.Timer(10, let_go)
+    timer.start()
+    found = cache.faults(Records.of("image", [str(tmp_path / "pipe.png"), str(tmp_path)]))
+    timer.cancel()
+    assert found == {0: "is not a file", 1: "is not a file"}
+
+
+def test_paths_that_no_file_can_have_are_missing():
+    assert set(cache.faults(Records.of("image", ["a\0b.png", "half \ud800.png"])).values()) == {"is not a valid path"}
 
 
 def test_a_digest_does_not_depend_on_the_place(records, tmp_path):
@@ -106,6 +180,89 @@ def test_a_folder_that_cannot_be_written_is_told(records, tmp_path, monkeypatch)
         cache.decoded(records, 16)
 
 
+@pytest.mark.parametrize("kept", [0, 8, 0.5, 0.99])
+def test_a_torn_file_is_made_anew(records, own_folder, kept):
+    expected = np.array(cache.decoded(records, 16)[3])
+    (path,) = own_folder.glob("image-*.arrow")
+    os.truncate(path, int(kept if kept in (0, 8) else kept * path.stat().st_size))
+    for _ in range(2):
+        assert np.array_equal(cache.decoded(records, 16)[3], expected)
+    path.write_bytes(b"nonsense" * 1000)
+    assert np.array_equal(cache.decoded(records, 16)[3], expected)
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(records, own_folder, monkeypatch):
+    done = []
+    monkeypatch.setattr(files, "flush", lambda path: done.append(path.suffix or path.name))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *a: (done.append("named"), replace(*a)))
+    cache.decoded(records, 16)
+    assert done == [".part", "named", own_folder.name]
+
+
+def test_a_table_that_is_there_needs_no_folder_that_can_be_written(records, own_folder, monkeypatch):
+    cache.decoded(records, 16)
+    monkeypatch.setattr(cache.filelock, "FileLock", lambda *a: pytest.fail("locked"))
+    assert cache.needed_bytes(records, 16) == 0 and cache.decoded(records, 16)[0].shape[2] == 3
+    assert cache.needed_bytes(records, 24) == 3 * 24**2 * 7
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(records, own_folder, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage(9000, 4000, 5000))
+    with pytest.raises(BadInput, match="the cache needs about 0 MB, but only 0 MB are free; free some, name another"):
+        cache.decoded(records, 16)
+    assert not list(own_folder.glob("image-*"))[1:]  # the lock
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from m3col.data import cache
+from m3col.data.columns import Records
+from m3col.faults import BadInput
+records = Records.of("image", sys.argv[1:])
+cache.faults(records)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))
+try:
+    cache.decoded(records, 64)
+except BadInput as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(records, own_folder):
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, *records.source], capture_output=True, text=True, check=True, timeout=120
+    )  # fmt: skip
+    assert "cannot be written" in done.stdout and "M3COL_CACHE" in done.stdout and done.stdout.count("\n") == 1
+    assert {path.suffix for path in own_folder.iterdir()} == {".db", ".lock"}
+
+
+def test_members_of_one_prediction_share_what_is_decoded(records, monkeypatch):
+    decoded = []
+    decode = pictures.decode
+    monkeypatch.setattr(pictures, "decode", lambda *a: (decoded.append(a), decode(*a))[1])
+    kept = cache.keep(records)
+    for _ in range(3):
+        table = cache.decoded(kept, 16, cached=False)
+        assert all(table[row].shape[2] == 3 for row in range(7))
+    assert len(decoded) == 7
+    cache.decoded(kept, 24, cached=False)[0]
+    cache.decoded(records, 16, cached=False)[0]  # of another use, nothing is kept
+    cache.decoded(records, 16, cached=False)[0]
+    assert len(decoded) == 10
+    before = len(cache._shared)
+    del kept, table
+    assert len(cache._shared) == before - 1
+    monkeypatch.setattr(cache, "_KEPT", 2 * decode(records.source[0], 16).nbytes + 100)
+    kept, count = cache.keep(records), len(decoded)
+    for _ in range(2):
+        table = cache.decoded(kept, 16, cached=False)
+        assert all(table[row].shape[2] == 3 for row in range(7))
+    assert len(decoded) == count + 7 + 5  # there was room for two
+
+
 def test_a_file_that_was_cut_off_while_it_was_written_is_not_taken(records, own_folder, monkeypatch):
     class Killed(BaseException):
         pass
@@ -119,6 +276,13 @@ def test_a_file_that_was_cut_off_while_it_was_written_is_not_taken(records, own_
             cache.decoded(records, 16)
     assert not list(own_folder.glob("image-*.arrow"))
     assert cache.decoded(records, 16)[0].shape[2] == 3
+
+
+def test_a_picture_that_breaks_later_is_named(records, tmp_path):
+    table = cache.decoded(records, 16, cached=False)
+    (tmp_path / "3.png").write_text("<html>")
+    with pytest.raises(RuntimeError, match=r"3\.png: is an HTML page"):
+        table[3]
 
 
 def _make(folder: str, values: list[str], barrier: "multiprocessing.synchronize.Barrier", found) -> None:

@@ -106,7 +106,8 @@ def test_pairs_that_are_left_out_are_a_warning(tmp_path):
     (folder / "texts_txt" / "emu" / "emu_test_0.txt").unlink()
     report = check(folder)
     assert report.ok
-    assert report.warnings == ("1 pairs are left out, train: no picture", "1 pairs are left out, test: no text")
+    assert report.warnings[:2] == ("1 pairs are left out, train: no picture", "1 pairs are left out, test: no text")
+    assert len(report.warnings) == 3 and "test.csv: 1 of 6 pairs (17 %) are left out" in report.warnings[2]
     assert [row[:3] for row in report.rows] == [
         ("train.csv", "train", "24"),
         ("train.csv", "validation", "5"),
@@ -139,6 +140,9 @@ def test_finds_out_which_layout_a_folder_has(tmp_path):
     assert layout_of(write_n24news(tmp_path / "b")) == "n24news"
     assert layout_of(write_food101(tmp_path / "c")) == "food101"
     assert layout_of(write_folder(tmp_path / "d")) is None
+    (tmp_path / "a" / "train.csv").rename(tmp_path / "a" / "Train.csv")
+    assert layout_of(tmp_path / "a") == "image_text"
+    assert check(tmp_path / "a").faults == (f"{tmp_path}/a/train.csv: the file is missing; did you mean 'Train.csv'?",)
     assert layout_of(tmp_path) is None and layout_of(tmp_path / "nowhere") is None
     (tmp_path / "d" / "train.csv").write_text("image,text,label\n")
     assert layout_of(tmp_path / "d") is None  # numbers stay numbers beside another table

@@ -1,6 +1,8 @@
 """Folders of plain CSV files: what is read, and every fault with file and row."""
 
+import csv
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -107,12 +109,39 @@ def test_reads_the_emoji(shared_data):
     assert fault.endswith("data.text.columns: [headline, caption, abstract, subgroup]") and "'text' is missing" in fault
 
 
+def test_a_text_may_be_longer_than_the_csv_module_expects(folder):
+    long = "word " * 50_000
+    change(folder / "train.csv", 1, "text", long)
+    assert read(folder, ENTRY, None, EVERY).train.inputs["text"].values[0] == long.strip()
+    assert csv.field_size_limit() == 131_072  # of other readers in this process
+
+
+def test_the_same_picture_in_two_splits_is_a_warning_with_counts(folder):
+    assert read(folder, ENTRY, None, EVERY, pictures=True).warnings == ()
+    change(folder / "test.csv", 1, "text", "text number 2")
+    assert read(folder, ENTRY, None, EVERY, pictures=True).warnings == ()  # short texts are often the same
+    shutil.copy(folder / "imgs" / "5.png", folder / "imgs" / "11.png")  # another file with the same content
+    change(folder / "test.csv", 3, "image", "imgs/2.png")
+    (line,) = read(folder, ENTRY, None, EVERY, pictures=True).warnings
+    assert line.startswith(f"{folder}: train and test overlap: of the 3 pairs of test, 2 have a picture and 1 a text")
+    assert read(folder, ENTRY, ["text"], EVERY, pictures=True).warnings == ()
+
+
+def test_pictures_that_nobody_wants_are_not_judged(folder):
+    (folder / "imgs" / "4.png").write_bytes(b"<html>")
+    assert read(folder, ENTRY, ["text"], EVERY, pictures=True).modalities == ("text",)
+    assert "is an HTML page" in faults_of(folder, pictures=True)[0]
+
+
 # Bad input, one test each.
 
 
 def test_a_missing_file(folder):
     (folder / "train.csv").rename(folder / "trian.csv")
     assert one_fault(folder).endswith("train.csv: the file is missing; did you mean 'trian.csv'?")
+    assert looks_like(folder)  # by the others, so that it is not judged as a folder of numbers
+    for name in ("val.csv", "test.csv"):
+        (folder / name).unlink()
     assert not looks_like(folder)
     assert one_fault(folder / "nowhere").endswith("nowhere: is not a folder")
 

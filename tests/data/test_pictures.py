@@ -3,6 +3,11 @@
 import io
 import os
 import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -158,6 +163,93 @@ def test_a_truncated_file_is_refused_at_any_size(kind, kept):
     if kind in ("JPEG", "PNG"):
         with pytest.raises(Unreadable, match="is truncated"):
             decode(cut, 8)
+
+
+def with_preview(content: bytes, preview: bytes) -> bytes:
+    """The JPEG with a smaller one inside, as cameras write it."""
+    inside = b"Exif\0\0" + preview
+    return content[:2] + b"\xff\xe1" + struct.pack(">H", len(inside) + 2) + inside + content[2:]
+
+
+def test_a_jpeg_whose_end_became_zeros_is_refused():
+    small = encoded(noise(16, 16), "JPEG")
+    for content in (
+        encoded(noise(), "JPEG"),
+        encoded(noise(), "JPEG", progressive=True),
+        with_preview(encoded(noise(), "JPEG"), small),
+    ):
+        for kept in (0.5, 0.9):
+            cut = int(kept * len(content))
+            with pytest.raises(Unreadable, match="is truncated"):
+                decode(content[:cut] + bytes(len(content) - cut), 16)
+        with pytest.raises(Unreadable, match="is truncated"):
+            measure(content[:-2] + bytes(2))
+        # Behind its end a camera, or a disk, may put what it likes.
+        for more in (bytes(1000), b"SEFT" + bytes(20), small + bytes(3)):
+            assert measure(content + more) == (96, 64)
+
+
+_PEAK = """
+import re, sys
+from pathlib import Path
+from m3col.data import pictures
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+pictures.decode(sys.argv[1], 64)
+before = peak()
+pictures.decode(sys.argv[2], 64)
+print((peak() - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux for the largest memory")
+@pytest.mark.parametrize(("kind", "times"), [("RGBA", 2), ("I", 2.5)])
+def test_a_large_picture_takes_little_more_memory_than_its_pixels(tmp_path, kind, times):
+    for name, side in (("small", 8), ("large", 4000)):
+        image = Image.new(kind, (side, side)) if kind == "RGBA" else Image.fromarray(np.zeros((side, side), np.int32))
+        image.save(tmp_path / name, "PNG" if kind == "RGBA" else "TIFF")
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, str(tmp_path / "small"), str(tmp_path / "large")],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert float(done.stdout) < times * 4 * side**2 / 2**20 + 60  # MB
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+    most, now, lock = [0], [0], threading.Lock()
+    rgb = pictures._rgb
+
+    def slow(image: Image.Image) -> Image.Image:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.05)
+        with lock:
+            now[0] -= 1
+        return rgb(image)
+
+    monkeypatch.setattr(pictures, "_rgb", slow)
+    for limit, expected in ((96 * 64 - 1, 1), (96 * 64, 4)):
+        monkeypatch.setattr(pictures, "_LARGE", limit)
+        most[0] = 0
+        with ThreadPoolExecutor(4) as pool:
+            assert len(list(pool.map(lambda _: decode(encoded(noise()), 16), range(4)))) == 4
+        assert most[0] == expected
+
+
+def test_strips_leave_no_trace(monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (60, 50, 4), dtype=np.uint8)
+    image = Image.fromarray(x)
+    wide = Image.fromarray((np.random.default_rng(1).normal(size=(60, 50)) * 1e4).astype(np.float32))
+    contents = [encoded(one) for one in (image, image.convert("LA"), image.quantize(40))]
+    contents += [encoded(image.convert("RGB"), transparency=(1, 2, 3)), encoded(image.convert("P"), transparency=3)]
+    contents.append(encoded(wide, "TIFF"))
+    whole = [decode(content, 50) for content in contents]
+    monkeypatch.setattr(pictures, "_STRIP", 7 * 50)
+    for content, expected in zip(contents, whole, strict=True):
+        np.testing.assert_array_equal(decode(content, 50), expected)
 
 
 @pytest.mark.parametrize(

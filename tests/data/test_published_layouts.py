@@ -131,6 +131,13 @@ def test_fields_that_are_missing_empty_or_no_text(news):
     ]
 
 
+def test_a_number_of_5000_digits_is_no_text(news):
+    alter(news, "train", 2, image_id=7)
+    path = news_file(news, "train")
+    path.write_text(path.read_text().replace('"image_id": 7', f'"image_id": {"7" * 5000}, "pages": {"1" * 5000}'))
+    assert faults_of(read_n24news, news) == [f"{path}: row 2: field 'image_id' must be a text, but is a number"]
+
+
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
@@ -220,6 +227,18 @@ def test_pairs_without_a_picture_or_text_are_left_out_and_counted(food):
         "test: no picture": 1,
     }
     assert [len(split) for split in dataset.splits.values()] == [21, 5, 5]
+    path = food / "images/train/cat/cat_train_0.jpg"
+    assert dataset.warnings[0] == (
+        f"{food}/train.csv: 4 of 30 pairs (13 %) are left out; the first one has no picture: {path}"
+    )
+    assert "test.csv: 1 of 6 pairs (17 %)" in dataset.warnings[1] and len(dataset.warnings) == 2
+
+
+def test_a_few_pairs_that_are_left_out_are_counted_without_a_warning(tmp_path):
+    food = write_food101(tmp_path / "food")
+    (food / "images" / "train" / "cat" / "cat_train_0.jpg").unlink()
+    dataset = read_food101(food, ENTRY, None, EVERY)
+    assert dataset.dropped == {"train: no picture": 1} and dataset.warnings == ()
 
 
 def test_nothing_left_is_a_fault(food):
@@ -229,7 +248,11 @@ def test_nothing_left_is_a_fault(food):
     write_csv(food / "test.csv", read_csv(food / "test.csv")[:3])
     faults = faults_of(read_food101, food)
     assert len(faults) == 2 and "train.csv: none of its 10 rows has a picture and a text" in faults[0]
-    assert faults[0].endswith(f"{food}/images/train/cat/cat_train_0.jpg")
+    assert faults[0].endswith(f"; the first one has no text: {food}/texts_txt/cat/cat_train_0.txt")
+    (food / "texts_txt" / "cats").rename(food / "texts_txt" / "cat")
+    (food / "images" / "train" / "cat").rename(food / "images" / "train" / "cats")
+    faults = faults_of(read_food101, food)
+    assert faults[0].endswith(f"; the first one has no picture: {food}/images/train/cat/cat_train_0.jpg")
 
 
 @pytest.mark.parametrize(("column", "typo"), [("id", "ids"), ("annotation", "anotation")])

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.utils import parameters_to_vector
 
+from m3col.faults import BadInput
 from m3col.models.image import create, load
 from tests.models.builders import VIT, image_config, image_encoder
 
@@ -69,6 +70,45 @@ def test_other_models():
     tokens = swin.tokens(pictures(64))
     assert tokens.shape == (3, 4, 128)
     torch.testing.assert_close(tokens.mean(dim=1), swin(pictures(64)))
+
+
+SMALL_MODELS = [
+    ("hiera_tiny_224", {"embed_dim": 16, "stages": (1, 1, 1, 1), "num_heads": 1}, 64, 4),  # a norm in the head
+    ("mambaout_femto", {"dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)}, 64, 4),  # and a layer that changes the width
+    ("deit_tiny_distilled_patch16_224", {"embed_dim": 32, "depth": 1, "num_heads": 4}, 32, 4),  # two tokens to drop
+]
+
+
+@pytest.mark.parametrize(("name", "options", "size", "count"), SMALL_MODELS)
+def test_a_patch_is_pooled_as_a_picture_of_equal_patches(name, options, size, count):
+    encoder, x = image_encoder(image_config(name=name, options=options), size=size, width=24).eval(), pictures(size)
+    with torch.no_grad():
+        for module in encoder.model.modules():
+            if isinstance(module, torch.nn.LayerNorm) and module.elementwise_affine:  # as it were after training
+                module.weight.uniform_(0.5, 2)
+                module.bias.normal_()
+        found, features = encoder.tokens(x), encoder.model.forward_features((x - 0.5) / 0.5)
+        assert found.shape == (3, count, 24)
+        patches = features.flatten(1, -2)[:, -count:]
+        for place in range(count):
+            equal = patches[:, place].reshape(3, *[1] * (features.ndim - 2), -1).expand_as(features)
+            encoder.model.forward_features = lambda *_, equal=equal, **__: equal
+            torch.testing.assert_close(found[:, place], encoder(x), rtol=1e-4, atol=1e-5)
+
+
+def test_models_without_a_square_of_patches_say_so():
+    x = pictures(64)
+    # A class token is no patch, and this model gives nothing else.
+    pit = image_encoder(image_config(name="pit_ti_224", options={}), size=64).eval()
+    with torch.no_grad(), pytest.raises(BadInput, match="has no square of patch tokens, but 1 for a picture"):
+        pit.tokens(x)
+    vit = image_encoder(image_config(), size=64).eval()
+    vit.model.forward_head = lambda features: features.reshape(5, 7)
+    with torch.no_grad(), pytest.raises(BadInput, match="VisionTransformer does not pool a patch alone: shape"):
+        vit.tokens(x)
+    vit.model.forward_head = lambda features: features
+    with torch.no_grad(), pytest.raises(BadInput, match=r"alone: pooled features have the shape \[192, 2, 32\]"):
+        vit.tokens(x)
 
 
 @pytest.mark.parametrize("config", [image_config(), image_config(**RESNET), image_config(

@@ -1,0 +1,56 @@
+"""A CSV file of pairs that are to be labelled: the columns of a data set of plain CSV files, without the labels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from m3col.data import image_text, looks, textfile
+from m3col.data.columns import Kind
+from m3col.data.image_text import Found, Table
+
+
+def read(path: Path, columns: Mapping[str, Sequence[str]], kinds: Mapping[str, Kind], found: Found) -> dict[str, Any]:
+    """What a predictor takes of each modality, as far as its `columns` are there: paths of pictures (relative ones
+    begin at the file's folder; others are taken as the user names them), texts, or a table of cells that should be
+    numbers. Every fault of pictures and texts is put into `found`.
+    """
+    table = image_text.read_table(path, found)
+    inputs: dict[str, Any] = {}
+    for name, wanted in columns.items():
+        if table is None or not all([image_text.require(table, column, "", found) for column in wanted]):
+            continue
+        if kinds[name] == "image":
+            inputs[name] = _pictures(table, wanted[0], found)
+        elif kinds[name] == "text":
+            inputs[name] = _texts(table, wanted, found)
+        else:
+            cells = [[_cell(row[column]) for column in wanted] for _, row in table.rows]
+            inputs[name] = pd.DataFrame(cells, columns=list(wanted))
+    return inputs
+
+
+def _cell(text: str) -> str | float:
+    return float("nan") if text.strip() in textfile.MISSING else text
+
+
+def _pictures(table: Table, column: str, found: Found) -> list[str]:
+    folder = table.path.absolute().parent
+    cells = [(number, row[column].strip()) for number, row in table.rows]
+    paths = [str(folder / cell) for _, cell in cells]
+    for (number, cell), look in zip(cells, looks.look(paths), strict=True):
+        if not cell:
+            found.add(table.path, "no path of a picture", "the path of the picture is empty", number)
+        elif look.fault:
+            mark = ":" if look.fault.startswith("the ") else ""
+            found.add(table.path, "the picture cannot be read", f"picture {cell!r}{mark} {look.fault}", number)
+    return paths
+
+
+def _texts(table: Table, columns: Sequence[str], found: Found) -> list[str]:
+    texts = [image_text.joined(row[column] for column in columns) for _, row in table.rows]
+    for (number, _), text in zip(table.rows, texts, strict=True):
+        if not text:
+            found.add(table.path, "the text is empty", "the text is empty", number)
+    return texts

@@ -1,0 +1,11 @@
+"""What is remembered of pictures is kept in a folder of the test's own."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
