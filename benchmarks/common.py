@@ -5,7 +5,7 @@ import os
 import signal
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,18 @@ def machine() -> str:
     return f"{os.cpu_count()} CPU cores, load {load:.1f} at the start (the figures below assume an idle machine)"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table that reads well on a terminal too; the first column is text, the others are figures."""
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, words: Collection[str] = ()) -> str:
+    """A Markdown table that reads well on a terminal too. The first column is text, as are those named in `words`; the
+    others are figures."""
     lines = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    texts = [column == 0 or name in words for column, name in enumerate(header)]
+    rule = ["-" * width if text else f"{'-' * (width - 1)}:" for width, text in zip(widths, texts, strict=True)]
     aligned = [
-        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        [
+            cell.ljust(width) if text else cell.rjust(width)
+            for cell, width, text in zip(line, widths, texts, strict=True)
+        ]
         for line in [lines[0], rule, *lines[1:]]
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in aligned)

@@ -1,122 +1,179 @@
 """A cluster of two nodes on this machine, a search sent to it as a job, and one node killed half-way.
 
 Both nodes have the CPUs of one whole trial, which trains with two DDP workers. The job goes through the Jobs API with a
-token. ROSMAP where its files are found, else the embedded digits. The search must end with its table all the same.
+token. ROSMAP where its files are found, else the embedded digits. The second node dies when half of the trials are
+through and it runs one that has a checkpoint. Then the same search runs on what is left, undisturbed and with one
+process per trial: values and tables must be equal (in float64, so that the order of sums cannot be seen).
 
-    make demo-cluster        or: python benchmarks/demo_cluster.py [--trials 6] [--epochs 10]
+    make demo-cluster        or: python benchmarks/demo_cluster.py [--trials 6] [--epochs 200]
 """
 
 import argparse
-import json
+import math
 import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import damage
 from benchmarks.common import leave_in_order, machine, parser
+from benchmarks.stage import REPOSITORY, STUDY, Stage
 from m3col import data
 from m3col.data import mogonet
 from m3col.faults import BadInput
 from tests.ray_nodes import Nodes
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-WORKERS = 2
-STUDY = "demo"
+CALM = "undisturbed"
+_EQUAL = 1e-9  # relative; two workers sum in another order than one
 
 
-def data_set() -> tuple[str, Path | None]:
+def data_set(*, quick: bool) -> tuple[str, Path | None]:
     """The name of the search config, and the folder that holds the data."""
     try:
-        found = data.locate("rosmap")
+        found = None if quick else data.locate("rosmap")
     except BadInput:
+        found = None
+    if found is None or not mogonet.looks_like(found):
         return "digits", None
-    return ("rosmap", found.resolve().parent) if mogonet.looks_like(found) else ("digits", None)
+    return "rosmap", found.resolve().parent
 
 
 def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
-def submit(nodes: Nodes, runs: Path, options: argparse.Namespace) -> "subprocess.Popen[str]":
-    name, folder = data_set()
+def words_of(options: argparse.Namespace, *, workers: int) -> list[str]:
+    """The search as words of a command. What a trial computes must not depend on when it runs, nor on the others."""
+    name, folder = data_set(quick=options.quick)
     settings = {
-        "search.trials": options.trials, "search.replicates": 0, "search.confirm": "null", "final.seeds": 1,
-        "final.draws": 200, "train.epochs": options.epochs, "resources.workers_per_trial": WORKERS,
-        "checkpoint.every_s": 2,
+        "search.trials": options.trials, "search.sampler": "random", "search.pruner": "none", "search.replicates": 0,
+        "search.confirm": "null", "final.seeds": 1, "final.draws": 200, "train.epochs": options.epochs,
+        "train.shards": 2, "train.precision": "float64", "model.embedding_dim": 64, "model.classifier_dim": 64,
+        "resources.workers_per_trial": workers, "checkpoint.every_s": options.checkpoint,
     }  # fmt: skip
-    words = ["submit", name, *(f"{key}={value}" for key, value in settings.items()), "--name", STUDY]
-    words += ["--address", nodes.address, "--runs-dir", str(runs), "--shared", "--follow"]
-    words += ["--data-dir", str(folder)] if folder else []
-    say(f"$ m3col {' '.join(words)}")
+    if options.quick:
+        settings |= {"validation.folds": 2, "final.baselines": "false", "final.rows": "{}"}
+    words = [name, *(f"{key}={value}" for key, value in settings.items())]
+    return [*words, *(["--data-dir", str(folder)] if folder else [])]
+
+
+def start(
+    stage: Stage, command: str, words: Sequence[str], name: str, address: str, *more: str
+) -> "subprocess.Popen[str]":
+    whole = [command, *words, "--name", name, "--runs-dir", str(stage.runs), "--address", address, *more]
+    say(f"$ m3col {' '.join(whole)}")
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", *words], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, env=nodes.environment(HF_HUB_OFFLINE="1"),
+        [sys.executable, "-m", "jobs.cli", *whole], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, env=stage.nodes.environment(HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"),
     )  # fmt: skip
 
 
-def kill_half_way(nodes: Nodes, study: Path, trials: int, killed: list[str]) -> None:
-    """Waits until half of the trials have ended and one trains, then ends the second node."""
-    while not killed:
-        time.sleep(0.2)
-        begun = [path.parent for path in study.glob("trials/*/config.yaml")]
-        running = [path for path in begun if not (path / "result.json").exists()]
-        if len(begun) - len(running) >= trials // 2 and any((path / "history.jsonl").exists() for path in running):
-            names = ", ".join(sorted(f"trial {path.name}" for path in running))
-            killed.append(names)
-            say(f"*** the second node is killed (signal 9 for all of its processes); running: {names} ***")
-            nodes.kill(1)
+def kill_half_way(stage: Stage, trials: int) -> None:
+    """Waits until half of the trials have ended and the second node runs one that has a checkpoint; ends that node."""
+    try:
+        stage.all_at_work()
+        stage.wait(lambda: stage.finished() >= trials // 2 and stage.target(1))
+    except RuntimeError:
+        return  # the job has ended: said by the judge
+    victim = stage.target(1)
+    stage.strike()
+    stage.nodes.kill(1)
+    assert stage.before is not None
+    running = [
+        f"trial {name} at epoch {len(item.history)} of {item.epochs}, checkpoint at {item.checkpoint}"
+        + (" <- there" if item.process == victim else "")
+        for name, item in stage.before.running.items()
+    ]
+    say(f"*** the second node is killed (signal 9 for all of its processes); {'; '.join(running)} ***")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     made = parser(__doc__)
-    made.add_argument("--trials", type=int, default=6)
-    made.add_argument("--epochs", type=int, default=10)
+    made.add_argument("--trials", type=int, default=6, help="at least 6, so that half-way both nodes have more to do")
+    made.add_argument("--epochs", type=int, default=200)
+    made.add_argument("--workers", type=int, default=2, help="DDP workers per trial")
+    made.add_argument("--checkpoint", type=float, default=1.0, help="seconds between two checkpoints")
     options = made.parse_args(words)
     if options.quick:
-        options.trials, options.epochs = 2, 10
+        options.trials, options.epochs, options.workers, options.checkpoint = 6, 80, 1, 0.3
     leave_in_order()
     print(machine())
-    killed: list[str] = []
     nodes = Nodes()
     with tempfile.TemporaryDirectory(prefix="demo-") as temporary:
-        runs = Path(temporary) / "runs"
+        stage = Stage(nodes, Path(temporary), Path())
         try:
-            say(f"starting two Ray nodes with {WORKERS} CPUs each, in token mode")
-            nodes.start_head(cpus=WORKERS)
-            nodes.add(cpus=WORKERS)
-            job = submit(nodes, runs, options)
-            threading.Thread(
-                target=kill_half_way, args=(nodes, runs / STUDY, options.trials, killed), daemon=True
-            ).start()
-            assert job.stdout is not None
-            for line in job.stdout:
-                print(line, end="", flush=True)
-            code = job.wait()
+            say(f"starting two Ray nodes with {options.workers} CPUs each, in token mode")
+            nodes.start_head(cpus=options.workers)
+            nodes.add(cpus=options.workers)
+            return play(stage, options)
         finally:
             nodes.end()
-        return judge(runs / STUDY, options.trials, code, killed)
 
 
-def judge(study: Path, trials: int, code: int, killed: Sequence[str]) -> int:
-    """Whether the search ended as if nothing had happened; says so."""
-    states = [json.loads(path.read_text())["state"] for path in study.glob("trials/*/result.json")]
-    again = [
-        f"{path.parent.relative_to(study)} {found[0]}"
-        for path in sorted(study.glob("*/**/log.txt"))
-        if (found := re.findall(r"goes on from epoch \d+", path.read_text()))
-    ]
-    say(f"the job ended with exit code {code}; a node was killed: {'yes' if killed else 'no'}")
-    say(f"{len(states)} of {trials} trials have a result: {', '.join(sorted(states))}")
-    say(f"went on from a checkpoint: {'; '.join(again) or 'none'}")
-    whole = code == 0 and bool(killed) and len(states) == trials and (study / "results" / "summary.md").exists()
-    say("the table is there and nothing was lost" if whole else "FAILED")
-    return 0 if whole else 1
+def play(stage: Stage, options: argparse.Namespace) -> int:
+    searched = words_of(options, workers=options.workers)
+    job = start(stage, "submit", searched, STUDY, stage.nodes.address, "--shared", "--follow")
+    stage.drivers.append(job)
+    threading.Thread(target=kill_half_way, args=(stage, options.trials), daemon=True).start()
+    assert job.stdout is not None
+    for line in job.stdout:
+        if not _is_rays(line):
+            print(line, end="", flush=True)
+    code = job.wait()
+    address = f"127.0.0.1:{stage.nodes.port}"
+    calm = start(stage, "search", words_of(options, workers=1), CALM, address, "--plain", "--tracking-uri", "none")
+    said, _ = calm.communicate()
+    if calm.returncode:
+        print(said, end="", flush=True)
+    return judge(stage, stage.runs / CALM, options.trials, code, every_s=options.checkpoint)
+
+
+def _is_rays(line: str) -> bool:
+    """Whether Ray says it: of a node that dies it has two screens to say, between the lines of the search."""
+    return "(raylet)" in line or line.startswith((" ", "\t"))
+
+
+def judge(stage: Stage, calm: Path, trials: int, code: int, *, every_s: float) -> int:
+    """Whether the search ended as if nothing had happened; says so. `code`: how the job ended."""
+    faults = [] if code == 0 else [f"the job ended with exit code {code}"]
+    if stage.before is None:
+        say("FAILED: the job ended before the second node ran a trial with a checkpoint")
+        return 1
+    found = damage.damage(stage.study, stage.before, struck=stage.struck, healed=stage.healed, every_s=every_s)
+    faults += found.faults
+    for name in found.cut:
+        log = (stage.study / "trials" / name / "log.txt").read_text(encoding="utf-8")
+        again = re.findall(r"goes on from epoch \d+", log)
+        say(f"trial {name} was cut off: {again[-1] if again else 'began anew'}")
+        faults += [] if again else [f"trial {name} did not go on from its checkpoint"]
+    if not found.cut:
+        faults.append("no trial was cut off")
+    values = damage.values(stage.study)
+    twice = damage.twice(stage.study, stage.before)
+    say(f"{len(values)} of {trials} trials have a result, {twice} ran twice; {found.lost_work_s:.1f} s of work lost")
+    if len(values) < trials or twice:
+        faults.append("trials are lost, or ran twice")
+    faults += differences(values, damage.values(calm))
+    tables = [damage.tables(path) for path in (stage.study, calm)]
+    if not tables[0] or tables[0] != tables[1]:
+        faults.append("the tables are not those of the undisturbed search")
+    say("FAILED: " + "; ".join(faults) if faults else "values and tables are those of the undisturbed search")
+    return 1 if faults else 0
+
+
+def differences(found: Mapping[int, float], calm: Mapping[int, float]) -> list[str]:
+    """The trials whose value is not that of the undisturbed search."""
+    wrong = sorted(
+        number for number in found.keys() | calm.keys()
+        if not math.isclose(found.get(number, math.nan), calm.get(number, math.nan), rel_tol=_EQUAL)
+    )  # fmt: skip
+    return [f"trial {number}: {found.get(number)}, undisturbed {calm.get(number)}" for number in wrong]
 
 
 if __name__ == "__main__":

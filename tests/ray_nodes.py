@@ -9,6 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import psutil
 from tests.servers import free_port
 
 _START_S = 120.0
+_TRIES = 3
 _BIN = Path(sys.executable).parent
 
 
@@ -30,6 +32,7 @@ class Nodes:
         self.address = f"http://127.0.0.1:{dashboard}"
         self._dashboard = dashboard
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._dead = 0
         self.cpus: list[int] = []
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -40,19 +43,30 @@ class Nodes:
         return {**kept, **ours, "PATH": f"{_BIN}:{os.environ.get('PATH', '')}", "OMP_NUM_THREADS": "1", **more}
 
     def start_head(self, *, cpus: int) -> None:
-        self._start(
+        self._bring_up(
             ["--head", f"--port={self.port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard}",
              f"--ray-client-server-port={free_port()}"], cpus
         )  # fmt: skip
-        self._wait_for(1)
 
     def add(self, *, cpus: int) -> int:
-        """Starts another node; returns the process id of its `ray start`."""
-        process = self._start([f"--address=127.0.0.1:{self.port}"], cpus)
-        self._wait_for(len(self._processes))
-        return process.pid
+        """Starts another node; returns its number."""
+        self._bring_up([f"--address=127.0.0.1:{self.port}"], cpus)
+        return len(self._processes) - 1
 
-    def _start(self, words: list[str], cpus: int) -> "subprocess.Popen[bytes]":
+    def _bring_up(self, words: list[str], cpus: int) -> None:
+        """`ray start` waits 30 s for its own processes and then gives up, which a busy machine can make it do."""
+        for _ in range(_TRIES):
+            self._start(words, cpus)
+            if self._is_up():
+                self.cpus.append(cpus)
+                return
+            failed = self._processes.pop()
+            end_tree(failed.pid)
+            failed.wait()
+        logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("*.log")))
+        raise TimeoutError(f"Ray node {len(self._processes)} is not up\n{logs}")
+
+    def _start(self, words: list[str], cpus: int) -> None:
         # Each node has its share of the ports below those that the system hands out.
         first = 20_000 + 400 * len(self._processes) + 1_200 * (os.getpid() % 8)
         # And its own folder: in a common one each unpacks a job's files over those that the other one is using.
@@ -66,27 +80,32 @@ class Nodes:
             command, env=self.environment(RAY_AUTH_MODE="token"), start_new_session=True, stdout=log, stderr=log
         )
         self._processes.append(process)
-        self.cpus.append(cpus)
-        return process
 
     def pids(self) -> list[int]:
         """Process ids of the nodes' `ray start`; everything on a node is below it."""
         return [process.pid for process in self._processes]
 
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs on the nodes."""
+        return [process for pid in self.pids() for process in tree(pid)[1:]]
+
+    def runs(self, number: int, pid: int) -> bool:
+        """Whether a process runs on that node, the head being number 0."""
+        return any(process.pid == pid for process in tree(self._processes[number].pid))
+
     def kill(self, number: int) -> None:
         """A node fails: all of its processes at once, without a word to the others."""
         end_tree(self._processes[number].pid)
+        self._dead += 1
 
-    def _wait_for(self, count: int) -> None:
+    def _is_up(self) -> bool:
+        """Whether the node that was started last joins in time."""
         deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline:
-            if any(process.poll() is not None for process in self._processes):
-                break
-            if self._alive() >= count:
-                return
+        while time.monotonic() < deadline and self._processes[-1].poll() is None:
+            if self._alive() >= len(self._processes) - self._dead:
+                return True
             time.sleep(0.3)
-        logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("*.log")))
-        raise TimeoutError(f"{count} Ray nodes are not up\n{logs}")
+        return False
 
     def _alive(self) -> int:
         request = urllib.request.Request(
@@ -106,15 +125,17 @@ class Nodes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def end_tree(pid: int) -> None:
-    """Kills a process and everything below it at once, as when a machine fails."""
+def tree(pid: int) -> list[psutil.Process]:
+    """A process and everything below it; nothing where it has ended."""
     try:
         top = psutil.Process(pid)
-        below = top.children(recursive=True)
+        return [top, *top.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return
-    for process in (top, *below):
-        try:
+        return []
+
+
+def end_tree(pid: int) -> None:
+    """Kills a process and everything below it at once, as when a machine fails."""
+    for process in tree(pid):
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
