@@ -156,7 +156,7 @@ def _add(
     found: Damage, path: Path, was: Running, history: Sequence[Mapping[str, Any]], *, struck: float, healed: float,
     every_s: float,
 ) -> None:  # fmt: skip
-    if _attempts(path) == was.attempts:
+    if _attempts(path) == was.attempts or not was.attempts:  # no process had begun it yet
         later = [record["time"] for record in history if record["time"] > healed]
         found.recovery_s = max(found.recovery_s, later[0] - healed if later else 0.0)
         return

@@ -1,6 +1,7 @@
 """What the fault table says of a row follows from the study's folder: work that was lost cannot be missed."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +99,18 @@ def test_a_trial_that_goes_on_from_its_checkpoint_loses_the_time_since(study):
     assert found.lost_work_s == pytest.approx(0.5) and found.recovery_s == pytest.approx(5.1)
     assert damage.values(study) == {0: 0.5, 1: 1.5}
     assert damage.twice(study, before) == 0
+
+
+def test_a_trial_that_no_process_had_begun_at_the_fault_was_not_cut_off(study):
+    path = study / "trials" / "1"
+    (path / "history.jsonl").unlink()
+    shutil.rmtree(path / "attempt-1")
+    before = damage.look(study)
+    attempt(path, 1)
+    write_history(study, 1, [record(epoch, STRUCK + 2.0 + epoch) for epoch in range(1, EPOCHS + 1)])
+    end(study, 1, attempt_number=1)
+    found = judged(study, before)
+    assert (found.cut, found.faults, found.recovery_s) == ([], [], pytest.approx(3.0))
 
 
 def test_a_trial_that_begins_again_at_the_first_epoch_misses_the_bar(study):

@@ -212,7 +212,7 @@ def test_heat_maps_have_a_row_per_patch_and_a_file_per_word(paired):
     assert line["similarity"].item() == maps[1, 1, 0]
 
 
-def test_a_model_whose_patches_cannot_be_read_has_no_heat_maps_but_everything_else(paired, monkeypatch):
+def test_a_model_whose_patches_cannot_be_read_is_told_to_have_no_heat_maps(paired, monkeypatch):
     def forward_head(_):
         raise RuntimeError("shapes cannot be multiplied")
 
