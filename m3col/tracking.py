@@ -176,7 +176,12 @@ class Tracker:
         location = None if self._artifacts is None else f"{self._artifacts}/{quote(_file_name(name))}"
         # Else MLflow opens an experiment on its page for language-model traces.
         tags = {"mlflow.experimentKind": "custom_model_development", **({NOTE: note} if note else {})}
-        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+        except Exception:  # MLflow's, whose import costs a second
+            if self.client.get_experiment_by_name(name) is None:
+                raise
+            return self.experiment(name)  # somebody else has just made it
 
     def find(self, experiment: str, tags: Mapping[str, str]) -> list[Stored]:
         """All runs of an experiment that carry these tags, oldest first."""

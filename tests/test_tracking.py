@@ -183,3 +183,17 @@ def test_a_view_link_lands_on_the_table_of_runs() -> None:
 def test_points_leave_out_what_is_not_a_number() -> None:
     record = {"epoch": 1, "time": 2.0, "value": 0.5, "metrics": {"val/auroc": float("nan"), "val/loss": 1.0}}
     assert history_points([json.loads(json.dumps(record))]) == [Point("val/loss", 1.0, 1, 2.0)]
+
+
+def test_an_experiment_that_somebody_makes_at_the_same_moment_is_the_same(tmp_path, monkeypatch) -> None:
+    mine, theirs = (tracking.connect(None, tmp_path) for _ in range(2))
+    assert mine is not None and theirs is not None
+    made: list[str] = []
+    create = mine.client.create_experiment
+
+    def late(*words: Any, **named: Any) -> Any:
+        made.append(theirs.experiment("both"))
+        return create(*words, **named)
+
+    monkeypatch.setattr(mine.client, "create_experiment", late)
+    assert [mine.experiment("both")] == made
