@@ -72,7 +72,10 @@ def fresh(runs: Path, trials: int) -> list[float]:
     for spec in specs:
         study.folder.run(spec.name).path.mkdir(parents=True)  # a conductor does it before a run begins
     actor = ray.tune.with_parameters(
-        engine.TrialActor, material=[ray.put(common.material(study.folder, study.dataset))], probe=[ray.put(None)]
+        engine.TrialActor,
+        material=[ray.put(common.material(study.folder, study.dataset))],
+        probe=[ray.put(None)],
+        request=study.config.request,
     )
     times = _Times()
     ray.tune.Tuner(
