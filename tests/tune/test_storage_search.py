@@ -198,22 +198,3 @@ def test_a_search_in_a_database_elsewhere_and_two_studies_in_it(cluster, postgre
     assert not (tmp_path / "a/same/study.db").exists()
     again = tune.search(config, resume="same", runs=tmp_path / "a", tracking_uri="none")
     assert len(again.trials) == 2
-
-
-def test_a_database_server_that_dies_and_comes_back_costs_time_alone(cluster, postgres, tmp_path):
-    outages: list[str] = []
-
-    def outage(event: Any) -> None:
-        if event.what == "progress" and len(outages) < 2 and event.name == f"trials/{len(outages)}":
-            outages.append(event.name)
-            postgres.kill()
-            threading.Timer(3.0, postgres.start).start()
-
-    told: list[str] = []
-    config = brief(storage__database=postgres.url)
-    tune.search(config, name="away", runs=tmp_path / "a", observe=outage, warn=told.append, tracking_uri="none")
-    assert outages == ["trials/0", "trials/1"] and "refuses a write" in " ".join(told)
-    calm, ready = prepare_study(tmp_path / "calm", brief())
-    drive(conductor(calm, ready), ready.dataset)
-    folder = StudyFolder(tmp_path / "a" / "away")
-    assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
