@@ -130,12 +130,12 @@ def begun_anew(study: Path) -> list[str]:
     return [path.name for path in _trials(study) if len(_attempts(path)) > 1]
 
 
-def overlap(study: Path, since: float) -> int:
-    """How many trials trained at the same time, at most, after a moment."""
+def overlap(study: Path) -> int:
+    """How many trials trained at the same time, at most."""
     spans = [
         (times[0], times[-1])
         for path in _trials(study)
-        if (times := [record["time"] for record in RunFolder(path).history() if record["time"] > since])
+        if (times := [record["time"] for record in RunFolder(path).history()])
     ]
     return max((sum(first <= start <= last for first, last in spans) for start, _ in spans), default=0)
 

@@ -78,16 +78,15 @@ def kill_half_way(stage: Stage, trials: int) -> None:
     """Waits until half of the trials have ended and the second node runs one that has a checkpoint; ends that node."""
     try:
         stage.all_at_work()
-        stage.wait(lambda: stage.finished() >= trials // 2 and stage.target(1))
+        stage.wait(lambda: stage.finished() >= trials // 2 and stage.aim(1))
     except RuntimeError:
         return  # the job has ended: said by the judge
-    victim = stage.target(1)
     stage.strike()
     stage.nodes.kill(1)
-    assert stage.before is not None
+    assert stage.before is not None and stage.aimed is not None
     running = [
         f"trial {name} at epoch {len(item.history)} of {item.epochs}, checkpoint at {item.checkpoint}"
-        + (" <- there" if item.process == victim else "")
+        + (" <- there" if item.process == stage.aimed.pid else "")
         for name, item in stage.before.running.items()
     ]
     say(f"*** the second node is killed (signal 9 for all of its processes); {'; '.join(running)} ***")

@@ -62,15 +62,14 @@ def search_config(trials: int, *, workers: int, epochs: int, checkpoint_s: float
 
 
 def kill_actor(stage: Stage) -> str:
-    victim = stage.target()
+    assert stage.aimed is not None
     stage.strike()
-    psutil.Process(victim).kill()
+    stage.aimed.kill()
     return "a trial's process, signal 9"
 
 
 def kill_worker(stage: Stage) -> str:
-    first = stage.target()
-    victim = next(process for process in stage.titled("ray::RayTrainWorker")[::-1] if process.pid != first)
+    victim = next(process for process in stage.titled("ray::RayTrainWorker")[::-1] if process != stage.aimed)
     stage.strike()
     victim.kill()
     return "one of a trial's DDP workers, signal 9"
@@ -90,17 +89,22 @@ def kill_node(stage: Stage) -> str:
 
 
 def add_node(stage: Stage) -> str:
-    psutil.Process(stage.target()).suspend()  # a short search would be over before the node is there
-    stage.nodes.add(cpus=stage.nodes.cpus[0])
+    stage.nodes.add(cpus=stage.nodes.cpus[0])  # the trial is held meanwhile: a short search would be over before
     stage.strike()
     stage.all_at_work()
     stage.healed = time.time()
     return "a second node joins"
 
 
+def come_and_go(stage: Stage) -> str:
+    did = add_node(stage)
+    stage.wait(lambda: stage.aim(1))
+    return f"{did}; {kill_node(stage)}"
+
+
 def _used(stage: Stage) -> tuple[str, list[str]]:
-    most = damage.overlap(stage.study, stage.struck)
-    return f"then {most} trials train at the same time", [] if most == 2 else ["the new node was not used"]
+    most = damage.overlap(stage.study)
+    return f"{most} trials trained at the same time", [] if most == 2 else ["the new node was not used"]
 
 
 def kill_driver(stage: Stage) -> str:
@@ -211,6 +215,7 @@ FAULTS = {
     "storage": Fault(refuse_writes),
     "second driver": Fault(start_second),
     "submitted twice": Fault(begin=submit_twice),
+    "all in one": Fault(come_and_go, submit_twice, _used, cuts=True, nodes=1),
     "undisturbed DDP": Fault(workers=2, nodes=1),
     "DDP worker": Fault(kill_worker, cuts=True, workers=2, nodes=1),
     "DDP controller": Fault(kill_controller, cuts=True, workers=2, nodes=1),
@@ -252,7 +257,7 @@ def play(name: str, options: argparse.Namespace) -> Played:
             if fault.workers == 1:
                 stage.all_at_work()
             if fault.act is not None:
-                stage.wait(lambda: stage.finished() >= trials // 4 and stage.target(fault.on))
+                stage.wait(lambda: stage.finished() >= trials // 4 and stage.aim(fault.on))
                 did.append(fault.act(stage))
             stage.wait(lambda: stage.drivers[-1].poll() == 0)
             return _judge(name, stage, trials, options.checkpoint, did)

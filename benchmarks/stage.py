@@ -23,8 +23,9 @@ PATIENCE_S = 1800.0
 
 @dataclass
 class Stage:
-    """A search in progress, and what a fault may touch. `outage_s`: how long one lasts; `before`: the study when the
-    fault came; `struck`, `healed`: when it came and went."""
+    """A search in progress, and what a fault may touch. `outage_s`: how long one lasts; `aimed`: the process of a
+    trial that is held until the fault; `before`: the study when the fault came; `struck`, `healed`: when it came and
+    went."""
 
     nodes: Nodes
     folder: Path
@@ -33,6 +34,7 @@ class Stage:
     outage_s: float = 0.0
     drivers: list[subprocess.Popen[Any]] = field(default_factory=list)
     logs: dict[int, Path] = field(default_factory=dict)
+    aimed: psutil.Process | None = None
     before: Before | None = None
     struck: float = 0.0
     healed: float = 0.0
@@ -80,9 +82,24 @@ class Stage:
         path = self.logs.get(process.pid)
         return "" if path is None else path.read_text(errors="replace").replace(f"{self.runs}/", "")
 
+    def aim(self, node: int | None = None) -> bool:
+        """Holds a trial (on that node) which can be gone on with from a checkpoint, so that it is still there when the
+        fault comes. False where there is none."""
+        pid = self.target(node)
+        if pid:
+            process = psutil.Process(pid)
+            process.suspend()
+            if self.target(node) == pid:
+                self.aimed = process
+                return True
+            process.resume()
+        return False
+
     def strike(self) -> None:
         """Notes the study and the time: the next step is the fault."""
         self.before = damage.look(self.study)
+        if self.aimed is not None:
+            self.aimed.resume()
         self.struck = self.healed = time.time()
 
     def running(self) -> Mapping[str, Running]:

@@ -164,9 +164,9 @@ def test_a_trial_that_had_ended_and_ran_again_counts_as_run_twice(study):
 
 
 def test_trials_that_train_at_the_same_time_are_counted(study):
-    assert damage.overlap(study, 0.0) == 2
+    assert damage.overlap(study) == 2
     write_history(study, 1, [record(epoch, STRUCK + 60 + epoch) for epoch in range(1, 4)])
-    assert damage.overlap(study, 0.0) == 1
+    assert damage.overlap(study) == 1
 
 
 class Stage(SimpleNamespace):

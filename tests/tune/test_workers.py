@@ -29,7 +29,7 @@ def config() -> dict[str, Any]:
     """The default, which is never pruned, a trial that learns too slowly to survive its first rung, and one whose loss
     is not finite."""
     config = small(search__sampler="grid", search__replicates=0, search__confirm=None, search__trials=3)
-    config["space"] = {"train.learning_rate": {"choices": [0.01, 1e-7, 1e30]}}
+    config["space"] = {"train.learning_rate": {"choices": [0.01, 1e-7, 1e300]}}
     config["overrides"] |= {"train.epochs": 200, "train.shards": 2, "train.precision": "float64"}
     config["overrides"] |= {"checkpoint.every_s": 0.2}
     config["final"] = {"seeds": 1, "baselines": False, "draws": 100}
