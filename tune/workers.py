@@ -20,7 +20,9 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.core.generated import gcs_pb2
+from ray.exceptions import RayError
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -199,12 +201,12 @@ def _fit(
         return found.return_value
 
 
-def cause(failures: Mapping[int, Exception]) -> BaseException | None:
+def cause(failures: Mapping[int, Exception]) -> Exception | None:
     """Why the workers ended, by rank: the storage where one says so, else the exception of the loop of the first worker
     that has one of its own. When one worker ends, the others end with an error of the connection to it. None where all
     died without a word."""
-    own = [getattr(failures[rank], "_base_exc", None) for rank in sorted(failures)]
-    told = [error for error in own if error is not None]
+    # What Ray itself found, a process that answers no more, is no exception of a loop.
+    told = [failures[rank] for rank in sorted(failures) if not isinstance(failures[rank], (RayError, RayTrainError))]
     refused = [error for error in told if isinstance(error, StorageRefused)]
     return next(iter([*refused, *(error for error in told if not is_echo(error)), *told]), None)
 

@@ -151,7 +151,7 @@ def test_a_killed_worker_costs_at_most_the_time_since_the_last_checkpoint(search
     assert sorted(path.name for path in run.path.glob("attempt-*")) == ["attempt-1", "attempt-2"]
 
 
-@pytest.mark.parametrize("how", ["pruned"])
+@pytest.mark.parametrize("how", ["pruned", "failed"])
 def test_a_trial_that_ends_early_frees_its_workers_and_their_place(searched, how):
     ended = searched.watcher.ended[how]
     assert ended.workers and ended.groups
@@ -187,13 +187,14 @@ def test_what_a_dead_controller_has_reserved_is_freed_without_rays_own_cleaner(c
 
 
 def test_of_several_exceptions_the_cause_is_told():
-    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+    import ray
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
     from m3col.patience import StorageRefused
     from tune.workers import cause
 
     def failures(*errors: Exception) -> dict[int, Exception]:
-        return {rank: UserExceptionWithTraceback(error, "") for rank, error in enumerate(errors)}
+        return dict(enumerate(errors))
 
     echo = RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1234")
     own = ValueError("what went wrong")
@@ -201,7 +202,9 @@ def test_of_several_exceptions_the_cause_is_told():
     refused = StorageRefused("full")
     assert cause(failures(echo, own, refused)) is refused
     assert cause(failures(echo, echo)) is echo
-    assert cause({0: RuntimeError("died without a word")}) is None
+    died = WorkerHealthCheckFailedError("died without a word", failure=ray.exceptions.ActorDiedError())
+    assert cause(failures(died, echo)) is echo
+    assert cause(failures(died, died)) is None
 
 
 def test_a_training_never_goes_on_from_another_one_of_its_name(cluster):
@@ -245,12 +248,13 @@ def test_what_one_worker_alone_runs_into_is_told_at_once(cluster):
 
 
 def test_deaths_are_counted_only_while_no_checkpoint_moves_on(monkeypatch):
+    import ray
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     from tune import workers
     from tune.runs import Request
 
-    died, reached = WorkerGroupError("died", {0: RuntimeError("killed")}), iter(["1", "1", "2", "2", "2", "2", "2"])
+    died, reached = WorkerGroupError("died", {0: ray.exceptions.ActorDiedError()}), iter(["1", "1", "2", "2", "2", "2", "2"])
     calls: list[int] = []
 
     def one(*args: Any, **named: Any) -> None:
