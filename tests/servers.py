@@ -130,6 +130,7 @@ class Postgres:
     def kill(self) -> None:
         """All of its processes at once, as when its machine fails."""
         top = psutil.Process(self._server.get_pid())
+        top.suspend()  # else it could start another one now, whose memory would keep the next server from starting
         processes = [top, *top.children(recursive=True)]
         for process in processes:
             process.kill()

@@ -198,3 +198,29 @@ def test_a_search_in_a_database_elsewhere_and_two_studies_in_it(cluster, postgre
     assert not (tmp_path / "a/same/study.db").exists()
     again = tune.search(config, resume="same", runs=tmp_path / "a", tracking_uri="none")
     assert len(again.trials) == 2
+
+
+def test_a_database_server_that_dies_and_comes_back_costs_time_alone(cluster, postgres, tmp_path):
+    """Once while two trials run, and once while the last one does, which began when the server was back."""
+    waiting = ["trials/0 trials/1", "trials/2"]
+
+    def outage(event: Any) -> None:
+        if event.what == "progress" and waiting and event.name in waiting[0].split():
+            waiting.pop(0)
+            postgres.kill()
+            threading.Timer(3.0, postgres.start).start()
+
+    told: list[str] = []
+    tune.search(
+        brief(search__trials=3, storage__database=postgres.url),
+        name="away",
+        runs=tmp_path / "a",
+        observe=outage,
+        warn=told.append,
+        tracking_uri="none",
+    )
+    assert not waiting and "refuses a write" in " ".join(told)
+    calm, ready = prepare_study(tmp_path / "calm", brief(search__trials=3))
+    drive(conductor(calm, ready), ready.dataset)
+    folder = StudyFolder(tmp_path / "a" / "away")
+    assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
