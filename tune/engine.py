@@ -148,20 +148,6 @@ class TrialActor(ray.tune.Trainable):
         """Nothing: the worker found its own checkpoint when it opened its folder."""
 
 
-class _Reports(TuneReportCallback):
-    """What the first worker reports, and at once that the storage refuses: workers that are started again would wait
-    for it as long as the first ones did."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        cause = workers.cause(worker_exceptions)
-        if isinstance(cause, StorageRefused):
-            self._training_actor_item_queue.put(broken(self._name, cause))
-
-
 def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
     """A trial of several DDP workers: Ray Train inside the trial, as Ray documents it."""
     spec = RunSpec.from_dict(config["run"])
@@ -178,7 +164,7 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
     try:
         workers.fit(
             step_together, given, data["request"], device=device, name=spec.name, reached=reached,
-            callbacks=[_Reports(spec.name)],
+            callbacks=[TuneReportCallback()],
         )  # fmt: skip
     except ray.exceptions.RayError:  # a process of Ray Train died: Tune begins the trial anew, from its checkpoint
         raise

@@ -15,6 +15,7 @@ import pytest
 import m3col
 import tune
 from m3col.faults import BadInput
+from m3col.patience import StorageRefused
 from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows
 from tune import api
 from tune.conductor import Event
@@ -190,7 +191,6 @@ def test_of_several_exceptions_the_cause_is_told():
     import ray
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-    from m3col.patience import StorageRefused
     from tune.workers import cause
 
     def failures(*errors: Exception) -> dict[int, Exception]:
@@ -247,6 +247,30 @@ def test_what_one_worker_alone_runs_into_is_told_at_once(cluster):
     assert time.monotonic() - started < 120
 
 
+@pytest.mark.parametrize(
+    "error, refused, failure",
+    [(StorageRefused("full"), "full", None), (ValueError("what went wrong"), None, "ValueError: what went wrong")],
+)
+def test_a_trial_whose_workers_raise_says_so_as_a_result(monkeypatch, tmp_path, error, refused, failure):
+    """A storage that refuses stops the search, any other error fails the trial."""
+    import ray.tune
+
+    from tune import engine, workers
+    from tune.runs import Request, RunSpec
+
+    told: list[dict[str, Any]] = []
+
+    def fit(*args: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(workers, "fit", fit)
+    monkeypatch.setattr(ray.tune, "report", told.append)
+    monkeypatch.setattr(engine, "TuneReportCallback", lambda: None)
+    run = RunSpec("trials/0", "trial", {}, "fold_0").to_dict()
+    engine.trial_of_workers({"run": run}, place=(str(tmp_path), None), request=Request(2))
+    assert [(item["refused"], item["failure"], item["done"]) for item in told] == [(refused, failure, True)]
+
+
 def test_deaths_are_counted_only_while_no_checkpoint_moves_on(monkeypatch):
     import ray
     from ray.train.v2.api.exceptions import WorkerGroupError
@@ -254,7 +278,10 @@ def test_deaths_are_counted_only_while_no_checkpoint_moves_on(monkeypatch):
     from tune import workers
     from tune.runs import Request
 
-    died, reached = WorkerGroupError("died", {0: ray.exceptions.ActorDiedError()}), iter(["1", "1", "2", "2", "2", "2", "2"])
+    died, reached = (
+        WorkerGroupError("died", {0: ray.exceptions.ActorDiedError()}),
+        iter(["1", "1", "2", "2", "2", "2", "2"]),
+    )
     calls: list[int] = []
 
     def one(*args: Any, **named: Any) -> None:
