@@ -224,7 +224,7 @@ def main() -> int:
             lines = []
             for row, values in found.items():
                 share = values.get("flops", 0.0) * values["rate"] / (options.peak_tflops * 1e12)
-                lines.append([row, f"{values['rate']:.1f}", f"{values['rate'] / base:.2f}", f"{values['memory']:.0f}",
+                lines.append([row, f"{values['rate']:.3g}", f"{values['rate'] / base:.2f}", f"{values['memory']:.0f}",
                               f"{values['tokens']:.0f}", *([f"{share:.1%}"] if on_gpu else [])])  # fmt: skip
             print(table(header, lines), flush=True)
     return 0

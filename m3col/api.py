@@ -74,9 +74,9 @@ def train(
     after each epoch with its Record, the number of epochs, and the folder. `workers`: how many train together; more
     than one need an `execute` that starts them and has each call `run` (`tune.train` does, with Ray).
 
-    The weights that are kept are those of the last epoch: a validation split gives figures, and lowers the learning rate
-    of a plateau schedule, but chooses no epoch. With `validation.kind: kfold` one model per fold is trained, and the
-    checkpoint holds them all. Raises BadInput with every fault before anything is written.
+    The weights that are kept are those of the last epoch: a validation split gives figures, and lowers the learning
+    rate of a plateau schedule, but chooses no epoch. With `validation.kind: kfold` one model per fold is trained, and
+    the checkpoint holds them all. Raises BadInput with every fault before anything is written.
     """
     root = Path(runs).absolute()
     folder = None if resume is None else Path(resume).absolute()

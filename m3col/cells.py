@@ -1,13 +1,13 @@
 """What a caller hands over for one modality, judged: tables of numbers, pictures, texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from m3col.data import cache, looks
-from m3col.data.columns import Records, encodable
+from m3col.data import cache
+from m3col.data.columns import Records
 from m3col.faults import BadInput, nearest
 
 _SHOWN = 5
@@ -68,31 +68,16 @@ def records(kind: Literal["image", "text"], values: Any, *, where: str) -> Recor
         items = [str(item) if hasattr(item, "__fspath__") else item for item in values]
     except TypeError:
         raise BadInput([f"{where}: must be a list of {_words(kind)}, but is a {type(values).__name__}"]) from None
-    wanted = (str, bytes) if kind == "image" else (str,)
-    found = {
-        row: f"must be one of the {_words(kind)}, but is {item!r:.60}"
-        for row, item in enumerate(items)
-        if not isinstance(item, wanted)
-    }
-    good = {row: item for row, item in enumerate(items) if row not in found}
-    found |= _picture_faults(good) if kind == "image" else _text_faults(good)
-    lines = [f"{where}: row {row + 1}: {text}" for row, text in sorted(found.items())[:_SHOWN]]
+    found = cache.faults(Records.of(kind, items))
+    lines = [
+        f"{where}: row {row + 1}: {f'{items[row]}: ' if kind == 'image' and isinstance(items[row], str) else ''}{text}"
+        for row, text in sorted(found.items())[:_SHOWN]
+    ]
     if len(found) > _SHOWN:
         lines.append(f"{where}: {len(found) - _SHOWN} more rows that cannot be used")
     if lines:
         raise BadInput(lines)
     return cache.keep(Records.of(kind, items))
-
-
-def _picture_faults(items: Mapping[int, str | bytes]) -> dict[int, str]:
-    seen = zip(items.items(), looks.look(list(items.values())), strict=True)
-    return {row: f"{item}: {look.fault}" if isinstance(item, str) else look.fault for (row, item), look in seen
-            if look.fault}  # fmt: skip
-
-
-def _text_faults(items: Mapping[int, str]) -> dict[int, str]:
-    found = {row: "is an empty text" for row, item in items.items() if not item.strip()}
-    return found | {row: "holds half a surrogate pair" for row, item in items.items() if not encodable(item)}
 
 
 def _words(kind: str) -> str:

@@ -4,7 +4,9 @@ Two kinds: "training" (weights, optimiser moments and history of every fold, to 
 fitted preprocessing of one or several members, to predict with).
 """
 
+import glob
 import json
+import os
 import platform
 import shutil
 import time
@@ -233,7 +235,9 @@ def _needed(described: Mapping[str, Any], names: Collection[str]) -> set[str]:
 def newest_training(folder: Path) -> Path | None:
     """The complete training checkpoint with the most epochs below `folder`, or None. Broken ones are passed over."""
     found = []
-    for path in folder.glob("**/epoch-*"):
+    # Not Path.glob, which raises where a folder goes away while it looks.
+    for place in glob.iglob(os.path.join(glob.escape(str(folder)), "**", "epoch-*"), recursive=True):
+        path = Path(place)
         try:
             described = describe(path, "training")
             names = {file.name for file in path.glob("*.safetensors")}

@@ -11,7 +11,8 @@ from m3col.faults import nearest
 T = TypeVar("T", bound=pydantic.BaseModel)
 Where = str | Callable[[str], str]
 # Names that pydantic puts into a place for the branch of a union, beside those with a bracket.
-_BRANCHES = {"str", "int", "float", "bool"}
+_PLAIN = ("str", "int", "float", "bool")
+_BRANCHES = {*_PLAIN, *(f"constrained-{name}" for name in _PLAIN)}
 
 
 class Fault(NamedTuple):

@@ -94,6 +94,9 @@ class _Made:
 
 def _tfidf(train: Records, apply: Records) -> Pair:
     vectorizer = TfidfVectorizer(max_features=_WORDS, sublinear_tf=True)
+    tokens = vectorizer.build_analyzer()
+    if not any(tokens(text) for text in train.values):  # emoji, single letters: nothing that it takes for a word
+        vectorizer.set_params(analyzer="char")
     return vectorizer.fit_transform(train.values), vectorizer.transform(apply.values)
 
 

@@ -1,5 +1,6 @@
 """A config and its data set, judged together before anything is spent."""
 
+import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -227,7 +228,7 @@ def _metric_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
 def disk_faults(folder: Path, needed_bytes: int, *, what: str) -> list[str]:
     """Whether `folder` can be written and has room; the nearest existing parent stands for one that is not there."""
     existing = folder
-    while not existing.exists():
+    while not os.path.exists(existing):  # False also below a folder that may not be entered
         existing = existing.parent
     if not existing.is_dir():
         return [f"{folder}: cannot be written, because {existing} is a file"]

@@ -20,7 +20,10 @@ _SHORTEST = 4  # a shorter value would take ordinary words out of a text
 _HTTP = re.compile(r"(?i)\b(https?://)([^\s/?#]+)@")
 _OTHER = re.compile(r"(?i)\b((?!https?:)\w[\w+.-]*://[^\s:/?#@]*:)(\S+?)@(?![^\s/?#]*@)")
 _PAIR = re.compile(r"([?&;])([^\s=?&;#]+)=([^\s&;#]+)")
-_KEY = r"(?:[\w.-]*(?:passw(?:or)?d|pwd|secret|token|signature|credential|api[_-]?key|access[_-]?key)[\w.-]*|sig)"
+_KEY = (
+    r"(?:[\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|signature|credential|"
+    r"(?:api|access|account|private)[_-]?key)[\w.-]*|sig|pass|auth)"
+)
 _SECRET_KEY = re.compile(rf"(?i){_KEY}")
 _SECRET_INSIDE = re.compile(rf"(?i)(?:^|[\s?&;,{{]){_KEY}\s*=")  # a query may hold a whole connection string
 

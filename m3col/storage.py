@@ -30,22 +30,21 @@ _CONNECT_S = 5.0
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _NO_NAMES = ("", ".", "..")  # of a part of a path
 _SCRATCH = "m3col-scratch-"
+_EXAMPLE = "s3://bucket/prefix"
 
 
 def uri_faults(uri: str, key: str) -> list[str]:
     """What is wrong with the URI of a storage, as lines that begin with the config's `key`."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:  # a bracket that is never closed
-        parts = SplitResult("?", uri.partition("://")[2].partition("/")[0], "", "", "")
-    near = _nearest(parts)
+    parts = _parts(uri)
     if has_password(uri) or (parts.scheme == "s3" and ("@" in parts.netloc or parts.query)):
+        # A secret key may hold slashes, and what stands before them would look like the bucket.
+        near = _nearest(_parts(f"s3://{uri.rpartition('@')[2]}") if "@" in uri else parts)
         return [
             f"{key} must hold neither keys nor options, because it is stored and shown; nearest valid: {near!r}, "
             "with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL in the environment"
         ]
     given, rules = quoted(uri), []
-    near = near if given == repr(uri) else "s3://bucket/prefix"
+    near = _nearest(parts) if given == repr(uri) else _EXAMPLE
     if parts.scheme == "s3":
         if not _is_bucket(parts.netloc):
             rules.append(", with a bucket of 3 to 63 small letters, digits, dashes and single dots")
@@ -55,15 +54,23 @@ def uri_faults(uri: str, key: str) -> list[str]:
     elif parts.scheme:
         rules.append(" or an absolute path")
     elif not os.path.isabs(uri):
-        return [f"{key} must be an absolute path, but got {given}; nearest valid: {os.path.abspath(uri)!r}"]
+        near = os.path.abspath(uri) if given == repr(uri) else _EXAMPLE
+        return [f"{key} must be s3://bucket/prefix or an absolute path, but got {given}; nearest valid: {near!r}"]
     return [f"{key} must be s3://bucket/prefix{rule}, but got {given}; nearest valid: {near!r}" for rule in rules]
+
+
+def _parts(uri: str) -> SplitResult:
+    try:
+        return urlsplit(uri)
+    except ValueError:  # a bracket that is never closed
+        return SplitResult("?", uri.partition("://")[2].partition("/")[0], "", "", "")
 
 
 def _nearest(parts: SplitResult) -> str:
     """A URI that can be used, and has no password."""
     if parts.scheme == "file":
         return parts.path
-    bucket = re.sub(r"[^a-z0-9.-]", "-", parts.netloc.rpartition("@")[2].lower())
+    bucket = re.sub(r"[^a-z0-9.-]", "-", parts.netloc.lower())
     bucket = re.sub(r"\.{2,}", ".", bucket)[:63].strip(".-")
     path = f"{parts.path}-{parts.fragment}" if parts.fragment else parts.path
     names = [name for name in path.split("/") if name not in _NO_NAMES]

@@ -15,7 +15,7 @@ from m3col.config import RunConfig
 from m3col.data.columns import Column
 from m3col.data.dataset import Split
 from m3col.distributed import ALONE, Workers, check_shards
-from m3col.methods.base import FUSED, Batch, Step
+from m3col.methods.base import FUSED, Batch, Step, divisor
 from m3col.sources import Source, TokenSource, ahead, by_length, is_lazy
 
 # Evaluation keeps nothing for a backward pass, so that its batches can be larger than those of training.
@@ -221,7 +221,7 @@ class Trainer:
         if weight is None or len(group) == 1:
             return 1.0
         together = torch.cat([weight[self._labels[other]] for other in group])
-        return float(weight[self._labels[index]].mean() / together.mean())
+        return float(weight[self._labels[index]].mean() / divisor(together.mean()))
 
     def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice) -> np.ndarray | None:
         """Uniform numbers [n, 3] for the augmentation of this worker's rows, drawn for the whole batch."""

@@ -77,6 +77,11 @@ def test_a_fault_names_who_gave_the_key(tmp_path):
         ({"data": {"preprocess": 3}}, ("data.preprocess", "list", "3")),
         ({"data": {"preprocess": None}}, ("data.preprocess",)),
         ({"train": 3}, ("train must be a section",)),
+        (
+            {"train": {"encoder_learning_rate": -1}},
+            ("must be > 0 or a mapping, but got -1",),
+        ),
+        ({"train": {"encoder_learning_rate": {"a": -1}}}, ("train.encoder_learning_rate.a must be > 0, but got -1",)),
         ({"epochs": 3}, ("unknown key 'epochs'", "'train.epochs'")),
     ],
 )

@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from m3col import data, linear, models, preparing
 from m3col.data import pictures
+from m3col.data.columns import Records
 from m3col.data.layout import Layout
 from m3col.models.text import TextEncoder
 from tests import pairs
@@ -158,3 +159,9 @@ def test_numbers_are_preprocessed_by_the_training_part(place):
     train = dataset.train.inputs[name]
     np.testing.assert_allclose(first.mean(axis=0), 0, atol=1e-9)
     np.testing.assert_allclose(second, (dataset.test.inputs[name] - train.mean(axis=0)) / train.std(axis=0), atol=1e-6)
+
+
+def test_texts_without_a_word_are_compared_by_their_characters():
+    train, apply = Records.of("text", ["\N{CAT}", "\N{DOG}", "1"]), Records.of("text", ["\N{DOG}", "x"])
+    fitted, applied = linear._tfidf(train, apply)
+    assert fitted.shape == (3, 3) and (applied[0] != fitted[1]).nnz == 0 and applied[1].nnz == 0

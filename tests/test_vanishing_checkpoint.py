@@ -1,5 +1,6 @@
 """An actor that outlived its driver removes its older checkpoints while its successor looks for the newest one."""
 
+import os
 import shutil
 
 import pytest
@@ -43,3 +44,16 @@ def test_tensors_that_vanish_while_they_are_read_are_a_fault_and_no_crash(tmp_pa
     monkeypatch.setattr(checkpoint, "load_file", vanishing)
     with pytest.raises(BadInput, match="cannot be read as safetensors"):
         checkpoint.read_tensors(tmp_path / "fold-0.safetensors")
+
+
+def test_a_folder_that_vanishes_while_it_is_searched_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "state").mkdir()
+    real = os.scandir
+
+    def vanishing(place=".", *rest):
+        if "state" in os.fspath(place):
+            raise FileNotFoundError(2, "No such file or directory", place)
+        return real(place, *rest)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert checkpoint.newest_training(tmp_path) is None

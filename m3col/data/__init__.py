@@ -247,18 +247,18 @@ def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess") -> list[
 
 
 def unreadable(dataset: Dataset) -> list[str]:
-    """Pictures of a data set in memory that cannot be decoded; `load` judges those of files."""
+    """Pictures and texts of a data set in memory that cannot be used; `load` judges those of files."""
     found: list[str] = []
     for split, part in dataset.splits.items():
         for column in part.inputs.values():
             if not isinstance(column, Records):
                 continue
             broken, values, place = cache.faults(column), column.values, f"{dataset.name}, {split}"
-            for row in list(broken)[:_SHOWN]:
-                shown = f"{values[row]}: " if isinstance(values[row], str) else ""
+            for row in sorted(broken)[:_SHOWN]:
+                shown = f"{values[row]}: " if column.kind == "image" and isinstance(values[row], str) else ""
                 found.append(f"{place}: row {row + 1}: {shown}{broken[row]}")
             if len(broken) > _SHOWN:
-                found.append(f"{place}: {len(broken) - _SHOWN} more pictures that cannot be read")
+                found.append(f"{place}: {len(broken) - _SHOWN} more rows that cannot be used")
     return found
 
 

@@ -4,6 +4,7 @@ A table is keyed by the content of all pictures or texts of a data set and by th
 is written by whoever comes first while the others wait. What goes into it is compared with its key once more.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from m3col import files
 from m3col.data import looks, pictures
-from m3col.data.columns import Records
+from m3col.data.columns import Records, picture_fault, text_fault
 from m3col.data.looks import Look
 from m3col.faults import BadInput
 
@@ -52,9 +53,14 @@ def content_digests(records: Records) -> list[str]:
 
 
 def faults(records: Records) -> dict[int, str]:
-    """What is wrong with each picture that cannot be decoded, by position in the records; nothing for texts."""
-    seen = looks.look(list(records.values)) if records.kind == "image" else []
-    return {row: found.fault for row, found in enumerate(seen) if found.fault}
+    """What is wrong with each picture or text that cannot be used, by position in the records."""
+    values = list(records.values)
+    if records.kind == "text":
+        return {row: fault for row, value in enumerate(values) if (fault := text_fault(value))}
+    found = {row: fault for row, value in enumerate(values) if (fault := picture_fault(value))}
+    good = [row for row in range(len(values)) if row not in found]
+    seen = looks.look([values[row] for row in good])
+    return found | {row: look.fault for row, look in zip(good, seen, strict=True) if look.fault}
 
 
 # Pictures
@@ -99,9 +105,15 @@ def decoded(records: Records, short_side: int, *, cached: bool = True) -> Table:
 
 
 def needed_bytes(records: Records, short_side: int) -> int:
-    """What `decoded` is about to write to the disk; 0 where its table lies there already."""
+    """What `decoded` is about to write to the disk; 0 where its table lies there already. What another process, alive
+    or dead, has written of it needs no room any more."""
     path = _pictures_path([seen.digest for seen in looks.look(list(records.source))], short_side)
-    return 0 if path.exists() else _bytes(short_side, len(records.source))
+    if path.exists():
+        return 0
+    begun = 0
+    with contextlib.suppress(OSError):
+        begun = _part(path).stat().st_size
+    return max(0, _bytes(short_side, len(records.source)) - begun)
 
 
 def keep(records: Records) -> Records:
@@ -250,6 +262,7 @@ def _made(
             found = _whole(kind, path)
             if found is not None:
                 return found
+            _part(path).unlink(missing_ok=True)  # of a process that was killed: its room is ours
             free = shutil.disk_usage(path.parent).free
             if free < needed:
                 raise BadInput(
@@ -273,9 +286,14 @@ def _whole(kind: Callable[[Path], Found], path: Path) -> Found | None:
         return None
 
 
+def _part(path: Path) -> Path:
+    """What is written of a table so far."""
+    return path.with_suffix(".part")
+
+
 def _write(path: Path, rows: Iterator[tuple[bytes, int]]) -> None:
     schema = pa.schema([("content", pa.large_binary()), ("count", pa.int32())])
-    part = path.with_suffix(".part")
+    part = _part(path)
     try:
         with pa.OSFile(str(part), "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
             batch: list[tuple[bytes, int]] = []

@@ -49,6 +49,21 @@ class Records:
 Column = FloatArray | Records
 
 
+def text_fault(text: object) -> str:
+    """Why this cannot be the text of a sample; "" where it can."""
+    if not isinstance(text, str):
+        return f"must be one of the texts, but is {text!r:.60}"
+    if not text.strip():
+        return "is an empty text"
+    return "" if encodable(text) else "holds half a surrogate pair"
+
+
+def picture_fault(picture: object) -> str:
+    """Why this cannot name or hold a picture; "" where it can. No file is looked at."""
+    good = isinstance(picture, str | bytes)
+    return "" if good else f"must be one of the paths or contents (bytes) of pictures, but is {picture!r:.60}"
+
+
 def encodable(text: str) -> bool:
     """Whether the text can be written as UTF-8: half of a surrogate pair cannot."""
     try:

@@ -7,6 +7,7 @@ look at a data set reads no picture.
 import hashlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,6 +22,7 @@ from m3col.data.columns import encodable
 
 THREADS = min(8, os.cpu_count() or 1)
 _REMEMBERED = "looks.db"
+_NO_MEMORY = "cannot be decoded (out of memory)"
 _TABLE = (
     "create table if not exists looks (path text primary key, stamp text, rules text, digest text, width int, "
     "height int, fault text)"
@@ -42,11 +44,16 @@ class Look:
 
 def folder() -> Path:
     """Where this is remembered, and decoded pictures and tokens are kept: $M3COL_CACHE, or m3col in the user's cache
-    folder."""
+    folder, or where nobody knows that, in the one for temporary files."""
     given = os.environ.get("M3COL_CACHE")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m3col"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "m3col"
+    try:
+        return Path.home() / ".cache" / "m3col"
+    except RuntimeError:  # a user whom the machine does not know, as in a container
+        return Path(tempfile.gettempdir()) / f"m3col-{os.getuid()}"
 
 
 def look(values: Sequence[str | bytes], *, anew: Collection[str] = ()) -> list[Look]:
@@ -68,7 +75,10 @@ def look(values: Sequence[str | bytes], *, anew: Collection[str] = ()) -> list[L
 
 def _look_at(value: str | bytes, new: dict[str, tuple[str, Look]], *, anew: bool) -> Look:
     if isinstance(value, bytes):
-        return _judged(value)
+        try:
+            return _judged(value)
+        except MemoryError:
+            return Look(fault=_NO_MEMORY)
     stamp, known = _stamp(value), _known.get(value)
     if known is not None and known[0] == stamp and not anew:
         return known[1]
@@ -79,7 +89,10 @@ def _look_at(value: str | bytes, new: dict[str, tuple[str, Look]], *, anew: bool
         return Look(fault=str(error))
     except OSError as error:
         return Look(fault=f"cannot be read ({error.strerror or error})")
-    found = _judged(content)
+    try:
+        found = _judged(content)
+    except MemoryError:  # says nothing of the file, and is not remembered
+        return Look(fault=_NO_MEMORY)
     if before == after:
         new[value] = (after, found)
     return found

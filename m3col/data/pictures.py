@@ -131,7 +131,7 @@ def _load(value: str | bytes, least: int) -> tuple[Image.Image, tuple[int, int]]
                 if turn is not None:
                     image = image.transpose(turn)
             return image, ((height, width) if turn in _SIDEWAYS else (width, height))
-    except Unreadable:
+    except (Unreadable, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable(_BOMB) from error

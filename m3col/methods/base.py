@@ -157,7 +157,7 @@ class Method(nn.Module):
         samples.
         """
         weight, own = self.class_weight, batch.labels[batch.rows]
-        whole = len(batch.labels) if weight is None else weight[batch.labels].sum()
+        whole = len(batch.labels) if weight is None else divisor(weight[batch.labels].sum())
         return {
             f"ce_{name}": functional.cross_entropy(value, own, weight=weight, reduction="sum")
             * (batch.weighing * batch.workers.size / whole)
@@ -196,6 +196,11 @@ class Method(nn.Module):
             else:
                 found[m] = self._embeddings(m, batch.inputs[m], (partner, lam))
         return found
+
+
+def divisor(weights: Tensor) -> Tensor:
+    """A sum or mean of class weights to divide by; 1 where it is 0, because then there is nothing to be divided."""
+    return torch.where(weights > 0, weights, torch.ones_like(weights))
 
 
 def total(parts: dict[str, Tensor], **weighted: Tensor) -> dict[str, Tensor]:

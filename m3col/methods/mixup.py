@@ -6,7 +6,7 @@ One permutation for all modalities, lambda per sample, target lambda y + (1 - la
 from torch import Tensor
 from torch.nn import functional
 
-from m3col.methods.base import Batch, Method, Step, total
+from m3col.methods.base import Batch, Method, Step, divisor, total
 
 
 class Mixup(Method):
@@ -26,5 +26,5 @@ class Mixup(Method):
         whole: Tensor | int = len(batch.labels)
         if weight is not None:
             # As torch does for hard labels: divide by the weights that were handed out, not by N.
-            whole = (lam * weight[batch.labels] + (1 - lam) * weight[partner]).sum()
+            whole = divisor((lam * weight[batch.labels] + (1 - lam) * weight[partner]).sum())
         return loss.sum() * (batch.workers.size / whole)

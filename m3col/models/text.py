@@ -245,10 +245,12 @@ def _parts(config: TextModelConfig) -> list[weights.Part]:
 def with_input(described: Mapping[str, Any], config: TextModelConfig, input: TextInput) -> dict[str, Any]:
     """The encoder's config for a tokeniser: with random weights its vocabulary and padding id are taken over.
 
-    Raises BadInput where pretrained weights have no embedding for some of its ids.
+    Raises BadInput where pretrained weights have no embedding for some of its ids, or none at all.
     """
     if not config.pretrained:
         return {**described, "vocab_size": input.vocabulary, "pad_token_id": input.pad}
+    if "vocab_size" not in described:
+        raise BadInput([f"{KEY} {config.name!r}: has no word embeddings of its own; name a text encoder alone"])
     if input.vocabulary > described["vocab_size"]:
         raise BadInput(
             [f"{KEY} {config.name!r}: tokenizer and encoder do not belong together: the tokenizer has "

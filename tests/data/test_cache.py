@@ -215,6 +215,51 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(records, ow
     assert not list(own_folder.glob("image-*"))[1:]  # the lock
 
 
+def test_what_a_killed_writer_has_left_is_no_reason_to_refuse_the_next_one(records, own_folder, monkeypatch):
+    whole = 3 * 24**2 * 7
+    own_folder.mkdir(exist_ok=True)
+    part = cache._part(cache._pictures_path(cache.content_digests(records), 24))
+    part.write_bytes(bytes(whole - 100))
+    assert cache.needed_bytes(records, 24) == 100
+    usage = namedtuple("usage", "total used free")
+    room = 2 * whole  # for the table and what is left of the killed one, if that stays
+    monkeypatch.setattr(
+        cache.shutil, "disk_usage", lambda path: usage(0, 0, room - sum(p.stat().st_size for p in path.glob("*.part")))
+    )
+    assert cache.decoded(records, 24)[0].shape[2] == 3 and not part.exists()
+
+
+def test_what_ran_out_of_memory_is_told_and_not_remembered(records, monkeypatch):
+    def load(*args: object, **named: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures.Image, "open", load)
+        assert set(cache.faults(records).values()) == {"cannot be decoded (out of memory)"}
+    looks._known.clear()
+    assert cache.faults(records) == {}
+
+
+def test_records_that_are_neither_picture_nor_text_are_told():
+    assert cache.faults(Records.of("image", [None])) == {
+        0: "must be one of the paths or contents (bytes) of pictures, but is None"
+    }
+    assert cache.faults(Records.of("text", ["good", " ", "half \ud800", 3])) == {
+        1: "is an empty text", 2: "holds half a surrogate pair", 3: "must be one of the texts, but is 3"
+    }  # fmt: skip
+
+
+def test_a_user_without_a_home_has_a_folder_too(monkeypatch):
+    for name in ("M3COL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(looks.Path, "home", home)
+    assert looks.folder().parent.is_dir()
+
+
 _FULL = """
 import resource, sys
 from pathlib import Path

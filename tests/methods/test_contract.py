@@ -89,6 +89,17 @@ def test_class_weights_change_the_loss(name):
     assert not torch.isclose(plain, method.losses(batch, STEP)["loss"])
 
 
+def test_a_batch_of_a_class_that_does_not_count_has_no_loss_of_classes(name):
+    method, batch = build(name)
+    method.class_weight = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
+    nothing = Batch(batch.inputs, torch.zeros_like(batch.labels), batch.shards)
+    parts = method.losses(nothing, STEP)
+    assert {key: float(value) for key, value in parts.items() if key.startswith("ce_")} == {
+        key: 0.0 for key in parts if key.startswith("ce_")
+    }
+    assert torch.isfinite(parts["loss"])
+
+
 def test_m3col_switches_from_m3co_to_softclip():
     method, batch = build("m3col", train__epochs=10, objective__switch_point=0.33)
     names = ["m3co" if "m3co" in method.losses(batch, Step(0, 0, epoch, 0)) else "softclip" for epoch in range(1, 11)]

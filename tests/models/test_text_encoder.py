@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
-from transformers import AutoModel
+from transformers import AutoModel, CLIPConfig, CLIPModel
 
 from m3col.config import TextModelConfig
 from m3col.models.inputs import TextInput, Tokens
@@ -203,3 +203,13 @@ def test_the_tokeniser_must_fit_the_encoder(tmp_path):
     folder = text_folder(tmp_path)
     with pytest.raises(ValueError, match="do not belong together: the tokenizer has 5000 entries, the encoder "):
         TextEncoder(TextModelConfig(name=str(folder)), TextInput(5000, 0, 16), 32)
+
+
+def test_a_model_of_pictures_and_texts_is_no_text_encoder(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    both = CLIPConfig(
+        text_config={**sizes, "vocab_size": 50}, vision_config={**sizes, "image_size": 8, "patch_size": 4}
+    )
+    CLIPModel(both).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no word embeddings of its own"):
+        TextEncoder(TextModelConfig(name=str(tmp_path)), TextInput(50, 0, 16), 32)
