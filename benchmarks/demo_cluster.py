@@ -3,7 +3,8 @@
 Both nodes have the CPUs of one whole trial, which trains with two DDP workers. The job goes through the Jobs API with a
 token. ROSMAP where its files are found, else the embedded digits. The second node dies when half of the trials are
 through and it runs one that has a checkpoint. Then the same search runs on what is left, undisturbed and with one
-process per trial: values and tables must be equal (in float64, so that the order of sums cannot be seen).
+process per trial: values and tables must be equal (in float64, so that the order of sums cannot be seen, and without
+dropout, whose masks each worker draws for itself).
 
     make demo-cluster        or: python benchmarks/demo_cluster.py [--trials 6] [--epochs 200]
 """
@@ -55,6 +56,7 @@ def words_of(options: argparse.Namespace, *, workers: int) -> list[str]:
         "search.trials": options.trials, "search.sampler": "random", "search.pruner": "none", "search.replicates": 0,
         "search.confirm": "null", "final.seeds": 1, "final.draws": 200, "train.epochs": options.epochs,
         "train.shards": 2, "train.precision": "float64", "model.embedding_dim": 64, "model.classifier_dim": 64,
+        "model.dropout": 0.0,
         "resources.workers_per_trial": workers, "checkpoint.every_s": options.checkpoint,
     }  # fmt: skip
     if options.quick:

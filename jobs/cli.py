@@ -157,7 +157,7 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--gpus-per-worker", type=float, metavar="G",
-        help="with --workers; default: one where the cluster has GPUs and train.device is not cpu, else none",
+        help="with --workers; default: one where the cluster has so many GPUs and train.device is not cpu, else none",
     )  # fmt: skip
     command.add_argument(
         "--address", help="with --workers: Ray cluster to run on; default: $RAY_ADDRESS or a local one"

@@ -1,6 +1,7 @@
 """`m3col train` and `m3col search`."""
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -81,11 +82,11 @@ def _worker_faults(arguments: argparse.Namespace) -> list[str]:
     if arguments.address is not None and (arguments.workers or 1) < 2:
         faults.append("--address: a single worker trains in this process; give --workers 2 or more, or leave it out")
     cpus, gpus = arguments.cpus_per_worker, arguments.gpus_per_worker
-    if cpus is not None and not cpus > 0:
+    if cpus is not None and not 0 < cpus < math.inf:
         faults.append(f"--cpus-per-worker {cpus:g}: must be > 0; nearest valid: 1")
     elif cpus is not None and (arguments.workers or 1) < 2:
         faults.append(f"--cpus-per-worker {cpus:g}: is for several workers; set resources.threads, or leave it out")
-    if gpus is not None and not gpus >= 0:
+    if gpus is not None and not 0 <= gpus < math.inf:
         faults.append(f"--gpus-per-worker {gpus:g}: must be >= 0; nearest valid: 0")
     elif gpus and (arguments.workers or 1) < 2:
         faults.append(f"--gpus-per-worker {gpus:g}: is for several workers; nearest valid: 0")

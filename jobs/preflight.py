@@ -184,7 +184,7 @@ def _places_faults(studies: "Sequence[StudyConfig]") -> list[str]:
     faults: list[str] = []
     for study in studies:
         try:
-            capacity.places(capacity.settled(study.request))
+            capacity.fitting(study.request)
         except BadInput as error:
             faults += error.faults
     return list(dict.fromkeys(faults))

@@ -96,7 +96,8 @@ def train(
     try:
         (execute or run)(prepared, folder, report)
     except BadInput:
-        if is_new:  # refused where it was to run, before anything was trained
+        # Refused where it was to run. Workers that start again can be refused too, when there is something to lose.
+        if is_new and not records_of(folder):
             shutil.rmtree(folder)
         raise
     return _finish(prepared, folder, tracker=tracker, started=started, runs=root)

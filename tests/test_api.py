@@ -203,3 +203,18 @@ def test_too_little_disk_is_told_before_anything_is_written(tmp_path, monkeypatc
 def test_judge_gives_what_would_be_trained(tmp_path):
     prepared = judge(TINY, data=DATA, runs=tmp_path / "runs")
     assert prepared.config.metric == "val/auroc" and prepared.dataset is DATA and not (tmp_path / "runs").exists()
+
+
+def test_workers_that_are_refused_when_they_start_again_lose_nothing(tmp_path):
+    trained: list[bool] = []
+
+    def execute(prepared, folder, report):
+        if trained[0]:
+            m3col.api.run(prepared, folder, report)
+        raise BadInput(["this node lacks the encoder"])
+
+    for done, left in ((False, 0), (True, 1)):
+        trained[:] = [done]
+        with pytest.raises(BadInput, match="lacks the encoder"):
+            train(tmp_path, execute=execute)
+        assert len(list((tmp_path / "train").iterdir())) == left

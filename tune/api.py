@@ -28,6 +28,7 @@ from tune.config import Sketch, StorageConfig, StudyConfig
 from tune.mirror import Mirror
 from tune.plan import CONFIRM_PARTITION, CONFIRM_SEED, SEARCH_PARTITION, Plan
 from tune.resources import encoder_faults
+from tune.runs import Request
 from tune.sampling import Trials, first_rung
 from tune.study import AUTO, StudyFolder
 
@@ -105,6 +106,9 @@ def search(
     tracker = tracking.connect(options.tracking_uri or settings.tracking.uri, runs, artifacts=settings.storage.uri)
     search_id = uuid.uuid4().hex[:12]
     with contextlib.ExitStack() as held:
+        for item in ready:
+            if item.folder is not None:
+                options.held(item.folder)
         # Before Ray starts: a study that is to go on may be in use.
         holds = [
             None if item.folder is None else resume.hold(item.folder, item.config, held, warn=options.warn)
@@ -124,24 +128,25 @@ def search(
         reports: list[Report] = []
         for item, mirror in zip(ready, holds, strict=True):
             # Before anything is written.
-            engine.check(item.config.request, wait_s=0.0 if started_ray else engine.WAIT_FOR_NODES_S)
+            request = engine.check(item.config.request, wait_s=0.0 if started_ray else engine.WAIT_FOR_NODES_S)
             name = options.name if len(ready) == 1 else None
             folder = item.folder or _create(item, runs, name, search_id, locked=True)
             with contextlib.ExitStack() as until_done:
-                mirror = mirror or resume.hold(folder, item.config, until_done, warn=options.warn)
                 options.held(folder)
-                reports.append(_tracked(item, folder, mirror, tracker, options))
+                mirror = mirror or resume.hold(folder, item.config, until_done, warn=options.warn)
+                reports.append(_tracked(item, folder, mirror, tracker, request, options))
             done.append(folder)
     return _result(done, reports, runs)
 
 
 def _tracked(
-    item: Ready, folder: StudyFolder, mirror: Mirror, tracker: tracking.Tracker | None, options: Options
-) -> "Report":
+    item: Ready, folder: StudyFolder, mirror: Mirror, tracker: tracking.Tracker | None, request: Request,
+    options: Options,
+) -> "Report":  # fmt: skip
     from tune import sync  # it imports mlflow
 
     with sync.Background(folder, tracker, warn=options.warn, dataset=item.dataset):
-        return _run(item, folder, mirror, options)
+        return _run(item, folder, mirror, request, options)
 
 
 def judge(
@@ -291,7 +296,7 @@ def _create(item: Ready, runs: Path, name: str | None, search_id: str, *, locked
     return folder
 
 
-def _run(item: Ready, folder: StudyFolder, mirror: Mirror, options: Options) -> "Report":
+def _run(item: Ready, folder: StudyFolder, mirror: Mirror, request: Request, options: Options) -> "Report":
     from tune import engine, predictions, report
 
     config, dataset = item.config, item.dataset
@@ -317,7 +322,7 @@ def _run(item: Ready, folder: StudyFolder, mirror: Mirror, options: Options) -> 
     conductor = Conductor(plan, observe=options.observe, mirror=mirror, warn=options.warn)
     options.started(folder, conductor)
     try:
-        engine.run(conductor, dataset, config.request, tell=options.warn)
+        engine.run(conductor, dataset, request, tell=options.warn)
     except Exception:
         if conductor.stopped_by is not None:  # the engine makes a long text of it
             raise conductor.stopped_by from None

@@ -37,25 +37,26 @@ def _gpu_shares(there: float, wanted: float) -> int:
 
 
 def settled(request: Request) -> Request:
-    """The request with a number of GPUs, where it leaves that open: one for each worker if the connected cluster has
-    any, else none. Without one a worker computes on the CPU."""
+    """The request with a number of GPUs, where it leaves that open: one for each worker if the connected cluster holds
+    a training with so many, else none. Without one a worker computes on the CPU."""
     if request.gpus is not None:
         return request
-    return replace(request, gpus=1.0 if any(node.get("GPU", 0) >= 1 for node in _alive()) else 0.0)
+    each = replace(request, gpus=1.0)
+    return each if room(each) else replace(request, gpus=0.0)
 
 
-def places(request: Request, *, wait_s: float = 0.0) -> int:
-    """As `room`. Raises BadInput where not even one training fits after `wait_s`: nodes may be on their way."""
+def fitting(request: Request, *, wait_s: float = 0.0) -> Request:
+    """As `settled`, once a training fits. Raises BadInput where none does after `wait_s`: nodes may be on their way."""
     until = time.monotonic() + wait_s
-    found = room(request)
-    while not found and time.monotonic() < until:
+    found = settled(request)
+    while not room(found) and time.monotonic() < until:
         time.sleep(_GLANCE_S)
-        found = room(request)
-    if not found:
+        found = settled(request)
+    if not room(found):
         nodes = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _alive()]
         raise BadInput(
             [
-                f"resources: a training asks for {request}, "
+                f"resources: a training asks for {found}, "
                 f"but the cluster has {'; '.join(nodes) or 'no node'} (one entry per node); "
                 "ask for less, or add nodes"
             ]

@@ -29,7 +29,7 @@ from m3col.patience import StorageRefused
 from m3col.secrets import redacted, scrubbed
 from tune import auth, workers
 from tune.attempts import Attempts
-from tune.capacity import Watch, places, settled
+from tune.capacity import Watch, fitting, settled
 from tune.conductor import Conductor, NoRoom
 from tune.loopback import loopback
 from tune.plan import Nothing
@@ -97,10 +97,11 @@ def stop_ray() -> None:
 
 
 def broken(name: str, error: BaseException) -> dict[str, Any]:
-    """The result of a run that could not begin, or not go on."""
+    """The result of a run that could not begin, or not go on. What Ray knows of its workers goes into its log."""
     refused = str(error) if isinstance(error, StorageRefused) else None
     return {
-        "run": name, "epoch": 0, "records": [], "restart": False, "log": [], "refused": refused,
+        "run": name, "epoch": 0, "records": [], "restart": False,
+        "log": [] if error.__cause__ is None else [scrubbed(str(error.__cause__))], "refused": refused,
         "failure": None if refused else f"{type(error).__name__}: {error}", "done": True,
     }  # fmt: skip
 
@@ -164,7 +165,7 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
     try:
         workers.fit(
             step_together, given, data["request"], device=device, name=spec.name, reached=reached,
-            callbacks=[TuneReportCallback()],
+            callbacks=[TuneReportCallback()], patience_s=data["patience_s"],
         )  # fmt: skip
     except ray.exceptions.RayError:  # a process of Ray Train died: Tune begins the trial anew, from its checkpoint
         raise
@@ -184,12 +185,13 @@ def step_together(given: dict[str, Any]) -> None:
         ray.train.report(result)
 
 
-def check(request: Request, *, wait_s: float = 0.0) -> None:
-    """Raises BadInput where the cluster cannot hold a single trial, also after `wait_s`, or cannot serve trials of
-    several workers."""
-    places(settled(request), wait_s=wait_s)
+def check(request: Request, *, wait_s: float = 0.0) -> Request:
+    """The request with its number of GPUs. Raises BadInput where the cluster cannot hold a single trial, also after
+    `wait_s`, or cannot serve trials of several workers."""
+    found = fitting(request, wait_s=wait_s)
     if request.workers > 1:
         workers.require_dashboard()
+    return found
 
 
 class _Ask(Searcher):
@@ -300,7 +302,10 @@ def run(
         patience_s=study.settings.storage.patience_s,
     )
     chosen: Any = TrialActor if reused else trial_of_workers
-    shared = {"material": [ray.put(material)], "probe": [ray.put(probe)]}  # in lists: Tune would fetch them itself
+    # In lists: Tune would fetch them itself.
+    shared: dict[str, Any] = {"material": [ray.put(material)], "probe": [ray.put(probe)]}
+    if not reused:
+        shared["patience_s"] = material.patience_s
     served = ray.tune.with_parameters(chosen, **shared, request=request, place=(material.study, material.uri))
     served = actor or served
     # A trial of several workers takes no CPU for itself: they have a placement group of their own. Tune wants it to ask

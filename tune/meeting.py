@@ -4,9 +4,9 @@ Ray Train does it.
 Torch's own rendezvous listens on every interface of a machine, and what workers tell each other is pickled.
 """
 
+import math
 import os
 import socket
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class _FileBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(_set_torch_distributed_env_vars)
         worker_group.execute(_stay_inside)
-        place = Path(tempfile.gettempdir()) / f"m3col-meeting-{uuid.uuid4().hex}"  # a new one for each start
+        place = Path(backend_config.folder) / f"meeting-{uuid.uuid4().hex}"  # a new one for each start
         size = len(worker_group)
         ray.get(
             [
@@ -57,13 +57,20 @@ class _FileBackend(_TorchBackend):
 
 @dataclass
 class FileMeeting(TorchConfig):
-    """For workers of one machine."""
+    """For workers of one machine, which meet in `folder`."""
+
+    folder: str = ""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
         return _FileBackend
 
 
-def meeting(backend: str, address: str) -> TorchConfig:
-    """Ray Train's settings for the process group of a training on the cluster at `address`; `backend`: gloo or nccl."""
-    return FileMeeting(backend=backend) if is_local(address) else TorchConfig(backend=backend)
+def meeting(backend: str, address: str, *, folder: Path, wait_s: float = 0.0) -> TorchConfig:
+    """Ray Train's settings for the process group of a training on the cluster at `address`; `backend`: gloo or nccl;
+    `folder`: of this machine, for as long as the training lasts; `wait_s`: seconds that a worker may have to wait for
+    another one, if that is longer than Ray's own limit."""
+    limit = max(TorchConfig.timeout_s, math.ceil(wait_s))
+    if is_local(address):
+        return FileMeeting(backend=backend, timeout_s=limit, folder=str(folder))
+    return TorchConfig(backend=backend, timeout_s=limit)

@@ -220,13 +220,17 @@ def fetch_missing(uri: str, path: Path) -> bool:
     with _answering(remote):
         if remote.stat(DESCRIPTION) is None:
             return False
+    try:
         path.mkdir(parents=True, exist_ok=True)
-        folder.lock()
-        try:
+    except OSError as error:
+        raise BadInput([f"{path}: cannot be written ({error.strerror})"]) from None
+    folder.lock()
+    try:
+        with _answering(remote):
             if not (path / DESCRIPTION).exists():  # another process may have fetched it, and gone on with it
                 fetch_record(remote, path)
-        finally:
-            folder.unlock()
+    finally:
+        folder.unlock()
     return True
 
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 class TrialResources(Strict):
     """What one trial takes: DDP workers, and what each of them has; `cpus_per_worker` defaults to the run config's
-    `resources.threads`, `gpus_per_worker` to one where the cluster has GPUs and `train.device` is not `cpu`. Without a
-    GPU of its own a worker computes on the CPU. A part of a GPU is for a single worker: NCCL wants one whole GPU for
-    each of several."""
+    `resources.threads`, `gpus_per_worker` to one where the cluster has one for each and `train.device` is not `cpu`.
+    Without a GPU of its own a worker computes on the CPU. A part of a GPU is for a single worker: NCCL wants one whole
+    GPU for each of several."""
 
     workers_per_trial: Count = 1
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None

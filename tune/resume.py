@@ -74,7 +74,9 @@ def warnings(folder: StudyFolder, study: StudyConfig, dataset: Dataset, *, split
         raise BadInput([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
     folder.lock()  # whether it is in use should be known before Ray starts
     try:
-        lost = folder.lost_database(_known(folder))
+        # With a storage the record may be fetched anew, also one of which only a part has arrived; the conductor looks.
+        stored = folder.config().settings.storage.uri is not None
+        lost = [] if stored else folder.lost_database(_known(folder))
     finally:
         folder.unlock()
     if lost:

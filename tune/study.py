@@ -136,6 +136,10 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+class InUse(BadInput):
+    """Another process drives this study."""
+
+
 class StudyFolder:
     """`runs/<name>/`. `lock` it before anything is written. `patience`: with writes that fail."""
 
@@ -223,7 +227,10 @@ class StudyFolder:
         where files cannot be locked."""
         if self._lock is not None:
             return
-        stream = (self.path / "lock").open("a+", encoding="utf-8")
+        try:
+            stream = (self.path / "lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise BadInput([f"{self.path / 'lock'}: cannot be written ({error.strerror})"]) from None
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -234,7 +241,7 @@ class StudyFolder:
                     [f"{self.path}: files cannot be locked here ({error.strerror}), so two searches could write to it "
                      "at once; use a runs folder on a file system with locks, such as a local disk or NFS 4"]
                 ) from None  # fmt: skip
-            raise BadInput([f"{self.path}: in use by {holder}; wait for it to end, or stop it"]) from None
+            raise InUse([f"{self.path}: in use by {holder}; wait for it to end, or stop it"]) from None
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
@@ -268,7 +275,7 @@ class StudyFolder:
         if storage.database is not None:
             way_out += f", in which this study is called {self.database_name()!r}"
         elif uri is not None:
-            again = f"m3col search --resume {self.name} storage.uri={storage.uri}"
+            again = f"m3col search --resume {self.described()['name']} storage.uri={storage.uri}"
             way_out = f"move the folder away, and fetch the record from {uri} with {again}"
         return [
             f"{self.path}: {len(ended)} trials have ended here, but the database {place} knows none of them; "
@@ -344,8 +351,13 @@ def new_name(
         if is_taken(wanted):
             if (runs / wanted / DESCRIPTION).exists():
                 folder = StudyFolder(runs / wanted)
-                folder.lock()  # says who drives it, if anybody does
-                folder.unlock()
+                try:
+                    folder.lock()  # says who drives it, if anybody does
+                    folder.unlock()
+                except InUse:
+                    raise
+                except BadInput:  # of another user, say: it exists all the same
+                    pass
             raise BadInput(
                 [f"--name {wanted}: a study of this name exists; go on with --resume {wanted}, or choose another name"]
             )

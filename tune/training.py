@@ -35,16 +35,22 @@ def train(
     `train.shards`, not on their number.
 
     `address`: Ray cluster (default: $RAY_ADDRESS or a local one), whose nodes must all see the runs folder;
-    `cpus_per_worker`: default `resources.threads`; `gpus_per_worker`: default one where the cluster has GPUs and
-    `train.device` is not "cpu"; `started`: called when Ray is up. All else as in `m3col.train`, which this is for one
-    worker without an address. Raises BadInput with every fault, also where the cluster cannot hold the workers; on
-    this machine alone any number of them may share its cores.
+    `cpus_per_worker`: default `resources.threads`; `gpus_per_worker`: default one where the cluster has one for
+    each and `train.device` is not "cpu"; `started`: called when Ray is up. All else as in `m3col.train`, which this is
+    for one worker without an address. Raises BadInput with every fault, also where the cluster cannot hold the workers;
+    on this machine alone any number of them may share its cores.
     """
     if workers == 1 and address is None and not gpus_per_worker:
         return m3col.train(source, report=report, **named)
 
-    if cpus_per_worker is not None and not cpus_per_worker > 0:
-        raise BadInput([f"cpus_per_worker must be > 0, but is {cpus_per_worker!r}; nearest valid: 1"])
+    numbers = {"cpus_per_worker": (cpus_per_worker, 1), "gpus_per_worker": (gpus_per_worker, 0)}
+    wrong = [
+        f"{name} must be a number {'> 0' if near else '>= 0'}, but is {given!r}; nearest valid: {near}"
+        for name, (given, near) in numbers.items()
+        if given is not None and not (math.isfinite(given) and given >= 0 and (given or not near))
+    ]
+    if wrong:
+        raise BadInput(wrong)
 
     def execute(prepared: Prepared, folder: Path, told: Report | None) -> None:
         gpus = None if gpus_per_worker is None else float(gpus_per_worker)
@@ -74,8 +80,7 @@ def _on_ray(
     started = engine.start_ray(address=address, threads=prepared.config.resources.threads, num_cpus=cpus)
     ready()
     try:
-        request = capacity.settled(request)
-        capacity.places(request, wait_s=0.0 if started else engine.WAIT_FOR_NODES_S)
+        request = capacity.fitting(request, wait_s=0.0 if started else engine.WAIT_FOR_NODES_S)
         # The test split stays here: it is scored once, at the end, from the checkpoint.
         shared = Prepared(prepared.config, prepared.dataset.without_test())
         given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device}

@@ -8,11 +8,10 @@ dashboard is asked for first (`require_dashboard`), and while a search lasts `or
 """
 
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import ray
@@ -24,13 +23,14 @@ from ray.exceptions import RayError
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.state import list_nodes
 
 from m3col.distributed import Workers
 from m3col.faults import BadInput
 from m3col.patience import StorageRefused
+from m3col.storage import Scratch
 from tune.meeting import meeting
 from tune.repeating import repeated
 from tune.runs import Request
@@ -153,19 +153,23 @@ def fit(
     name: str,
     reached: Callable[[], object],
     callbacks: list[Any] | None = None,
+    patience_s: float = 0.0,
 ) -> Any:
     """Runs `loop(given)` on every worker to its end, and gives what it returned on the first one.
 
     Where a worker dies all start again, three times in a row as long as `reached` (the newest checkpoint) stays what it
     was: machines that are taken away every hour end no training. Where a loop raises, its exception is raised at once;
-    where all that is known are deaths, RuntimeError.
+    where all that is known are deaths, RuntimeError. `patience_s`: how long a loop may wait for its storage.
     """
     deaths, before = 0, reached()
     while True:
         try:
-            return _fit(loop, given, request, device=device, name=name, callbacks=callbacks)
-        except WorkerGroupError as error:
-            told = cause(error.worker_failures)
+            return _fit(
+                loop, given, request, device=device, name=name, callbacks=callbacks, patience_s=patience_s
+            )  # fmt: skip
+        except TrainingFailedError as error:
+            # Where it is not of the workers it is of the controller: it, or a worker, died while they started.
+            told = cause(error.worker_failures) if isinstance(error, WorkerGroupError) else None
             if told is not None and not is_echo(told):
                 raise told from error
             now = reached()
@@ -176,22 +180,24 @@ def fit(
 
 def _fit(
     loop: Callable[[dict[str, Any]], Any], given: Mapping[str, Any], request: Request, *, device: str, name: str,
-    callbacks: list[Any] | None,
+    callbacks: list[Any] | None, patience_s: float,
 ) -> Any:  # fmt: skip
     backend = "nccl" if request.gpus and device != "cpu" else "gloo"
-    with _environment(), tempfile.TemporaryDirectory(prefix="m3col-train-") as scratch:
+    # While the first worker waits for the storage, for its history and then for its checkpoint, the others wait for it.
+    wait_s = 3 * patience_s
+    with _environment(), closing(Scratch()) as scratch:
         # Of any type for the type checker: Ray declares the classes of before its second version.
         settings: Any = RunConfig(
             # Ray Train takes up a run of the same name and place without a word; this one never was.
             name=f"{name.replace('/', '-')}-{uuid.uuid4().hex}",
-            storage_path=scratch,
+            storage_path=str(scratch.path),
             callbacks=callbacks,
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=_CONTROLLER_DEATHS),
         )
         trainer = ray.train.torch.TorchTrainer(
             loop,
             train_loop_config=dict(given),
-            torch_config=meeting(backend, _address()),
+            torch_config=meeting(backend, _address(), folder=scratch.path, wait_s=wait_s),
             scaling_config=ScalingConfig(
                 num_workers=request.workers, use_gpu=bool(request.gpus), resources_per_worker=request.per_worker()
             ),

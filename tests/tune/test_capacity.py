@@ -47,13 +47,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 )
 def test_places_are_those_of_whole_trainings(cluster, nodes, request_, expected):
     cluster.extend(nodes)
-    assert capacity.places(request_) == expected
+    assert capacity.room(capacity.fitting(request_)) == expected
 
 
 def test_what_never_fits_is_told_with_all_numbers(cluster):
     cluster.extend([node(2), node(4, 1)])
     with pytest.raises(BadInput, match=r"2 workers with 3 CPUs and 1 GPUs.*has 2 CPUs and 0 GPUs; 4 CPUs and 1 GPUs"):
-        capacity.places(Request(2, 3.0, 1.0))
+        capacity.fitting(Request(2, 3.0, 1.0))
 
 
 def test_gpus_are_those_of_the_cluster_unless_the_request_says_how_many(cluster):
@@ -62,22 +62,23 @@ def test_gpus_are_those_of_the_cluster_unless_the_request_says_how_many(cluster)
     cluster.append(node(8, 2))
     assert capacity.settled(Request(1, 1.0, None)) == Request(1, 1.0, 1.0)
     assert capacity.settled(Request(1, 1.0, 0.5)).gpus == 0.5 and capacity.settled(Request(1, 1.0, 0.0)).gpus == 0
-    assert capacity.places(capacity.settled(Request(1, 1.0, None))) == 2
+    assert capacity.fitting(Request(1, 1.0, None)) == Request(1, 1.0, 1.0)
+    assert capacity.settled(Request(3, 1.0, None)) == Request(3, 1.0, 0.0), "two GPUs are not enough for three workers"
 
 
 def test_nodes_that_are_on_their_way_are_waited_for(cluster, clock, monkeypatch):
     def sleep(seconds: float) -> None:
         clock[0] += seconds
         if clock[0] > 105:
-            cluster.append(node(4))
+            cluster.append(node(4, 2))
 
     monkeypatch.setattr(capacity.time, "sleep", sleep)
     cluster.append(node(1))
-    assert capacity.places(Request(2, 2.0), wait_s=20) == 1
+    assert capacity.fitting(Request(2, 2.0, None), wait_s=20) == Request(2, 2.0, 1.0), "the GPUs came with the node"
     assert clock[0] < 107
     cluster.clear()
     with pytest.raises(BadInput, match="has no node"):
-        capacity.places(Request(1, 1.0), wait_s=0)
+        capacity.fitting(Request(1, 1.0), wait_s=0)
 
 
 def test_nodes_that_join_are_used_and_the_limit_holds(cluster, clock):

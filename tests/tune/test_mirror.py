@@ -19,7 +19,7 @@ from tests.tune.test_crashes import (  # noqa: F401
     checkpoints_at_every_epoch,
     write_after_the_verdict,
 )
-from tune import mirror, resume
+from tune import api, mirror, resume
 from tune.mirror import StorageMirror
 from tune.ownership import Ownership, Taken
 from tune.runs import RunSpec
@@ -296,6 +296,45 @@ def test_a_new_start_uploads_what_the_storage_may_lack_and_nothing_else(tmp_path
         assert copy.remote.read_text(f"trials/1/{name}") == (folder.path / "trials/1" / name).read_text()
     assert not [name for name in sent if name.startswith("trials/0")]
     copy.release()
+
+
+def test_a_fetch_that_was_cut_short_is_begun_again(tmp_path, monkeypatch, s3):
+    folder, ready, copy = machine(tmp_path / "a", s3)
+    found = conductor(folder, ready, mirror=copy)
+    found.failed(found.next().name, "not needed here")
+    copy.release()
+    shutil.copytree(folder.path, tmp_path / "b/study")
+    *_, copy = machine(tmp_path / "a", s3)  # a newer session than the copy has
+    copy.begin()
+    copy.release()
+    there = StudyFolder(tmp_path / "b/study")
+    monkeypatch.setattr(storage, "_THREADS", 1)
+    fetch = storage.Folder.fetch
+
+    def cut(place: storage.Folder, name: str, local: Path) -> None:
+        if name == "study.db":
+            raise OSError("the network is gone")
+        fetch(place, name, local)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.Folder, "fetch", cut)
+        with pytest.raises(BadInput, match="the network is gone"):
+            machine(tmp_path / "b", s3)
+    assert not (there.path / "study.db").exists()
+    options = api.Options(runs=tmp_path / "b", resume="study")
+    assert api.judge(small(**SHORT, storage__uri=s3), data=None, overrides={}, options=options)[0].folder is not None
+    *_, again = machine(tmp_path / "b", s3)
+    assert (there.path / "study.db").exists() and (there.path / "trials/0/result.json").exists()
+    again.release()
+
+
+def test_a_folder_that_cannot_be_made_is_no_fault_of_the_storage(tmp_path, s3):
+    *_, copy = machine(tmp_path / "a", s3)
+    copy.begin()
+    copy.release()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"file/study: cannot be written \(Not a directory\)"):
+        mirror.fetch_missing(f"{s3}/study", tmp_path / "file/study")
 
 
 def test_a_record_is_fetched_once_and_never_below_a_driver(tmp_path, monkeypatch, s3):

@@ -249,3 +249,13 @@ def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path):
     splits.write_csv(found.path / "splits.csv", samples.ids, api.partitions(ready.config, ready.dataset))
     drive(conductor(found, ready), ready.dataset)
     assert [row[0] for row in trial_rows(found, ready)] == ["COMPLETE", "COMPLETE"]
+
+
+def test_a_name_whose_lock_cannot_be_opened_is_taken_all_the_same(folder: StudyFolder) -> None:
+    folder.unlock()
+    (folder.path / "lock").unlink(missing_ok=True)
+    (folder.path / "lock").mkdir()
+    with pytest.raises(BadInput, match="lock: cannot be written"):
+        folder.lock()
+    line = refusal(lambda: study.new_name(folder.path.parent, folder.name, folder.config()))
+    assert "a study of this name exists" in line

@@ -261,13 +261,14 @@ def test_a_trial_whose_workers_raise_says_so_as_a_result(monkeypatch, tmp_path, 
     told: list[dict[str, Any]] = []
 
     def fit(*args: Any, **named: Any) -> None:
-        raise error
+        raise error from RuntimeError("line 3, at s3://key:hidden@bucket")
 
     monkeypatch.setattr(workers, "fit", fit)
     monkeypatch.setattr(ray.tune, "report", told.append)
     monkeypatch.setattr(engine, "TuneReportCallback", lambda: None)
     run = RunSpec("trials/0", "trial", {}, "fold_0").to_dict()
-    engine.trial_of_workers({"run": run}, place=(str(tmp_path), None), request=Request(2))
+    engine.trial_of_workers({"run": run}, place=(str(tmp_path), None), request=Request(2), patience_s=1.0)
+    assert told[0]["log"] == ["line 3, at s3://key:***@bucket"]
     assert [(item["refused"], item["failure"], item["done"]) for item in told] == [(refused, failure, True)]
 
 
@@ -292,6 +293,29 @@ def test_deaths_are_counted_only_while_no_checkpoint_moves_on(monkeypatch):
     with pytest.raises(RuntimeError, match="died"):
         workers.fit(lambda given: None, {}, Request(2), device="cpu", name="x", reached=lambda: next(reached))
     assert len(calls) == 5  # once at 1; then at 2 the first death and three more
+
+
+def test_what_dies_while_workers_start_counts_as_a_death(monkeypatch):
+    import ray
+    from ray.train.v2.api.exceptions import ControllerError
+
+    from tune import workers
+    from tune.runs import Request
+
+    ends = iter([ControllerError(ray.exceptions.ActorDiedError()), ControllerError(RuntimeError("gloo")), None])
+
+    def one(*args: Any, **named: Any) -> str:
+        error = next(ends)
+        if error is not None:
+            raise error
+        return "trained"
+
+    monkeypatch.setattr(workers, "_fit", one)
+    given: dict[str, Any] = {"device": "cpu", "name": "x", "reached": lambda: None}
+    assert workers.fit(lambda given: None, {}, Request(2), **given) == "trained"
+    ends = iter([ControllerError(ray.exceptions.ActorDiedError())] * 9)
+    with pytest.raises(RuntimeError, match="controller error"):
+        workers.fit(lambda given: None, {}, Request(2), **given)
 
 
 def test_one_training_with_two_workers_equals_one_with_one(cluster, tmp_path):
@@ -332,6 +356,15 @@ def test_encoders_that_normalise_over_the_batch_are_refused_for_several_workers(
     }  # fmt: skip
     with pytest.raises(BadInput, match="'resnet18' normalises over the rows of a batch"):
         api.judge(search, data=None, overrides={}, options=api.Options(runs=tmp_path / "runs"))
+
+
+@pytest.mark.parametrize(
+    "given", [{"gpus_per_worker": -1}, {"gpus_per_worker": float("inf")}, {"cpus_per_worker": float("nan")}]
+)
+def test_numbers_that_no_worker_can_have_are_refused_before_a_folder_is_made(tmp_path, given):
+    with pytest.raises(BadInput, match=f"{next(iter(given))} must be a number >"):
+        tune.train("digits", workers=2, runs=tmp_path, tracking_uri="none", **given)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_workers_than_the_cluster_holds_are_refused_and_leave_no_folder(cluster, tmp_path):
