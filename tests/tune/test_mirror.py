@@ -308,11 +308,11 @@ def test_a_fetch_that_was_cut_short_is_begun_again(tmp_path, monkeypatch, s3):
     copy.begin()
     copy.release()
     there = StudyFolder(tmp_path / "b/study")
-    monkeypatch.setattr(storage, "_THREADS", 1)
-    fetch = storage.Folder.fetch
+    fetch, result = storage.Folder.fetch, "trials/0/result.json"
 
     def cut(place: storage.Folder, name: str, local: Path) -> None:
         if name == "study.db":
+            fetch(place, result, there.path / result)
             raise OSError("the network is gone")
         fetch(place, name, local)
 
@@ -324,7 +324,7 @@ def test_a_fetch_that_was_cut_short_is_begun_again(tmp_path, monkeypatch, s3):
     options = api.Options(runs=tmp_path / "b", resume="study")
     assert api.judge(small(**SHORT, storage__uri=s3), data=None, overrides={}, options=options)[0].folder is not None
     *_, again = machine(tmp_path / "b", s3)
-    assert (there.path / "study.db").exists() and (there.path / "trials/0/result.json").exists()
+    assert (there.path / "study.db").exists() and (there.path / result).exists()
     again.release()
 
 
