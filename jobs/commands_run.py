@@ -38,7 +38,8 @@ def train(arguments: argparse.Namespace) -> int:
     place: dict[str, Path] = {}
 
     def farewell() -> str:
-        if "folder" not in place:
+        # The epochs of several workers are heard of a moment later than they are written.
+        if "folder" not in place or not api.records_of(place["folder"]):
             return "Interrupted before the first epoch was through."
         again = ["--resume", str(place["folder"])]
         given = {
@@ -50,6 +51,10 @@ def train(arguments: argparse.Namespace) -> int:
         return f"Interrupted. Go on with: m3col train {shlex.join(again)}"
 
     on_interrupt(farewell)
+
+    def started(folder: Path) -> None:
+        claim()
+        place["folder"] = folder
 
     def report(record: Record, epochs: int, folder: Path) -> None:
         place["folder"] = folder
@@ -64,7 +69,7 @@ def train(arguments: argparse.Namespace) -> int:
     if (arguments.workers or 1) > 1:
         result = tune.train(
             config or "digits", workers=arguments.workers, cpus_per_worker=arguments.cpus_per_worker,
-            gpus_per_worker=arguments.gpus_per_worker, address=arguments.address, started=claim, **common,
+            gpus_per_worker=arguments.gpus_per_worker, address=arguments.address, started=started, **common,
         )  # fmt: skip
     else:
         result = m3col.train(config or "digits", **common)

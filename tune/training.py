@@ -28,7 +28,7 @@ def train(
     gpus_per_worker: float | None = None,
     address: str | None = None,
     report: Report | None = None,
-    started: Callable[[], None] = lambda: None,
+    started: Callable[[Path], None] = lambda folder: None,
     **named: Any,
 ) -> TrainResult:
     """Trains one configuration with `workers` DDP workers and tests it once; what it computes depends on
@@ -36,9 +36,9 @@ def train(
 
     `address`: Ray cluster (default: $RAY_ADDRESS or a local one), whose nodes must all see the runs folder;
     `cpus_per_worker`: default `resources.threads`; `gpus_per_worker`: default one where the cluster has one for
-    each and `train.device` is not "cpu"; `started`: called when Ray is up. All else as in `m3col.train`, which this is
-    for one worker without an address. Raises BadInput with every fault, also where the cluster cannot hold the workers;
-    on this machine alone any number of them may share its cores.
+    each and `train.device` is not "cpu"; `started`: called with the run's folder when Ray is up. All else as in
+    `m3col.train`, which this is for one worker without an address. Raises BadInput with every fault, also where the
+    cluster cannot hold the workers; on this machine alone any number of them may share its cores.
     """
     if workers == 1 and address is None and not gpus_per_worker:
         return m3col.train(source, report=report, **named)
@@ -67,7 +67,7 @@ def train(
 
 def _on_ray(
     prepared: Prepared, folder: Path, told: Report | None, request: Request, address: str | None,
-    ready: Callable[[], None],
+    ready: Callable[[Path], None],
 ) -> None:  # fmt: skip
     # Imported here: a faulty config should not have to wait for Ray.
     import ray
@@ -78,7 +78,7 @@ def _on_ray(
     # A machine of our own has the room that is asked for: its cores are shared.
     cpus = math.ceil(request.workers * request.cpus)
     started = engine.start_ray(address=address, threads=prepared.config.resources.threads, num_cpus=cpus)
-    ready()
+    ready(folder)
     try:
         request = capacity.fitting(request, wait_s=0.0 if started else engine.WAIT_FOR_NODES_S)
         # The test split stays here: it is scored once, at the end, from the checkpoint.

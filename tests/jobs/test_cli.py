@@ -1,6 +1,7 @@
 """The `m3col` command: help, every sub-command on real files, and what its exit code says."""
 
 import csv
+import json
 import os
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ import pytest
 
 import m3col
 from jobs import cli, commands, interrupt
-from m3col import checkpoint, data, ledger
+from m3col import checkpoint, data, files, ledger
 from tests.data.builders import edit, write_folder
 from tests.tune import fake_study
 
@@ -298,10 +299,14 @@ def test_what_workers_take_is_passed_on_and_repeated_in_the_way_to_go_on(m3, mon
 
     def train(config, *, report, **named):
         asked.append((named["workers"], named["cpus_per_worker"], named["gpus_per_worker"]))
-        report(Record(1, 0.0, None, {"train/loss": 1.0}), 1, tmp_path / "run")
+        record = Record(1, 0.0, None, {"train/loss": 1.0})
+        (tmp_path / "run").mkdir()
+        files.write_text(tmp_path / "run" / "history.jsonl", f"{json.dumps(record.to_dict())}\n")
+        named["started"](tmp_path / "run")
         return SimpleNamespace(metrics={}, checkpoint="", dropped={})
 
     monkeypatch.setattr(tune, "train", train, raising=False)
+    monkeypatch.setattr(interrupt, "claim", lambda: None)
     monkeypatch.setattr(interrupt, "on_interrupt", farewells.append)
     assert m3("train", "digits", "--workers", "2", *given)[0] == 0
     assert asked == [(2, cpus, gpus)]
@@ -329,10 +334,9 @@ def test_a_signal_ends_a_training_and_says_how_to_go_on(tmp_path, number, code, 
     process = subprocess.Popen([sys.executable, "-m", "jobs.cli", *words], cwd=tmp_path, env=ENVIRONMENT,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
     folder = tmp_path / "runs" / "train" / "digits-m3col-1"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not list(folder.glob("state/epoch-*")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    time.sleep(1 if more else 0)  # progress of several workers is looked at now and then
     below = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     out, err = process.communicate(timeout=10)
