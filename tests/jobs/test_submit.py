@@ -330,7 +330,9 @@ def test_gpus_that_are_left_open_are_those_of_the_cluster(monkeypatch):
     monkeypatch.setattr(capacity, "_alive", lambda: [{"CPU": 1.0}])
     assert preflight._places_faults([study, without]) == []
     monkeypatch.setattr(capacity, "_alive", lambda: [{"CPU": 1.0}, {"GPU": 1.0}])  # apart, so that no worker has both
-    (line,) = preflight._places_faults([study, without])
+    assert preflight._places_faults([study, without]) == [], "on CPUs, where no GPU can be had"
+    (asked,) = preflight._drafted(request("resources.gpus_per_worker=1"))
+    (line,) = preflight._places_faults([study, asked])
     assert "1 CPUs and 1 GPUs on one node" in line
 
 
