@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from m3col.data import cache
-from m3col.data.columns import Records
+from m3col.data.columns import WORDS, Records
 from m3col.faults import BadInput, nearest
 
 _SHOWN = 5
@@ -61,13 +61,13 @@ def records(kind: Literal["image", "text"], values: Any, *, where: str) -> Recor
     if isinstance(values, Records):
         return cache.keep(values)
     if isinstance(values, str | bytes):
-        raise BadInput([f"{where}: must be a list of {_words(kind)}, but is a single one; put it in a list"])
+        raise BadInput([f"{where}: must be a list of {WORDS[kind]}, but is a single one; put it in a list"])
     if isinstance(values, pd.DataFrame):
         values = values.iloc[:, 0]
     try:
         items = [str(item) if hasattr(item, "__fspath__") else item for item in values]
     except TypeError:
-        raise BadInput([f"{where}: must be a list of {_words(kind)}, but is a {type(values).__name__}"]) from None
+        raise BadInput([f"{where}: must be a list of {WORDS[kind]}, but is a {type(values).__name__}"]) from None
     found = cache.faults(Records.of(kind, items))
     lines = [
         f"{where}: row {row + 1}: {f'{items[row]}: ' if kind == 'image' and isinstance(items[row], str) else ''}{text}"
@@ -78,7 +78,3 @@ def records(kind: Literal["image", "text"], values: Any, *, where: str) -> Recor
     if lines:
         raise BadInput(lines)
     return cache.keep(Records.of(kind, items))
-
-
-def _words(kind: str) -> str:
-    return "paths or contents (bytes) of pictures" if kind == "image" else "texts"

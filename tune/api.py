@@ -68,8 +68,8 @@ class Options:
 
     `resume`: the name of the study to go on with; True: the newest unfinished one of this config; "auto": the one
     called `name` (without a name: the newest unfinished one), which begins where there is none.
-    `held`: called as soon as this process alone may write to a study, before anything can stop it half-way; `started`:
-    when its first runs are about to start.
+    `held`: called with a study that there is to go on with, before anything can stop it half-way; `started`: when its
+    first runs are about to start.
     """
 
     name: str | None = None

@@ -47,12 +47,13 @@ class Records:
 
 
 Column = FloatArray | Records
+WORDS = {"image": "paths or contents (bytes) of pictures", "text": "texts"}  # what records are given as, for messages
 
 
 def text_fault(text: object) -> str:
     """Why this cannot be the text of a sample; "" where it can."""
     if not isinstance(text, str):
-        return f"must be one of the texts, but is {text!r:.60}"
+        return f"must be one of the {WORDS['text']}, but is {text!r:.60}"
     if not text.strip():
         return "is an empty text"
     return "" if encodable(text) else "holds half a surrogate pair"
@@ -61,7 +62,7 @@ def text_fault(text: object) -> str:
 def picture_fault(picture: object) -> str:
     """Why this cannot name or hold a picture; "" where it can. No file is looked at."""
     good = isinstance(picture, str | bytes)
-    return "" if good else f"must be one of the paths or contents (bytes) of pictures, but is {picture!r:.60}"
+    return "" if good else f"must be one of the {WORDS['image']}, but is {picture!r:.60}"
 
 
 def encodable(text: str) -> bool:

@@ -75,10 +75,7 @@ def look(values: Sequence[str | bytes], *, anew: Collection[str] = ()) -> list[L
 
 def _look_at(value: str | bytes, new: dict[str, tuple[str, Look]], *, anew: bool) -> Look:
     if isinstance(value, bytes):
-        try:
-            return _judged(value)
-        except MemoryError:
-            return Look(fault=_NO_MEMORY)
+        return _judged(value)
     stamp, known = _stamp(value), _known.get(value)
     if known is not None and known[0] == stamp and not anew:
         return known[1]
@@ -89,11 +86,8 @@ def _look_at(value: str | bytes, new: dict[str, tuple[str, Look]], *, anew: bool
         return Look(fault=str(error))
     except OSError as error:
         return Look(fault=f"cannot be read ({error.strerror or error})")
-    try:
-        found = _judged(content)
-    except MemoryError:  # says nothing of the file, and is not remembered
-        return Look(fault=_NO_MEMORY)
-    if before == after:
+    found = _judged(content)
+    if before == after and found.fault != _NO_MEMORY:  # which says nothing of the file
         new[value] = (after, found)
     return found
 
@@ -111,6 +105,8 @@ def _judged(content: bytes) -> Look:
     digest = hashlib.sha256(content).hexdigest()
     try:
         return Look(digest, pictures.measure(content))
+    except MemoryError:
+        return Look(digest, fault=_NO_MEMORY)
     except pictures.Unreadable as error:
         return Look(digest, fault=str(error))
 
