@@ -4,19 +4,19 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from m3col import metrics, yamlio
+from m3col import mlflow_names, yamlio
+from m3col.secrets import scrubbed
 
 if TYPE_CHECKING:
-    from m3col.api import TrainResult
     from m3col.data.dataset import Dataset
 
 
+_LONG = 200  # characters of a reason
 _BATCH = 1000  # metrics per call, MLflow's limit
 _LENGTHS = {"param": 6000, "tag": 8000}
 
@@ -64,8 +64,8 @@ def whole_epochs(numbers: Iterable[Any]) -> list[list[Any]]:
 
 
 def cut(values: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Params ("param") or tags ("tag") as texts, no longer than MLflow takes them."""
-    return {key: _text(value)[: _LENGTHS[kind]] for key, value in values.items()}
+    """Params ("param") or tags ("tag") under the names that MLflow takes, as texts no longer than it takes them."""
+    return {mlflow_names.key(key): mlflow_names.text(_text(value))[: _LENGTHS[kind]] for key, value in values.items()}
 
 
 def _text(value: Any) -> str:
@@ -87,11 +87,26 @@ def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
 
 def model_columns(features: Mapping[str, Sequence[str]], kinds: Mapping[str, str]) -> dict[str, list[str]]:
     """Per modality the columns that a logged model takes: `<modality>.<feature>`, or one of the modality's name with
-    paths or contents of pictures, or with texts."""
-    return {
+    paths or contents of pictures, or with texts.
+
+    No name comes twice: of those that would, as of modality `a` with feature `b.c` and modality `a.b` with feature `c`,
+    all but the first have a number behind them, as in `a.b.c (2)`.
+    """
+    wanted = {
         modality: [f"{modality}.{name}" for name in names] if kinds[modality] == "numeric" else [modality]
         for modality, names in features.items()
     }
+    taken = {column for columns in wanted.values() for column in columns}
+    seen: set[str] = set()
+    return {modality: [_once(column, seen, taken) for column in columns] for modality, columns in wanted.items()}
+
+
+def _once(column: str, seen: set[str], taken: set[str]) -> str:
+    name, number = column, 2
+    while name in seen or (name != column and name in taken):
+        name, number = f"{column} ({number})", number + 1
+    seen.add(name)
+    return name
 
 
 def stored_kinds(described: Mapping[str, Any]) -> dict[str, str]:
@@ -100,21 +115,18 @@ def stored_kinds(described: Mapping[str, Any]) -> dict[str, str]:
     return {name: prepared.get(name, {}).get("kind", "numeric") for name in described["features"]}
 
 
-def draw_training(result: "TrainResult", dataset: "Dataset", folder: Path) -> None:
-    """Learning curves and, where the data set has test labels, confusion matrix and reliability, as PNG files."""
-    from m3col import figures  # matplotlib takes a second
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in one line without secrets: of a long message its beginning and the innermost cause."""
+    text = _line(error)
+    if len(text) <= _LONG:
+        return text
+    inner: BaseException = error
+    while (cause := inner.__cause__ or inner.__context__) is not None:
+        inner = cause
+    return f"{text[:_LONG]}..." if inner is error else f"{text[: _LONG // 2]}... ({_line(inner)[:_LONG]})"
 
-    figures.save(figures.learning_curves([result.history], metric=result.config.metric), folder / "learning_curves.png")
-    if dataset.test is not None and dataset.test.labels is not None:
-        probabilities = result.predict_proba(dataset.test.inputs)
-        figures.save_test(folder, dataset.test.labels, probabilities, dataset.classes)
 
-
-def training_note(result: "TrainResult") -> str:
-    """Markdown for the run's page."""
-    tested = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
-    known = [name for name in metrics.names(2) if name in tested]
-    lines = [f"**{result.config.method}** on **{result.config.data.name}**, {len(result.history)} epochs", ""]
-    if known:
-        lines += ["| test metric | value |", "|---|---|", *(f"| {name} | {tested[name]:.4f} |" for name in known), ""]
-    return "\n".join([*lines, f"Checkpoint and log: `{result.folder}`"])
+def _line(error: BaseException) -> str:
+    said = " ".join(str(error).partition("[SQL:")[0].split())
+    is_told = isinstance(error, OSError | RuntimeError | ValueError) or type(error).__module__.startswith("mlflow")
+    return scrubbed(said if said and is_told else f"{type(error).__name__}{f': {said}' if said else ''}")

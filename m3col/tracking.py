@@ -4,14 +4,13 @@ A `Tracker` writes runs through `MlflowClient` and explicit ids: no active run, 
 use it beside anything else. Every write can be repeated; what calls it (tune.sync) looks up first what is there.
 """
 
-import importlib.util
+import contextlib
 import logging
 import os
 import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,22 +19,10 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from m3col import __version__, files
+from m3col import __version__, cleanup, files, mlflow_names, mlflow_store, notices, tracked
 from m3col.faults import BadInput
-from m3col.judge import flatten
-from m3col.secrets import redacted, scrubbed
-from m3col.tracked import (
-    Point,
-    cut,
-    draw_training,
-    history_points,
-    medians,
-    model_columns,
-    records,
-    stored_kinds,
-    training_note,
-    whole_epochs,
-)
+from m3col.secrets import redacted
+from m3col.tracked import Point, cut, model_columns, stored_kinds, whole_epochs
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -50,6 +37,8 @@ RUN_NAME = "mlflow.runName"
 SHARED_VIEW = "mlflow.sharedViewState."  # experiment tags that MLflow's pages read: columns, order and filter
 LATEST_VIEW = "m3col.view"
 STUDY, RUN, KIND, STATE = "m3col.study", "m3col.run", "m3col.kind", "m3col.state"
+FAILURE, LACKS = "m3col.failure", "m3col.lacks"
+GIVEN = "m3col.name."  # tags with names as they were given, where MLflow does not take those
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 
 _CHECK_S = 12.0  # for the first word with a store
@@ -58,7 +47,6 @@ _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_
 # Cut short: MLflow's own patience with a dead server is four minutes per call.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
              "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}  # fmt: skip
-_AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tr
             runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInput([f"{runs}: cannot be written ({error.strerror or error})"]) from None
-    place = _artifact_place(artifacts, runs) if local else None
+    place = mlflow_store.artifact_place(artifacts, runs) if local else None
     for key, value in {**_QUIET, **({} if local else _PATIENCE)}.items():
         os.environ.setdefault(key, value)
     from mlflow.tracking import MlflowClient  # here, because this alone takes seconds, on a busy machine many
@@ -100,80 +88,36 @@ def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tr
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
     made: list[MlflowClient] = []
 
-    def first_word() -> None:
+    def reach() -> None:
         made.append(MlflowClient(tracking_uri=wanted, registry_uri=wanted))  # it makes the folder of an SQLite file
-        _first_word(made[0])
+        mlflow_store.first_word(made[0])
 
     # Making a new SQLite file is slow on a busy machine, but it cannot hang.
-    _within(None if local else _CHECK_S, first_word, what=redacted(wanted))
+    mlflow_store.within(None if local else _CHECK_S, reach, what=redacted(wanted))
     return Tracker(made[0], uri=wanted, artifacts=place)
-
-
-def _artifact_place(artifacts: str | None, runs: Path) -> str:
-    """The URI below which our own store keeps the files of experiments."""
-    if artifacts is None or not artifacts.startswith("s3://"):
-        return (runs.absolute() / "mlartifacts").as_uri()
-    if importlib.util.find_spec("boto3") is None:
-        raise BadInput(
-            [f"storage.uri {artifacts}: MLflow needs the package boto3 to keep artifacts there, which is not "
-             "installed; pip install 'm3col[s3]', or switch tracking off with --tracking-uri none"]
-        )  # fmt: skip
-    return f"{artifacts.rstrip('/')}/mlartifacts"
-
-
-def _first_word(client: "MlflowClient") -> None:
-    kept = {key: os.environ.get(key) for key in _AT_FIRST}
-    os.environ.update(_AT_FIRST)
-    try:
-        client.search_experiments(max_results=1)
-    finally:
-        for key, value in kept.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-def _within(seconds: float | None, call: Callable[[], None], *, what: str) -> None:
-    """BadInput where the call fails or takes longer: a look-up of a name can hang longer than any request's timeout."""
-    errors: list[Exception] = []
-
-    def attempt() -> None:
-        try:
-            call()
-        except Exception as error:  # whatever the client library raises
-            errors.append(error)
-
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not errors and not thread.is_alive():
-        return
-    reason = scrubbed(" ".join(str(errors[0]).split()))[:200] if errors else f"no answer within {seconds:.0f} s"
-    raise BadInput(
-        [f"tracking.uri {what}: the MLflow store cannot be reached ({reason}); start it, or leave it out: SQLite needs "
-         "no server, 'none' switches tracking off"]
-    )  # fmt: skip
 
 
 class Tracker:
     """Runs in one MLflow store; `shown` is its address without a password.
 
-    Methods raise whatever MLflow raises; only `log_training` turns that into a warning.
+    Names of metrics, params and tags are given as they are; `mlflow_names` says how MLflow calls them. Methods raise
+    whatever MLflow raises; only `log_training` turns that into a warning.
     """
 
     def __init__(self, client: "MlflowClient", *, uri: str, artifacts: str | None) -> None:
         self.client, self.uri, self._artifacts = client, uri, artifacts
         self.shown = redacted(uri)
+        self._told: set[tuple[str, str]] = set()  # runs and names that have a GIVEN tag
 
     def experiment(self, name: str, *, note: str | None = None) -> str:
         """The id of the experiment of that name, made or brought back from the bin where needed."""
+        name = mlflow_names.experiment(name)
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
-        location = None if self._artifacts is None else f"{self._artifacts}/{quote(_file_name(name))}"
+        location = None if self._artifacts is None else f"{self._artifacts}/{quote(mlflow_names.folder(name))}"
         # Else MLflow opens an experiment on its page for language-model traces.
         tags = {"mlflow.experimentKind": "custom_model_development", **({NOTE: note} if note else {})}
         try:
@@ -185,7 +129,10 @@ class Tracker:
 
     def find(self, experiment: str, tags: Mapping[str, str]) -> list[Stored]:
         """All runs of an experiment that carry these tags, oldest first."""
-        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        tags = cut(tags, "tag")
+        # A quote cannot be escaped in MLflow's filters: such a value is looked for below.
+        asked = {key: value for key, value in tags.items() if not set(value) & set("'\"`\\")}
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in asked.items())
         stored: list[Stored] = []
         token: str | None = None
         while True:
@@ -193,18 +140,17 @@ class Tracker:
                 [experiment], wanted, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
             )
             for run in page:
-                data = run.data
-                stored.append(
-                    Stored(run.info.run_id, run.info.run_name, run.info.status, data.tags, data.params, data.metrics)
-                )
+                info, data = run.info, run.data
+                if all(data.tags.get(key) == value for key, value in tags.items()):
+                    stored.append(Stored(info.run_id, info.run_name, info.status, data.tags, data.params, data.metrics))
             token = page.token
             if not token:
                 return stored
 
     def create(self, experiment: str, name: str, *, tags: Mapping[str, str], started: float) -> str:
         """A new run, running since `started`; its id."""
-        tags = {"mlflow.user": files.user(), "mlflow.source.name": "m3col", **cut(tags, "tag")}
-        run = self.client.create_run(experiment, start_time=_ms(started), tags=tags, run_name=name)
+        tags = cut({"mlflow.user": files.user(), "mlflow.source.name": "m3col", **tags}, "tag")
+        run = self.client.create_run(experiment, start_time=_ms(started), tags=tags, run_name=mlflow_names.run(name))
         return str(run.info.run_id)
 
     def write(
@@ -214,19 +160,28 @@ class Tracker:
         """Adds metrics, params and tags in as few calls as MLflow allows; an epoch is never torn over two calls."""
         from mlflow.entities import Metric, Param, RunTag
 
-        numbers = [Metric(p.name, float(p.value), _ms(p.time), p.step) for p in points if p.value is not None]
-        settings = [Param(key, value) for key, value in cut(params or {}, "param").items()]
-        labels = [RunTag(key, value) for key, value in cut(tags or {}, "tag").items()]
+        points, params = [point for point in points if point.value is not None], params or {}
+        numbers = [Metric(mlflow_names.key(p.name), float(p.value), _ms(p.time), p.step) for p in points]
+        settings = [Param(key, value) for key, value in cut(params, "param").items()]
+        given = self._as_given(run, [*(point.name for point in points), *params])
+        labels = [RunTag(key, value) for key, value in cut({**given, **(tags or {})}, "tag").items()]
         batches = whole_epochs(numbers)
         while batches or settings or labels:
             self.client.log_batch(
                 run, metrics=batches.pop(0) if batches else [], params=settings[:_PAIRS], tags=labels[:_PAIRS]
             )
             settings, labels = settings[_PAIRS:], labels[_PAIRS:]
+        self._told.update((run, key) for key in given)
+
+    def _as_given(self, run: str, names: Iterable[str]) -> dict[str, str]:
+        """Tags that say how the names are written that MLflow knows by others, each told once to a run."""
+        changed = [name for name in dict.fromkeys(names) if mlflow_names.key(name) != name]
+        found = {f"{GIVEN}{mlflow_names.mark_of(name)}": name for name in changed}
+        return {key: name for key, name in found.items() if (run, key) not in self._told}
 
     def last_step(self, run: str, metric: str) -> int:
         """The last epoch of which the store has this metric, 0 where it has none."""
-        return max((point.step for point in self.client.get_metric_history(run, metric)), default=0)
+        return max((point.step for point in self.client.get_metric_history(run, mlflow_names.key(metric))), default=0)
 
     def close(self, run: str, status: str, ended: float) -> None:
         self.client.set_terminated(run, status=status, end_time=_ms(ended))
@@ -238,7 +193,8 @@ class Tracker:
     def tag_experiment(self, experiment: str, tags: Mapping[str, str]) -> None:
         """Sets those tags that differ. `NOTE` is the Markdown at the top of the experiment's page."""
         there = self.client.get_experiment(experiment).tags
-        for key, value in tags.items():
+        for name, value in tags.items():
+            key, value = mlflow_names.key(name), mlflow_names.text(value)
             if there.get(key) != value:
                 self.client.set_experiment_tag(experiment, key, value)
 
@@ -259,6 +215,7 @@ class Tracker:
 
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        name = mlflow_names.experiment(name)  # it has the same limit
         inputs = [
             DatasetInput(
                 Dataset(name, digest[:32], "local", json.dumps({"name": name}), profile=json.dumps(dict(profile))),
@@ -267,6 +224,27 @@ class Tracker:
             for split, digest in digests.items()
         ]
         self.client.log_inputs(run, datasets=inputs)
+
+    def answers(self, run: str) -> bool:
+        """Whether the store tells anything of a run."""
+        try:
+            self.client.get_run(run)
+        except Exception:  # whatever the client library raises
+            return False
+        return True
+
+    def attempt(self, run: str, steps: Mapping[str, Callable[[], object]]) -> dict[str, str]:
+        """Does every step, also after one that fails; names and reasons of those that failed. Where the store does not
+        answer at all, the steps that are left are not tried, as each would wait for it again."""
+        failed: dict[str, str] = {}
+        for name, step in steps.items():
+            try:
+                step()
+            except Exception as error:  # whatever MLflow, or a step of ours, raises
+                failed[name] = tracked.reason_of(error)
+                if not self.answers(run):
+                    break
+        return failed
 
     def model(
         self, run: str, checkpoint: Path, *, example: Mapping[str, np.ndarray] | None, listed: bool = True
@@ -292,78 +270,71 @@ class Tracker:
         logged = self.client.create_logged_model(
             found.info.experiment_id, name="model", source_run_id=run, model_type="classifier", params=found.data.params
         )
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "model"
-            save_model(
-                str(folder),
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location,
-                    run_id=run,
-                    model_uuid=logged.model_id,
-                    model_id=logged.model_id,
-                ),
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts={"checkpoint": str(checkpoint)},
-                signature=_signature(
-                    {column: kinds[name] for name, group in groups.items() for column in group}, described["classes"]
-                ),
-                input_example=shown,
-                pip_requirements=[f"m3col=={__version__}"],
-            )
-            self.client.log_model_artifacts(logged.model_id, str(folder))
-        self.client.finalize_logged_model(logged.model_id, "READY")
+        try:
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = Path(temporary) / "model"
+                save_model(
+                    str(folder),
+                    mlflow_model=Model(
+                        artifact_path=logged.artifact_location,
+                        run_id=run,
+                        model_uuid=logged.model_id,
+                        model_id=logged.model_id,
+                    ),
+                    python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                    artifacts={"checkpoint": str(checkpoint)},
+                    signature=_signature(
+                        {column: kinds[name] for name, group in groups.items() for column in group},
+                        described["classes"],
+                    ),
+                    input_example=shown,
+                    pip_requirements=[f"m3col=={__version__}"],
+                )
+                self.client.log_model_artifacts(logged.model_id, str(folder))
+            self.client.finalize_logged_model(logged.model_id, "READY")
+        except BaseException:
+            with contextlib.suppress(Exception):  # else it would stay pending
+                self.client.finalize_logged_model(logged.model_id, "FAILED")
+            raise
         if listed:
             self.client.log_outputs(run, [LoggedModelOutput(logged.model_id, 0)])
         return str(logged.model_uri)
+
+    @contextlib.contextmanager
+    def running(self, experiment: str, name: str, *, tags: Mapping[str, str], started: float) -> Iterator[str]:
+        """A new run while it lasts: FINISHED after it, FAILED after an error, KILLED after an interrupt."""
+        run = self.create(self.experiment(experiment), name, tags=tags, started=started)
+        try:
+            with cleanup.before_exit(lambda: self.close(run, KILLED, time.time())):
+                yield run
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the store may be what failed
+                self.close(run, FAILED if isinstance(error, Exception) else KILLED, time.time())
+            raise
+        self.close(run, FINISHED, time.time())
 
     def log_files(
         self, paths: Iterable[Path], *, experiment: str, name: str, tags: Mapping[str, str], under: str
     ) -> str:
         """A finished run of that name in the named experiment, with these files below `under` of its artifacts."""
-        started = time.time()
-        run = self.create(self.experiment(experiment), name, tags=tags, started=started)
-        for path in paths:
-            self.artifacts(run, path, under)
-        self.close(run, FINISHED, time.time())
+        with self.running(experiment, name, tags=tags, started=time.time()) as run:
+            for path in paths:
+                self.artifacts(run, path, under)
         return run
 
     def log_training(self, result: "TrainResult", *, dataset: "Dataset", started: float) -> str | None:
-        """Writes a finished training; returns the run's id, or None (with a warning) where the store let us down: the
-        run is complete in its folder, and an answer that comes too late must not spoil it."""
+        """Writes a finished training; returns the run's id, None where the store has no run of it.
+
+        What cannot be written is left out with a warning: the training is complete in its folder, and an answer that
+        comes too late must not spoil it.
+        """
+        from m3col import track_training  # it needs torch
+
         try:
-            return self._log_training(result, dataset=dataset, started=started)
+            return track_training.log(self, result, dataset=dataset, started=started)
         except Exception as error:  # whatever MLflow raises
-            why = scrubbed(str(error))
-            warnings.warn(f"{result.folder}: not written to MLflow at {self.shown}: {why}", stacklevel=2)
+            notices.warn(f"{result.folder}: not written to MLflow at {self.shown}: {tracked.reason_of(error)}")
             return None
-
-    def _log_training(self, result: "TrainResult", *, dataset: "Dataset", started: float) -> str:
-        from m3col import checkpoint
-
-        config = result.config.to_dict()
-        experiment = self.experiment(dataset.name)
-        tags = {
-            KIND: "training", RUN: result.folder.name, "m3col.folder": str(result.folder),
-            "m3col.versions": ", ".join(f"{name} {value}" for name, value in checkpoint.versions().items()),
-            "m3col.digests": ", ".join(f"{name} {value[:12]}" for name, value in dataset.digests().items()),
-            NOTE: training_note(result),
-        }  # fmt: skip
-        run = self.create(experiment, result.folder.name, tags=tags, started=started)
-        ended = time.time()
-        self.write(run, history_points(records(result.history)), params=dict(flatten(config)))
-        last = len(result.history)
-        tested = {name: value for name, value in result.metrics.items() if name.startswith("test/")}
-        self.write(run, [Point(name, value, last, ended) for name, value in tested.items()])
-        features = {name: len(columns) for name, columns in dataset.features.items()}
-        self.dataset(run, dataset.name, dataset.digests(), {"features": features, "dropped": dataset.dropped})
-        self.artifacts(run, result.folder / "config.yaml")
-        self.artifacts(run, result.checkpoint, "checkpoint")
-        with tempfile.TemporaryDirectory() as folder:
-            draw_training(result, dataset, Path(folder))
-            self.artifacts(run, Path(folder), "figures")
-        self.model(run, result.checkpoint, example=medians(dataset))
-        self.close(run, FINISHED, ended)
-        return run
 
 
 def link(base: str, experiment: str, view: str | None = None) -> str:
@@ -400,10 +371,6 @@ def _signature(columns: Mapping[str, str], classes: Sequence[str]) -> Any:
         inputs=Schema([ColSpec(kinds[kind], name) for name, kind in columns.items()]),
         outputs=Schema([ColSpec(DataType.double, name) for name in classes]),
     )
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).lstrip(".") or "_"
 
 
 def _ms(seconds: float) -> int:

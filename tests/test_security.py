@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import m3col
-from m3col import checkpoint, config, data, secrets, tracking, yamlio
+from m3col import checkpoint, config, data, mlflow_names, secrets, tracking, yamlio
 from m3col.data import from_arrays
 from m3col.data.splits import draw
 from m3col.faults import BadInput
@@ -260,7 +260,7 @@ def test_the_name_of_a_study_is_a_plain_name(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["..", ".", "../..", "/", "a/../../b", ""])
 def test_the_name_of_a_row_or_an_experiment_stays_below_its_folder(name):
-    for place in (slug(name), tracking._file_name(name)):
+    for place in (slug(name), mlflow_names.folder(name)):
         assert Path(place).name == place and place not in ("", ".", "..")
 
 

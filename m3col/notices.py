@@ -1,0 +1,41 @@
+"""Warnings: what whoever started a training or a search should hear, unless they asked for it in another way."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+
+# A warning names the line of the caller's own code. Frames of these packages are passed over to find it.
+_PASSED_OVER = ("m3col", "tune", "jobs", "threading", "concurrent", "contextlib", "functools", "tenacity", "ray")
+
+
+def warn(line: str) -> None:
+    """Warns by `warnings.warn`, as a UserWarning. Never raises, and tells the same line again when it comes again.
+
+    May be called from any thread. Where warnings are turned into errors (`python -W error`), the line goes to the
+    logger `m3col` instead: a warning must not end a search.
+    """
+    place = _caller()
+    module, number, name = ("m3col", 0, "m3col") if place is None else place
+    try:
+        # With a registry of its own: Python would show the same line from the same place once only.
+        warnings.warn_explicit(line, UserWarning, module, number, module=name, registry={})
+    except Exception:  # the UserWarning itself, or a stream that cannot be written
+        logging.getLogger("m3col").warning(line)
+
+
+def _caller() -> tuple[str, int, str] | None:
+    """File, line and module of the nearest frame outside our packages; None in a thread of our own."""
+    for frame in _frames():
+        name = str(frame.f_globals.get("__name__", ""))
+        if name.partition(".")[0] not in _PASSED_OVER:
+            return frame.f_code.co_filename, frame.f_lineno, name
+    return None
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
