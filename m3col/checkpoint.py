@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from m3col import __version__, files
 from m3col.faults import BadInput
+from m3col.models.named import safe_keys
 from m3col.trainer import Trainer
 from m3col.training import Best, Record, Training
 
@@ -140,9 +141,10 @@ def write_model(
         for number, trainer in enumerate(trainers):
             tensors = {f"weights.{name}": value.cpu() for name, value in trainer.method.state_dict().items()}
             described = {}
+            prefixes = preprocess_prefixes(trainer.preparations)
             for modality, preparation in trainer.preparations.items():
                 described[modality], arrays = preparation.state()
-                tensors |= {f"preprocess.{modality}.{k}": torch.as_tensor(v) for k, v in arrays.items()}
+                tensors |= {prefixes[modality] + key: torch.as_tensor(value) for key, value in arrays.items()}
             name = f"member-{number}.safetensors"
             _save(tensors, temporary / name)
             members.append({"file": name, "preprocess": described, "seed": trainer.seed, "fold": trainer.fold})
@@ -151,6 +153,11 @@ def write_model(
         _write_description(temporary, "model", config=config, classes=list(classes), members=members,
                            features={name: list(values) for name, values in features.items()},
                            encoders={name: found for name, found in stored.items() if found})  # fmt: skip
+
+
+def preprocess_prefixes(modalities: Iterable[str]) -> dict[str, str]:
+    """What the tensors of each modality's preprocessing begin with; none begins with another one's."""
+    return {name: f"preprocess.{key}." for name, key in safe_keys(modalities).items()}
 
 
 def join_models(folder: Path, sources: Sequence[Path]) -> None:

@@ -5,7 +5,7 @@ returns a `RunConfig` or raises `BadInput` with every fault.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,18 @@ from pydantic import Field
 
 from m3col import methods, yamlio
 from m3col.faults import BadInput, nearest
-from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, with_value, without, without_keys
+from m3col.judge import (
+    Fault,
+    Strict,
+    get,
+    judge,
+    lines,
+    places,
+    split_blanks,
+    with_value,
+    without,
+    without_keys,
+)
 from m3col.sections import ImageDataConfig, ImageModelConfig, TextDataConfig, TextModelConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -26,6 +37,10 @@ Level = Literal["input", "embedding"]
 Steps = list[str | dict[str, Any]]
 
 IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
+# Mappings whose keys are modalities, which may hold dots.
+BY_MODALITY = ("data.preprocess", "mix.level", "train.encoder_learning_rate")
+OPTIONS = ("model.image.options", "model.text.options")
+_ABSENT = object()
 
 
 class DataConfig(Strict):
@@ -159,8 +174,7 @@ class RunConfig(Strict):
         """This config with dotted keys replaced. A new `method` drops the keys that it does not have."""
         method = overrides.get("method", self.method)
         raw = self.to_dict()
-        if method in methods.TABLE:
-            raw = without_keys(raw, methods.ignored_keys(method))
+        raw = _fitting(raw, method)
         return load(raw, overrides=overrides, where="overrides")
 
 
@@ -202,11 +216,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def join(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`raw` with dotted keys replaced; a mapping as value replaces a whole section."""
+def join(
+    raw: Mapping[str, Any], overrides: Mapping[str, Any], *, by_name: Collection[str] = BY_MODALITY
+) -> dict[str, Any]:
+    """`raw` with dotted keys replaced; a mapping as value replaces a whole section. `by_name`: dotted keys of mappings
+    whose own keys may hold dots."""
     joined = dict(raw)
     for path, value in overrides.items():
-        joined = with_value(joined, path, value)
+        joined = with_value(joined, path, value, by_name=by_name)
     return joined
 
 
@@ -239,8 +256,9 @@ def draft(
             raise BadInput([f"{path}: is the config of a search, because it has a 'space'; use `m3col search`"])
     overrides = overrides or {}
     place = where if callable(where) else places(where or "config", ("overrides", overrides))
-    joined = join(raw, overrides)
-    config, found = _judged(joined)
+    joined, found = split_blanks(join(raw, overrides))
+    config, more = _judged(joined)
+    found += more
     faulty = frozenset(fault.path for fault in found)
     rest = joined
     for _ in range(3):  # a key that is dropped may have hidden what another one breaks
@@ -250,6 +268,25 @@ def draft(
         config, more = _judged(rest)
         faulty |= {fault.path for fault in more}
     return Draft(config or RunConfig(), tuple(lines(found, place)), faulty, place)
+
+
+def _fitting(raw: Mapping[str, Any], method: Any) -> dict[str, Any]:
+    """`raw` without the keys that the method lacks, where there is such a method."""
+    is_known = isinstance(method, str) and method in methods.TABLE
+    return without_keys(raw, methods.ignored_keys(method)) if is_known else dict(raw)
+
+
+def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
+    """The config of a run as this project has written it, beside a checkpoint or in a study's record. Raises BadInput.
+
+    What older versions took without using it is left out: keys that the method lacks, and options without a value.
+    """
+    kept = _fitting(raw, raw.get("method"))
+    for key in OPTIONS:
+        options = get(kept, key)
+        if isinstance(options, Mapping):
+            kept = with_value(kept, key, {name: value for name, value in options.items() if value is not None})
+    return load(kept, where=where)
 
 
 def _judged(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
@@ -279,7 +316,7 @@ def load(
 
 def _rules(raw: Mapping[str, Any]) -> list[Fault]:
     """Faults across fields, found on the raw values, so that they show together with all others."""
-    return [fault for rule in (_method_rules, _train_rules, _data_rules) for fault in rule(raw)]
+    return [fault for rule in (_method_rules, _train_rules, _data_rules, _option_rules) for fault in rule(raw)]
 
 
 def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
@@ -290,8 +327,8 @@ def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
     has = ", ".join(sorted(entry.keys)) or "none of its own"
     faults = [
         Fault(path, f"{path} is not a key of method {method!r} (its keys: {has})")
-        for path, _ in flatten(raw)
-        if path in ignored
+        for path in sorted(ignored)
+        if get(raw, path, _ABSENT) is not _ABSENT
     ]
     modalities = get(raw, "data.modalities")
     one = isinstance(modalities, list) and len(modalities) == 1
@@ -354,6 +391,17 @@ def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
     if steps is not None:
         faults += [Fault("data.preprocess", text) for text in preprocess.faults(steps, "data.preprocess")]
     return faults
+
+
+def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    """Options without a value: the libraries that take them pass over some of them."""
+    return [
+        Fault(f"{key}.{name}", f"{key}.{name} must have a value, but got None; leave it out for the default")
+        for key in OPTIONS
+        if isinstance(options := get(raw, key), Mapping)
+        for name, value in options.items()
+        if value is None
+    ]
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -8,11 +8,16 @@ class BadInput(ValueError):
     """Input that cannot be used. `faults` holds one line per fault; the message joins them all."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
+        self.faults = tuple(map(one_line, faults))
         super().__init__("\n".join(self.faults))
 
     def __reduce__(self) -> tuple[type["BadInput"], tuple[list[str]]]:
         return (type(self), (list(self.faults),))
+
+
+def one_line(text: str) -> str:
+    """`text` with signs that cannot be printed, such as line breaks in a name, written as in Python."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def nearest(value: object, choices: Iterable[str]) -> str:

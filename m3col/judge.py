@@ -1,18 +1,19 @@
 """Raw mappings against strict typed models: every fault as one line with key, rule, value and nearest valid key."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import pydantic
 
-from m3col.faults import nearest
+from m3col.faults import nearest, one_line
 
 T = TypeVar("T", bound=pydantic.BaseModel)
 Where = str | Callable[[str], str]
-# Names that pydantic puts into a place for the branch of a union, beside those with a bracket.
-_PLAIN = ("str", "int", "float", "bool")
-_BRANCHES = {*_PLAIN, *(f"constrained-{name}" for name in _PLAIN)}
+# `{depth:3}` is YAML for the key "depth:3" without a value.
+_NO_BLANK = re.compile(r"([^:=]+)[:=](\S.*)", re.DOTALL)
 
 
 class Fault(NamedTuple):
@@ -25,7 +26,7 @@ class Fault(NamedTuple):
 def lines(faults: Iterable[Fault], where: Where) -> list[str]:
     """One line per fault. `where`: the file or argument, or what gives it for a dotted key."""
     found = [f"{where if isinstance(where, str) else where(fault.path)}: {fault.text}" for fault in faults]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(map(one_line, found)))
 
 
 def places(default: str, *layers: tuple[str, Collection[str]]) -> Callable[[str], str]:
@@ -52,14 +53,17 @@ class Strict(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def flatten(raw: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested mapping; an empty mapping is a value."""
+def flatten(raw: Mapping[str, Any], prefix: str = "", *, by_name: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping; an empty mapping is a value. `by_name`: dotted keys of mappings whose
+    own keys are names, which may hold dots; of these each entry is one value."""
     for key, value in raw.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{path}.")
-        else:
+        if not isinstance(value, Mapping) or not value:
             yield path, value
+        elif path in by_name:
+            yield from ((f"{path}.{name}", entry) for name, entry in value.items())
+        else:
+            yield from flatten(value, f"{path}.", by_name=by_name)
 
 
 def get(raw: Mapping[str, Any], path: str, default: Any = None) -> Any:
@@ -72,24 +76,38 @@ def get(raw: Mapping[str, Any], path: str, default: Any = None) -> Any:
     return value
 
 
-def with_value(raw: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A copy of `raw` with the value at a dotted path set; the original stays as it is."""
-    head, _, rest = path.partition(".")
+def with_value(raw: Mapping[str, Any], path: str, value: Any, *, by_name: Collection[str] = ()) -> dict[str, Any]:
+    """A copy of `raw` with the value at a dotted path set; the original stays as it is. `by_name`: as of `flatten`."""
+    for mapping in by_name:
+        if path.startswith(f"{mapping}."):
+            return _with_value(raw, [*mapping.split("."), path[len(mapping) + 1 :]], value)
+    return _with_value(raw, path.split("."), value)
+
+
+def _with_value(raw: Mapping[str, Any], parts: list[str], value: Any) -> dict[str, Any]:
+    head, *rest = parts
     copy = dict(raw)
     if rest:
         inner = copy.get(head)
-        copy[head] = with_value(inner if isinstance(inner, Mapping) else {}, rest, value)
+        copy[head] = _with_value(inner if isinstance(inner, Mapping) else {}, rest, value)
     else:
         copy[head] = value
     return copy
 
 
-def without_keys(raw: Mapping[str, Any], paths: frozenset[str]) -> dict[str, Any]:
+def without_keys(raw: Mapping[str, Any], paths: frozenset[str], prefix: str = "") -> dict[str, Any]:
     """A copy of `raw` without the values at the given dotted paths; sections left empty go as well."""
     kept: dict[str, Any] = {}
-    for path, value in flatten(raw):
-        if path not in paths:
-            kept = with_value(kept, path, value)
+    for key, value in raw.items():
+        path = f"{prefix}{key}"
+        if path in paths:
+            continue
+        if isinstance(value, Mapping) and value:
+            inner = without_keys(value, paths, f"{path}.")
+            if inner:
+                kept[key] = inner
+        else:
+            kept[key] = value
     return kept
 
 
@@ -187,6 +205,8 @@ def _nearest_value(error: Any) -> str:
         return close if "did you mean" in close else ""
     if kind in ("int_type", "int_from_float") and isinstance(value, float) and math.isfinite(value):
         return f"; the nearest valid value is {round(value)}"
+    if kind in ("dict_type", "model_type") and isinstance(value, str) and _NO_BLANK.fullmatch(value):
+        return "; put a blank after the colon"
     if kind in ("int_type", "float_type") and isinstance(value, str) and _reads_as_number(value):
         return f"; write {value.strip()} without quotes"
     return ""
@@ -207,6 +227,30 @@ def judge(model: type[T], raw: Mapping[str, Any], *, prefix: str = "") -> tuple[
         return None, _faults(model, error.errors(), prefix)
 
 
+def split_blanks(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """`raw` without the keys that stand for a key and its value, because there is no blank between them: `{depth:3}` is
+    YAML for the key "depth:3" with null. And a fault for each."""
+    faults: list[Fault] = []
+    return _split_blanks(raw, "", faults), faults
+
+
+def _split_blanks(raw: Any, path: str, faults: list[Fault]) -> Any:
+    if isinstance(raw, list):
+        return [_split_blanks(item, f"{path}[{at}]", faults) for at, item in enumerate(raw)]
+    if not isinstance(raw, Mapping):
+        return raw
+    kept: dict[str, Any] = {}
+    for key, value in raw.items():
+        found = _NO_BLANK.fullmatch(key) if isinstance(key, str) and value is None else None
+        below = f"{path}.{key}" if path else str(key)
+        if found:
+            line = f"key {key!r} has no value; put a blank after the colon: {{{found[1]}: {found[2]}}}"
+            faults.append(Fault(re.sub(r"\[\d+\]", "", below), f"{path}: {line}" if path else line))
+        else:
+            kept[key] = _split_blanks(value, below, faults)
+    return kept
+
+
 class _Found(NamedTuple):
     path: str
     shown: str
@@ -224,7 +268,7 @@ def _faults(model: type[pydantic.BaseModel], errors: Iterable[Any], prefix: str)
             parts = [str(part) for part in error["loc"] if part != "[key]"]
             faults.append(Fault(".".join(parts), f"{prefix}{'.'.join(parts)}: a key must be text; put it in quotes"))
         else:
-            found.append(_Found(*_place(error["loc"]), error))
+            found.append(_Found(*_place(model, error["loc"]), error))
     by_place: dict[str, list[_Found]] = {}
     for item in found:
         # A value that fits no branch of a union: the branch that came furthest has the most to say.
@@ -240,20 +284,52 @@ def _faults(model: type[pydantic.BaseModel], errors: Iterable[Any], prefix: str)
     return faults
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[str, str, bool]:
-    """The dotted key, the key as shown (with positions in lists), and whether a union has branches there."""
+def _place(model: Any, location: tuple[int | str, ...]) -> tuple[str, str, bool]:
+    """The dotted key, the key as shown (with positions in lists), and whether a union has branches there.
+
+    pydantic puts the branch of a union between the names; what is expected at each place tells the two apart, because
+    the names in a mapping may be anything.
+    """
     names: list[str] = []
     shown, in_union, in_list = "", False, False
+    expected: Any = model
     for part in location:
-        if isinstance(part, int):
+        choices = _choices_of(expected)
+        if len(choices) > 1:
+            in_union, expected = True, _branch(choices, str(part))
+        elif isinstance(part, int):
             shown, in_list = f"{shown}[{part}]", True
-        elif "[" in part or part in _BRANCHES:
-            in_union = True
+            expected = (get_args(choices[0]) or (Any,))[0]
         else:
-            shown = f"{shown}.{part}" if shown else part
+            shown = f"{shown}.{part}" if shown else str(part)
             if not in_list:
-                names.append(part)
+                names.append(str(part))
+            expected = _below(choices[0], str(part))
     return ".".join(names), shown, in_union
+
+
+def _choices_of(annotation: Any) -> list[Any]:
+    """What an annotation allows beside None."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) not in (Union, UnionType):
+        return [annotation]
+    return [choice for choice in get_args(annotation) if choice is not type(None)]
+
+
+def _branch(choices: list[Any], name: str) -> Any:
+    """The choice of a union that pydantic calls `name`, as far as there is something inside of it."""
+    kinds = {"dict": dict, "list": list}
+    wanted = kinds.get(name.partition("[")[0])
+    return next((choice for choice in choices if wanted is not None and get_origin(choice) is wanted), Any)
+
+
+def _below(annotation: Any, name: str) -> Any:
+    """What is expected at `name` inside of a model or a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        field = annotation.model_fields.get(name)
+        return Any if field is None else field.annotation
+    return get_args(annotation)[1] if get_origin(annotation) is dict else Any
 
 
 def _unknown_key(model: type[pydantic.BaseModel], parts: list[str], prefix: str) -> Fault:

@@ -15,7 +15,7 @@ from m3col.config import RunConfig
 from m3col.data.columns import Column
 from m3col.data.dataset import Split
 from m3col.distributed import ALONE, Workers, check_shards
-from m3col.methods.base import FUSED, Batch, Step, divisor
+from m3col.methods.base import FUSED, Batch, Method, Step, divisor
 from m3col.sources import Source, TokenSource, ahead, by_length, is_lazy
 
 # Evaluation keeps nothing for a backward pass, so that its batches can be larger than those of training.
@@ -55,22 +55,24 @@ def class_weights(config: RunConfig, labels: np.ndarray, num_classes: int) -> np
     return np.asarray(wanted, dtype=np.float64)
 
 
-def parameter_groups(config: RunConfig, method: nn.Module) -> list[dict[str, Any]]:
+def parameter_groups(config: RunConfig, method: Method) -> list[dict[str, Any]]:
     """The optimiser's groups, each with its `weight_decay` and its `scale` of the learning rate: encoders may have a
     rate of their own, and biases and norms may be left undecayed."""
     train = config.train
     encoder_decay = train.weight_decay if train.encoder_weight_decay is None else train.encoder_weight_decay
     rates = train.encoder_learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in method.named_parameters():
+    for path, parameter in method.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_encoder = name.startswith("encoders.")
-        own = rates.get(name.split(".")[1]) if isinstance(rates, dict) else rates
-        scale = (own or train.learning_rate) / train.learning_rate if is_encoder else 1.0
-        decay = encoder_decay if is_encoder else train.weight_decay
+        part, _, name = path.partition(".")
+        scale, decay = 1.0, train.weight_decay
+        if part == "encoders":
+            modality, name = method.encoders.split(name)
+            own = rates.get(modality) if isinstance(rates, dict) else rates
+            scale, decay = (own or train.learning_rate) / train.learning_rate, encoder_decay
         # A bias may be a table, as that of relative positions. A modality may be called anything.
-        is_bias = "bias" in (name.split(".", 2)[2] if is_encoder else name.rsplit(".", 1)[1])
+        is_bias = "bias" in (name if part == "encoders" else name.rsplit(".", 1)[-1])
         if train.decay == "weights" and (parameter.ndim < 2 or is_bias):
             decay = 0.0
         groups.setdefault((scale, decay), []).append(parameter)

@@ -12,13 +12,14 @@ from m3col import config as run_config
 from m3col import methods, yamlio
 from m3col.config import Count, NotNegative, RunConfig, Seed, ValidationConfig
 from m3col.faults import BadInput, nearest
-from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, with_value, without_keys
+from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, split_blanks, with_value, without_keys
 from tune import space as spaces
 from tune import urls
 from tune.resources import TrialResources, request_for, resource_faults
 from tune.runs import Request, slug
 
 TAKEN = ("winner", "default", "ensemble", "majority")  # rows that every test table may have
+_BY_KEY = ("overrides", "space")  # mappings whose keys are dotted keys of the run
 KEPT = ("search", "resources", "final", "storage", "tracking")  # sections that a study stores as they are
 
 
@@ -169,10 +170,10 @@ def draft(
         path = run_config.find(source, "search")
         raw, place, name = yamlio.read(path), str(path), path.stem
     own, for_runs = _sort_overrides(overrides or {})
-    raw = run_config.join(raw, own)
-    settings, found = judge(SearchConfig, urls.usable(raw))
+    raw, found = split_blanks(run_config.join(raw, own, by_name=_BY_KEY))
+    settings, of_types = judge(SearchConfig, urls.usable(raw))
     who = places(place, ("overrides", own))
-    faults = lines([_explained(fault) for fault in found], who) + urls.faults(raw, who)
+    faults = lines([*found, *map(_explained, of_types)], who) + urls.faults(raw, who)
     if in_memory:
         for_runs.setdefault("data.name", run_config.IN_MEMORY)
     given = _Given(raw, settings or SearchConfig(), own, for_runs, place, name)
@@ -224,7 +225,7 @@ def _space_faults(given: _Given) -> list[str]:
 
 
 def _dotted(section: Any) -> list[tuple[str, Any]]:
-    return list(flatten(section)) if isinstance(section, Mapping) else []
+    return list(flatten(section, by_name=run_config.BY_MODALITY)) if isinstance(section, Mapping) else []
 
 
 def _sort_overrides(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -351,14 +352,14 @@ def study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
 
 
 def _study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
-    run = run_config.load(found["run"], where="study.json")
+    run = run_config.load_stored(found["run"], where="study.json")
     settings = SearchConfig.model_validate({k: found[k] for k in KEPT})
     space: dict[str, BaseDistribution] = {}
     if found["space"]:
         space, faults = spaces.parse(found["space"], run, where="study.json")
         if faults:
             raise BadInput(faults)
-    rows = {name: run_config.load(row, where="study.json") for name, row in found["rows"].items()}
+    rows = {name: run_config.load_stored(row, where="study.json") for name, row in found["rows"].items()}
     return StudyConfig(found["name"], run, space, found["space"], rows, settings)
 
 

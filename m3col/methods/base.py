@@ -15,10 +15,12 @@ from torch.nn import functional
 
 from m3col import mixup, models
 from m3col.config import RunConfig
+from m3col.data import naming
 from m3col.distributed import ALONE, Workers
 from m3col.models.inputs import ImageInput, TextInput, Tokens, one_like
+from m3col.models.named import NamedModules
 
-FUSED = "fused"
+FUSED = naming.FUSED
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -87,7 +89,7 @@ class Method(nn.Module):
         self.config = config
         self.modalities = tuple(features)
         width = config.model.embedding_dim
-        self.encoders = nn.ModuleDict(
+        self.encoders = NamedModules(
             {
                 name: models.build_encoder(
                     spec, config.model, load_weights=stored is None, described=(stored or {}).get(name)
@@ -96,7 +98,7 @@ class Method(nn.Module):
             }
         )
         supervised = self.modalities if self.has_unimodal_heads() else ()
-        self.heads = nn.ModuleDict({name: self._head(width, num_classes) for name in supervised})
+        self.heads = NamedModules({name: self._head(width, num_classes) for name in supervised})
         self.fusion = self._head(width * len(features), num_classes)
         self.register_buffer("class_weight", class_weight, persistent=False)
 
