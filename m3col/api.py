@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from m3col import checkpoint, config, files, ledger, metrics, tracking
+from m3col import checkpoint, config, files, ledger, metrics, notices, tracking
 from m3col.config import RunConfig
 from m3col.data.dataset import Dataset
 from m3col.data.splits import Fold, draw, pool
@@ -88,7 +87,7 @@ def train(
     if folder is not None:
         _same_data(folder, prepared.dataset)
     for line in prepared.dataset.warnings:
-        warnings.warn(line, stacklevel=2)
+        notices.warn(line)
     tracker = tracking.connect(tracking_uri, root)
     is_new = folder is None
     folder = folder or _new_folder(root / "train", prepared)
@@ -243,7 +242,7 @@ def _save(keeper: checkpoint.Keeper, training: Training, folder: Path) -> None:
     except OSError as error:
         kept = checkpoint.newest_training(folder)
         stays = "there is none before it" if kept is None else f"{kept.name} stays"
-        warnings.warn(f"{folder}: no checkpoint at epoch {training.epoch} ({error}); {stays}", stacklevel=2)
+        notices.warn(f"{folder}: no checkpoint at epoch {training.epoch} ({error}); {stays}")
 
 
 def _lines(records: Sequence[Record]) -> str:

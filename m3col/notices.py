@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterator
 from types import FrameType
 
+from m3col.secrets import scrubbed
+
 # A warning names the line of the caller's own code. Frames of these packages are passed over to find it.
 _PASSED_OVER = ("m3col", "tune", "jobs", "threading", "concurrent", "contextlib", "functools", "tenacity", "ray")
 
@@ -16,7 +18,7 @@ def warn(line: str) -> None:
     May be called from any thread. Where warnings are turned into errors (`python -W error`), the line goes to the
     logger `m3col` instead: a warning must not end a search.
     """
-    place = _caller()
+    line, place = scrubbed(line), _caller()
     module, number, name = ("m3col", 0, "m3col") if place is None else place
     try:
         # With a registry of its own: Python would show the same line from the same place once only.

@@ -1,8 +1,9 @@
 """Writes that fail are tried again for a while: a full disk may be emptied, a server may come back."""
 
-import warnings
 from collections.abc import Callable
 from typing import TypeVar
+
+from m3col import notices
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ class Patience:
 
     def __init__(
         self, seconds: float, *, errors: tuple[type[Exception], ...] = (OSError,),
-        warn: Callable[[str], None] = lambda line: warnings.warn(line, stacklevel=3),
+        warn: Callable[[str], None] = notices.warn,
     ) -> None:  # fmt: skip
         self.seconds, self.errors, self._warn = seconds, errors, warn
 

@@ -4,14 +4,14 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from m3col import config as run_config
-from m3col import tracking
+from m3col import notices, tracking
 from m3col.config import with_shards
 from m3col.data import splits
 from m3col.data.dataset import Dataset
@@ -69,7 +69,7 @@ class Options:
     `resume`: the name of the study to go on with; True: the newest unfinished one of this config; "auto": the one
     called `name` (without a name: the newest unfinished one), which begins where there is none.
     `held`: called with a study that there is to go on with, before anything can stop it half-way; `started`: when its
-    first runs are about to start.
+    first runs are about to start. `warn`: gets every warning, one line each, by default as a UserWarning.
     """
 
     name: str | None = None
@@ -81,7 +81,7 @@ class Options:
     held: Callable[[StudyFolder], None] = lambda folder: None
     started: Callable[[StudyFolder, Conductor], None] = lambda folder, conductor: None
     num_cpus: int | None = None
-    warn: Callable[[str], None] = field(default=lambda line: None)
+    warn: Callable[[str], None] = notices.warn
 
 
 def search(
@@ -297,7 +297,7 @@ def _create(item: Ready, runs: Path, name: str | None, search_id: str, *, locked
 
 
 def _run(item: Ready, folder: StudyFolder, mirror: Mirror, request: Request, options: Options) -> "Report":
-    from tune import engine, predictions, report
+    from tune import engine, predictions, reasons, report
 
     config, dataset = item.config, item.dataset
     if not (folder.path / "splits.csv").exists():
@@ -328,15 +328,18 @@ def _run(item: Ready, folder: StudyFolder, mirror: Mirror, request: Request, opt
             raise conductor.stopped_by from None
         raise
     if not plan.scored():
-        raise SearchFailed(f"{folder.path}: no trial finished; the reasons stand in trials/*/log.txt")
+        raise SearchFailed(reasons.no_winner(plan))
     folder.patience.call(lambda: predictions.collect(folder, config, dataset))
     found = folder.patience.call(lambda: report.write(folder))
+    for told in (reasons.no_model(folder) or reasons.failed_refits(folder), reasons.budget_left_trials(plan)):
+        if told is not None:
+            options.warn(told)
     mirror.finished()
     return found
 
 
 class SearchFailed(RuntimeError):
-    """A search that ended without a single finished trial."""
+    """A search that ended without a single finished trial; the message says why, and which value to change."""
 
 
 def _result(done: Sequence[StudyFolder], reports: Sequence["Report"], runs: Path) -> SearchResult:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import ray
 
+from m3col import notices
 from m3col.faults import BadInput
 from tune.conductor import NoRoom
 from tune.runs import Request
@@ -70,7 +71,7 @@ class Watch:
 
     request: Request
     limit: int | None = None
-    tell: Callable[[str], None] = lambda line: None
+    tell: Callable[[str], None] = notices.warn
     _found: int = field(default=0, init=False)
     _looked: float = field(default=-LOOK_EVERY_S, init=False)
     _empty_since: float | None = field(default=None, init=False)

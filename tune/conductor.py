@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from m3col import notices
 from m3col.config import RunConfig
 from m3col.config import load as load_config
 from m3col.faults import BadInput
@@ -80,7 +81,7 @@ class Conductor:
 
     def __init__(
         self, plan: Plan, *, concurrency: int = 1, observe: Callable[[Event], None] = lambda event: None,
-        mirror: Mirror | None = None, warn: Callable[[str], None] = lambda line: None,
+        mirror: Mirror | None = None, warn: Callable[[str], None] = notices.warn,
     ) -> None:  # fmt: skip
         self.plan, self.folder, self.trials = plan, plan.folder, plan.trials
         self.concurrency, self._observe = concurrency, observe

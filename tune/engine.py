@@ -20,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 from ray.tune.search import Searcher
 
+from m3col import notices
 from m3col.data.dataset import Dataset
 from m3col.data.splits import read_csv
 from m3col.distributed import Workers
@@ -283,7 +284,7 @@ def _log_of_tune(path: Path) -> Iterator[None]:
 
 
 def run(
-    conductor: Conductor, dataset: Dataset, request: Request, *, tell: Callable[[str], None] = lambda line: None,
+    conductor: Conductor, dataset: Dataset, request: Request, *, tell: Callable[[str], None] = notices.warn,
     actor: type[ray.tune.Trainable] | None = None,
 ) -> None:  # fmt: skip
     """Runs the plan to its end on the connected cluster, as many trials at a time as it holds.

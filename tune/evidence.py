@@ -10,8 +10,9 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from m3col import metrics
+from m3col.faults import BadInput
 from m3col.training import higher_is_better, window
-from tune import choice, predictions
+from tune import choice, predictions, reasons
 from tune.config import StudyConfig
 from tune.plan import Plan
 from tune.sampling import Trials
@@ -40,7 +41,8 @@ class Evidence:
     @classmethod
     def read(cls, folder: StudyFolder) -> "Evidence":
         """Raises BadInput where the study has not come to its end, or is of a newer format."""
-        found = predictions.read(folder)
+        if not (folder.path / predictions.FILE).exists() and not any(folder.path.glob("trials/*")):
+            predictions.read(folder)  # it refuses; to look at the trials would make a database
         described = folder.described()
         config = folder.config()
         trials = Trials(
@@ -52,6 +54,9 @@ class Evidence:
         )
         plan = Plan(folder, config, trials)
         scored = tuple(plan.scored())
+        if not scored and not (folder.path / predictions.FILE).exists():
+            raise BadInput([reasons.no_winner(plan)])
+        found = predictions.read(folder)
         results = {name: result for name, run in folder.runs() if (result := run.result()) is not None}
         return cls(
             folder=folder,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from m3col import files, storage
+from m3col import files, notices, storage
 from m3col.faults import BadInput
 from m3col.patience import Patience
 from tune import database
@@ -67,7 +67,7 @@ class StorageMirror(Mirror):
 
     def __init__(
         self, folder: StudyFolder, uri: str, *, patience: Patience, with_database: bool,
-        warn: Callable[[str], None] = lambda line: None, stale_s: float = 90.0,
+        warn: Callable[[str], None] = notices.warn, stale_s: float = 90.0,
     ) -> None:  # fmt: skip
         self.folder, self.remote, self._patience = folder, storage.Folder(uri), patience
         self._with_database = with_database

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from m3col import storage
+from m3col import notices, storage
 from m3col.faults import BadInput
 
 FILE = "driver.json"
@@ -34,7 +34,7 @@ class Ownership:
     unless they say otherwise."""
 
     def __init__(
-        self, folder: storage.Folder, *, stale_s: float = 90.0, warn: Callable[[str], None] = lambda line: None
+        self, folder: storage.Folder, *, stale_s: float = 90.0, warn: Callable[[str], None] = notices.warn
     ) -> None:
         self._folder, self._stale_s, self._warn = folder, stale_s, warn
         self._token = uuid.uuid4().hex

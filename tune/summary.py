@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
 from m3col import ledger, metrics
-from tune import choice, predictions, tables
+from tune import choice, predictions, reasons, tables
 from tune.evidence import DEFAULT, WINNER, Evidence
 from tune.provenance import version_warnings
 from tune.sampling import FIRST_RUNG
@@ -53,8 +53,8 @@ def _score(evidence: Evidence, value: float, *, sign: bool = False) -> str:
 def _outcome(evidence: Evidence) -> Iterator[str]:
     decision = evidence.decision
     if decision is None:
-        failed = evidence.count(TrialState.FAIL)
-        yield f"**No trial finished**, so there is no winner ({failed} failed). Their reasons stand in trials.csv."
+        why = reasons.no_winner(evidence.plan).partition("no trial finished: ")[2]
+        yield f"**No trial finished**, so there is no winner: {why}. All reasons stand in trials.csv."
         return
     how = "in its search run"
     if decision.confirmed:
@@ -254,7 +254,7 @@ def _course(evidence: Evidence) -> list[str]:
     counts = ", ".join(f"{evidence.count(state)} {name}" for name, state in states.items())
     lines = [f"{_count(len(evidence.trials), 'trial')}: {counts}."]
     if evidence.plan.out_of_time:
-        lines.append("The time budget ended the search.")
+        lines.append(reasons.budget_left_trials(evidence.plan) or "The time budget ended the search.")
     lines.append(_rank_correlation(evidence))
     seconds = sum(result["seconds"] or 0.0 for result in evidence.results.values())
     lines.append(f"{_duration(seconds)} of training in {_count(len(evidence.results), 'run')}.")
