@@ -47,7 +47,7 @@ def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset"
     training. Raises BadInput."""
     from m3col.prepare import layout
 
-    run = run_config.load(predictor.config, where="checkpoint")
+    run = run_config.load_stored(predictor.config, where="checkpoint")
     name = arguments.data or run.data.name
     if name == run_config.IN_MEMORY:
         text = "the checkpoint was trained on arrays in memory; name a data set with --data"
@@ -68,20 +68,16 @@ def predict(arguments: argparse.Namespace) -> int:
     else:
         inputs = _read_inputs(arguments, predictor.modalities)
     try:
-        votes = predictor.votes(inputs)
+        found = predictor.predict_table(inputs)
     except BadInput as error:
         place = "" if arguments.csv is None else f"{arguments.csv}: "
         raise BadInput([f"{place}{line}" for line in error.faults]) from None
-    header = ["row", "label", *(f"p({name})" for name in predictor.classes)]
-    header += [f"vote({name})" for name in votes if name != "fused"]
-    classes = np.asarray(predictor.classes)
     rows = [
-        [row + 1, classes[p.argmax()], *(f"{value:.6g}" for value in p)]
-        + [classes[value[row].argmax()] for name, value in votes.items() if name != "fused"]
-        for row, p in enumerate(votes["fused"])
+        [number, *(f"{value:.6g}" if isinstance(value, float) else value for value in line)]
+        for number, line in enumerate(found.itertuples(index=False, name=None), start=1)
     ]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    csv.writer(text, lineterminator="\n").writerows([["row", *found.columns], *rows])
     if arguments.out is None:
         sys.stdout.write(text.getvalue())
         return 0
@@ -129,7 +125,7 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
 
 def _read_inputs(arguments: argparse.Namespace, modalities: Sequence[str]) -> dict[str, np.ndarray]:
     """The files of `modality=file.csv` words. Raises BadInput with every fault of words, files and --out."""
-    from m3col.data.textfile import read_matrix
+    from m3col.data.table_csv import read_matrix
 
     faults: list[str] = []
     inputs: dict[str, np.ndarray] = {}

@@ -1,60 +1,72 @@
-"""What a caller hands over for one modality, judged: tables of numbers, pictures, texts."""
+"""What a caller hands over for one modality, checked: tables of numbers, pictures, texts."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from m3col.data import cache
+from m3col.data import cache, tables
+from m3col.data import values as ranges
 from m3col.data.columns import WORDS, Records
 from m3col.faults import BadInput, nearest
 
 _SHOWN = 5
 
 
-def numbers(values: Any, columns: Sequence[str], *, where: str, may_miss: bool) -> np.ndarray:
-    """[N, D_m] float64 from an array, or from a DataFrame with these columns. `may_miss`: NaN is filled later.
+def numbers(
+    values: Any, columns: Sequence[str], *, where: str, may_miss: bool, precision: str = "float32"
+) -> np.ndarray:
+    """[N, D_m] float64 from an array, or from a DataFrame with these columns.
 
-    Raises BadInput that begins with `where`.
+    Args:
+        values: anything that `m3col.data.tables.read` takes; columns of a DataFrame are found by name.
+        columns: names of the D_m columns of the training.
+        where: file or modality, with which each fault begins.
+        may_miss: NaN is filled later.
+        precision: what the model computes in; larger values are faults.
+
+    Raises:
+        BadInput: with row, column and value of what cannot be used.
     """
+    with contextlib.suppress(RuntimeError, NotImplementedError, ImportError):  # tables.read says what is wrong
+        values = tables.plain(values)
     if isinstance(values, pd.DataFrame):
-        # Names that are no text (0, 1, 2) were turned into text in training as well.
-        values = values.set_axis([str(column) for column in values.columns], axis=1)
-        missing = [column for column in columns if column not in values.columns]
-        if missing:
-            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            close = nearest(missing[0], values.columns)
-            close = close if "did you mean" in close else ""
-            raise BadInput([f"{where}: columns {', '.join(missing[:5])}{more} are missing{close}"])
-        values = values[list(columns)]
-    try:
-        # In one memory layout: sums over a DataFrame's columns would differ in the last bits.
-        array = np.ascontiguousarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise BadInput([f"{where}: {_first_text(values)}"]) from None
-    if array.ndim != 2 or array.shape[1] != len(columns):
-        raise BadInput([f"{where}: must have shape [N, {len(columns)}], but got {list(array.shape)}"])
-    if not may_miss and not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
+        values = _chosen(values, columns, where)
+    # In one memory layout: sums over a DataFrame's columns would differ in the last bits.
+    array = np.ascontiguousarray(tables.read(values, where, text_numbers=True, width=len(columns)).values)
+    faults = ranges.faults(array, where, columns, precision=precision)
+    if not may_miss and np.isnan(array).any():
+        row, column = np.argwhere(np.isnan(array))[0]
         place = f"{where}: row {row + 1}, column {columns[column]!r}"
-        raise BadInput([f"{place} is {array[row, column]}, but the model was trained without `impute`; fill the gaps"])
+        faults.append(f"{place} is missing, but the model was trained without `impute`; fill the gaps")
+    if faults:
+        raise BadInput(faults)
     return array
 
 
-def _first_text(values: Any) -> str:
-    """Where a table holds something other than a number."""
-    for column, cells in pd.DataFrame(values).items():
-        wrong = pd.to_numeric(cells, errors="coerce").isna() & cells.notna()
-        if wrong.any():
-            row = int(wrong.to_numpy().argmax())
-            return f"row {row + 1}, column {column!r} must be a number, but is {cells.iloc[row]!r}"
-    return "must hold numbers only"
+def _chosen(frame: pd.DataFrame, columns: Sequence[str], where: str) -> pd.DataFrame:
+    """The columns of these names, in this order. Raises BadInput where one is missing or there twice."""
+    # Names that are no text (0, 1, 2) were turned into text in training as well.
+    names = [str(column) for column in frame.columns]
+    missing = [column for column in columns if column not in set(names)]
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        close = nearest(missing[0], names)
+        close = close if "did you mean" in close else ""
+        raise BadInput([f"{where}: columns {', '.join(missing[:_SHOWN])}{more} are missing{close}"])
+    wanted = set(columns)
+    repeated = sorted({name for name in wanted if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        listed = ", ".join(map(repr, repeated[:_SHOWN]))
+        raise BadInput([f"{where}: columns {listed} stand more than once; keep one of each"])
+    return frame.set_axis(names, axis=1)[list(columns)]
 
 
 def records(kind: Literal["image", "text"], values: Any, *, where: str) -> Records:
-    """N pictures (paths, or contents of files as bytes) or N texts; a DataFrame gives its first column. Records are
-    taken as they are.
+    """N pictures (paths, or contents of files as bytes) or N texts; a DataFrame must have one column. Records are taken
+    as they are.
 
     Raises BadInput that begins with `where` and names every row that cannot be used.
     """
@@ -63,6 +75,9 @@ def records(kind: Literal["image", "text"], values: Any, *, where: str) -> Recor
     if isinstance(values, str | bytes):
         raise BadInput([f"{where}: must be a list of {WORDS[kind]}, but is a single one; put it in a list"])
     if isinstance(values, pd.DataFrame):
+        if values.shape[1] != 1:
+            names = ", ".join(map(str, values.columns[:_SHOWN]))
+            raise BadInput([f"{where}: must be one column of {WORDS[kind]}, but has {values.shape[1]} ({names})"])
         values = values.iloc[:, 0]
     try:
         items = [str(item) if hasattr(item, "__fspath__") else item for item in values]

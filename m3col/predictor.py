@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from m3col import cells, checkpoint, config, methods, metrics, preparing
+from m3col.data import rows, tables
 from m3col.data.columns import Column, Kind, Records
 from m3col.data.dataset import Dataset
 from m3col.faults import BadInput, nearest
@@ -48,29 +50,49 @@ class Predictor:
         return len(self._members)
 
     def votes(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Probabilities [N, C] of each head ("fused" and, where they were trained, one per modality)."""
-        inputs = self._inputs(data)
-        found = [member.probabilities(inputs) for member in self._members]
-        return {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
+        """Probabilities [N, C] of each head ("fused" and, where they were trained, one per modality). `data`, order of
+        the rows and errors as in `predict_proba`."""
+        return self._votes(self._inputs(data)[0])
 
     def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
-        """Class probabilities [N, C]. `data`: per modality an array [N, D_m] or a DataFrame (columns found by name); of
-        pictures N paths or contents of files (bytes), of texts N strings.
+        """Class probabilities [N, C].
 
-        Raises BadInput naming each missing modality or column, wrong width, value that is not a finite number, picture
-        that cannot be read, and text that is empty.
+        Rows: modalities with a pandas index are aligned by it, and the answer has the order of the first modality that
+        has an index of its own; `predict_table` keeps the index itself. Without one, rows are taken by position.
+
+        Args:
+            data: per modality a DataFrame (columns found by name) or an array or tensor [N, D_m]; of pictures N paths
+                or contents of files (bytes), of texts N strings.
+
+        Raises:
+            BadInput: naming each missing modality or column, rows that do not belong together, wrong width, value that
+                is missing, infinite or too large, picture that cannot be read, and text that is empty.
         """
         return self.votes(data)[FUSED]
 
     def predict(self, data: Mapping[str, Any]) -> np.ndarray:
-        """Class names [N]."""
+        """Class names [N]. `data`, order of the rows and errors as in `predict_proba`."""
         return np.asarray(self.classes)[self.predict_proba(data).argmax(axis=1)]
+
+    def predict_table(self, data: Mapping[str, Any]) -> pd.DataFrame:
+        """Everything that is predicted, one row per sample, with the index of the input.
+
+        Columns: `label`, `p(<class>)` for each class, and `vote(<modality>)`, the label that the head of that modality
+        alone would give. `data` and errors as in `predict_proba`.
+        """
+        inputs, index = self._inputs(data)
+        votes = self._votes(inputs)
+        classes, fused = np.asarray(self.classes), votes[FUSED]
+        columns: dict[str, Any] = {"label": classes[fused.argmax(axis=1)]}
+        columns |= {f"p({name})": fused[:, number] for number, name in enumerate(self.classes)}
+        columns |= {f"vote({name})": classes[p.argmax(axis=1)] for name, p in votes.items() if name != FUSED}
+        return pd.DataFrame(columns, index=index)
 
     def embeddings(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Embeddings [N, D] of each modality by the first member, not normalised: those of other members lie in spaces
         of their own, and a mean over them means nothing. `data` and faults as in `predict_proba`."""
         first = self._members[0]
-        found = first.encode(first.sources(self._inputs(data)))
+        found = first.encode(first.sources(self._inputs(data)[0]))
         return {name: value.double().numpy() for name, value in found.items()}
 
     def dataset_faults(self, dataset: Dataset) -> list[str]:
@@ -86,11 +108,27 @@ class Predictor:
             if dataset.features.get(modality) != features
         ]
 
-    def _inputs(self, data: Mapping[str, Any]) -> dict[str, Column]:
+    def _votes(self, inputs: Mapping[str, Column]) -> dict[str, np.ndarray]:
+        found = [member.probabilities(inputs) for member in self._members]
+        votes = {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
+        wrong = ~np.isfinite(votes[FUSED]).all(axis=1)
+        for probabilities in votes.values():
+            wrong |= ~np.isfinite(probabilities).all(axis=1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise BadInput(
+                [f"row {row + 1}: the model gives no probabilities ({int(wrong.sum())} such rows in all): its numbers "
+                 f"overflow; {_largest(inputs, row)}"]
+            )  # fmt: skip
+        return votes
+
+    def _inputs(self, data: Mapping[str, Any]) -> tuple[dict[str, Column], pd.Index | None]:
+        """The modalities with their rows in one order, and the index of these rows, if they have one."""
         if not isinstance(data, Mapping):
             raise BadInput([f"data must map {', '.join(self.features)} to arrays, but is a {type(data).__name__}"])
         faults: list[str] = []
         inputs: dict[str, Column] = {}
+        indexes: dict[str, pd.Index | None] = {}
         kinds = self.kinds
         for name in self.features:
             if name not in data:
@@ -104,17 +142,23 @@ class Predictor:
                 inputs[name] = self._column(name, kinds[name], data[name])
             except BadInput as error:
                 faults += error.faults
-        if len({len(value) for value in inputs.values()}) > 1:
+            indexes[name] = tables.index_of(data[name])
+        before = len(faults)
+        aligned = rows.align(indexes, "", faults, unique=False)
+        if len({len(value) for value in inputs.values()}) > 1 and len(faults) == before:
             counts = ", ".join(f"{name} {len(value)}" for name, value in inputs.items())
             faults.append(f"all modalities must have the same number of rows, but got {counts}")
         if faults:
             raise BadInput(faults)
-        return inputs
+        ordered = {name: x[aligned.orders[name]] if name in aligned.orders else x for name, x in inputs.items()}
+        return ordered, aligned.index
 
     def _column(self, name: str, kind: Kind, values: Any) -> Column:
         where = f"modality {name!r}"
         if kind == "numeric":
-            return cells.numbers(values, self.features[name], where=where, may_miss=self._imputes(name))
+            precision = "float64" if self._members[0].dtype == torch.float64 else "float32"
+            imputes = self._imputes(name)
+            return cells.numbers(values, self.features[name], where=where, may_miss=imputes, precision=precision)
         return cells.records(kind, values, where=where)
 
     def _imputes(self, modality: str) -> bool:
@@ -170,6 +214,16 @@ class Member:
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
+def _largest(inputs: Mapping[str, Column], row: int) -> str:
+    """Where the largest number of a sample stands, for a message."""
+    tables = {name: np.abs(np.nan_to_num(x[row])) for name, x in inputs.items() if isinstance(x, np.ndarray)}
+    if not tables:
+        return "the weights of the model are damaged"
+    name = max(tables, key=lambda key: tables[key].max())
+    column = int(tables[name].argmax())
+    return f"its largest value is {tables[name][column]:g} in modality {name!r}, column {column + 1}"
+
+
 def _probabilities(logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: metrics.softmax(value.double().numpy()) for name, value in logits.items()}
 
@@ -192,14 +246,15 @@ def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
 
 
 def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> Member:
-    run = config.load(described["config"], where=str(folder / checkpoint.DESCRIPTION))
+    run = config.load_stored(described["config"], where=str(folder / checkpoint.DESCRIPTION))
     dtype = torch.float64 if run.train.precision == "float64" else torch.float32
     try:
         path = folder / str(member["file"])
         tensors = checkpoint.read_tensors(path)
+        prefixes = checkpoint.preprocess_prefixes(described["features"])
         preparations = {
-            name: preparing.from_state(member["preprocess"][name], _below(tensors, f"preprocess.{name}."))
-            for name in described["features"]
+            name: preparing.from_state(member["preprocess"][name], _below(tensors, prefix))
+            for name, prefix in prefixes.items()
         }
     except (KeyError, TypeError) as error:
         raise BadInput([f"{folder / checkpoint.DESCRIPTION}: damaged: a member lacks {error}"]) from None

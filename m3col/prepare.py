@@ -3,14 +3,14 @@
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from m3col import data as datasets
 from m3col import methods, metrics
 from m3col.config import IN_MEMORY, RunConfig
-from m3col.data import cache, looks, splits
+from m3col.data import cache, looks, naming, splits, suspicions
 from m3col.data.columns import Records
 from m3col.data.dataset import SPLITS, Dataset, choose
 from m3col.data.layout import Layout
@@ -71,6 +71,8 @@ def examine(
     if dataset is None:
         return None, [*faults, *([] if data is not None else lines(_faults_without_data(config, faulty), where))]
     faults += [] if data is None else datasets.unreadable(dataset)
+    named = naming.faults(dataset.modalities, dataset.features, dataset.classes, dataset.kinds)
+    faults += [f"{dataset.name}: {line}" for line in named]
     kind = config.validation.kind or splits.default_kind(dataset)
     faults += lines(_faults(config, dataset, kind, faulty), where)
     faults += [] if touches(faulty, "data.cache", "data.image") else _cache_faults(config, dataset)
@@ -85,7 +87,24 @@ def examine(
             **({"data.dir": str(Path(config.data.dir).absolute())} if config.data.dir else {}),
         }
     )
-    return Prepared(resolved, dataset), []
+    return Prepared(resolved, with_suspicions(dataset, resolved, in_memory=data is not None)), []
+
+
+def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> Dataset:
+    """The data set with warnings about its content: samples on both sides of a split or fold, columns that number the
+    rows. Pictures in two splits of a folder were told when it was read."""
+    found = suspicions.of_dataset(dataset, splits_told=not in_memory and "image" in dataset.kinds.values())
+    validation = config.validation
+    if validation.kind in ("kfold", "holdout"):
+        folds = splits.draw(
+            dataset,
+            kind=validation.kind,
+            folds=validation.folds,
+            fraction=validation.fraction,
+            seed=validation.seed,
+        )
+        found += suspicions.across_folds(dataset.name, dataset.train, folds)
+    return replace(dataset, warnings=tuple(dict.fromkeys((*dataset.warnings, *found)))) if found else dataset
 
 
 def layout(config: RunConfig) -> Layout:
@@ -121,7 +140,8 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     """All that the config and the data set forbid each other."""
     faults: list[Fault] = []
     if not touches(faulty, "data.preprocess"):
-        faults += [Fault("data.preprocess", text) for text in datasets.faults(dataset, config.data.preprocess)]
+        found = datasets.faults(dataset, config.data.preprocess, precision=config.train.precision)
+        faults += [Fault("data.preprocess", text) for text in found]
     if kind != "none" and not touches(faulty, "validation"):
         validation = config.validation
         found = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from m3col.config import RunConfig
 from m3col.data import cache, columns
+from m3col.data import values as ranges
 from m3col.data.columns import Column, Kind, Records
 from m3col.data.dataset import Split
 from m3col.data.preprocess import Pipeline, resolve
@@ -61,7 +62,13 @@ class Numbers:
     def source(self, column: Column, place: Placement) -> TableSource:
         assert not isinstance(column, Records)
         # In one memory layout: the order of sums, hence the last bits, would follow that of the caller's table.
-        values = np.ascontiguousarray(self.pipeline.transform(column))
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.ascontiguousarray(self.pipeline.transform(column))
+        precision = "float64" if place.dtype == torch.float64 else "float32"
+        # A value far outside of the training part may overflow once it is scaled.
+        wrong = ranges.faults(values, "after preprocessing", self.pipeline.feature_names, precision=precision)
+        if wrong:
+            raise BadInput(wrong)
         return TableSource(torch.as_tensor(values, dtype=place.dtype, device=place.device))
 
     def state(self) -> Described:

@@ -8,7 +8,6 @@ for pictures (paths or contents of files) or texts. Output: one column of probab
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from m3col import predictor, tracked, tracking
@@ -21,8 +20,7 @@ def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
     def predict(table: pd.DataFrame) -> pd.DataFrame:
         inputs = {
-            # Row by row in memory, as arrays usually are: the order of sums, hence the last bits, depends on it.
-            name: np.ascontiguousarray(table[group], dtype=np.float64)
+            name: table[group].set_axis(list(model.features[name]), axis=1)
             if kinds[name] == "numeric"
             else table[name].tolist()
             for name, group in columns.items()

@@ -94,9 +94,9 @@ NAMED = pd.DataFrame(INPUTS["view_0"], columns=[*DATA.features["view_0"][:-1], "
         (changed("view_0", INPUTS["view_0"][:, 0]), ["'view_0'", "[N, 5]", "[20]"]),
         (changed("view_0", INPUTS["view_0"][:5]), ["same number of rows", "view_0 5", "view_1 20"]),
         (changed("view_0", NAMED), ["'view_0'", "view_0_4 are missing", "'view_0_x'"]),
-        (spoiled(np.nan), ["'view_1': row 3, column 'view_1_3' is nan", "impute"]),
+        (spoiled(np.nan), ["'view_1': row 3, column 'view_1_3' is missing", "impute"]),
         (spoiled(-np.inf), ["row 3", "-inf"]),
-        (spoiled("abc", object), ["'view_1': row 3, column 3 must be a number, but is 'abc'"]),
+        (spoiled("abc", object), ["'view_1': row 3, column 4 must be a number, but is 'abc'"]),
         ([INPUTS["view_0"], INPUTS["view_1"]], ["must map view_0, view_1", "list"]),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from m3col.data import cache, digits, image_text, mogonet, preprocess, published
+from m3col.data import cache, digits, image_text, mogonet, preprocess, published, values
 from m3col.data.arrays import from_arrays
 from m3col.data.columns import Records
 from m3col.data.dataset import SPLITS, Dataset, Split, concat
@@ -27,6 +27,7 @@ __all__ = [
     "load",
     "locate",
     "names",
+    "out_of_range",
     "unreadable",
 ]
 
@@ -178,7 +179,7 @@ def load(
     `data_dir` is the data set's own folder or, for a named set, the one that holds it; see `locate`.
     `modalities` are names or numbers from 1; `layout`: which columns hold pictures, texts and labels; `pictures`: look
     at each of them, which costs time once; otherwise their files must only be there. Values may be NaN or infinite
-    here: `faults` judges that. Raises BadInput.
+    here: `faults` looks at that. Raises BadInput.
     """
     if name not in TABLE:
         raise BadInput([f"data.name: data set {name!r} is unknown{nearest(name, TABLE)}"])
@@ -220,9 +221,11 @@ def locate(name: str, *, data_dir: Path | None = None) -> Path:
     raise BadInput([f"data.name: {name!r} was not found; looked in {looked}{fetch}"])
 
 
-def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess") -> list[str]:
-    """Faults of preprocessing `spec` on this data set: its own, a value that is NaN or infinite where a
-    modality has no `impute` step, and a step that keeps no feature of the training split.
+def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess", *, precision: str = "float32") -> list[str]:
+    """Faults of the numbers of a data set and of preprocessing `spec` on it.
+
+    Values that are infinite or do not fit into `precision`, before or after preprocessing; a value that is missing
+    where a modality has no `impute` step; a step that keeps no feature of the training split; the faults of `spec`.
     """
     numeric = [name for name, kind in dataset.kinds.items() if kind == "numeric"]
     found: list[str] = []
@@ -232,17 +235,45 @@ def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess") -> list[
         return list(error.faults)
     for name in numeric:
         imputes = "impute" in steps[name]
-        missing = [] if imputes else _missing(dataset, name, where)
-        found += missing
-        column = dataset.train.inputs[name]
-        if not missing and not isinstance(column, Records):
-            labels = dataset.train.labels
-            if labels is None:
-                raise ValueError("the training split has no labels")
-            try:
-                preprocess.Pipeline.fit(column, labels, steps[name], feature_names=dataset.features[name])
-            except BadInput as error:
-                found += [f"{where}, modality {name!r}: {fault}" for fault in error.faults]
+        wrong = [] if imputes else _missing(dataset, name, where)
+        wrong += out_of_range(dataset, name, precision)
+        found += wrong or _fitting_faults(dataset, name, steps[name], where, precision)
+    return found
+
+
+def out_of_range(dataset: Dataset, modality: str, precision: str = "float32") -> list[str]:
+    """Values of a numeric modality that are infinite or too large for `precision`, in all splits."""
+    return [
+        fault
+        for split, part in dataset.splits.items()
+        if modality in part.inputs and not isinstance(column := part.inputs[modality], Records)
+        for fault in values.faults(
+            column,
+            f"{dataset.name}, modality {modality!r}, {split}",
+            dataset.features[modality],
+            precision=precision,
+        )
+    ]
+
+
+def _fitting_faults(dataset: Dataset, modality: str, steps: Sequence[Any], where: str, precision: str) -> list[str]:
+    """Faults of steps fitted to the whole training split: a step that fails, values that no longer fit after it."""
+    column, labels = dataset.train.inputs[modality], dataset.train.labels
+    if isinstance(column, Records):
+        return []
+    if labels is None:
+        raise ValueError("the training split has no labels")
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            fitted = preprocess.Pipeline.fit(column, labels, steps, feature_names=dataset.features[modality])
+            found = []
+            for split, part in dataset.splits.items():
+                x = part.inputs[modality]
+                assert not isinstance(x, Records)
+                place = f"{dataset.name}, modality {modality!r}, {split}, after {where}"
+                found += values.faults(fitted.transform(x), place, fitted.feature_names, precision=precision)
+    except BadInput as error:
+        return [f"{where}, modality {modality!r}: {fault}" for fault in error.faults]
     return found
 
 
@@ -253,9 +284,9 @@ def unreadable(dataset: Dataset) -> list[str]:
         for column in part.inputs.values():
             if not isinstance(column, Records):
                 continue
-            broken, values, place = cache.faults(column), column.values, f"{dataset.name}, {split}"
+            broken, items, place = cache.faults(column), column.values, f"{dataset.name}, {split}"
             for row in sorted(broken)[:_SHOWN]:
-                shown = f"{values[row]}: " if column.kind == "image" and isinstance(values[row], str) else ""
+                shown = f"{items[row]}: " if column.kind == "image" and isinstance(items[row], str) else ""
                 found.append(f"{place}: row {row + 1}: {shown}{broken[row]}")
             if len(broken) > _SHOWN:
                 found.append(f"{place}: {len(broken) - _SHOWN} more rows that cannot be used")
@@ -268,7 +299,7 @@ def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
         x = part.inputs[modality]
         if isinstance(x, Records):
             continue
-        rows, columns = np.nonzero(~np.isfinite(x))
+        rows, columns = np.nonzero(np.isnan(x))
         if len(rows):
             first = f"row {rows[0] + 1}, column {columns[0] + 1} ({dataset.features[modality][columns[0]]})"
             found.append(

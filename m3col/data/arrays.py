@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from m3col.data import labels as label_parser
+from m3col.data import rows, tables
 from m3col.data.dataset import (
     Dataset,
     FloatArray,
@@ -14,10 +16,11 @@ from m3col.data.dataset import (
     Split,
     build_split,
     generated_features,
-    to_labels,
     training_label_faults,
     unseen_label_faults,
 )
+from m3col.data.labels import Labels
+from m3col.data.missing import is_missing
 from m3col.faults import BadInput
 
 Modalities = Mapping[str, Any]
@@ -35,99 +38,170 @@ def from_arrays(
     classes: Sequence[str] | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set of `modalities` (name -> array or DataFrame [N, D_m]) and `labels` [N] (integers 0..C-1).
+    """A data set from tables in memory.
 
-    `test` and `validation` are pairs (modalities, labels) with the same modalities and columns; test labels
-    may be None. `ids` and `groups` [N] belong to the training samples; without `ids`, the index of the
-    DataFrames is used where it is not just 0, 1, 2, ... Raises BadInput with every fault.
+    Rows: whatever carries a pandas index (modalities, labels, `ids`, `groups`) is aligned by it, in the order of the
+    first part that has an index of its own. Parts whose ids differ are refused with the ids that only one of them has,
+    and so are repeated ids. What has no index (arrays, lists, tensors) is taken by position.
+
+    Args:
+        modalities: name -> DataFrame, array, or tensor [N, D_m] of numbers; NaN is a missing value.
+        labels: [N] integers 0..C-1, or names of classes, which are numbered in the order of `classes`, else sorted.
+        test: pair (modalities, labels) with the same modalities and columns; its labels may be None.
+        validation: pair (modalities, labels), as `test`, with labels.
+        ids: [N] ids of the training samples; default: the index, where one of the parts has one of its own.
+        groups: [N] group of each training sample; samples of one group stay in one fold.
+        classes: names of the classes, by number.
+        name: of the data set, for reports.
+
+    Raises:
+        BadInput: with every fault.
     """
     faults: list[str] = []
-    train = _part(modalities, labels, "train", faults)
+    more = {key: values for key, values in (("ids", ids), ("groups", groups)) if values is not None}
+    train = _part(modalities, labels, "train", faults, classes=classes, more=more)
     held = {split: pair for split, pair in (("validation", validation), ("test", test)) if pair is not None}
-    parts = {split: _part(pair[0], pair[1], split, faults) for split, pair in held.items()}
+    parts = {
+        split: _part(pair[0], pair[1], split, faults, classes=classes, training=train.labels)
+        for split, pair in held.items()
+    }
     if faults:
         raise BadInput(faults)
-    inputs, integers = train.inputs, train.labels
-    if integers is None:
+    if train.labels is None:
         raise BadInput(["train: labels are needed, but are None"])
-    faults += training_label_faults(integers, "train labels", None if classes is None else len(classes))
+    integers, named = train.labels.values, train.labels.classes or classes
+    faults += training_label_faults(integers, "train labels", named)
     for split, part in parts.items():
         faults += _agreement_faults(part, train, split)
-    own_ids = _strings(ids, len(integers), "ids", faults)
-    own_groups = _strings(groups, len(integers), "groups", faults)
+    own_ids = train.more.get("ids")
     if own_ids is not None and len(np.unique(own_ids)) < len(own_ids):
         values, counts = np.unique(own_ids, return_counts=True)
         faults.append(f"ids: every id must be unique, but {str(values[counts > 1][0])!r} occurs {counts.max()} times")
     if faults:
         raise BadInput(faults)
     splits: dict[str, Split | None] = {
-        split: build_split(part.inputs, part.labels, split, ids=part.index) for split, part in parts.items()
+        split: build_split(part.inputs, None if part.labels is None else part.labels.values, split, ids=part.ids)
+        for split, part in parts.items()
     }
     return Dataset(
         name=name,
-        classes=tuple(map(str, range(int(integers.max()) + 1) if classes is None else classes)),
+        classes=tuple(map(str, range(int(integers.max()) + 1) if named is None else named)),
         features=train.features,
-        train=build_split(inputs, integers, "train", ids=train.index if ids is None else own_ids, groups=own_groups),
+        train=build_split(
+            train.inputs,
+            integers,
+            "train",
+            ids=train.ids if own_ids is None else own_ids,
+            groups=train.more.get("groups"),
+        ),
         validation=splits.get("validation"),
         test=splits.get("test"),
+        warnings=tuple(line for part in (train, *parts.values()) for line in part.warnings),
     )
 
 
 class _Part:
-    """One split while it is judged."""
+    """One split while it is judged. `ids`: those of its index, None where it has none of its own; `more`: `ids` and
+    `groups` as they were given."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, FloatArray] = {}
         self.features: dict[str, tuple[str, ...]] = {}
-        self.labels: IntArray | None = None
-        self.index: NDArray[np.str_] | None = None
+        self.labels: Labels | None = None
+        self.ids: NDArray[np.str_] | None = None
+        self.more: dict[str, NDArray[np.str_]] = {}
+        self.warnings: tuple[str, ...] = ()
 
 
-def _part(modalities: Modalities, labels: Any, split: str, faults: list[str]) -> _Part:
-    part = _Part()
+def _part(
+    modalities: Modalities,
+    labels: Any,
+    split: str,
+    faults: list[str],
+    *,
+    classes: Sequence[str] | None = None,
+    training: Labels | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> _Part:
+    """One split: its tables and labels, with their rows in one order."""
+    part, indexes = _Part(), dict[str, pd.Index | None]()
     if not isinstance(modalities, Mapping) or not modalities:
         faults.append(f"{split}: modalities must be a mapping from name to array, but got {type(modalities).__name__}")
         return part
     for name, values in modalities.items():
-        _matrix(str(name), values, split, part, faults)
+        try:
+            table = tables.read(values, f"{split}, modality {str(name)!r}")
+        except BadInput as error:
+            faults += error.faults
+            continue
+        part.inputs[str(name)], indexes[f"modality {str(name)!r}"] = table.values, table.index
+        part.features[str(name)] = table.columns or generated_features(str(name), table.values.shape[1])
     counts = {name: len(x) for name, x in part.inputs.items()}
-    if labels is not None:
-        number = pd.to_numeric(pd.Series(np.asarray(labels).ravel()), errors="coerce").to_numpy(np.float64)
-        counts["labels"] = len(number)
-        part.labels = to_labels(number, f"{split} labels", faults)
-    if len(set(counts.values())) > 1:
+    beside: dict[str, list[Any]] = {}
+    for what, column in {**({} if labels is None else {"labels": labels}), **(more or {})}.items():
+        cells = _cells(column, f"{split} {what}", faults)
+        if cells is not None and what != "labels":
+            empty = [row for row, cell in enumerate(cells) if is_missing(cell)]
+            faults += [f"{what}: row {empty[0] + 1} is missing ({len(empty)} such in all)"] if empty else []
+        if cells is not None:
+            beside[what], indexes[what] = cells, tables.index_of(column)
+            counts[what] = len(cells)
+    before = len(faults)
+    aligned = rows.align(indexes, split, faults, unique=True)
+    if len(set(counts.values())) > 1 and len(faults) == before:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         faults.append(f"{split}: all modalities and labels must have the same number of rows, but have {listed}")
     elif counts and not max(counts.values()):
         faults.append(f"{split}: there is no sample")
+    for name, x in part.inputs.items():
+        order = aligned.orders.get(f"modality {name!r}")
+        part.inputs[name] = x if order is None else x[order]
+    ordered = {what: _ordered(cells, aligned.orders.get(what)) for what, cells in beside.items()}
+    part.ids = None if aligned.index is None else np.array([str(i) for i in aligned.index], dtype=np.str_)
+    part.more = {
+        what: np.array([str(v) for v in ordered[what]], dtype=np.str_) for what in more or {} if what in ordered
+    }
+    if "labels" in ordered:
+        part.labels = label_parser.parse(
+            ordered["labels"], f"{split} labels", faults, classes=classes, training=training
+        )
+        part.warnings = () if part.labels is None else part.labels.warnings
     return part
 
 
-def _matrix(name: str, values: Any, split: str, part: _Part, faults: list[str]) -> None:
-    """Put `values` as [N, D_m] float64 into `part`, with its column names and row index."""
-    where = f"{split}, modality {name!r}"
-    frame = values if isinstance(values, pd.DataFrame) else None
-    if frame is not None:
-        textual = [str(c) for c, kind in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-        if textual:
-            faults.append(f"{where}: every column must be numeric, but {', '.join(textual[:5])} is not")
-            return
-        index = np.array([str(i) for i in frame.index], dtype=np.str_)
-        if not isinstance(frame.index, pd.RangeIndex):
-            if part.index is not None and not np.array_equal(part.index, index):
-                faults.append(f"{where}: the rows have another index than those of the modalities before; align them")
-            part.index = index
+def _ordered(cells: list[Any], order: IntArray | None) -> list[Any]:
+    return cells if order is None else [cells[at] for at in order]
+
+
+def _cells(column: Any, where: str, faults: list[str]) -> list[Any] | None:
+    """The N values of labels, ids or groups: of a Series, a table's one column, a list, an array [N] or [N, 1]."""
+    if isinstance(column, str | bytes | Mapping):
+        faults.append(f"{where}: must be a list of values, but is {column!r:.60}")
+        return None
     try:
-        x = np.array(values if frame is None else frame.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        faults.append(f"{where}: must be a table of numbers ({error})")
-        return
-    if x.ndim != 2 or not x.shape[1]:
-        faults.append(f"{where}: must be [samples, features], but has shape {list(x.shape)}")
-        return
-    part.inputs[name] = x
-    columns = generated_features(name, x.shape[1]) if frame is None else tuple(map(str, frame.columns))
-    part.features[name] = columns
+        column = tables.plain(column)
+        array = column.to_numpy() if isinstance(column, pd.DataFrame | pd.Series) else _objects(column)
+    except (TypeError, ValueError, RuntimeError) as error:
+        faults.append(f"{where}: must be a list of values ({error})")
+        return None
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        faults.append(f"{where}: must be a list of N values, but has shape {list(array.shape)}")
+        return None
+    return array.tolist()
+
+
+def _objects(values: Any) -> NDArray[Any]:
+    """An array of the values as they are: NumPy alone would make text of a list of numbers and text."""
+    if isinstance(values, np.ndarray):
+        return values
+    items = list(values)
+    if any(isinstance(item, list | tuple | np.ndarray) for item in items):
+        return np.array(items)
+    found = np.empty(len(items), dtype=object)
+    found[:] = items
+    return found
 
 
 def _agreement_faults(part: _Part, train: _Part, split: str) -> list[str]:
@@ -144,17 +218,8 @@ def _agreement_faults(part: _Part, train: _Part, split: str) -> list[str]:
             at, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
             faults.append(f"{split}, modality {name!r}: column {at + 1} is {a!r}, but {b!r} in training")
     if part.labels is not None and train.labels is not None:
-        faults += unseen_label_faults(part.labels, train.labels, f"{split} labels")
+        faults += unseen_label_faults(part.labels.values, train.labels.values, f"{split} labels", train.labels.classes)
     elif split == "validation":
         faults.append("validation: labels are needed, but are None")
     part.inputs = {name: part.inputs[name] for name in train.inputs if name in part.inputs}
     return faults
-
-
-def _strings(values: Sequence[Any] | None, count: int, what: str, faults: list[str]) -> NDArray[np.str_] | None:
-    if values is None:
-        return None
-    if len(values) != count:
-        faults.append(f"{what}: must have one entry per training sample ({count}), but has {len(values)}")
-        return None
-    return np.array([str(value) for value in values], dtype=np.str_)

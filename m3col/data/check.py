@@ -1,15 +1,16 @@
 """What the folder of a data set holds and what is wrong or suspicious about it."""
 
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3col.data import TABLE, mogonet
+from m3col import data
+from m3col.data import TABLE, mogonet, naming, suspicions
 from m3col.data.check_pairs import check_pairs, layout_of
-from m3col.data.dataset import SPLITS, FloatArray
+from m3col.data.dataset import SPLITS, Dataset, build_split
+from m3col.data.entry import Entry
 from m3col.data.layout import Layout
 from m3col.data.report import Report, Row
 
@@ -45,11 +46,8 @@ def check(
                 row, found = _describe(parts, split, name)
                 rows.append(row)
                 warnings += found
-    for name, features in parts.features.items():
-        repeated = len(features) - len(set(features))
-        if repeated:
-            warnings.append(f"modality {name!r}: {repeated} feature names occur more than once")
-    warnings += _duplicates(parts)
+    faults, more = _content(parts, entry)
+    warnings += [*parts.warnings, *more]
     splits = [split for split in SPLITS if split in parts.labels]
     return Report(
         folder=folder,
@@ -57,9 +55,37 @@ def check(
         rows=tuple(rows),
         class_columns=("class", *splits),
         class_rows=_class_rows(parts, splits),
-        faults=tuple(parts.faults),
+        faults=(*parts.faults, *faults),
         warnings=tuple(warnings),
     )
+
+
+def _content(parts: mogonet.Parts, entry: Entry) -> tuple[list[str], list[str]]:
+    """Faults and warnings about what the files say: names, values, and what they have in common."""
+    features = {name: names for name, names in parts.features.items() if names}
+    faults = naming.faults(features, features, parts.classes or (), dict.fromkeys(features, "numeric"))
+    if parts.faults or "train" not in parts.labels:
+        return faults, []
+    built = {
+        split: build_split(
+            {name: parts.matrices[split, name] for name in parts.features if (split, name) in parts.matrices},
+            labels,
+            split,
+        )
+        for split, labels in parts.labels.items()
+    }
+    count = int(parts.labels["train"].max()) + 1
+    dataset = Dataset(
+        name=entry.name,
+        classes=parts.classes or tuple(map(str, range(count))),
+        features=parts.features,
+        train=built["train"],
+        validation=built.get("validation"),
+        test=built.get("test"),
+    )
+    faults += [line for name in parts.features for line in data.out_of_range(dataset, name)]
+    warnings = suspicions.of_dataset(dataset, splits_told=True)
+    return faults, [*warnings, *suspicions.across_splits(dataset, within=True)]
 
 
 def _describe(parts: mogonet.Parts, split: str, name: str) -> tuple[Row, list[str]]:
@@ -91,43 +117,3 @@ def _class_rows(parts: mogonet.Parts, splits: list[str]) -> tuple[Row, ...]:
     known = parts.classes or ()
     names = {k: f"{k} ({known[k]})" if k < len(known) and known[k] != str(k) else str(k) for k in values}
     return tuple((names[k], *(str(int((parts.labels[split] == k).sum())) for split in splits)) for k in values)
-
-
-def _duplicates(parts: mogonet.Parts) -> list[str]:
-    """Warnings for samples that are equal in every value, within a split and across two."""
-    warnings = []
-    here = [split for split in SPLITS if any(key[0] == split for key in parts.matrices)]
-    for at, first in enumerate(here):
-        for second in here[at:]:
-            a, b = _joined(parts, first, second)
-            if a is None or b is None:
-                continue
-            pairs = _equal_rows(a, b, same=first == second)
-            if pairs:
-                row, other = pairs[0]
-                where = f"within {first}" if first == second else f"across {first} and {second}"
-                warnings.append(
-                    f"{len(pairs)} pairs of samples {where} are equal in every value "
-                    f"({first} row {row + 1} = {second} row {other + 1})"
-                )
-    return warnings
-
-
-def _joined(parts: mogonet.Parts, first: str, second: str) -> tuple[FloatArray | None, FloatArray | None]:
-    """All modalities that both splits have, side by side; None where rows or columns do not fit."""
-    names = [name for name in parts.features if {(first, name), (second, name)} <= parts.matrices.keys()]
-    joined = []
-    for split in (first, second):
-        matrices = [parts.matrices[split, name] for name in names]
-        fits = matrices and len({len(x) for x in matrices}) == 1
-        joined.append(np.hstack(matrices) if fits else None)
-    a, b = joined
-    return (a, b) if a is not None and b is not None and a.shape[1] == b.shape[1] else (None, None)
-
-
-def _equal_rows(a: FloatArray, b: FloatArray, *, same: bool) -> list[tuple[int, int]]:
-    seen: dict[bytes, list[int]] = defaultdict(list)
-    for row, values in enumerate(a):
-        seen[values.tobytes()].append(row)
-    pairs = [(row, other) for other, values in enumerate(b) for row in seen.get(values.tobytes(), ())]
-    return [(row, other) for row, other in pairs if not same or row < other]

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from m3col.data.missing import MARKS
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 ObjectArray = NDArray[np.object_]
@@ -56,11 +58,15 @@ def text_fault(text: object) -> str:
         return f"must be one of the {WORDS['text']}, but is {text!r:.60}"
     if not text.strip():
         return "is an empty text"
+    if text.strip() in MARKS:
+        return f"is {text.strip()!r}, which stands for a missing text"
     return "" if encodable(text) else "holds half a surrogate pair"
 
 
 def picture_fault(picture: object) -> str:
     """Why this cannot name or hold a picture; "" where it can. No file is looked at."""
+    if isinstance(picture, str) and picture.strip() in MARKS:
+        return f"is {picture.strip()!r}, which stands for a missing picture"
     good = isinstance(picture, str | bytes)
     return "" if good else f"must be one of the {WORDS['image']}, but is {picture!r:.60}"
 

@@ -201,22 +201,22 @@ def to_labels(values: FloatArray, where: str, faults: list[str]) -> IntArray | N
     return None if len(bad) else values.astype(np.int64)
 
 
-def training_label_faults(labels: IntArray, where: str, named: int | None = None) -> list[str]:
-    """Faults of training labels [N]: every class 0..C-1 occurs, C >= 2. `named`: the C that class names
-    imply.
-    """
+def training_label_faults(labels: IntArray, where: str, classes: Sequence[str] | None = None) -> list[str]:
+    """Faults of training labels [N]: every class 0..C-1 occurs, C >= 2. `classes`: the C names, where there are any."""
     if not len(labels):
         return [f"{where}: there is no training sample"]
     found = np.unique(labels)
+    named = None if classes is None else len(classes)
     if named is not None and found[-1] >= named:
         return [f"{where}: labels must be 0..{named - 1} ({named} class names), but {found[-1]} occurs"]
     if len(found) == 1:
-        return [f"{where}: at least two classes are needed, but every training label is {found[0]}"]
+        only = _class_name(int(found[0]), classes)
+        return [f"{where}: at least two classes are needed, but every training label is {only}"]
     count = int(found[-1]) + 1 if named is None else named
     if len(found) == count:
         return []
     absent = sorted(set(range(min(count, 1000))) - set(found.tolist()))
-    listed = ", ".join(map(str, absent[:_SHOWN]))
+    listed = ", ".join(_class_name(number, classes) for number in absent[:_SHOWN])
     hint = "; subtract 1 from every label" if found[0] == 1 and len(found) == found[-1] else ""
     return [
         f"{where}: labels must be the integers 0..C-1 and each must occur in training, but of 0..{count - 1} "
@@ -224,14 +224,24 @@ def training_label_faults(labels: IntArray, where: str, named: int | None = None
     ]
 
 
-def unseen_label_faults(labels: IntArray, training: IntArray, where: str) -> list[str]:
-    """Faults of held-out labels [N]: each must occur in training."""
+def unseen_label_faults(
+    labels: IntArray, training: IntArray, where: str, classes: Sequence[str] | None = None
+) -> list[str]:
+    """Faults of held-out labels [N]: each must occur in training. `classes`: the names, where there are any."""
     unseen = np.setdiff1d(labels, training)
-    seen = ", ".join(map(str, np.unique(training)[:20]))
+    seen = ", ".join(_class_name(int(label), classes) for label in np.unique(training)[:20])
     return [
-        f"{where}: row {np.flatnonzero(labels == label)[0] + 1}: label {label} never occurs in training (labels {seen})"
+        f"{where}: row {np.flatnonzero(labels == label)[0] + 1}: label {_class_name(int(label), classes)} never occurs "
+        f"in training (labels {seen})"
         for label in unseen[:_SHOWN]
     ]
+
+
+def _class_name(number: int, classes: Sequence[str] | None) -> str:
+    """A label as it is shown: its number, and its name where that says more."""
+    if classes is None or number >= len(classes) or classes[number] == str(number):
+        return str(number)
+    return f"{number} ({classes[number]})"
 
 
 def generated_ids(count: int, split: str) -> NDArray[np.str_]:

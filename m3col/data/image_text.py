@@ -14,17 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from m3col.data import looks, overlaps, pictures, textfile
+from m3col.data import labels, looks, overlaps, pictures, textfile
 from m3col.data.columns import Kind, ObjectArray, Records, encodable
 from m3col.data.dataset import SPLITS, Dataset, Split, build_split, choose
 from m3col.data.entry import Entry
 from m3col.data.layout import Layout
 from m3col.data.looks import Look
+from m3col.data.missing import MARKS
 from m3col.faults import BadInput, nearest
 
 MODALITIES = ("image", "text")
 KINDS: dict[str, Kind] = {"image": "image", "text": "text"}
-FILES = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
+FILES = {"train": "train", "validation": "val", "test": "test"}  # names without suffix, see textfile.SUFFIXES
 _LONGEST = 2**31 - 1  # characters of one field; the csv module stops at 131,072 unless it is told otherwise
 _SHOWN = 5  # faults of one kind and file that are named one by one; the rest is counted
 
@@ -97,7 +98,8 @@ class Table:
 
 def looks_like(folder: Path) -> bool:
     """Whether `folder` holds a file of the layout. (Food-101 has such files too, but its texts lie beside them.)"""
-    return any((folder / name).is_file() for name in FILES.values()) and not (folder / "texts_txt").is_dir()
+    found = any(textfile.find(folder, name).is_file() for name in FILES.values())
+    return found and not (folder / "texts_txt").is_dir()
 
 
 def read(
@@ -125,8 +127,12 @@ def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
         return pairs
     tables = {}
     for split in (s for s in SPLITS if s in splits):
-        if split == "train" or (folder / FILES[split]).exists():
-            table = read_table(folder / FILES[split], pairs.found)
+        doubles: list[str] = []
+        path = textfile.find(folder, FILES[split], doubles)
+        for line in doubles:
+            pairs.found.add(folder, "two files", line.removeprefix(f"{folder}: "))
+        if split == "train" or path.exists():
+            table = read_table(path, pairs.found)
             if table is not None:
                 tables[split] = table
     if "train" in tables:
@@ -135,6 +141,9 @@ def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
         texts = [column for column in pairs.columns if require(table, column, "data.text.columns", pairs.found)]
         has_image = require(table, layout.image, "data.image.column", pairs.found)
         has_label = require(table, layout.label, "data.label_column", pairs.found)
+        if has_label:
+            raw = [row[layout.label] for _, row in table.rows]
+            pairs.warnings += labels.blank_warnings(raw, str(table.path))
         pairs.splits[split] = [
             judge(
                 pairs,
@@ -192,22 +201,21 @@ def read_table(path: Path, found: Found) -> Table | None:
     lines = read_lines(path, found)
     if lines is None:
         return None
+    named = textfile.separator_line(lines)
+    lines = lines if named is None else lines[1:]
+    mark = named or _separator(lines[0] if lines else "")
     # Strict: else a quote that is never closed would make one text of all rows below it.
-    reader = csv.reader([line + "\n" for line in lines], strict=True)
+    reader = csv.reader([line + "\n" for line in lines], strict=True, delimiter=mark)
     rows: list[tuple[int, dict[str, str]]] = []
     number = 0
     limit = csv.field_size_limit(_LONGEST)
     try:
-        header = tuple(name.strip() for name in next(reader))
-        mark = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
-        if mark is not None:
-            found.add(path, "separator", f"fields are separated by {mark!r}, but must be separated by ','")
-            return None
+        header = tuple(name.strip() for name in next(reader, []))
         for number, cells in enumerate(reader, start=1):
             if not cells:
                 found.add(path, "blank", "is blank", number)
             elif len(cells) != len(header):
-                fault = f"has {len(cells)} fields, but the header has {len(header)}"
+                fault = f"has {len(cells)} fields, but the header has {len(header)}{_ends(cells, header, mark)}"
                 found.add(path, "another number of fields than the header", fault, number)
             else:
                 rows.append((number, dict(zip(header, cells, strict=True))))
@@ -217,11 +225,22 @@ def read_table(path: Path, found: Found) -> Table | None:
     finally:
         csv.field_size_limit(limit)
     for name in dict.fromkeys(header):
-        if header.count(name) > 1:
+        if header.count(name) > 1 and name:  # columns without a name are of no use, and do no harm
             found.add(path, f"header {name}", f"column {name!r} stands {header.count(name)} times in the header")
     if not number:
         found.add(path, "rows", "has no rows below its header")
     return Table(path, header, rows)
+
+
+def _separator(header: str) -> str:
+    """What separates the names of a header: a comma, or else a semicolon or a tab."""
+    return next((mark for mark in (",", ";", "\t") if mark in header), ",")
+
+
+def _ends(cells: Sequence[str], header: Sequence[str], mark: str) -> str:
+    """Why a row may have one field more than the header."""
+    ends = len(cells) == len(header) + 1 and not cells[-1].strip()
+    return f"; it ends with {mark!r}: delete that last separator" if ends else ""
 
 
 def require(table: Table, column: str, key: str, found: Found) -> bool:
@@ -235,16 +254,23 @@ def require(table: Table, column: str, key: str, found: Found) -> bool:
 
 
 def joined(texts: Iterable[str]) -> str:
-    """The texts that are not blank, one per line."""
-    return "\n".join(text.strip() for text in texts if text.strip())
+    """The texts that are neither blank nor marked as missing, one per line; where there is none, the first mark."""
+    stripped = [text.strip() for text in texts]
+    there = [text for text in stripped if text not in MARKS]
+    return "\n".join(there) if there else next(filter(None, stripped), "")
+
+
+def missing(what: str, cell: str) -> str:
+    """The fault of a cell that is empty or marked as missing."""
+    return f"{what} is empty" if not cell else f"{what} is {cell!r}, which stands for a missing one; leave the pair out"
 
 
 def judge(pairs: Pairs, file: Path, row: int, *, image: str | None, text: str | None, label: str | None) -> Pair:
     """A row as a pair, with its faults put into `pairs.found`. None: the file has no such column, a fault already."""
     path = None
     image = None if image is None else image.strip()
-    if image == "":
-        pairs.found.add(file, "no path of a picture", "the path of the picture is empty", row)
+    if image in MARKS:
+        pairs.found.add(file, "no path of a picture", missing("the path of the picture", str(image)), row)
     elif image is not None:
         try:
             path = pictures.inside(image, pairs.root)
@@ -252,15 +278,17 @@ def judge(pairs: Pairs, file: Path, row: int, *, image: str | None, text: str | 
             pairs.found.add(file, "the picture is outside of the data folder", f"picture {image!r} {error}", row)
         except pictures.Unreadable as error:
             pairs.found.add(file, "the picture is missing", f"picture {image!r}: {error}", row)
-    if text is not None and not text:
-        pairs.found.add(file, "the text is empty", "the text is empty", row)
+    if text is not None and text in MARKS:
+        pairs.found.add(file, "the text is empty", missing("the text", text), row)
     label = None if label is None else label.strip()
-    if label == "":
-        pairs.found.add(file, "the label is empty", "the label is empty", row)
+    if label in MARKS:
+        pairs.found.add(file, "the label is empty", missing("the label", str(label)), row)
+        label = ""
     for what, value in (("text", text), ("label", label)):
         if value and not encodable(value):  # JSON can spell what no tokenizer and no file takes
             pairs.found.add(file, f"the {what} is not Unicode", f"the {what} holds half a surrogate pair", row)
-    return Pair(file, row, os.path.normpath(image or ""), path, text or "", label or "")
+    shown = os.path.normpath(pictures.with_slashes(image or "", pairs.root))
+    return Pair(file, row, shown, path, "" if text in MARKS else text or "", label or "")
 
 
 def judge_labels(pairs: Pairs) -> None:

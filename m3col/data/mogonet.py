@@ -1,16 +1,17 @@
 """The MOGONET folder layout, read whole or refused with every fault.
 
 `<k>_tr.csv`, `<k>_te.csv`: headerless numbers of modality k = 1..M, one sample per row, rows aligned over
-modalities. `labels_tr.csv`, `labels_te.csv`: one label 0..C-1 per line. Optional: `<k>_featname.csv` (one
-name per line), `classes.csv` (header `index,name`), and a validation split (`<k>_va.csv`, `labels_va.csv`).
+modalities. `labels_tr.csv`, `labels_te.csv`: one label per line, an integer 0..C-1 or the name of a class. Optional:
+`<k>_featname.csv` (one name per line), `classes.csv` (header `index,name`), and a validation split (`<k>_va.csv`,
+`labels_va.csv`). Every file may also end with .tsv, .csv.gz or .tsv.gz.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from m3col.data import textfile
+from m3col.data import labels, table_csv, textfile
 from m3col.data.dataset import (
     SPLITS,
     Dataset,
@@ -20,21 +21,22 @@ from m3col.data.dataset import (
     build_split,
     choose,
     generated_features,
-    to_labels,
     training_label_faults,
     unseen_label_faults,
 )
 from m3col.data.entry import Entry
+from m3col.data.labels import Labels
 from m3col.data.layout import Layout
 from m3col.faults import BadInput
 
 SUFFIX = {"train": "tr", "validation": "va", "test": "te"}
-_MODALITY_FILE = re.compile(r"([1-9]\d{0,3})_(?:tr|va|te)\.csv")
+_MODALITY_FILE = re.compile(r"([1-9]\d{0,3})_(?:tr|va|te)\.[ct]sv(?:\.gz)?")
 
 
 @dataclass
 class Parts:
-    """What a folder holds, as far as it could be read. `absent`: (split, modality) pairs without a file."""
+    """What a folder holds, as far as it could be read. `absent`: (split, modality) pairs without a file; `named`:
+    training labels as they were read; `warnings`: what was changed while reading."""
 
     folder: Path
     modalities: tuple[str, ...] = ()
@@ -44,18 +46,20 @@ class Parts:
     classes: tuple[str, ...] | None = None
     absent: list[tuple[str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    named: Labels | None = None
+    warnings: list[str] = field(default_factory=list)
 
-    def file(self, split: str, modality: str) -> Path:
-        return self.folder / f"{self.modalities.index(modality) + 1}_{SUFFIX[split]}.csv"
+    def file(self, split: str, modality: str, faults: list[str] | None = None) -> Path:
+        return textfile.find(self.folder, f"{self.modalities.index(modality) + 1}_{SUFFIX[split]}", faults)
 
-    def labels_file(self, split: str) -> Path:
-        return self.folder / f"labels_{SUFFIX[split]}.csv"
+    def labels_file(self, split: str, faults: list[str] | None = None) -> Path:
+        return textfile.find(self.folder, f"labels_{SUFFIX[split]}", faults)
 
 
 def looks_like(folder: Path) -> bool:
     """Whether `folder` holds a file of the layout."""
     return folder.is_dir() and any(
-        _MODALITY_FILE.fullmatch(p.name) or p.name == "labels_tr.csv" for p in folder.iterdir()
+        _MODALITY_FILE.fullmatch(p.name) or p == textfile.find(folder, "labels_tr") for p in folder.iterdir()
     )
 
 
@@ -82,8 +86,8 @@ def read(
     if parts.faults:
         raise BadInput(parts.faults)
     built: dict[str, Split] = {
-        split: build_split({name: parts.matrices[split, name] for name in parts.features}, labels, split)
-        for split, labels in parts.labels.items()
+        split: build_split({name: parts.matrices[split, name] for name in parts.features}, values, split)
+        for split, values in parts.labels.items()
     }
     count = int(parts.labels["train"].max()) + 1
     return Dataset(
@@ -94,6 +98,7 @@ def read(
         validation=built.get("validation"),
         test=built.get("test"),
         known_issues=entry.known_issues,
+        warnings=tuple(parts.warnings),
     )
 
 
@@ -114,8 +119,9 @@ def scan(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits:
         parts.faults += found
         chosen = names or chosen
     parts.classes = entry.classes
-    if (folder / "classes.csv").exists():
-        parts.classes = textfile.read_classes(folder / "classes.csv", parts.faults) or entry.classes
+    named = textfile.find(folder, "classes", parts.faults)
+    if named.exists():
+        parts.classes = textfile.read_classes(named, parts.faults) or entry.classes
     for split in (s for s in SPLITS if s in splits):
         if split == "train" or _has(parts, split) or (split == "test" and entry.modalities is not None):
             _read_split(parts, split, chosen)
@@ -153,24 +159,43 @@ def _read_split(parts: Parts, split: str, chosen: Sequence[str]) -> None:
     rows: dict[str, int] = {}
     some = any(parts.file(split, name).exists() for name in parts.modalities)
     for name in chosen:
-        path = parts.file(split, name)
+        path = parts.file(split, name, parts.faults)
         if split != "train" and some and not path.exists():
             parts.absent.append((split, name))
             continue
-        matrix = textfile.read_matrix(path, parts.faults)
+        matrix = table_csv.read_matrix(path, parts.faults)
         if matrix is not None:
             parts.matrices[split, name] = matrix
             rows[path.name] = len(matrix)
-    path = parts.labels_file(split)
-    values = textfile.read_column(path, parts.faults)
-    if values is not None:
-        rows[path.name] = len(values)
-        labels = to_labels(values, str(path), parts.faults)
-        if labels is not None:
-            parts.labels[split] = labels
+    path = parts.labels_file(split, parts.faults)
+    cells = table_csv.read_labels(path, parts.faults)
+    if cells is not None:
+        rows[path.name] = len(cells)
+        _read_labels(parts, split, path, cells)
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in rows.items())
-        parts.faults.append(f"{parts.folder}: the {split} files must have the same number of rows, but have {listed}")
+        hint = _header_hint(rows, path.name, cells)
+        parts.faults.append(
+            f"{parts.folder}: the {split} files must have the same number of rows, but have {listed}{hint}"
+        )
+
+
+def _read_labels(parts: Parts, split: str, path: Path, cells: Sequence[str]) -> None:
+    found = labels.parse(cells, str(path), parts.faults, classes=parts.classes, training=parts.named)
+    if found is None:
+        return
+    parts.labels[split] = found.values
+    parts.warnings += found.warnings
+    if split == "train":
+        parts.named, parts.classes = found, found.classes or parts.classes
+
+
+def _header_hint(rows: Mapping[str, int], labels_file: str, cells: Sequence[str] | None) -> str:
+    """Where the labels alone have one row more than all tables: their first line may be a header."""
+    others = {count for name, count in rows.items() if name != labels_file}
+    if cells and len(others) == 1 and rows.get(labels_file) == others.pop() + 1:
+        return f"; is the first line of {labels_file}, {textfile.short(cells[0])}, a header? then delete that line"
+    return ""
 
 
 def _judge_features(parts: Parts, chosen: Sequence[str]) -> None:
@@ -186,7 +211,7 @@ def _judge_features(parts: Parts, chosen: Sequence[str]) -> None:
                 )
         width = 0 if reference is None else reference.shape[1]
         parts.features[name] = generated_features(name, width)
-        path = parts.folder / f"{parts.modalities.index(name) + 1}_featname.csv"
+        path = textfile.find(parts.folder, f"{parts.modalities.index(name) + 1}_featname", parts.faults)
         names = textfile.read_names(path, parts.faults) if path.exists() else None
         if names is not None and reference is not None and len(names) != width:
             parts.faults.append(
@@ -200,8 +225,8 @@ def _judge_labels(parts: Parts) -> None:
     training = parts.labels.get("train")
     if training is None:
         return
-    named = None if parts.classes is None else len(parts.classes)
-    parts.faults += training_label_faults(training, str(parts.labels_file("train")), named)
+    parts.faults += training_label_faults(training, str(parts.labels_file("train")), parts.classes)
     for split in ("validation", "test"):
         if split in parts.labels:
-            parts.faults += unseen_label_faults(parts.labels[split], training, str(parts.labels_file(split)))
+            where = str(parts.labels_file(split))
+            parts.faults += unseen_label_faults(parts.labels[split], training, where, parts.classes)

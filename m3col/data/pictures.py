@@ -91,8 +91,13 @@ def fault(path: str | Path, data_dir: str | Path) -> str | None:
 def inside(value: str, root: str) -> str:
     """The real path of the file `value`, which is relative to the folder `root` (a real path) and must lie in it.
 
-    Raises Outside and Missing.
+    Backslashes are read as slashes where there is no file with backslashes in its name. Raises Outside and Missing.
     """
+    if re.match(r"(?i)[a-z]:[\\/]", value):
+        raise Outside(f"is the path of a Windows drive; it must be relative to {root}")
+    if re.match(r"(?i)\w{2,}://", value):
+        raise Missing("is an address, not a file; download it, and name the file")
+    value = with_slashes(value, root)
     if os.path.isabs(value):
         raise Outside(f"is an absolute path; it must be relative to {root}")
     try:
@@ -102,10 +107,32 @@ def inside(value: str, root: str) -> str:
     if not path.startswith(os.path.join(root, "")):
         raise Outside(f"leaves the data folder {root}")
     if not os.path.isfile(path):
-        stem = os.path.splitext(value)[0]
-        other = [stem + suffix for suffix in _SUFFIXES if os.path.isfile(os.path.join(root, stem + suffix))]
-        raise Missing("the file is missing" + (f"; did you mean {other[0]!r}?" if other else ""))
+        near = _near(value, root)
+        raise Missing("the file is missing" + (f"; did you mean {near!r}?" if near else ""))
     return path
+
+
+def with_slashes(value: str, root: str) -> str:
+    """A path below `root` as it is written, or with slashes for backslashes where only that is a file."""
+    changed = value.replace("\\", "/")
+    try:
+        is_other = changed != value and not os.path.exists(os.path.join(root, value))
+        return changed if is_other and os.path.exists(os.path.join(root, changed)) else value
+    except (OSError, ValueError):  # a zero byte, or half a character
+        return value
+
+
+def _near(value: str, root: str) -> str:
+    """A file that differs from a missing one in its suffix, or in the case of its name only; "" for none."""
+    stem = os.path.splitext(value)[0]
+    other = [stem + suffix for suffix in _SUFFIXES if os.path.isfile(os.path.join(root, stem + suffix))]
+    folder, name = os.path.split(value)
+    try:
+        beside = os.listdir(os.path.join(root, folder))
+    except OSError:
+        beside = []
+    other += [os.path.join(folder, found) for found in sorted(beside) if found.casefold() == name.casefold()]
+    return other[0] if other else ""
 
 
 def _load(value: str | bytes, least: int) -> tuple[Image.Image, tuple[int, int]]:

@@ -1,35 +1,61 @@
-"""Text files read strictly: numbers, names. Every fault is a line with file, row and column."""
+"""Text files read strictly. Every fault is a line with file and row."""
 
 import csv
+import gzip
+import re
+import zlib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from m3col.data.dataset import FloatArray
+from m3col.data.missing import MARKS
 from m3col.faults import nearest
 
-MISSING = ("", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-nan", "NULL", "null", "None")
-_SHOWN = 5  # cells or rows of one file that are named one by one; the rest is counted
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")  # of tables; what separates the fields is read from the content
+_GZIP = b"\x1f\x8b"
+# How files begin that are no text, whatever their name says.
+_BINARY = (
+    (b"PK\x03\x04", "is an Excel workbook or another zip archive, not text; save the table as CSV"),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), not text; save the table as CSV"),
+    (b"PAR1", "is a Parquet file, not text; save the table as CSV"),
+    (b"ARROW1", "is an Arrow file, not text; save the table as CSV"),
+    (b"\x89HDF", "is an HDF5 file, not text; save the table as CSV"),
+    (b"\x93NUMPY", "is a NumPy file, not text; save the table as CSV"),
+    (b"%PDF", "is a PDF file, not text; save the table as CSV"),
+    (b"BZh", "is compressed with bzip2; unpack it, or compress it with gzip"),
+    (b"\xfd7zXZ", "is compressed with xz; unpack it, or compress it with gzip"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd; unpack it, or compress it with gzip"),
+    (b"\xff\xfe", "is UTF-16 (Excel calls it 'Unicode text'); save it as UTF-8"),
+    (b"\xfe\xff", "is UTF-16 (Excel calls it 'Unicode text'); save it as UTF-8"),
+)
+_HTML = ("<!doctype html", "<html", "<head", "<body")
+_LFS = "version https://git-lfs"
+
+
+def find(folder: Path, stem: str, faults: list[str] | None = None) -> Path:
+    """The table `stem` of a folder, with the first suffix of `SUFFIXES` that is there; `.csv` where none is.
+
+    Two files of one stem are a fault: nobody could say which one is meant.
+    """
+    there = [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").exists()]
+    if len(there) > 1 and faults is not None:
+        names = " and ".join(path.name for path in there)
+        faults.append(f"{folder}: {names} hold the same table; keep one of them")
+    return there[0] if there else folder / f"{stem}.csv"
 
 
 def read_lines(path: Path, faults: list[str]) -> list[str] | None:
-    """The lines of a UTF-8 file without trailing blank ones; None and a fault where it is missing, empty,
-    unreadable or in another encoding.
+    """The lines of a UTF-8 file, also of a gzip-compressed one, without trailing blank ones; None and a fault where it
+    is missing, empty, unreadable, or no UTF-8 text.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        present = [p.name for p in path.parent.glob("*.csv")] if path.parent.is_dir() else []
-        near = nearest(path.name, present)
-        faults.append(f"{path}: the file is missing{near if near.startswith('; did') else ''}")
-        return None
-    except OSError as error:
-        faults.append(f"{path}: cannot be read ({error.strerror or error})")
+    raw = _read_bytes(path, faults)
+    if raw is None:
         return None
     if not raw.strip():
         faults.append(f"{path}: the file is empty")
+        return None
+    what = next((text for start, text in _BINARY if raw.startswith(start)), None)
+    if what is not None:
+        faults.append(f"{path}: {what}")
         return None
     try:
         text = raw.decode("utf-8-sig")
@@ -41,103 +67,51 @@ def read_lines(path: Path, faults: list[str]) -> list[str] | None:
         row = text.count("\n", 0, text.index("\0")) + 1
         faults.append(f"{path}: row {row}: holds a zero byte, so it is not UTF-8 text; save the file as UTF-8")
         return None
+    start = text.lstrip()[: len(_LFS)].lower()
+    if start.startswith(_HTML):
+        faults.append(f"{path}: is an HTML page, not a table; download the file itself")
+        return None
+    if start == _LFS:
+        faults.append(f"{path}: is a pointer of Git LFS, not the file itself; get it with `git lfs pull`")
+        return None
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    while not lines[-1].strip():
+    while lines and not lines[-1].strip():
         lines.pop()
+    if not lines:  # a byte order mark alone
+        faults.append(f"{path}: the file is empty")
+        return None
     return lines
 
 
-def read_matrix(path: Path, faults: list[str]) -> FloatArray | None:
-    """The headerless numbers of a comma-separated file [rows, columns]; an empty field is NaN. None on a
-    fault.
-    """
-    lines = read_lines(path, faults)
-    if lines is None:
-        return None
-    ragged = list(_ragged(lines, path))
-    if ragged:
-        faults += ragged
-        return None
+def _read_bytes(path: Path, faults: list[str]) -> bytes | None:
     try:
-        return np.loadtxt(lines, delimiter=",", comments=None, ndmin=2, dtype=np.float64)
-    except ValueError:  # text, or a spelling of "missing" that numpy does not know
-        found = _cell_faults(lines, path)
-    if found:
-        faults += found
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        present = [p.name for p in path.parent.iterdir() if p.name.endswith(SUFFIXES)] if path.parent.is_dir() else []
+        near = nearest(path.name, present)
+        faults.append(f"{path}: the file is missing{near if near.startswith('; did') else ''}")
         return None
-    return np.array([[_number(cell) for cell in line.split(",")] for line in lines])
-
-
-def _ragged(lines: list[str], path: Path) -> Iterator[str]:
-    widths = [line.count(",") + 1 for line in lines]
-    usual = Counter(widths).most_common(1)[0][0]
-    odd = [row for row, line in enumerate(lines) if widths[row] != usual or not line.strip()]
-    for row in odd[:_SHOWN]:
-        if not lines[row].strip():
-            yield f"{path}: row {row + 1}: is blank"
-        else:
-            yield f"{path}: row {row + 1}: has {widths[row]} fields, but most rows have {usual}"
-    if len(odd) > _SHOWN:
-        yield f"{path}: {len(odd) - _SHOWN} more rows have another number of fields than {usual} or are blank"
-
-
-def _number(cell: str) -> float:
-    """The value of a field. Raises ValueError for text."""
-    cell = cell.strip()
-    if cell in MISSING:
-        return float("nan")
-    if "_" in cell:  # a number in Python, text elsewhere
-        raise ValueError(cell)
-    return float(cell)
-
-
-def _is_number(cell: str) -> bool:
+    except OSError as error:
+        faults.append(f"{path}: cannot be read ({error.strerror or error})")
+        return None
+    if not raw.startswith(_GZIP):
+        return raw
     try:
-        _number(cell)
-    except ValueError:
-        return False
-    return True
+        return gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        faults.append(f"{path}: is compressed with gzip, and cannot be unpacked ({error}); the file may be incomplete")
+        return None
 
 
-def _cell_faults(lines: list[str], path: Path) -> list[str]:
-    """What is text in a table of numbers: another separator, a header, a column of ids, or single cells."""
-    rows = [line.split(",") for line in lines]
-    if len(rows[0]) == 1:
-        for mark in (";", "\t"):
-            if all(mark in line for line in lines):
-                return [f"{path}: row 1: fields are separated by {mark!r}, but must be separated by ','"]
-    bad = {(r, c) for r, row in enumerate(rows) for c, cell in enumerate(row) if not _is_number(cell)}
-    found = []
-    height, width = len(rows), len(rows[0])
-    per_column = Counter(c for r, c in bad if r)
-    columns = [c for c, count in sorted(per_column.items()) if count == height - 1 and height > 2]
-    for c in columns[:_SHOWN]:
-        found.append(f"{path}: column {c + 1}: holds text in every row, such as {_short(rows[1][c])}; delete it")
-    bad = {(r, c) for r, c in bad if c not in columns}
-    if height > 1 and sum(r == 0 for r, _ in bad) == width - len(columns) and width > len(columns):
-        first = next(c for c in range(width) if c not in columns)
-        found.append(f"{path}: row 1: holds text, such as {_short(rows[0][first])}; delete the header line")
-        bad = {(r, c) for r, c in bad if r}
-    cells = sorted(bad)
-    for r, c in cells[:_SHOWN]:
-        found.append(
-            f"{path}: row {r + 1}, column {c + 1}: {_short(rows[r][c])} is not a number; leave a missing value empty"
-        )
-    more = len(cells) - _SHOWN + max(0, len(columns) - _SHOWN)
-    return [*found, f"{path}: {more} more places hold text"] if more > 0 else found
+def separator_line(lines: list[str]) -> str | None:
+    """The separator that Excel's own first line `sep=;` names; None where there is no such line."""
+    found = re.fullmatch(r'"?sep=(.)"?[\s,;]*', lines[0], re.IGNORECASE)
+    return found[1] if found else "\t" if re.fullmatch(r'"?sep=\t"?', lines[0], re.IGNORECASE) else None
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A cell for a message, at most 30 characters of it."""
     return repr(text if len(text) <= 30 else text[:27] + "...")
-
-
-def read_column(path: Path, faults: list[str]) -> FloatArray | None:
-    """One number per line [rows]; None on a fault."""
-    matrix = read_matrix(path, faults)
-    if matrix is not None and matrix.shape[1] != 1:
-        faults.append(f"{path}: must hold one number per line, but has {matrix.shape[1]} columns")
-        return None
-    return None if matrix is None else matrix[:, 0]
 
 
 def read_names(path: Path, faults: list[str]) -> tuple[str, ...] | None:
@@ -159,12 +133,12 @@ def read_classes(path: Path, faults: list[str]) -> tuple[str, ...] | None:
         return None
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
     if rows[0] != ["index", "name"]:
-        faults.append(f"{path}: row 1: must be the header `index,name`, but is {_short(lines[0])}")
+        faults.append(f"{path}: row 1: must be the header `index,name`, but is {short(lines[0])}")
         return None
     count = len(faults)
     for number, row in enumerate(rows[1:]):
-        if len(row) != 2 or row[0] != str(number) or not row[1]:
-            faults.append(f"{path}: row {number + 2}: must be `{number},<name>`, but is {_short(lines[number + 1])}")
+        if len(row) != 2 or row[0] != str(number) or row[1] in MARKS:
+            faults.append(f"{path}: row {number + 2}: must be `{number},<name>`, but is {short(lines[number + 1])}")
     names = tuple(row[-1] for row in rows[1:] if row)
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     faults += [f"{path}: the name {name!r} occurs more than once" for name in repeated]

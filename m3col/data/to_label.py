@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from m3col.data import image_text, looks, textfile
+from m3col.data import image_text, looks, pictures
 from m3col.data.columns import Kind
 from m3col.data.image_text import Found, Table
+from m3col.data.missing import MARKS
 
 
 def read(path: Path, columns: Mapping[str, Sequence[str]], kinds: Mapping[str, Kind], found: Found) -> dict[str, Any]:
@@ -26,22 +27,18 @@ def read(path: Path, columns: Mapping[str, Sequence[str]], kinds: Mapping[str, K
         elif kinds[name] == "text":
             inputs[name] = _texts(table, wanted, found)
         else:
-            cells = [[_cell(row[column]) for column in wanted] for _, row in table.rows]
-            inputs[name] = pd.DataFrame(cells, columns=list(wanted))
+            cells = [[row[column].strip() for column in wanted] for _, row in table.rows]
+            inputs[name] = pd.DataFrame(cells, columns=list(wanted), dtype=object)
     return inputs
-
-
-def _cell(text: str) -> str | float:
-    return float("nan") if text.strip() in textfile.MISSING else text
 
 
 def _pictures(table: Table, column: str, found: Found) -> list[str]:
     folder = table.path.absolute().parent
     cells = [(number, row[column].strip()) for number, row in table.rows]
-    paths = [str(folder / cell) for _, cell in cells]
+    paths = [str(folder / pictures.with_slashes(cell, str(folder))) for _, cell in cells]
     for (number, cell), look in zip(cells, looks.look(paths), strict=True):
-        if not cell:
-            found.add(table.path, "no path of a picture", "the path of the picture is empty", number)
+        if cell in MARKS:
+            found.add(table.path, "no path of a picture", image_text.missing("the path of the picture", cell), number)
         elif look.fault:
             mark = ":" if look.fault.startswith("the ") else ""
             found.add(table.path, "the picture cannot be read", f"picture {cell!r}{mark} {look.fault}", number)
@@ -51,6 +48,6 @@ def _pictures(table: Table, column: str, found: Found) -> list[str]:
 def _texts(table: Table, columns: Sequence[str], found: Found) -> list[str]:
     texts = [image_text.joined(row[column] for column in columns) for _, row in table.rows]
     for (number, _), text in zip(table.rows, texts, strict=True):
-        if not text:
-            found.add(table.path, "the text is empty", "the text is empty", number)
+        if text in MARKS:
+            found.add(table.path, "the text is empty", image_text.missing("the text", text), number)
     return texts

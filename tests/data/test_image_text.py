@@ -242,7 +242,7 @@ def test_encodings(folder):
     path.write_bytes(text.replace("number 3", "größer").encode("latin-1"))
     assert "byte 0xf6 is not UTF-8" in one_fault(folder) and "train.csv: line " in one_fault(folder)
     path.write_bytes(text.encode("utf-16"))
-    assert "train.csv: line 1: byte 0xff is not UTF-8" in one_fault(folder)
+    assert "train.csv: is UTF-16" in one_fault(folder)
 
 
 def test_a_broken_csv(folder):
@@ -257,8 +257,11 @@ def test_a_broken_csv(folder):
         "row 1: has 4 fields, but the header has 3",
         "row 2: is blank",
     ]
-    path.write_text(path.read_text().replace(",", ";"))
-    assert one_fault(folder).endswith("train.csv: fields are separated by ';', but must be separated by ','")
+    whole = read(write_image_text(folder.parent / "commas"), ENTRY, None, EVERY).digests()
+    shutil.rmtree(folder)
+    write_image_text(folder)
+    path.write_text(path.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8")
+    assert read(folder, ENTRY, None, EVERY).digests() == whole
 
 
 def test_duplicate_columns_and_files_without_rows(folder):

@@ -152,7 +152,7 @@ def test_all_faults_in_one_message(tmp_path):
         ([0] * TRAIN, "every training label is 0"),
         ([1, 2] * 6, "subtract 1 from every label"),
         ([0, 3] * 6, "of 0..3 1, 2 never occurs"),
-        ([0, np.nan] * 6, "row 2: a label"),
+        ([0, np.nan] * 6, "row 2: the label is missing ('nan')"),
         ([0, np.inf] * 6, "is inf"),
     ],
 )
@@ -179,19 +179,18 @@ def test_refuses_labels_in_several_columns_and_labels_that_are_missing(tmp_path)
     (tmp_path / "labels_tr.csv").write_text("0,1\n" * TRAIN)
     (tmp_path / "labels_te.csv").unlink()
     text = faults_of(tmp_path)
-    assert "labels_tr.csv: must hold one number per line, but has 2 columns" in text
+    assert "labels_tr.csv: must hold one label per line, but has 2 columns" in text
     assert "labels_te.csv: the file is missing" in text
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("g1,g2\n1,2\n3,4\n5,6\n", "row 1: holds text, such as 'g1'; delete the header line"),
-        ("p1,1\np2,2\np3,3\n", "column 1: holds text in every row, such as 'p2'; delete it"),
-        ("1;2\n3;4\n", "fields are separated by ';', but must be separated by ','"),
+        ("g1,g2\n1,2\n3,4\n5,6\n", "row 1: holds text, such as 'g1'; if it is a header line, delete it"),
+        ("p1,1\np2,2\np3,3\n", "column 1: holds text in every row, such as 'p2'; if these are names of samples"),
         ("1,1_000\n2,3\n", "row 1, column 2: '1_000' is not a number"),
         ("1,True\n2,3\n", "row 1, column 2: 'True' is not a number"),
-        ('1,"2\n3,4"\n5,6\n', "row 1, column 2: '\"2' is not a number"),
+        ('1,"2\n3,4"\n5,6\n', "row 1: is not CSV"),
         ("1,a\n" + "2,3\n" * 3 + "x,y\n" * 4, "4 more places hold text"),
         ("1,2\x00\n", "row 1: holds a zero byte"),
     ],

@@ -1,0 +1,147 @@
+"""Labels as people give them, integers or names of classes, to integers 0..C-1.
+
+Integers are taken as they are. Names are numbered: in the order of known class names, else sorted. A missing label is a
+fault with its row, never a class of its own.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from m3col.data.dataset import IntArray, to_labels
+from m3col.data.missing import is_missing
+from m3col.faults import nearest
+
+_SHOWN = 5  # rows named one by one in a message; the rest is counted
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`values`: [N] integers; `classes`: names in the order of the integers where the labels are names, else None;
+    `warnings`: what was changed while reading, a line each."""
+
+    values: IntArray
+    classes: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def parse(
+    labels: Iterable[Any],
+    where: str,
+    faults: list[str],
+    *,
+    classes: Sequence[str] | None = None,
+    training: Labels | None = None,
+) -> Labels | None:
+    """The labels of one split; None, and every fault, where they cannot be used.
+
+    Args:
+        labels: N integers (also as floats, such as 2.0, or text, such as "2") or N names.
+        where: file or argument, for messages.
+        faults: gets a line for each label that is missing or cannot be one.
+        classes: names of the classes, by number; names that are none of them are faults.
+        training: the training labels, where these are of another split: integers or names as they are.
+    """
+    cells = list(labels)
+    if not cells:
+        return Labels(np.zeros(0, dtype=np.int64))
+    missing = [row for row, cell in enumerate(cells) if is_missing(cell)]
+    faults += _lines(where, missing, lambda row: f"the label is missing ({_shown(cells[row])}); add it, or leave the "
+                     "sample out", "the label is missing")  # fmt: skip
+    gaps = set(missing)
+    there = [row for row in range(len(cells)) if row not in gaps]
+    numbers = {row: _number(cells[row]) for row in there}
+    text = [row for row in there if numbers[row] is None]
+    found: Labels | None = None
+    if training is not None and training.classes is not None:
+        found = _named(cells, there, where, faults, training.classes)
+    elif len(text) == len(there) and training is not None and classes is None and there:
+        faults.append(f"{where}: labels must be integers, as in training, but row 1 is {_shown(cells[there[0]])}")
+    elif len(text) == len(there):
+        found = _named(cells, there, where, faults, classes)
+    elif text:
+        faults += _mixed(cells, text, where)
+    else:
+        # Missing ones are faults already: 0 in their place lets the others be judged by their rows.
+        values = to_labels(np.array([numbers.get(row, 0.0) for row in range(len(cells))], np.float64), where, faults)
+        found = None if values is None else Labels(values)
+    return None if missing else found
+
+
+def _number(cell: Any) -> float | None:
+    """The number that a label is or is written as; None for a name."""
+    if isinstance(cell, str):
+        try:
+            return None if "_" in cell else float(cell)
+        except ValueError:
+            return None
+    return float(cell) if isinstance(cell, Real | np.number | np.bool_) else None
+
+
+def _shown(cell: Any) -> str:
+    return f"{cell!r:.40}" if isinstance(cell, str) else "NaN" if isinstance(cell, float) else f"{cell}"
+
+
+def _lines(where: str, rows: Sequence[int], line: Any, kind: str) -> list[str]:
+    """A line for each of the first rows, and how many more there are."""
+    found = [f"{where}: row {row + 1}: {line(row)}" for row in rows[:_SHOWN]]
+    if len(rows) > _SHOWN:
+        found.append(f"{where}: {len(rows) - _SHOWN} more rows: {kind}")
+    return found
+
+
+def _mixed(cells: Sequence[Any], text: list[int], where: str) -> list[str]:
+    if text == [0] and len(cells) > 2:
+        return [
+            f"{where}: row 1: {_shown(cells[0])} is a header, as all other rows hold numbers; delete that line: labels "
+            "have no header here"
+        ]
+    rule = "labels must be integers 0..C-1 in all rows, or names of classes in all rows"
+    return _lines(where, text, lambda row: f"{rule}, but this one is {_shown(cells[row])} and others are numbers", rule)
+
+
+def _named(
+    cells: Sequence[Any], there: Sequence[int], where: str, faults: list[str], classes: Sequence[str] | None
+) -> Labels | None:
+    """Names in the rows `there`, which are not missing."""
+    strange = [row for row in there if not isinstance(cells[row], str | Real | np.number | np.bool_)]
+    if strange:
+        rule = "a label must be an integer or the name of a class"
+        faults += _lines(where, strange, lambda row: f"{rule}, but is {cells[row]!r:.60}", rule)
+        return None
+    raw = {row: str(cells[row]) for row in there}
+    names = {row: name.strip() for row, name in raw.items()}
+    known = tuple(classes) if classes is not None else tuple(sorted(set(names.values())))
+    places = {name: number for number, name in enumerate(known)}
+    unknown = [row for row, name in names.items() if name not in places]
+    if unknown:
+        rule = "the label is not among the classes"
+        faults += _lines(
+            where, unknown, lambda row: f"label {names[row]!r} is none of the classes{nearest(names[row], known)}", rule
+        )
+        return None
+    values = np.array([places[name] for name in names.values()], dtype=np.int64)
+    return Labels(values, known, tuple(blank_warnings(raw.values(), where)))
+
+
+def blank_warnings(raw: Iterable[str], where: str) -> list[str]:
+    """Labels with blanks around them, which are read without."""
+    counts = Counter(name for name in raw if name != name.strip())
+    return [
+        f"{where}: label {name!r}, with blanks around it, stands in {count} rows and is read as {name.strip()!r}"
+        for name, count in sorted(counts.items())[:_SHOWN]
+    ]
+
+
+def case_warnings(names: Sequence[str], counts: Sequence[int], where: str) -> list[str]:
+    """Classes whose names differ only in case or in blanks, with the samples of each."""
+    alike: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        alike.setdefault(" ".join(name.casefold().split()), []).append(number)
+    groups = [group for group in alike.values() if len(group) > 1]
+    listed = [" and ".join(f"{names[k]!r} ({counts[k]} samples)" for k in group) for group in groups]
+    return [f"{where}: the classes {each} differ only in case or blanks; are they one class?" for each in listed]

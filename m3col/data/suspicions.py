@@ -1,0 +1,182 @@
+"""What makes a data set suspicious, as warnings: samples on both sides of a split, columns that only number the rows,
+classes that differ only in case.
+
+Nothing here forbids a training; each line says what was found, where, and in how many samples or columns.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations_with_replacement, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m3col.data import cache
+from m3col.data.columns import Column, FloatArray, IntArray, Records
+from m3col.data.dataset import Dataset, Split
+from m3col.data.labels import case_warnings
+from m3col.data.splits import Fold
+
+_SHOWN = 5  # columns or ids that are named in a line; the rest is counted
+_FEW = 10  # rows below which a rising column may be chance
+
+
+def of_dataset(dataset: Dataset, *, splits_told: bool = False) -> list[str]:
+    """Warnings about a data set, whichever way it is divided for validation. `splits_told`: what stands in two splits
+    was told when it was read."""
+    found = [] if splits_told else across_splits(dataset)
+    if dataset.train.labels is not None:
+        for name, column in dataset.train.inputs.items():
+            if not isinstance(column, Records):
+                place = f"{dataset.name}, modality {name!r}"
+                found += _column_warnings(column, dataset.train.labels, dataset.features[name], place)
+        counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes).tolist()
+        found += case_warnings(dataset.classes, counts, dataset.name)
+    return found
+
+
+# Samples on both sides
+
+
+def across_splits(dataset: Dataset, *, within: bool = False) -> list[str]:
+    """Samples, ids and groups that stand in two splits. `within`: also samples that stand in one split twice.
+
+    Two samples are equal where all modalities that both splits have are.
+    """
+    found = []
+    for first, second in combinations_with_replacement(dataset.splits, 2):
+        if first == second and not within:
+            continue
+        a, b = dataset.splits[first], dataset.splits[second]
+        pairs = equal_rows(a, b, same=first == second)
+        if pairs:
+            row, other = pairs[0]
+            where = f"within {first}" if first == second else f"across {first} and {second}"
+            samples = len({pair[1] for pair in pairs})
+            counted = "" if first == second else f"; {samples} of the {len(b)} samples of {second}"
+            found.append(
+                f"{dataset.name}: {len(pairs)} pairs of samples {where} are equal in every value ({first} row "
+                f"{row + 1} = {second} row {other + 1}{counted})"
+            )
+        if first != second:
+            place = f"{dataset.name}: {{}} stand in {first} and in {second}"
+            found += _shared_names(a.ids, b.ids, "ids", place)
+            if a.groups is not None and b.groups is not None:
+                found += _shared_names(a.groups, b.groups, "groups", place)
+    return found
+
+
+def across_folds(name: str, samples: Split, folds: Sequence[Fold]) -> list[str]:
+    """Samples and groups that stand on both sides of a fold: the validation then sees what was trained on.
+
+    Args:
+        name: of the data set, for the lines.
+        samples: what the positions in `folds` refer to.
+        folds: one partition.
+    """
+    keys = sample_keys(samples)
+    equal, total, example = 0, 0, ""
+    shared: set[str] = set()
+    for fold in folds:
+        train = {keys[at]: at for at in fold.train.tolist()}
+        twins = [(train[keys[at]], at) for at in fold.validation.tolist() if keys[at] in train]
+        equal, total = equal + len(twins), total + len(fold.validation)
+        if twins and not example:
+            example = f" (row {twins[0][0] + 1} = row {twins[0][1] + 1})"
+        if samples.groups is not None:
+            shared |= set(samples.groups[fold.train].tolist()) & set(samples.groups[fold.validation].tolist())
+    found = []
+    if equal:
+        found.append(
+            f"{name}: {equal} of the {total} validation samples equal a training sample of their fold in every value"
+            f"{example}, so that validation scores are too good; remove them, or give equal samples one group"
+        )
+    if shared:
+        found.append(f"{name}: {_listed(sorted(shared), 'groups')} stand on both sides of a fold")
+    return found
+
+
+def _shared_names(a: NDArray[np.str_], b: NDArray[np.str_], what: str, line: str) -> list[str]:
+    common = sorted(set(a.tolist()) & set(b.tolist()))
+    return [line.replace("{}", _listed(common, what))] if common else []
+
+
+def _listed(names: Sequence[str], what: str) -> str:
+    shown = ", ".join(map(repr, names[:_SHOWN]))
+    return f"{len(names)} {what} ({shown}{', ...' if len(names) > _SHOWN else ''})"
+
+
+def equal_rows(a: Split, b: Split, *, same: bool) -> list[tuple[int, int]]:
+    """Pairs (row of a, row of b) of equal samples; `same`: a and b are one split, of which each pair counts once."""
+    common = [name for name in a.inputs if name in b.inputs]
+    fits = common and all(_width(a.inputs[name]) == _width(b.inputs[name]) for name in common)
+    if not fits:
+        return []
+    seen: dict[bytes, list[int]] = defaultdict(list)
+    for row, key in enumerate(sample_keys(a.select(common))):
+        seen[key].append(row)
+    keys = sample_keys(b.select(common))
+    pairs = [(row, other) for other, key in enumerate(keys) for row in seen.get(key, ())]
+    return [(row, other) for row, other in pairs if not same or row < other]
+
+
+def _width(column: Column) -> int | str:
+    return column.kind if isinstance(column, Records) else column.shape[1]
+
+
+def sample_keys(split: Split) -> list[bytes]:
+    """A digest of each sample's content, all modalities together."""
+    parts = [_row_keys(column) for column in split.inputs.values()]
+    return [hashlib.blake2b(b"".join(row), digest_size=16).digest() for row in zip(*parts, strict=True)]
+
+
+def _row_keys(column: Column) -> list[bytes]:
+    if isinstance(column, Records):
+        return [digest.encode() for digest in cache.content_digests(column)]
+    # One bit pattern for every NaN, and one zero.
+    canonical = np.ascontiguousarray(np.where(np.isnan(column), np.nan, column) + 0.0)
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in canonical]
+
+
+# Columns that number the rows
+
+
+def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], where: str) -> list[str]:
+    """Columns of the training split that follow the order of the rows, or that hold the labels."""
+    if len(x) < _FEW:
+        return []
+    steps = np.diff(x, axis=0)
+    counts = (steps == 1).all(axis=0)
+    rises = ((steps > 0).all(axis=0) | (steps < 0).all(axis=0)) & ~counts
+    is_label = (x == labels[:, None]).all(axis=0)
+    is_sorted = len(np.unique(labels)) == 1 + int((np.diff(labels) != 0).sum())
+    follows = (steps >= 0).all(axis=0) | (steps <= 0).all(axis=0)
+    follows &= ~(counts | rises | is_label) & is_sorted
+    follows[follows] = [_separates(column, labels) for column in x[:, follows].T]
+    leak = "; the rows are sorted by class, so that it alone separates the classes" if is_sorted else ""
+    kinds = (
+        (counts, f"is the row number{leak}"),
+        (rises, f"grows or falls from each row to the next, as a sample number or a date does{leak}"),
+        (is_label, "equals the label in every row"),
+        (follows, "follows the order of the rows, which are sorted by class, and alone separates the classes"),
+    )
+    found = []
+    for mask, text in kinds:
+        at = np.flatnonzero(mask)
+        found += [
+            f"{where}: {_named(column, features)} {text}; remove it if it is no measurement" for column in at[:_SHOWN]
+        ]
+        if len(at) > _SHOWN:
+            found.append(f"{where}: {len(at) - _SHOWN} more columns of this kind")
+    return found
+
+
+def _named(at: int, features: Sequence[str]) -> str:
+    return f"column {at + 1} ({features[at]})"
+
+
+def _separates(column: FloatArray, labels: IntArray) -> bool:
+    """Whether no two classes overlap in this column."""
+    ranges = sorted((column[labels == k].min(), column[labels == k].max()) for k in np.unique(labels))
+    return all(left[1] < right[0] for left, right in pairwise(ranges))

@@ -1,0 +1,166 @@
+"""Why the fields of a table are not numbers: the cause that a person can see in the file, and what to do about it."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3col.data.missing import MARKS
+from m3col.data.textfile import short
+
+_SHOWN = 5  # places of one kind that are named one by one; the rest is counted
+_DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}(\.\d{3})*,\d+([eE][+-]?\d+)?|[+-]?\d+,\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d{1,3}([ '\u00a0\u202f]\d{3})+([.,]\d+)?")
+_DATE = re.compile(r"(?i)\d{1,2}-[a-z]{3}(-\d{2,4})?|[a-z]{3}-\d{2}|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}:\d{2}.*")
+_EXCEL_ERRORS = ("#DIV/0!", "#REF!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "########")
+_OTHER_MARKS = ("-", "--", ".", "..", "?", "*", "ND", "n.d.", "nd", "missing", "Missing", "#", "x", "not available")
+_WITH_UNIT = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*[A-Za-z%\u00b5\u00b0][\w/%\u00b0.^-]*")
+_MINUS = ("\u2212", "\u2013", "\u2014")  # minus sign and dashes that are no hyphen
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Fields of a file, all rows equally long. `first`: number of the first row in the file; `separator`: None for
+    blanks."""
+
+    path: Path
+    rows: list[list[str]]
+    first: int
+    separator: str | None
+
+
+def are_decimal_commas(fields: Sequence[str]) -> bool:
+    """Whether there are several fields, and all of them are numbers with a decimal comma or whole numbers."""
+    return len(fields) > 1 and all(_DECIMAL_COMMA.fullmatch(field) or field.isdigit() for field in fields)
+
+
+def to_number(cell: str) -> float:
+    """The value of a field, NaN for a missing one. Raises ValueError for text."""
+    cell = cell.strip()
+    if cell in MARKS:
+        return float("nan")
+    if "_" in cell:  # a number in Python, text elsewhere
+        raise ValueError(cell)
+    return float(cell)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a field is a number or stands for a missing one."""
+    try:
+        to_number(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def of(cells: Cells) -> list[str]:
+    """Every fault of fields that should be numbers; none where all of them are."""
+    empty = _empty_column(cells)
+    bad = {(r, c) for r, row in enumerate(cells.rows) for c, cell in enumerate(row) if not is_number(cell)}
+    if not bad:
+        return empty
+    commas = sorted((r, c) for r, c in bad if _DECIMAL_COMMA.fullmatch(cells.rows[r][c].strip()))
+    if commas and 2 * len(commas) > len(bad):
+        return [*empty, _comma_fault(cells, *commas[0], len(commas))]
+    if len(bad) == len(cells.rows) * len(cells.rows[0]):
+        return [f"{cells.path}: holds no number: row {cells.first}, column 1 is {short(cells.rows[0][0])}"]
+    columns = _text_columns(cells, bad)
+    headers = _text_rows(cells, bad, columns)
+    found = [*empty, *_column_faults(cells, columns), *_header_faults(cells, headers, columns)]
+    single = sorted((r, c) for r, c in bad if c not in columns and r not in headers)
+    found += [_cell_fault(cells, r, c) for r, c in single[:_SHOWN]]
+    more = len(single) - _SHOWN + max(0, len(columns) - _SHOWN)
+    return [*found, f"{cells.path}: {more} more places hold text"] if more > 0 else found
+
+
+def _empty_column(cells: Cells) -> list[str]:
+    """A last column that is empty in every row, as when every row ends with a separator."""
+    width = len(cells.rows[0])
+    if cells.separator is None or width < 2 or any(row[-1].strip() for row in cells.rows):
+        return []
+    return [
+        f"{cells.path}: column {width} is empty in every row, because each row ends with {cells.separator!r}; delete "
+        "that last separator, or write NA where values are missing"
+    ]
+
+
+def _comma_fault(cells: Cells, r: int, c: int, count: int) -> str:
+    return (
+        f"{_place(cells, r, c)}: {short(cells.rows[r][c].strip())} has a decimal comma ({count} such in all); save the "
+        "numbers with decimal points"
+    )
+
+
+def _place(cells: Cells, r: int, c: int) -> str:
+    return f"{cells.path}: row {r + cells.first}, column {c + 1}"
+
+
+def _text_columns(cells: Cells, bad: set[tuple[int, int]]) -> list[int]:
+    """Columns that hold text in every row below the first."""
+    height = len(cells.rows)
+    counts = Counter(c for r, c in bad if r)
+    return [c for c, count in sorted(counts.items()) if count == height - 1 and height > 2]
+
+
+def _text_rows(cells: Cells, bad: set[tuple[int, int]], columns: list[int]) -> list[int]:
+    """The first rows, at most three, that hold text in every other column."""
+    others = [c for c in range(len(cells.rows[0])) if c not in columns]
+    found: list[int] = []
+    while len(found) < min(3, len(cells.rows) - 1) and others and all((len(found), c) in bad for c in others):
+        found.append(len(found))
+    return found
+
+
+def _column_faults(cells: Cells, columns: list[int]) -> list[str]:
+    found = []
+    for c in columns[:_SHOWN]:
+        example = short(cells.rows[1][c].strip())
+        advice = "keep the columns with numbers only"
+        if c == 0:
+            advice = (
+                "if these are names of samples, save the table without them (pandas: to_csv(..., index=False, "
+                "header=False); R: row.names=FALSE)"
+            )
+        found.append(f"{cells.path}: column {c + 1}: holds text in every row, such as {example}; {advice}")
+    return found
+
+
+def _header_faults(cells: Cells, rows: list[int], columns: list[int]) -> list[str]:
+    found = []
+    for r in rows:
+        c = next(c for c in range(len(cells.rows[r])) if c not in columns)
+        what = "a header line" if r == 0 else "a line of units or a second header"
+        found.append(
+            f"{cells.path}: row {r + cells.first}: holds text, such as {short(cells.rows[r][c].strip())}; if it is "
+            f"{what}, delete it (names of columns belong in <k>_featname.csv)"
+        )
+    return found
+
+
+def _cell_fault(cells: Cells, r: int, c: int) -> str:
+    cell = cells.rows[r][c].strip()
+    return f"{_place(cells, r, c)}: {short(cell)} is not a number{why(cell)}"
+
+
+def why(cell: str) -> str:
+    """What a text that should be a number is, and what to write instead, as the end of a message."""
+    if _DECIMAL_COMMA.fullmatch(cell) and not _THOUSANDS.fullmatch(cell):
+        return ": it has a decimal comma; use a decimal point"
+    if _THOUSANDS.fullmatch(cell):
+        return ": it has a separator of thousands, or a decimal comma; write it with a decimal point alone"
+    if cell in _EXCEL_ERRORS or cell.startswith("####"):
+        return ": it is an error value of Excel; mend the cell, or leave it empty"
+    if cell.startswith(_MINUS):
+        return ": its minus is a dash; write it with a hyphen"
+    if _DATE.fullmatch(cell):
+        return ": it is a date or a time, which Excel may have made of a name or a number"
+    if cell.startswith(("<", ">", "\u2264", "\u2265")):
+        return ": it is a bound, as of a limit of detection; write a number, or leave it empty"
+    if cell.endswith("%"):
+        return ": it has a percent sign; write the number alone"
+    if _WITH_UNIT.fullmatch(cell):
+        return ": it has a unit; write the number alone"
+    if cell in _OTHER_MARKS:
+        return "; write NA, or leave it empty, where a value is missing"
+    return "; leave a missing value empty"
