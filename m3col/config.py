@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from m3col import methods, yamlio
+from m3col import methods, rules, yamlio
 from m3col.faults import BadInput, nearest
 from m3col.judge import (
     Fault,
@@ -36,11 +36,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Level = Literal["input", "embedding"]
 Steps = list[str | dict[str, Any]]
 
-IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
+IN_MEMORY = rules.IN_MEMORY
 # Mappings whose keys are modalities, which may hold dots.
 BY_MODALITY = ("data.preprocess", "mix.level", "train.encoder_learning_rate")
-OPTIONS = ("model.image.options", "model.text.options")
-_ABSENT = object()
 
 
 class DataConfig(Strict):
@@ -282,7 +280,7 @@ def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
     What older versions took without using it is left out: keys that the method lacks, and options without a value.
     """
     kept = _fitting(raw, raw.get("method"))
-    for key in OPTIONS:
+    for key in rules.OPTIONS:
         options = get(kept, key)
         if isinstance(options, Mapping):
             kept = with_value(kept, key, {name: value for name, value in options.items() if value is not None})
@@ -291,7 +289,7 @@ def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
 
 def _judged(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
     config, faults = judge(RunConfig, raw)
-    crossed = _rules(raw)
+    crossed = rules.faults(raw)
     if any(fault.path == "data.preprocess" for fault in crossed):  # these say more than the types alone
         faults = [fault for fault in faults if not fault.path.startswith("data.preprocess")]
     faults += crossed
@@ -314,50 +312,6 @@ def load(
     return found.config
 
 
-def _rules(raw: Mapping[str, Any]) -> list[Fault]:
-    """Faults across fields, found on the raw values, so that they show together with all others."""
-    return [fault for rule in (_method_rules, _train_rules, _data_rules, _option_rules) for fault in rule(raw)]
-
-
-def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    method = raw.get("method", "m3col")
-    if not isinstance(method, str) or method not in methods.TABLE:
-        return [Fault("method", f"method {method!r} is unknown{nearest(method, methods.names())}")]
-    entry, ignored = methods.TABLE[method], methods.ignored_keys(method)
-    has = ", ".join(sorted(entry.keys)) or "none of its own"
-    faults = [
-        Fault(path, f"{path} is not a key of method {method!r} (its keys: {has})")
-        for path in sorted(ignored)
-        if get(raw, path, _ABSENT) is not _ABSENT
-    ]
-    modalities = get(raw, "data.modalities")
-    one = isinstance(modalities, list) and len(modalities) == 1
-    to_blame = "method" if modalities is None else "data.modalities"
-    if entry.one_modality and not one:
-        text = f"method {method!r} needs data.modalities with exactly one modality, but got {modalities!r}"
-        faults.append(Fault(to_blame, text))
-    if not entry.one_modality and one:
-        text = f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}"
-        faults.append(Fault(to_blame, text))
-    return faults
-
-
-def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    faults = []
-    shards, batch = get(raw, "train.shards", 1), get(raw, "train.batch_size")
-    if _is_int(shards) and _is_int(batch) and shards > batch >= 1:
-        text = f"train.shards must be <= train.batch_size, but got {shards}; the nearest valid value is {batch}"
-        faults.append(Fault("train.shards", text))
-    if get(raw, "train.schedule.kind") == "plateau" and get(raw, "validation.kind") == "none":
-        text = "train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'"
-        faults.append(Fault("train.schedule.kind", text))
-    weights = get(raw, "objective.class_weight")
-    if isinstance(weights, list) and weights and all(yamlio.is_finite_number(w) and w == 0 for w in weights):
-        text = f"objective.class_weight must have a positive weight, but got {weights!r}"
-        faults.append(Fault("objective.class_weight", text))
-    return faults
-
-
 def with_shards(config: "RunConfig", workers: int) -> "RunConfig":
     """The config with `train.shards` said: the number of workers, where the config leaves it open."""
     return config if config.train.shards is not None else config.with_overrides({"train.shards": workers})
@@ -372,36 +326,6 @@ def shard_faults(shards: int | None, workers: int) -> list[str]:
     fewer = max(count for count in range(1, workers) if shards % count == 0)
     near = f"{fewer} workers, or train.shards={-(-shards // workers) * workers}"
     return [f"train.shards must be a multiple of the number of workers ({workers}), but is {shards}; nearest: {near}"]
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    # Imported here: the data package needs numpy and pandas, `m3col --help` does not.
-    from m3col import data
-    from m3col.data import preprocess
-
-    faults = []
-    name = get(raw, "data.name", "digits")
-    if isinstance(name, str) and name not in data.names() and name != IN_MEMORY:
-        faults.append(Fault("data.name", f"data.name {name!r} is unknown{nearest(name, data.names())}"))
-    steps = get(raw, "data.preprocess")
-    if steps is not None:
-        faults += [Fault("data.preprocess", text) for text in preprocess.faults(steps, "data.preprocess")]
-    return faults
-
-
-def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    """Options without a value: the libraries that take them pass over some of them."""
-    return [
-        Fault(f"{key}.{name}", f"{key}.{name} must have a value, but got None; leave it out for the default")
-        for key in OPTIONS
-        if isinstance(options := get(raw, key), Mapping)
-        for name, value in options.items()
-        if value is None
-    ]
 
 
 def digest(value: Mapping[str, Any]) -> str:

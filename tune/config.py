@@ -1,5 +1,6 @@
 """The typed config of a search: a base run config, a space over its paths, and how to look, prune and compare."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,14 @@ from pydantic import Field, ValidationError
 from m3col import config as run_config
 from m3col import methods, yamlio
 from m3col.config import Count, NotNegative, RunConfig, Seed, ValidationConfig
-from m3col.faults import BadInput, nearest
-from m3col.judge import Fault, Strict, flatten, get, judge, lines, places, split_blanks, with_value, without_keys
+from m3col.data import naming
+from m3col.faults import BadInput, nearest, one_line
+from m3col.judge import Fault, Strict, get, judge, lines, places, split_blanks, with_value, without_keys
+from tune import extra_rows, urls
 from tune import space as spaces
-from tune import urls
 from tune.resources import TrialResources, request_for, resource_faults
-from tune.runs import Request, slug
+from tune.runs import Request, study_name
 
-TAKEN = ("winner", "default", "ensemble", "majority")  # rows that every test table may have
 _BY_KEY = ("overrides", "space")  # mappings whose keys are dotted keys of the run
 KEPT = ("search", "resources", "final", "storage", "tracking")  # sections that a study stores as they are
 
@@ -187,7 +188,18 @@ def draft(
         else:
             sketches.append(sketch)
         faults += more
-    return sketches, list(dict.fromkeys(faults))
+    faults += _twin_faults([sketch.study.name for sketch in sketches], where=place)
+    return sketches, list(map(one_line, dict.fromkeys(faults)))
+
+
+def _twin_faults(studies: Sequence[str], *, where: str) -> list[str]:
+    """Two studies of one name: a resume would take one for the other."""
+    counts = Counter(map(naming.folded, studies))
+    return [
+        f"{where}: datasets and methods make {counts[name]} studies called {name!r}; leave one out, or rename its file"
+        for name in dict.fromkeys(map(naming.folded, studies))
+        if counts[name] > 1
+    ]
 
 
 @dataclass(frozen=True)
@@ -222,10 +234,6 @@ def _space_faults(given: _Given) -> list[str]:
     ignored = [key for key in raw_space if kinds and all(key in methods.ignored_keys(kind) for kind in kinds)]
     listed = ", ".join(sorted(kinds))
     return [f"{given.where}: space.{key}: none of the methods ({listed}) has this key" for key in ignored]
-
-
-def _dotted(section: Any) -> list[tuple[str, Any]]:
-    return list(flatten(section, by_name=run_config.BY_MODALITY)) if isinstance(section, Mapping) else []
 
 
 def _sort_overrides(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -269,14 +277,14 @@ def _study(given: _Given, base: str, *, dataset: str | None, method: str | None)
     if raw_space and "method" not in run.faulty:
         space, more = spaces.parse(raw_space, config, where=where, faulty=run.faulty)
         faults += more
-    rows, more = _rows(raw, config, where=where)
+    rows, more = extra_rows.parse(raw, config, where=where)
     faults += more + _grid_faults(given.settings.search, space, where=where)
     faults += _resource_faults(given.settings.resources, [config, *rows.values()], where=where)
     if config.validation.kind == "none":
         place = run.place("validation.kind")
         faults.append(f"{place}: validation.kind must be kfold, holdout or given for a search, but got 'none'")
     title = "-".join([Path(dataset or given.name).stem, *([method] if method else [])])
-    study = StudyConfig(slug(title.replace(":", "-")), config, space, raw_space, rows, given.settings)
+    study = StudyConfig(study_name(title), config, space, raw_space, rows, given.settings)
     return Sketch(study, run.faulty, run.place, where), faults
 
 
@@ -302,8 +310,8 @@ def _base_run(given: _Given, base: str, method: str | None, *, key: str) -> run_
     # A search needs a validation part; a published setting usually has none.
     if get(raw, "validation.kind") == "none":
         raw = without_keys(raw, frozenset({"validation.kind"}))
-    below = dict(_dotted(given.raw.get("overrides", {})))
-    validation = {f"validation.{k}": v for k, v in _dotted(given.raw.get("validation", {}))}
+    below = dict(extra_rows.dotted(given.raw.get("overrides", {})))
+    validation = {f"validation.{k}": v for k, v in extra_rows.dotted(given.raw.get("validation", {}))}
     changes = {**below, **given.for_runs, **validation}
     from_method: dict[str, Any] = {}
     if method is not None:
@@ -321,25 +329,6 @@ def _base_run(given: _Given, base: str, method: str | None, *, key: str) -> run_
         (f"{given.where}, methods", from_method),
     )
     return run_config.draft(raw, overrides={**changes, **from_method}, where=place)
-
-
-def _rows(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[str, RunConfig], list[str]]:
-    rows: dict[str, RunConfig] = {}
-    faults: list[str] = []
-    wanted = get(raw, "final.rows", {})
-    for name, overrides in (wanted or {}).items() if isinstance(wanted, Mapping) else ():
-        twins = [other for other in rows if slug(other) == slug(str(name))]
-        if name in TAKEN or str(name).startswith("logistic"):
-            faults.append(f"{where}: final.rows.{name}: this name is taken by a row of its own")
-            continue
-        if twins:
-            faults.append(f"{where}: final.rows.{name}: needs the same folder ({slug(name)}) as the row {twins[0]!r}")
-            continue
-        try:
-            rows[name] = run.with_overrides(dict(_dotted(overrides)))
-        except BadInput as error:
-            faults += [f"{where}: final.rows.{name}: {line.partition(': ')[2] or line}" for line in error.faults]
-    return rows, faults
 
 
 def study_from_dict(found: Mapping[str, Any]) -> StudyConfig:

@@ -1,9 +1,12 @@
 """What a run of a study is: the same kind of training for trials, replicates, confirmations and refits."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from m3col.data import naming
 
 Kind = Literal["trial", "replicate", "confirm", "refit"]
 TRIAL: Kind = "trial"
@@ -11,6 +14,8 @@ REPLICATE: Kind = "replicate"
 CONFIRM: Kind = "confirm"
 REFIT: Kind = "refit"
 _REPORTS = 50  # at most, per trial
+_LONGEST_FOLDER = 255  # bytes of a name, on every file system in use
+_LONGEST_STUDY = 200  # leaves room for a number, and for what stands around a name that is being written
 
 
 @dataclass(frozen=True)
@@ -67,3 +72,25 @@ def report_steps(epochs: int) -> dict[int, int]:
 def slug(name: str) -> str:
     """A row's name as a folder name."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name.strip()).lstrip(".") or "_"
+
+
+def folder_fault(name: str) -> str | None:
+    """Why a row of this name cannot have a folder."""
+    if not name.strip():
+        return "a row needs a name"
+    if not naming.is_printable(name):
+        return "a name must be printable, but this one has a control character"
+    size = len(slug(name).encode())
+    if size > _LONGEST_FOLDER:
+        return f"the name is too long for a folder: {size} bytes, and file systems take {_LONGEST_FOLDER}"
+    return None
+
+
+def study_name(title: str) -> str:
+    """What the folders of a config's studies are called, but for their number: a name that every file system takes and
+    no command takes for an option. `title`: of its file and method."""
+    name = slug(title.replace(":", "-")).lstrip("-.") or "study"
+    if len(name.encode()) <= _LONGEST_STUDY:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _LONGEST_STUDY - 9].decode(errors='ignore')}-{digest}"

@@ -297,6 +297,8 @@ def grid(columns: dict[str, list[str]]) -> str:
     """A Markdown table: the first column to the left, the others to the right."""
     head = f"| {' | '.join(columns)} |"
     rule = "|---|" + "---:|" * (len(columns) - 1)
+    # A row may be called anything; a line between columns would end its cell.
+    columns = {name: [cell.replace("|", "\\|") for cell in cells] for name, cells in columns.items()}
     body = [f"| {' | '.join(cells)} |" for cells in zip(*columns.values(), strict=True)]
     return "\n".join([head, rule, *body])
 

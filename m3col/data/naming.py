@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 FUSED = "fused"  # the head of all modalities together, in predictions and metrics
 _SHOWN = 5  # names listed one by one in a message; the rest is counted
@@ -14,7 +14,7 @@ _DATE = re.compile(rf"\d{{1,2}}[-. ]({_MONTHS})|({_MONTHS})[-. ]\d{{1,2}}|\d{{4}
 
 
 def faults(
-    modalities: Sequence[str],
+    modalities: Collection[str],
     features: Mapping[str, Sequence[str]],
     classes: Sequence[str],
     kinds: Mapping[str, str],
@@ -53,7 +53,7 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name.strip().casefold())
 
 
-def _modality_faults(modalities: Sequence[str]) -> list[str]:
+def _modality_faults(modalities: Collection[str]) -> list[str]:
     found: list[str] = []
     seen: dict[str, str] = {}
     for name in modalities:
@@ -93,7 +93,7 @@ def _feature_faults(modality: str, columns: Sequence[str]) -> list[str]:
     return found
 
 
-def _column_faults(modalities: Sequence[str], numeric: Mapping[str, Sequence[str]]) -> list[str]:
+def _column_faults(modalities: Collection[str], numeric: Mapping[str, Sequence[str]]) -> list[str]:
     """A table with all modalities names its columns `<modality>.<feature>`, those of pictures and texts `<modality>`:
     two columns of one name."""
     if not any("." in name for name in modalities):

@@ -66,7 +66,8 @@ def _image_faults(model: ModelConfig, data: DataConfig) -> list[str]:
     found = _faults_of(lambda: image.check_name(config.name))
     if found:
         return found
-    found = _faults_of(lambda: _created(config, size)) or _faults_of(lambda: image.look(config, size))
+    found = image.option_faults(config, size) or _faults_of(lambda: _created(config, size))
+    found = found or _faults_of(lambda: image.look(config, size))
     if found:
         return [*found, *(_faults_of(lambda: weights.image_file(config)) if config.pretrained else [])]
     built = _created(config, size)

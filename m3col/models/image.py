@@ -5,16 +5,18 @@ Paper: Kumar et al., arXiv 2409.17777, section 4 (ViT-B/16 of ImageNet-21k); pic
 Differs: a linear projection to D follows where the model's own width is another; the paper's widths agree (768).
 """
 
+import dataclasses
 import functools
 import inspect
 import math
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
+from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
 from m3col import mixup
@@ -30,6 +32,9 @@ _RESERVED = frozenset(
     ("model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
      "num_classes", "in_chans", "img_size", "features_only", "device", "dtype")
 )  # fmt: skip
+# Arguments of timm's builder, which never reach the model.
+_OF_BUILDER = frozenset(inspect.signature(build_model_with_cfg).parameters) | {"feature_cls", "out_indices"}
+_UNKNOWN = re.compile(r"unexpected keyword argument(?:\(s\): \[)? ?'([^']+)'")
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
 _SHOWN = 5
 _FEWEST_PATCHES = 4  # of a picture; a single token is no map
@@ -162,6 +167,43 @@ def create(config: ImageModelConfig, size: int) -> nn.Module:
     return model
 
 
+def option_faults(config: ImageModelConfig, size: int) -> list[str]:
+    """Options that timm's model does not take, one line each; others may still not go together."""
+    given = config.options
+    follow = sorted((_RESERVED | _OF_BUILDER) & set(given))
+    faults = [f"model.image.options.{name} cannot be set: it follows from the rest" for name in follow]
+    rest = {name: value for name, value in given.items() if name not in follow}
+    while rest:
+        try:
+            with torch.device("meta"):
+                _create(config.model_copy(update={"options": rest}), size)
+        except Exception as error:  # of other faults the caller speaks
+            unknown = _UNKNOWN.search(str(error))
+            if unknown is None or unknown[1] not in rest:
+                return faults
+            faults.append(_no_option(config, unknown[1]))
+            del rest[unknown[1]]
+        else:
+            return faults
+    return faults
+
+
+def _no_option(config: ImageModelConfig, option: str) -> str:
+    with torch.device("meta"):
+        model = type(timm.create_model(config.name))
+    known: list[str] = []
+    for kind in model.__mro__[: model.__mro__.index(nn.Module)]:
+        for name, parameter in inspect.signature(kind).parameters.items():
+            known.append(name)
+            # Some families describe a model by a dataclass, whose fields are options.
+            for described in (parameter.annotation, *get_args(parameter.annotation)) if name == "cfg" else ():
+                if dataclasses.is_dataclass(described):
+                    known += [field.name for field in dataclasses.fields(described)]
+    hidden = _RESERVED | _OF_BUILDER | {"cfg", "args", "kwargs"}
+    known = [name for name in dict.fromkeys(known) if name not in hidden]
+    return f"model.image.options.{option} is no option of {config.name!r}{nearest(option, known)}"
+
+
 def _create(config: ImageModelConfig, size: int) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(config.name, num_classes=0, img_size=size, **config.options)
@@ -174,12 +216,9 @@ def _create(config: ImageModelConfig, size: int) -> nn.Module:
 
 def _creation_fault(config: ImageModelConfig, size: int, error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
+    unknown = _UNKNOWN.search(text)
     if unknown and unknown[1] in config.options:
-        with torch.device("meta"):
-            taken = inspect.signature(type(timm.create_model(config.name)).__init__).parameters
-        known = [name for name in taken if name not in _RESERVED and name not in ("self", "kwargs")]
-        return f"model.image.options.{unknown[1]} is no option of {config.name!r}{nearest(unknown[1], known)}"
+        return _no_option(config, unknown[1])
     if config.options:
         return f"model.image.options {config.options!r} do not work with {config.name!r} at size {size}: {text}"
     return f"data.image.size {size} does not work with {config.name!r}: {text}"

@@ -1,0 +1,86 @@
+"""Rules across the fields of a run config, looked at on its raw values, so that their faults show with all others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from m3col import methods, yamlio
+from m3col.faults import nearest
+from m3col.judge import Fault, get
+
+IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
+OPTIONS = ("model.image.options", "model.text.options")
+_ABSENT = object()
+
+
+def faults(raw: Mapping[str, Any]) -> list[Fault]:
+    """All faults across fields."""
+    return [fault for rule in (_method_rules, _train_rules, _data_rules, _option_rules) for fault in rule(raw)]
+
+
+def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    method = raw.get("method", "m3col")
+    if not isinstance(method, str) or method not in methods.TABLE:
+        return [Fault("method", f"method {method!r} is unknown{nearest(method, methods.names())}")]
+    entry, ignored = methods.TABLE[method], methods.ignored_keys(method)
+    has = ", ".join(sorted(entry.keys)) or "none of its own"
+    found = [
+        Fault(path, f"{path} is not a key of method {method!r} (its keys: {has})")
+        for path in sorted(ignored)
+        if get(raw, path, _ABSENT) is not _ABSENT
+    ]
+    modalities = get(raw, "data.modalities")
+    one = isinstance(modalities, list) and len(modalities) == 1
+    to_blame = "method" if modalities is None else "data.modalities"
+    if entry.one_modality and not one:
+        text = f"method {method!r} needs data.modalities with exactly one modality, but got {modalities!r}"
+        found.append(Fault(to_blame, text))
+    if not entry.one_modality and one:
+        text = f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}"
+        found.append(Fault(to_blame, text))
+    return found
+
+
+def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    found = []
+    shards, batch = get(raw, "train.shards", 1), get(raw, "train.batch_size")
+    if _is_int(shards) and _is_int(batch) and shards > batch >= 1:
+        text = f"train.shards must be <= train.batch_size, but got {shards}; the nearest valid value is {batch}"
+        found.append(Fault("train.shards", text))
+    if get(raw, "train.schedule.kind") == "plateau" and get(raw, "validation.kind") == "none":
+        text = "train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'"
+        found.append(Fault("train.schedule.kind", text))
+    weights = get(raw, "objective.class_weight")
+    if isinstance(weights, list) and weights and all(yamlio.is_finite_number(w) and w == 0 for w in weights):
+        text = f"objective.class_weight must have a positive weight, but got {weights!r}"
+        found.append(Fault("objective.class_weight", text))
+    return found
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    # Imported here: the data package needs numpy and pandas, `m3col --help` does not.
+    from m3col import data
+    from m3col.data import preprocess
+
+    found = []
+    name = get(raw, "data.name", "digits")
+    if isinstance(name, str) and name not in data.names() and name != IN_MEMORY:
+        found.append(Fault("data.name", f"data.name {name!r} is unknown{nearest(name, data.names())}"))
+    steps = get(raw, "data.preprocess")
+    if steps is not None:
+        found += [Fault("data.preprocess", text) for text in preprocess.faults(steps, "data.preprocess")]
+    return found
+
+
+def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    """Options without a value: the libraries that take them pass over some of them."""
+    return [
+        Fault(f"{key}.{name}", f"{key}.{name} must have a value, but got None; leave it out for the default")
+        for key in OPTIONS
+        if isinstance(options := get(raw, key), Mapping)
+        for name, value in options.items()
+        if value is None
+    ]
