@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from m3col import baselines, checkpoint, ledger, linear, metrics
 from m3col.config import RunConfig
+from m3col.data import naming
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold, pool, read_csv
 from m3col.faults import BadInput
@@ -148,7 +149,7 @@ def _of_baselines(run: RunConfig, dataset: Dataset, samples: Split, folds: list[
         parts = [_held_out("", [modality], views, dataset, samples, fold, k) for k, fold in enumerate(folds)]
         scores[modality] = sign * cross_validated(pd.concat(parts))[metric]
     best = max(scores, key=lambda name: scores[name])
-    yield from _baseline(f"logistic {best}", [best], views, dataset, samples, folds)
+    yield from _baseline(naming.apart(f"logistic {best}", [_FROZEN]), [best], views, dataset, samples, folds)
 
 
 def declared(run: RunConfig, num_classes: int) -> str:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from m3col.analysis import drawing
 from m3col.analysis.case import Case, Result
+from m3col.data import naming
 from m3col.figures import FAINT, INK
 from m3col.methods.base import FUSED
 
 _MOST_PATTERNS = 3  # modalities up to which each pattern of right and wrong has a row
 _COUNTS = ["fused_right", "fused_wrong"]
+_WORDS = ("heads", "all", *_COUNTS, "share_right", "share_wrong")  # columns and rows that are no modality's
 
 
 def obstacle(case: Case) -> str | None:
@@ -44,7 +46,8 @@ def count(case: Case) -> pd.DataFrame:
     fused_wrong (counts); share_right and share_wrong of all test samples. With more than three modalities only patterns
     that occur have a row.
     """
-    heads, right = list(case.heads), case.right
+    right = case.right | {_shown(name): case.right[name] for name in case.heads}
+    heads = [_shown(name) for name in case.heads]
     rows: list[dict[str, Any]] = []
     for pattern in product((True, False), repeat=len(heads)):
         at = np.logical_and.reduce([right[name] == value for name, value in zip(heads, pattern, strict=True)])
@@ -55,6 +58,10 @@ def count(case: Case) -> pd.DataFrame:
         words = {name: _word(value) if name == head else "any" for name in heads}
         rows.append({"heads": head, **words, **_counts(right[head] == value, right[FUSED])})
     return pd.DataFrame(rows)
+
+
+def _shown(head: str) -> str:
+    return naming.apart(head, _WORDS)
 
 
 def _word(right: bool) -> str:
@@ -68,7 +75,7 @@ def _counts(at: NDArray[np.bool_], fused: NDArray[np.bool_]) -> dict[str, float]
 
 def _draw(table: pd.DataFrame, case: Case) -> Figure:
     """The patterns as a labelled matrix, and one of two rows per head beside it."""
-    heads = list(case.heads)
+    heads = [_shown(name) for name in case.heads]
     joint, title = table[table["heads"] == "all"], "Modalities' own heads"
     if len(heads) <= _MOST_PATTERNS:
         labels = [", ".join(f"{name} {line[name]}" for name in heads) for line in joint.to_dict("records")]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from m3col.analysis import drawing
 from m3col.analysis.case import Case, Result
+from m3col.data import naming
 from m3col.data.columns import IntArray
 from m3col.faults import BadInput
 from m3col.figures import INK
@@ -56,8 +57,10 @@ def run(case: Case) -> Result:
     """
     at = chosen(case)
     found = case.predictor.embeddings(case.test.take(at).inputs)
+    together = np.concatenate([found[name] for name in case.modalities], axis=1)
+    found = {naming.apart(name, [JOINT]): value for name, value in found.items()}
     if len(found) > 1:
-        found[JOINT] = np.concatenate([found[name] for name in case.modalities], axis=1)
+        found[JOINT] = together
     places = {name: flat(value, case.options.seed) for name, value in found.items()}
     names = np.asarray(case.dataset.classes)[case.labels[at]]
     table = pd.concat(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from m3col.analysis import drawing, noise
 from m3col.analysis.case import Case, Result
+from m3col.data import naming
 from m3col.data.columns import Column, IntArray
 from m3col.figures import COLOURS, FAINT, INK
 from m3col.methods.base import FUSED
@@ -95,15 +96,16 @@ def accuracies(case: Case) -> pd.DataFrame:
     at = case.some("robustness")
     labels, members = case.labels[at], spoilt(case, at)
     rows = []
-    for replaced in (CLEAN, *case.modalities):
-        draws = 1 if replaced == CLEAN else case.options.repeats
+    shown = {None: CLEAN} | {name: naming.apart(name, [CLEAN]) for name in case.modalities}
+    for replaced in shown:
+        draws = 1 if replaced is None else case.options.repeats
         scores: dict[str, list[float]] = {}
         for repeat in range(draws):
-            names = () if replaced == CLEAN else (replaced,)
+            names = () if replaced is None else (replaced,)
             for head, votes in mean_votes(members, names, noise.Draw(case.options.seed, repeat)).items():
                 scores.setdefault(head, []).append(float((votes.argmax(axis=1) == labels).mean()))
         rows += [
-            {"replaced": replaced, "head": head, "accuracy": float(np.mean(scores[head])),
+            {"replaced": shown[replaced], "head": head, "accuracy": float(np.mean(scores[head])),
              "sd": float(np.std(scores[head], ddof=1)) if draws > 1 else 0.0, "draws": draws, "samples": len(at)}
             for head in (FUSED, *case.heads)
         ]  # fmt: skip

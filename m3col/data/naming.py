@@ -43,6 +43,11 @@ def repeats(given: Iterable[object]) -> list[str]:
     ]
 
 
+def apart(modality: str, words: Collection[str]) -> str:
+    """What a modality is called where `words` mean something else, as "all" in a table with a row for all of them."""
+    return f"{modality} (modality)" if modality in words else modality
+
+
 def is_printable(name: str) -> bool:
     """Whether a name can stand in a line of a message or a table."""
     return not any(unicodedata.category(sign) in _UNPRINTABLE for sign in name)
