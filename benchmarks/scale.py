@@ -213,7 +213,7 @@ def _bytes_read() -> int:
 def search(runs: Path, sampler: str, options: argparse.Namespace) -> tuple[Meter, Path]:
     """One search to its end; copies of the study lie below `runs/<count>/`."""
     from m3col import tracking
-    from tune import engine, sync
+    from tune import background, engine
     from tune.conductor import Conductor
 
     trials = options.counts[-1]
@@ -231,12 +231,12 @@ def search(runs: Path, sampler: str, options: argparse.Namespace) -> tuple[Meter
     meter = Meter(frozenset(edge for window in edges.values() for edge in window), ends, folder=study.folder.path)
     tracker = None if options.no_mlflow else tracking.connect(f"sqlite:///{runs}/mlflow.db", runs)
     if options.by_hand:
-        with sync.Background(study.folder, tracker):
+        with background.Background(study.folder, tracker):
             by_hand(Conductor(study.plan, concurrency=options.concurrency, observe=meter.observe))
         return meter, study.folder.path
     engine.start_ray(address=None, threads=1, num_cpus=options.concurrency)
     try:
-        with sync.Background(study.folder, tracker):
+        with background.Background(study.folder, tracker):
             conductor = Conductor(study.plan, observe=meter.observe)
             actor = ray.tune.with_parameters(NoTraining, study=str(study.folder.path))
             engine.run(conductor, study.dataset, study.config.request, actor=actor)

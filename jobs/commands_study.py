@@ -1,6 +1,8 @@
 """`m3col report`, `ui`, `sync` and `runs`: what is there already."""
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +11,9 @@ from rich.markdown import Markdown
 
 from jobs.words import console, runs_of
 from m3col.faults import BadInput
+from m3col.secrets import scrubbed
+
+_REASON = 500  # characters of what keeps a study from MLflow
 
 if TYPE_CHECKING:
     from tune.study import StudyFolder
@@ -43,7 +48,8 @@ def _studies(runs: Path, names: Sequence[str]) -> "tuple[list[StudyFolder], list
     from tune import study
 
     if not names:
-        return list(study.all_studies(runs)), []
+        paths = sorted(runs.glob(f"*/{study.DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
+        return [study.StudyFolder(path.parent.absolute()) for path in paths], []
     found: list[StudyFolder] = []
     faults: list[str] = []
     for name in names:
@@ -56,31 +62,52 @@ def _studies(runs: Path, names: Sequence[str]) -> "tuple[list[StudyFolder], list
 
 def sync(arguments: argparse.Namespace) -> int:
     from m3col import tracking
-    from tune import sync as syncing
 
     runs = runs_of(arguments)
     folders, faults = _studies(runs, arguments.study)
-    if arguments.tracking_uri == tracking.OFF:
-        faults.append("--tracking-uri none: there is nothing to write to")
+    uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri == tracking.OFF:
+        given = "--tracking-uri none" if arguments.tracking_uri else "MLFLOW_TRACKING_URI is none"
+        faults.append(f"{given}: there is nothing to write to; give --tracking-uri an MLflow store")
     if faults:
         raise BadInput(faults)
-    for folder in folders:
-        tracker = tracking.connect(arguments.tracking_uri, runs, artifacts=folder.config().settings.storage.uri)
-        if tracker is None:
-            raise BadInput(["MLFLOW_TRACKING_URI is none: there is nothing to write to; give --tracking-uri"])
-        try:
-            folder.lock()  # the driver of a running search writes to MLflow itself
-        except BadInput as error:
-            if arguments.study:
-                raise
-            print(f"left out: {error}")
-            continue
+    if not folders:
+        print(f"no studies in {runs}")
+        return 0
+    tracking.connect(arguments.tracking_uri, runs)  # of a store that is away, one line for all studies
+    failed = [folder for folder in folders if not _sync_one(folder, arguments, runs)]
+    return 1 if failed else 0
+
+
+def _sync_one(folder: "StudyFolder", arguments: argparse.Namespace, runs: Path) -> bool:
+    """Writes one study, or says in one line what stands in the way; whether nothing did."""
+    from m3col import tracking
+    from m3col.tracked import reason_of
+    from tune import sync as syncing
+    from tune.study import InUse
+
+    try:
+        storage = folder.config().settings.storage.uri
+        tracker = tracking.connect(arguments.tracking_uri, runs, artifacts=storage)
+        assert tracker is not None, "the caller has looked"
+        folder.lock()  # the driver of a running search writes to MLflow itself
         try:
             syncing.sync(folder, tracker)
         finally:
             folder.unlock()
+    except InUse as error:
+        if not arguments.study:
+            print(f"left out: {error}")
+            return True
+        sys.stderr.write(f"failed: {scrubbed(' '.join(error.faults))}\n")
+    except BadInput as error:
+        sys.stderr.write(f"failed: {scrubbed('; '.join(error.faults))}\n")
+    except Exception as error:  # whatever MLflow raises
+        sys.stderr.write(f"failed: {folder.path}: not all of it is in MLflow: {reason_of(error, length=_REASON)}\n")
+    else:
         print(f"{folder.name} is in {tracker.shown}")
-    return 0
+        return True
+    return False
 
 
 def runs(arguments: argparse.Namespace) -> int:

@@ -8,9 +8,14 @@ from collections.abc import Callable
 
 import psutil
 
+from m3col import cleanup
+
+_CLEANUP_S = 4.0
+
 
 def on_interrupt(message: Callable[[], str]) -> None:
-    """From now on the first signal prints `message()` and ends the process with 130 or 143; a second one at once.
+    """From now on the first signal prints `message()`, gives `cleanup` seconds, and ends the process with 130 or 143;
+    a second one ends it at once.
 
     A thread does it: a handler would have to wait until the main thread comes back from whatever library it is in.
     """
@@ -36,6 +41,7 @@ def _wait(readable: int, message: Callable[[], str]) -> None:
     _show_cursor()
     sys.stdout.write(f"\n{message()}\n")
     sys.stdout.flush()
+    cleanup.run(_CLEANUP_S)
     end_children()
     # No orderly shutdown: it would wait for actors that are gone, and the record on disk needs none.
     os._exit(128 + number)

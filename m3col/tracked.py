@@ -115,15 +115,15 @@ def stored_kinds(described: Mapping[str, Any]) -> dict[str, str]:
     return {name: prepared.get(name, {}).get("kind", "numeric") for name in described["features"]}
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException, *, length: int = _LONG) -> str:
     """Why something failed, in one line without secrets: of a long message its beginning and the innermost cause."""
     text = _line(error)
-    if len(text) <= _LONG:
+    if len(text) <= length:
         return text
     inner: BaseException = error
-    while (cause := inner.__cause__ or inner.__context__) is not None:
+    while (cause := inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)) is not None:
         inner = cause
-    return f"{text[:_LONG]}..." if inner is error else f"{text[: _LONG // 2]}... ({_line(inner)[:_LONG]})"
+    return f"{text[:length]}..." if inner is error else f"{text[: length // 2]}... ({_line(inner)[:length]})"
 
 
 def _line(error: BaseException) -> str:

@@ -280,7 +280,7 @@ def test_a_tracker_shows_its_address_without_a_password(tmp_path):
 
 
 def test_a_thread_that_cannot_write_to_mlflow_keeps_the_password_to_itself(tmp_path, monkeypatch):
-    from tune import sync
+    from tune import background, sync
 
     uri = f"http://ann:{SECRET}@mlflow:5000"
 
@@ -292,7 +292,7 @@ def test_a_thread_that_cannot_write_to_mlflow_keeps_the_password_to_itself(tmp_p
 
     monkeypatch.setattr(sync, "Projection", refuse)
     lines: list[str] = []
-    with sync.Background(StudyFolder(tmp_path), Broken(), every_s=0.01, warn=lines.append):  # type: ignore[arg-type]
+    with background.Background(StudyFolder(tmp_path), Broken(), every_s=0.01, warn=lines.append):  # type: ignore[arg-type]
         time.sleep(0.1)
     assert len(lines) == 2 and SECRET not in "".join(lines) and "http://***@mlflow:5000" in lines[0]
 

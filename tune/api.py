@@ -143,9 +143,9 @@ def _tracked(
     item: Ready, folder: StudyFolder, mirror: Mirror, tracker: tracking.Tracker | None, request: Request,
     options: Options,
 ) -> "Report":  # fmt: skip
-    from tune import sync  # it imports mlflow
+    from tune.background import Background
 
-    with sync.Background(folder, tracker, warn=options.warn, dataset=item.dataset):
+    with Background(folder, tracker, warn=options.warn, dataset=item.dataset):
         return _run(item, folder, mirror, request, options)
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from m3col import data, figures, metrics, tracked, tracking
+from m3col import data, figures, metrics, mlflow_names, tracked, tracking
 from m3col.faults import BadInput
 from m3col.tracked import Point
-from m3col.tracking import LATEST_VIEW, NOTE, RUN_NAME, SHARED_VIEW
-from tune import predictions
+from m3col.tracking import LACKS, LATEST_VIEW, NOTE, RUN_NAME, SHARED_VIEW
+from tune import predictions, reasons
 from tune.evidence import DEFAULT, ENSEMBLE, WINNER
 from tune.study import COMPLETE, DESCRIPTION, FAILED, PRUNED, RunFolder
 
@@ -27,38 +27,68 @@ _SENT, _MODEL = "m3col.results", "m3col.model"
 _RANKED = 20  # children with a rank, so that the top of the table is one screen
 _NOTE_LENGTH = 7900
 DECIMALS = 6  # of scores in MLflow's tables; the study's files have them all
+_VIEW_LENGTH = 150  # with what MLflow puts before it, the key of a tag
 _NARROW, _WIDE = 60, 92  # pixels
 
 
 Standing = list[dict[str, Any]]
 
 
-def send(projection: "Projection") -> None:
-    """Writes results/ once per content; a study that was resumed and reported again is written again."""
+def send(projection: "Projection") -> dict[str, str]:
+    """Writes results/ once per content; a study that was resumed and reported again is written again.
+
+    What the store refuses is left out and returned, with the reasons; all runs of the study end all the same, and
+    another call sends everything again.
+    """
+    folder, tracker, parent = projection.folder, projection.tracker, projection.parent
+    lacks = reasons.no_model(folder)
+    if lacks is not None and not projection.driven:  # a search has said it
+        projection.warn(lacks)
+    digest = _digest(folder.results)
+    if projection.ended and projection.parent_tags.get(_SENT) == digest:
+        return {}
+    written = (folder.results / "summary.md").stat().st_mtime  # the same when sent again, so that no point is doubled
+    refused = tracker.attempt(
+        parent,
+        {
+            "results": lambda: _send_tables(projection, written),
+            "files": lambda: _send_files(projection),
+            "model": lambda: _send_model(projection),
+            "trials without a result": lambda: projection.close_stopped(written),
+            "columns of the table": lambda: view(projection, finished=True),
+            "end of the study": lambda: _end(projection, written),
+        },
+    )
+    said = "; ".join([*([lacks] if lacks else []), *(f"{what}: {why}" for what, why in refused.items())])
+    tags = {LACKS: said} if said != projection.parent_tags.get(LACKS, "") else {}
+    tags |= {} if refused else {_SENT: digest}
+    refused |= tracker.attempt(parent, {"note": lambda: tracker.write(parent, tags=tags)})
+    projection.parent_tags |= tags
+    return refused
+
+
+def _send_tables(projection: "Projection", written: float) -> None:
     results = projection.folder.results
-    digest = _digest(results)
-    if projection.parent_tags.get(_SENT) == digest:
-        return
-    written = (results / "summary.md").stat().st_mtime  # the same time when sent again, so that no point is doubled
     trials = pd.read_csv(results / "trials.csv").sort_values("number")
     tests = pd.read_csv(results / "test_metrics.csv")
     standing = _standing(trials, maximize=projection.maximize)
     _mark_children(projection, standing, tests, written)
     _write_parent(projection, standing, tests, written)
+
+
+def _send_files(projection: "Projection") -> None:
     described = projection.folder.path / DESCRIPTION
-    for path in [described, *sorted(results.iterdir())]:
+    for path in [described, *sorted(projection.folder.results.iterdir())]:
         if path.is_file() and not path.name.startswith("."):
             projection.tracker.artifacts(projection.parent, path)
     if projection.config.settings.tracking.log_ids:
         for name in ("splits.csv", "predictions.parquet"):
             projection.tracker.artifacts(projection.parent, projection.folder.path / name)
-    _send_model(projection)
-    projection.close_stopped(written)
-    view(projection, finished=True)
+
+
+def _end(projection: "Projection", written: float) -> None:
     projection.tracker.close(projection.parent, tracking.FINISHED, written)
-    projection.ended = True
-    projection.tracker.write(projection.parent, tags={_SENT: digest})
-    projection.parent_tags[_SENT] = digest
+    projection.ended, projection.running = True, False
 
 
 def _digest(results: Path) -> str:
@@ -119,6 +149,7 @@ def _write_parent(projection: "Projection", standing: Standing, tests: pd.DataFr
     if summary.startswith("# "):  # the page has the title already, and shows a few lines only until it is unfolded
         summary = summary.partition("\n")[2].lstrip()
     tags |= {RUN_NAME: name, "m3col.verdict": verdict(projection, standing, tests), NOTE: _shortened(summary)}
+    tags |= {tracking.STATE: "complete", tracking.FAILURE: ""}
     projection.tracker.write(projection.parent, _points(found, written), tags=tags)
     projection.parent_tags |= tags
     _write_experiment_note(projection)
@@ -171,19 +202,25 @@ def _test_words(tests: pd.DataFrame) -> str:
     return f"; test {declared} {found['test']:.4f}{interval}"
 
 
-def progress_note(
-    projection: "Projection", results: Mapping[int, Mapping[str, Any]], ended: list[dict[str, Any]]
-) -> str:
-    """The study's page while it runs."""
+def progress_note(projection: "Projection", results: Mapping[int, Mapping[str, Any]]) -> str:
+    """The study's page until it has results. `results`: of the trials that have ended, by number."""
+    ended = [result for result in results.values() if result]
     counts = {state: sum(result["state"] == state for result in ended) for state in (COMPLETE, PRUNED, FAILED)}
     total = projection.config.settings.search.trials
-    text = (f"**The search is running.** {len(ended)} of {total} trials have ended: {counts[COMPLETE]} complete, "
+    if projection.driven:
+        head, tail = "**The search is running.**", (
+            "Which trial wins is decided when the best ones have been confirmed on other folds and seeds."
+        )  # fmt: skip
+    else:
+        head = f"**The search failed:** {projection.failure}." if projection.failure else "**The search has stopped.**"
+        tail = f"`m3col search --resume {projection.folder.name}` goes on with it."
+    text = (f"{head} {len(ended)} of {total} trials have ended: {counts[COMPLETE]} complete, "
             f"{counts[PRUNED]} pruned, {counts[FAILED]} failed.")  # fmt: skip
     scored = {number: result["value"] for number, result in results.items() if result.get("state") == COMPLETE}
     if scored:
         best = (max if projection.maximize else min)(scored, key=lambda number: scored[number])
         text += f" Best so far: trial {best} with {projection.metric} {scored[best]:.4f}."
-    return text + "\n\nWhich trial wins is decided when the best ones have been confirmed on other folds and seeds."
+    return f"{text}\n\n{tail}"
 
 
 def _send_model(projection: "Projection") -> None:
@@ -246,8 +283,8 @@ def view(projection: "Projection", *, finished: bool) -> None:
     """
     scores = [RANK, SCORE, CONFIRMED, GAIN] if finished else [SCORE, SO_FAR]
     tested = [f"test/{projection.metric.partition('/')[2]}"] if finished else []
-    columns = [f"metrics.`{name}`" for name in [*scores, *tested]]
-    columns += [f"params.`{path}`" for path in projection.config.space]
+    columns = [f"metrics.`{mlflow_names.key(name)}`" for name in [*scores, *tested]]
+    columns += [f"params.`{mlflow_names.key(path)}`" for path in projection.config.space]
     state = {
         "selectedColumns": columns,
         "columnOrder": columns,
@@ -263,7 +300,11 @@ def view(projection: "Projection", *, finished: bool) -> None:
 
 
 def view_key(study: str) -> str:
-    return "m3col-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in study)
+    """What a link calls the view of a study: letters, digits, `-` and `_`."""
+    plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in study)
+    if plain != study or len(plain) > _VIEW_LENGTH:
+        plain = f"{plain[:_VIEW_LENGTH]}-x{mlflow_names.mark_of(study)}"
+    return f"m3col-{plain}"
 
 
 def _declared(tests: pd.DataFrame) -> str:

@@ -71,8 +71,8 @@ def no_model(folder: StudyFolder) -> str | None:
     runs = [(name, run) for name, run in folder.runs() if name.startswith("refits/winner/")]
     reasons = [(name, reason) for name, run in runs if (reason := _reason(run)) is not None]
     if not reasons:
-        why = "results/model is not there; `m3col report` does not train, so " if runs else "it was not refitted; "
-        return f"{folder.path}: the winner has no model: {why}go on with {_resume(folder)}"
+        why = "results/model is gone, though it was refitted" if runs else "it was not refitted"
+        return f"{folder.path}: the winner has no model: {why}; go on with {_resume(folder)}"
     count = f"all {len(runs)}" if len(reasons) == len(runs) else f"{len(reasons)} of {len(runs)}"
     return (
         f"{folder.path}: the winner has no model: {count} of its refits failed, {_most_frequent(folder, reasons)}; "

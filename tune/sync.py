@@ -3,27 +3,24 @@
 In the data set's experiment: one run per study, found by the tag m3col.study (name and date of creation), and one
 child per trial, found by m3col.run. Sending again adds nothing: a finished child is closed and its epochs are never
 touched, of a running one the store itself says which epochs it has. Metrics carry the times that history.jsonl
-recorded, so a gap that is filled later leaves no trace. A pruned trial is KILLED, a failed one FAILED; a study is
-RUNNING until its results are written.
+recorded, so a gap that is filled later leaves no trace. A pruned trial is KILLED, a failed one FAILED. A study is
+RUNNING while a search drives it, FINISHED with its results, FAILED or KILLED where it ended without them.
 """
 
 import contextlib
-import shlex
-import threading
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import yaml
 
-from m3col import tracking
+from m3col import notices, tracked, tracking
 from m3col.data.dataset import Dataset
 from m3col.judge import flatten, get
-from m3col.secrets import scrubbed
 from m3col.tracked import Point, history_points
-from m3col.tracking import KIND, NOTE, PARENT, RUN, RUN_NAME, STATE, STUDY, Tracker
+from m3col.tracking import FAILURE, KIND, NOTE, PARENT, RUN, RUN_NAME, STATE, STUDY, Stored, Tracker
 from m3col.training import higher_is_better
 from tune import delivery
 from tune import space as spaces
@@ -31,44 +28,74 @@ from tune.study import COMPLETE, FAILED, PRUNED, StudyFolder
 
 SEARCH = "m3col.search"
 STOPPED = "stopped"
-TRIAL_KIND, STUDY_KIND = "trial", "study"
+TRIAL_KIND, STUDY_KIND, ASIDE_KIND = "trial", "study", "aside"
 _STATUS = {COMPLETE: tracking.FINISHED, PRUNED: tracking.KILLED, FAILED: tracking.FAILED}
 # What a resumed study may change, or what says nothing about its numbers: no param, because those cannot be rewritten.
 _NOT_PARAMS = ("data.dir", "checkpoint", "resources", "validation.seed")
 # Drawn over epochs, beside the search's own metric; all others are written once, at a trial's end: a thousand trials
 # of twenty curves would be a million rows, which MLflow's pages take badly.
 _CURVES = ("train/loss", "val/loss", "val/accuracy")
-_LAST_S, _BETWEEN_LAST_S = 20.0, 2.0  # how long the end of a search is sent again
-_MOST_PATIENT_S = 60.0  # between two attempts while the store is away
+_SHOWN = 3  # refused parts in a message
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAILED: "failed"}
+_ENDS = {_WORDS[state]: status for state, status in _STATUS.items()}
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a thousand configs: the one in C is ten times as fast
+
+
+class Incomplete(RuntimeError):
+    """Parts of a study that the store refused while it took the others. The message names each with its reason."""
+
+    def __init__(self, refused: Mapping[str, str]) -> None:
+        shown = [f"{what}: {why}" for what, why in list(refused.items())[:_SHOWN]]
+        more = len(refused) - len(shown)
+        super().__init__("; ".join(shown) + (f"; and {more} more" if more else ""))
 
 
 @dataclass
 class Child:
-    """What MLflow has of one trial: epochs up to `sent`, and everything once `closed`."""
+    """What MLflow has of one trial: epochs up to `sent`, and everything once `closed`; `running` in its words.
+
+    `known`: this process has asked, or written, what is there.
+    """
 
     id: str
     name: str
     sent: int = 0
     closed: bool = False
+    running: bool = True
+    known: bool = False
     ranked: bool = False
 
 
-def sync(folder: StudyFolder, tracker: Tracker, *, dataset: Dataset | None = None) -> None:
-    """Writes everything of a study that MLflow lacks. `dataset`: for the input example of a study of in-memory data.
+def sync(
+    folder: StudyFolder, tracker: Tracker, *, dataset: Dataset | None = None,
+    warn: Callable[[str], None] = notices.warn,
+) -> None:  # fmt: skip
+    """Writes everything of a study that MLflow lacks, and ends what is still running there: hold the study's lock, so
+    that nobody drives it. `dataset`: for the input example of a study of in-memory data; `warn`: hears what the study
+    itself lacks.
 
-    Raises BadInput for a folder that is no study, and whatever MLflow raises.
+    Raises BadInput for a folder that is no study, Incomplete where parts are refused, and whatever MLflow raises.
     """
-    Projection(folder, tracker, dataset=dataset).send(results=True)
+    projection = Projection(folder, tracker, dataset=dataset, driven=False, warn=warn)
+    try:
+        projection.send(results=True)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the store may be what failed
+            projection.stop(tracking.KILLED)
+        raise
+    projection.stop(tracking.KILLED)
 
 
 class Projection:
     """One study in one store. Asks the store once what it has, then remembers what it sent: a new object after any
-    error, because then nobody knows what arrived."""
+    error, because then nobody knows what arrived. `driven`: a search is running; what had stopped goes on."""
 
-    def __init__(self, folder: StudyFolder, tracker: Tracker, *, dataset: Dataset | None = None) -> None:
+    def __init__(
+        self, folder: StudyFolder, tracker: Tracker, *, dataset: Dataset | None = None, driven: bool = True,
+        warn: Callable[[str], None] = notices.warn,
+    ) -> None:  # fmt: skip
         self.folder, self.tracker, self.dataset = folder, tracker, dataset
+        self.driven, self.warn = driven, warn
         self.described = folder.described()
         self.config = folder.config()
         self.metric = str(self.config.run.metric)
@@ -77,8 +104,9 @@ class Projection:
         self.defaults = {path: spaces.default_value(self.config.run, path) for path in self.config.space}
         name = self.config.settings.tracking.experiment or self.described["dataset"]["name"]
         self.experiment = tracker.experiment(name)
-        self.ended = False
+        self.ended, self.running = False, True
         self.parent, self.parent_tags = self._adopt_parent()
+        self.failure = "" if driven else self.parent_tags.get(FAILURE, "")
         self.children = self._adopt_children()
         self._curves = {self.metric, *_CURVES}
         self._results: dict[int, dict[str, Any]] = {}
@@ -87,12 +115,16 @@ class Projection:
     def _adopt_parent(self) -> tuple[str, dict[str, str]]:
         found = self.tracker.find(self.experiment, {STUDY: self.key, KIND: STUDY_KIND})
         if found and found[0].status == tracking.FINISHED:
-            self.ended = True
+            self.ended, self.running = True, False
             return found[0].id, dict(found[0].tags)
         tags = {KIND: STUDY_KIND, **self._provenance()}
         parent = found[0].id if found else self.tracker.create(
             self.experiment, self.described["name"], tags=tags, started=_seconds(self.described["created"])
         )  # fmt: skip
+        self.running = not found or found[0].status == tracking.RUNNING
+        if not self.running and self.driven:
+            self.tracker.reopen(parent)
+            self.running = True
         # Sent to a run that was found as well: its creator may have died right after creating it.
         self.tracker.write(parent, params=self._settings(), tags=tags)
         about = self.described["dataset"]
@@ -100,31 +132,65 @@ class Projection:
         profile = {k: about[k] for k in ("train", "test", "features", "dropped") if k in about}
         self.tracker.dataset(parent, about["name"], digests, profile)
         delivery.view(self, finished=False)
-        return parent, dict(found[0].tags) if found else {}
+        return parent, {**(found[0].tags if found else {}), **{key: str(value) for key, value in tags.items()}}
 
     def _adopt_children(self) -> dict[int, Child]:
         children: dict[int, Child] = {}
+        some_aside = (self.folder.path / "aside").is_dir()
         for stored in self.tracker.find(self.experiment, {STUDY: self.key, KIND: TRIAL_KIND}):
             number = int(stored.tags[RUN].rpartition("/")[2])
+            state, is_running = stored.tags.get(STATE), stored.status == tracking.RUNNING
+            has_stopped = state == STOPPED and not self.folder.finished()
+            # Whoever wrote the end of a trial that had stopped may have died before it closed its run.
+            is_torn = state in _ENDS and stored.status != _ENDS[state]
             child = Child(
-                stored.id, stored.name, closed=stored.status != tracking.RUNNING, ranked="rank" in stored.metrics
-            )
-            if stored.tags.get(STATE) == STOPPED and not self.folder.finished():
+                stored.id, stored.name, closed=not (is_running or has_stopped or is_torn), running=is_running,
+                ranked="rank" in stored.metrics,
+            )  # fmt: skip
+            if (some_aside or not child.closed) and self._is_other(number, stored, child):
+                self._set_aside(number, child)
+                continue
+            if has_stopped and self.driven:
                 self.tracker.reopen(child.id)
-                child.closed = False
-            if not child.closed:
-                child.sent = self.tracker.last_step(child.id, delivery.SO_FAR)
-                self.tracker.write(child.id, params=self._params(number))
+                child.running = True
             children[number] = child
         return children
 
+    def _is_other(self, number: int, stored: Stored, child: Child) -> bool:
+        """Whether MLflow's run is of another trial of this number, which was set aside (an older copy of the database
+        was put back): it has other settings, or has ended while this one runs."""
+        if not (self.folder.path / f"trials/{number}/config.yaml").exists():
+            return False
+        wanted = tracked.cut(self._params(number), "param")
+        differs = any(stored.params.get(key, value) != value for key, value in wanted.items())
+        return differs or (child.closed and self.folder.run(f"trials/{number}").result() is None)
+
+    def _set_aside(self, number: int, child: Child) -> None:
+        self.tracker.write(child.id, tags={KIND: ASIDE_KIND, STATE: STOPPED, RUN_NAME: f"trial {number} (set aside)"})
+        if child.running:
+            self.tracker.close(child.id, tracking.KILLED, time.time())
+
     def close_stopped(self, ended: float) -> None:
-        """Trials that the time budget cut off have no result; a later resume may go on with them."""
+        """Ends the runs of trials that have no result, as where the time budget cut them off; a later resume may go on
+        with them."""
         for child in self.children.values():
-            if not child.closed:
+            if child.running:
                 self.tracker.write(child.id, tags={STATE: STOPPED})
                 self.tracker.close(child.id, tracking.KILLED, ended)
-                child.closed = True
+                child.running = False
+            child.closed = True
+
+    def stop(self, status: str, failure: str = "") -> None:
+        """Ends what is running in MLflow, because nobody drives the study any more: the trials as KILLED, the study,
+        unless it has its results, with this status. `failure`: why it failed."""
+        ended = time.time()
+        self.close_stopped(ended)
+        if not self.running:
+            return
+        self.driven, self.failure = False, failure or self.failure
+        self._write_note()
+        self.tracker.close(self.parent, status, ended)
+        self.running = False
 
     def _provenance(self) -> dict[str, Any]:
         found = self.described
@@ -155,27 +221,32 @@ class Projection:
         return {path: get(raw, path) for path in self.config.space}
 
     def send(self, *, results: bool) -> None:
-        """One pass over all trials; with `results`, the end of the study too, once it is there."""
-        for number in self._numbers():
-            child = self.children.get(number)
-            if child is None or not child.closed:
-                self._send_trial(number, child)
-        self._send_progress()
+        """One pass over all trials; with `results`, the end of the study too, once it is there.
+
+        Raises Incomplete where the store refused a part; all others are written.
+        """
+        left = [number for number in self._numbers() if not (child := self.children.get(number)) or not child.closed]
+        steps = {f"trial {number}": functools.partial(self._send_trial, number) for number in left}
+        refused = self.tracker.attempt(self.parent, {**steps, "progress": self._send_progress})
         if results and self.folder.finished():
-            delivery.send(self)
+            refused |= delivery.send(self)
+        if refused:
+            raise Incomplete(refused)
 
     def _numbers(self) -> list[int]:
         place = self.folder.path / "trials"
         return sorted(int(path.name) for path in place.iterdir() if path.name.isdigit()) if place.is_dir() else []
 
-    def _send_trial(self, number: int, child: Child | None) -> None:
-        run = self.folder.run(f"trials/{number}")
+    def _send_trial(self, number: int) -> None:
+        run, child = self.folder.run(f"trials/{number}"), self.children.get(number)
         if not (run.path / "config.yaml").exists():
             return
         result = run.result()  # before the history: what it ends is then complete in it
         history = run.history()
-        params = self._params(number) if child is None or not child.sent else {}
+        params = self._params(number) if child is None or not child.known else {}
         child = child or self._new_child(number, params, history, result)
+        if not child.known:
+            child.sent, child.known = self.tracker.last_step(child.id, delivery.SO_FAR), True
         fresh = [record for record in history if record["epoch"] > child.sent]
         points = [point for point in history_points(fresh) if point.name in self._curves]
         points += [Point(delivery.SO_FAR, r["value"], r["epoch"], r["time"]) for r in fresh if r["value"] is not None]
@@ -188,13 +259,13 @@ class Projection:
                     Point(delivery.SCORE, round(result["value"], delivery.DECIMALS), result["epochs"], result["ended"])
                 )
             if result["failure"]:
-                tags |= {"m3col.failure": result["failure"], NOTE: f"**Failed:** {result['failure']}"}
+                tags |= {FAILURE: result["failure"], NOTE: f"**Failed:** {result['failure']}"}
         if points or tags or params:
             self.tracker.write(child.id, points, params=params, tags=tags)
         child.sent = max([child.sent, *(record["epoch"] for record in fresh)])
         if result is not None:
             self.tracker.close(child.id, _STATUS[result["state"]], result["ended"])
-            child.closed = True
+            child.closed, child.running = True, False
 
     def _new_child(
         self, number: int, params: dict[str, Any], history: list[dict[str, Any]], result: dict[str, Any] | None
@@ -225,95 +296,22 @@ class Projection:
             self.tracker.write(self.parent, points)
             self._bests = len(finished)
         if not self.folder.finished():
-            self._write_note(ended)
+            self._write_note()
 
-    def _write_note(self, ended: list[dict[str, Any]]) -> None:
-        note = delivery.progress_note(self, self._results, ended)
-        if note != self.parent_tags.get(NOTE):
-            if self.ended:  # a finished study goes on
-                self.tracker.reopen(self.parent)
-                delivery.view(self, finished=False)
-                self.ended = False
-            self.tracker.write(self.parent, tags={NOTE: note, RUN_NAME: self.described["name"]})
-            self.parent_tags |= {NOTE: note, RUN_NAME: self.described["name"]}
-
-
-class Background:
-    """Keeps MLflow up to date while a search runs, from a thread of its own.
-
-    The store may die: the search goes on, attempts become rarer, and the gap is filled when it is back. On a good exit
-    results are sent too, within `limit_s`; `warn` gets a line, with the command that helps, where that failed.
-    """
-
-    def __init__(
-        self, folder: StudyFolder, tracker: Tracker | None, *, every_s: float = 5.0, limit_s: float = 120.0,
-        warn: Callable[[str], None] = lambda line: None, dataset: Dataset | None = None,
-    ) -> None:  # fmt: skip
-        self._folder, self._tracker, self._dataset = folder, tracker, dataset
-        self._every_s, self._limit_s, self._warn = every_s, limit_s, warn
-        self._stop = threading.Event()
-        self._with_results = False
-        self._failure: str | None = None
-        self._projection: Projection | None = None
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-
-    def __enter__(self) -> "Background":
-        if self._tracker is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._tracker is None:
+    def _write_note(self) -> None:
+        """The study's page until there are results."""
+        tags = {
+            STATE: "running" if self.driven else STOPPED, FAILURE: self.failure, RUN_NAME: self.described["name"],
+            NOTE: delivery.progress_note(self, self._results),
+        }  # fmt: skip
+        if all(self.parent_tags.get(key) == value for key, value in tags.items()):
             return
-        self._with_results = kind is None
-        self._stop.set()
-        # After an error or an interrupt nobody waits for MLflow.
-        self._thread.join(self._limit_s if kind is None else 1.0)
-        reason = f"no answer within {self._limit_s:.0f} s" if self._thread.is_alive() else self._failure
-        if reason is not None and kind is None:
-            self._warn(
-                f"MLflow at {self._tracker.shown} lacks a part of this study ({reason}); nothing is lost: "
-                f"{_command(self._folder, self._tracker)} writes it"
-            )
-
-    def _work(self) -> None:
-        for _ in self._waits():
-            before = self._failure
-            self._attempt(results=False)
-            if self._failure is not None and before is None:
-                self._warn(f"MLflow cannot be written ({self._failure}); the search goes on, the gap is filled later")
-        # The last word: a server that is just coming back, or a connection that died with it, gets another chance.
-        until = time.monotonic() + _LAST_S
-        self._attempt(results=self._with_results)
-        while self._with_results and self._failure is not None and time.monotonic() < until:
-            time.sleep(_BETWEEN_LAST_S)
-            self._attempt(results=True)
-
-    def _waits(self) -> Iterator[None]:
-        """Yields after each pause until the search ends; pauses double while the store is away."""
-        pause = self._every_s
-        while not self._stop.wait(pause):
-            yield
-            pause = self._every_s if self._failure is None else min(2 * pause, _MOST_PATIENT_S)
-
-    def _attempt(self, *, results: bool) -> None:
-        assert self._tracker is not None
-        try:
-            if self._projection is None:
-                self._projection = Projection(self._folder, self._tracker, dataset=self._dataset)
-            self._projection.send(results=results)
-            self._failure = None
-        except Exception as error:  # whatever the store or the network raises: it must not reach the search
-            self._projection = None
-            self._failure = scrubbed(" ".join(str(error).split()))[:200] or type(error).__name__
-
-
-def _command(folder: StudyFolder, tracker: Tracker) -> str:
-    """What writes the rest, whatever the defaults are where it is called: a job's are not its reader's."""
-    places = ["--runs-dir", str(folder.path.parent), "--tracking-uri", tracker.shown]
-    return f"m3col {shlex.join(['sync', folder.name, *places])}"
+        if self.ended:  # a finished study goes on
+            self.tracker.reopen(self.parent)
+            delivery.view(self, finished=False)
+            self.ended, self.running = False, True
+        self.tracker.write(self.parent, tags=tags)
+        self.parent_tags |= tags
 
 
 def _joined(found: dict[str, str], *, length: int = 40) -> str:

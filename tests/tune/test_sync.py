@@ -17,7 +17,7 @@ from m3col import tracking
 from m3col.tracking import KIND, PARENT, RUN, STUDY, Tracker
 from tests.servers import Server
 from tests.tune import fake_study
-from tune import delivery, sync
+from tune import background, delivery, sync
 from tune.study import StudyFolder
 
 
@@ -68,7 +68,7 @@ def test_a_study_is_one_parent_and_one_child_per_trial(store: Tracker, tmp_path:
     assert "nan in epoch 4" in children[5].tags[tracking.NOTE]
     assert set(children[1].params) == set(fake_study.SPACE)
     run = store.client.get_run(parent)
-    assert run.info.status == "RUNNING" and "6 of 7" not in run.data.tags[tracking.NOTE]
+    assert run.info.status == "KILLED" and "6 of 7" not in run.data.tags[tracking.NOTE]
     assert "7 of 7 trials have ended: 4 complete, 2 pruned, 1 failed" in run.data.tags[tracking.NOTE]
     assert {item.dataset.digest for item in run.inputs.dataset_inputs} == {
         digest[:32] for digest in fake_study.dataset().digests().values()
@@ -106,7 +106,7 @@ def test_sending_again_adds_nothing(store: Tracker, tmp_path: Path) -> None:
 def test_a_running_trial_grows_and_a_restart_doubles_no_epoch(store: Tracker, tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "grows", trials=2)
     fake_study.add_trial(folder, 0, {}, score=0.8, epochs=6, state=None)
-    sync.sync(folder, store)
+    sync.Projection(folder, store).send(results=True)
     _, (child,) = _connect(store, folder)
     assert (child.status, _steps(store, child.id, "val/loss")) == ("RUNNING", [1, 2, 3, 4, 5, 6])
     # Epochs 5 and 6 were lost with their actor, and are trained again at another time.
@@ -262,7 +262,7 @@ class Flaky:
 def test_a_store_that_dies_does_not_disturb_the_search_and_the_gap_is_filled(store: Tracker, tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "flaky", trials=4)
     flaky, lines = Flaky(store), list[str]()
-    with sync.Background(folder, flaky, every_s=0.05, warn=lines.append):  # type: ignore[arg-type]
+    with background.Background(folder, flaky, every_s=0.05, warn=lines.append):  # type: ignore[arg-type]
         fake_study.add_trial(folder, 0, {}, score=0.8)
         _until(lambda: len(_children(store, folder)) == 1)
         flaky.down.set()
@@ -288,7 +288,7 @@ def test_a_lost_answer_makes_no_run_twice(store: Tracker, tmp_path: Path) -> Non
                 raise ConnectionError("connection reset")
             return run
 
-    with sync.Background(folder, Deaf(store), every_s=0.05):  # type: ignore[arg-type]
+    with background.Background(folder, Deaf(store), every_s=0.05):  # type: ignore[arg-type]
         _until(lambda: [child.status for child in _children(store, folder)] == ["FINISHED"])
     _connect(store, folder)  # one parent
 
@@ -299,7 +299,7 @@ def test_leaving_with_the_store_away_names_the_command_that_helps(
     folder = fake_study.make(tmp_path / "my runs", "left", trials=1)
     flaky, lines = Flaky(store), list[str]()
     flaky.down.set()
-    with sync.Background(folder, flaky, every_s=60, warn=lines.append):  # type: ignore[arg-type]
+    with background.Background(folder, flaky, every_s=60, warn=lines.append):  # type: ignore[arg-type]
         fake_study.add_trial(folder, 0, {}, score=0.8)
     assert len(lines) == 1 and "connection refused" in lines[0]
     # From any folder: a job's is gone when its log is read.
@@ -320,7 +320,7 @@ def test_a_store_that_hangs_holds_the_end_up_no_longer_than_the_limit(store: Tra
             raise ConnectionError("too late")
 
     begun = time.monotonic()
-    with sync.Background(folder, Hanging(store), limit_s=0.3, warn=lines.append):  # type: ignore[arg-type]
+    with background.Background(folder, Hanging(store), limit_s=0.3, warn=lines.append):  # type: ignore[arg-type]
         pass
     assert time.monotonic() - begun < 5
     assert "m3col sync hangs" in lines[0] and "no answer" in lines[0]
@@ -329,9 +329,9 @@ def test_a_store_that_hangs_holds_the_end_up_no_longer_than_the_limit(store: Tra
 
 def test_without_a_store_nothing_happens_and_an_error_passes_through(tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "off", trials=1)
-    with sync.Background(folder, None):
+    with background.Background(folder, None):
         pass
-    with pytest.raises(ZeroDivisionError), sync.Background(folder, None):
+    with pytest.raises(ZeroDivisionError), background.Background(folder, None):
         _ = 1 / 0
 
 
@@ -348,7 +348,7 @@ def test_a_real_server_dies_during_the_search_and_comes_back(server: Server, tmp
     tracker = tracking.connect(server.uri, tmp_path / "runs")
     assert tracker is not None
     lines = list[str]()
-    with sync.Background(folder, tracker, every_s=0.2, warn=lines.append):
+    with background.Background(folder, tracker, every_s=0.2, warn=lines.append):
         fake_study.add_trial(folder, 0, {}, score=0.8)
         fake_study.add_trial(folder, 1, {"objective.beta": 0.5}, score=0.82, epochs=5, state=None)
         _until(lambda: len(_children(tracker, folder)) == 2)
