@@ -65,7 +65,10 @@ def _data_check(arguments: argparse.Namespace) -> int:
         screen.print(f"warning: {line}", soft_wrap=True)
     faults += found.faults
     sys.stderr.write("".join(f"error: {line}\n" for line in faults))
-    if not faults:
+    if not faults and found.warnings:
+        count = f"{len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}"
+        screen.print(f"usable: no faults, but {count} above to look at", soft_wrap=True)
+    elif not faults:
         screen.print("ok: this folder can be used", soft_wrap=True)
     return 2 if faults else 0
 

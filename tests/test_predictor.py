@@ -119,3 +119,91 @@ def test_members_must_fit_each_other(tmp_path):
         m3col.load([two, three])
     with pytest.raises(BadInput, match="at least one"):
         m3col.load([])
+
+
+# Rows
+
+
+IDS = [f"P{n}" for n in range(20)]
+FRAMES = {name: pd.DataFrame(x, columns=list(DATA.features[name]), index=IDS) for name, x in INPUTS.items()}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_of_one_sample_are_found_by_their_index(loaded, seed):
+    plain = loaded.predict_proba(INPUTS)
+    other = {**FRAMES, "view_1": FRAMES["view_1"].sample(frac=1, random_state=seed)}
+    np.testing.assert_array_equal(loaded.predict_proba(other), plain)
+    assert loaded.predict(other).tolist() == loaded.predict(INPUTS).tolist()
+    for name, votes in loaded.votes(other).items():
+        np.testing.assert_array_equal(votes, loaded.votes(INPUTS)[name])
+    for name, value in loaded.embeddings(other).items():
+        np.testing.assert_array_equal(value, loaded.embeddings(INPUTS)[name])
+
+
+def test_a_table_of_predictions_keeps_the_index(loaded):
+    turned = {name: frame.iloc[::-1] for name, frame in FRAMES.items()}
+    table = loaded.predict_table({**FRAMES, "view_0": turned["view_0"]})
+    assert table.index.tolist() == IDS[::-1]
+    assert table.columns.tolist() == ["label", "p(0)", "p(1)", "vote(view_0)", "vote(view_1)"]
+    np.testing.assert_allclose(table.loc[IDS, ["p(0)", "p(1)"]].to_numpy(), loaded.predict_proba(INPUTS), rtol=1e-6)
+    assert table.loc[IDS, "label"].tolist() == loaded.predict(INPUTS).tolist()
+    assert loaded.predict_table(INPUTS).index.tolist() == list(range(20))
+
+
+def test_repeated_ids_do_no_harm_where_all_modalities_have_them_alike(loaded):
+    repeated = {name: frame.set_axis(["P"] * 20) for name, frame in FRAMES.items()}
+    np.testing.assert_array_equal(loaded.predict_proba(repeated), loaded.predict_proba(INPUTS))
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (FRAMES["view_1"].iloc[1:], "only in view_0: 'P0'"),
+        (FRAMES["view_1"].rename(index={"P3": "Q"}), "only in view_0: 'P3'; only in view_1: 'Q'"),
+        (FRAMES["view_1"].reset_index(drop=True), "view_1 has pandas' own index"),
+        (FRAMES["view_1"].set_axis([*IDS[1:], "P1"]), "view_1: every id must be unique"),
+        (FRAMES["view_1"].set_axis([str(n) for n in range(20)]), "keep the rows that both have"),
+    ],
+)
+def test_rows_that_do_not_belong_together_are_refused(loaded, second, words):
+    with pytest.raises(BadInput) as caught:
+        loaded.predict_proba({**FRAMES, "view_1": second})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1e40, np.inf, -np.inf, -1e39])
+@pytest.mark.parametrize("form", ["array", "frame", "tensor"])
+def test_no_value_that_does_not_fit_is_computed_with(loaded, value, form):
+    import torch
+
+    x = spoiled(value)["view_1"]
+    given = {"array": x, "frame": pd.DataFrame(x, columns=list(DATA.features["view_1"])), "tensor": torch.tensor(x)}
+    with pytest.raises(BadInput, match=r"'view_1': row 3, column 4 \(view_1_3\): "):
+        loaded.predict_proba(changed("view_1", given[form]))
+
+
+def test_a_value_that_overflows_in_preprocessing_is_named(tmp_path):
+    views = {name: x * 1e-30 for name, x in DATA.train.inputs.items()}
+    small = m3col.data.from_arrays(views, DATA.train.labels)
+    found = m3col.load(model(tmp_path / "m", data=small)[0])
+    with pytest.raises(BadInput, match=r"after preprocessing: row 3, column 4 \(view_1_3\): 1.*e\+"):
+        found.predict_proba(spoiled(1e10))
+
+
+def test_no_probability_that_is_no_number_leaves_a_predictor(loaded, monkeypatch):
+    def broken(inputs):
+        found = {name: np.full((20, 2), 0.5) for name in ("fused", "view_0")}
+        found["view_0"][4, 1] = np.nan
+        return found
+
+    monkeypatch.setattr(loaded.members[0], "probabilities", broken)
+    with pytest.raises(BadInput, match=r"row 5: the model gives no probabilities \(1 such rows in all\)"):
+        loaded.votes(INPUTS)
+
+
+def test_repeated_columns_are_refused_where_they_are_needed(loaded):
+    twice = pd.concat([FRAMES["view_0"], FRAMES["view_0"][["view_0_1"]]], axis=1)
+    with pytest.raises(BadInput, match="columns 'view_0_1' stand more than once"):
+        loaded.predict_proba({**FRAMES, "view_0": twice})
+    harmless = pd.concat([FRAMES["view_0"], FRAMES["view_0"][["view_0_1"]].set_axis(["other"], axis=1)], axis=1)
+    np.testing.assert_array_equal(loaded.predict_proba({**FRAMES, "view_0": harmless}), loaded.predict_proba(INPUTS))

@@ -1,5 +1,6 @@
 """What a folder of pictures and texts holds and what is wrong or suspicious about it."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from m3col.data import image_text, mogonet, overlaps, published
 from m3col.data.columns import encodable
 from m3col.data.dataset import SPLITS
 from m3col.data.image_text import Pair, Pairs
+from m3col.data.labels import case_warnings
 from m3col.data.layout import Layout
 from m3col.data.looks import Look
 from m3col.data.report import Report, Row
@@ -52,6 +54,8 @@ def check_pairs(
         if members
     ]
     warnings = [f"{count} pairs are left out, {reason}" for reason, count in pairs.dropped.items()]
+    counts = Counter(pair.label for pair in pairs.splits.get("train", ()))
+    warnings += case_warnings(pairs.classes, [counts[label] for label in pairs.classes], str(folder))
     return Report(
         folder=folder,
         columns=columns,

@@ -64,8 +64,9 @@ def is_default(index: pd.Index) -> bool:
 
 def _id_faults(index: pd.Index, where: str) -> list[str]:
     found = []
-    if index.hasnans:
-        row = int(np.asarray(index.isna()).argmax())
+    missing = np.zeros(len(index), bool) if isinstance(index, pd.MultiIndex) else np.asarray(index.isna())
+    if missing.any():
+        row = int(missing.argmax())
         found.append(f"{where}: row {row + 1} has no id: its index is missing")
     repeated = index[index.duplicated()].unique()
     if len(repeated):

@@ -18,7 +18,7 @@ from m3col.data.dataset import Dataset, Split
 from m3col.data.labels import case_warnings
 from m3col.data.splits import Fold
 
-_SHOWN = 5  # columns or ids that are named in a line; the rest is counted
+_SHOWN = 5  # columns that are named one by one; the rest is counted
 _FEW = 10  # rows below which a rising column may be chance
 
 
@@ -59,11 +59,11 @@ def across_splits(dataset: Dataset, *, within: bool = False) -> list[str]:
                 f"{dataset.name}: {len(pairs)} pairs of samples {where} are equal in every value ({first} row "
                 f"{row + 1} = {second} row {other + 1}{counted})"
             )
-        if first != second:
-            place = f"{dataset.name}: {{}} stand in {first} and in {second}"
-            found += _shared_names(a.ids, b.ids, "ids", place)
-            if a.groups is not None and b.groups is not None:
-                found += _shared_names(a.groups, b.groups, "groups", place)
+        if first == second:
+            continue
+        for what, left, right in (("ids", a.ids, b.ids), ("groups", a.groups, b.groups)):
+            shared = "" if left is None or right is None else _shared_names(left, right, first, second)
+            found += [f"{dataset.name}: of its {what} {shared}"] if shared else []
     return found
 
 
@@ -93,18 +93,21 @@ def across_folds(name: str, samples: Split, folds: Sequence[Fold]) -> list[str]:
             f"{example}, so that validation scores are too good; remove them, or give equal samples one group"
         )
     if shared:
-        found.append(f"{name}: {_listed(sorted(shared), 'groups')} stand on both sides of a fold")
+        found.append(f"{name}: {len(shared)} groups stand on both sides of a fold")
     return found
 
 
-def _shared_names(a: NDArray[np.str_], b: NDArray[np.str_], what: str, line: str) -> list[str]:
-    common = sorted(set(a.tolist()) & set(b.tolist()))
-    return [line.replace("{}", _listed(common, what))] if common else []
-
-
-def _listed(names: Sequence[str], what: str) -> str:
-    shown = ", ".join(map(repr, names[:_SHOWN]))
-    return f"{len(names)} {what} ({shown}{', ...' if len(names) > _SHOWN else ''})"
+def _shared_names(a: NDArray[np.str_], b: NDArray[np.str_], first: str, second: str) -> str:
+    """How many names two splits have in common and where the first of them stands; "" for none. Names are not shown:
+    the line goes into reports, and they may be those of persons."""
+    rows = {name: row for row, name in reversed(list(enumerate(a.tolist())))}
+    common = [(rows[name], row) for row, name in enumerate(b.tolist()) if name in rows]
+    count = len({row for row, _ in common})
+    if not common:
+        return ""
+    return (
+        f"{count} stand in {first} and in {second} ({first} row {common[0][0] + 1} = {second} row {common[0][1] + 1})"
+    )
 
 
 def equal_rows(a: Split, b: Split, *, same: bool) -> list[tuple[int, int]]:

@@ -94,10 +94,13 @@ def _parsed(lines: _Lines, path: Path) -> tuple[FloatArray | None, list[str]]:
         ragged = list(_ragged([len(row) for row in cells], lines, path))
         if ragged:
             return None, ragged
-    found = table_faults.of(Cells(path, cells, lines.first, lines.separator))
-    if found:
+    found, headers = table_faults.of(Cells(path, cells, lines.first, lines.separator))
+    if found and not headers:
         return None, found
-    return np.array([[to_number(cell) for cell in row] for row in cells], dtype=np.float64), []
+    matrix = np.array([[to_number(cell) for cell in row] for row in cells[headers:]], dtype=np.float64)
+    if found:  # the numbers below a header may have row numbers beside them
+        return None, [*found, *_exporter_faults(matrix, path, lines.first + headers)]
+    return matrix, []
 
 
 def _width(line: str, separator: str | None) -> int:
@@ -137,9 +140,10 @@ def _exporter_faults(x: FloatArray, path: Path, first: int) -> list[str]:
     found = []
     height, width = x.shape
     if is_column_numbers(x):
+        numbers = ", ".join(f"{value:g}" for value in x[0, np.isfinite(x[0])][:2])
         found.append(
-            f"{path}: row {first}: holds the column numbers {x[0, 0]:g}, {x[0, 1]:g}, ... {x[0, -1]:g}, a header that "
-            "pandas or R writes; save the table without it (pandas: to_csv(..., header=False, index=False))"
+            f"{path}: row {first}: holds the column numbers {numbers}, ... {x[0, -1]:g}, a header that pandas or R "
+            "writes; save the table without it (pandas: to_csv(..., header=False, index=False))"
         )
     below = x[1:] if found else x
     if height - len(found) >= _FEW_ROWS and width > 1 and counts_rows(below[:, 0]):
@@ -152,12 +156,14 @@ def _exporter_faults(x: FloatArray, path: Path, first: int) -> list[str]:
 
 
 def is_column_numbers(x: FloatArray) -> bool:
-    """Whether the first row is 0, 1, 2, ... or 1, 2, 3, ..., as a header of column numbers is.
+    """Whether the first row is 0, 1, 2, ... or 1, 2, 3, ..., as a header of column numbers is; its first field is empty
+    where pandas has written row numbers below it.
 
     A row of less than four such numbers says so only where the rows below hold fractions.
     """
-    height, width = x.shape
-    if width < 2 or height < 2 or x[0, 0] not in (0, 1) or not np.array_equal(x[0], x[0, 0] + np.arange(width)):
+    row = x[0, 1:] if np.isnan(x[0, 0]) and x.shape[1] > 2 else x[0]
+    height, width = len(x), len(row)
+    if width < 2 or height < 2 or row[0] not in (0, 1) or not np.array_equal(row, row[0] + np.arange(width)):
         return False
     rest = x[1:]
     return width >= _FEW_COLUMNS or bool((rest[np.isfinite(rest)] % 1 != 0).any())

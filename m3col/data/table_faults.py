@@ -11,6 +11,7 @@ from m3col.data.textfile import short
 
 _SHOWN = 5  # places of one kind that are named one by one; the rest is counted
 _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}(\.\d{3})*,\d+([eE][+-]?\d+)?|[+-]?\d+,\d+([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"[+-]?\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d{1,3}([ '\u00a0\u202f]\d{3})+([.,]\d+)?")
 _DATE = re.compile(r"(?i)\d{1,2}-[a-z]{3}(-\d{2,4})?|[a-z]{3}-\d{2}|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}:\d{2}.*")
 _EXCEL_ERRORS = ("#DIV/0!", "#REF!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "########")
@@ -32,7 +33,7 @@ class Cells:
 
 def are_decimal_commas(fields: Sequence[str]) -> bool:
     """Whether there are several fields, and all of them are numbers with a decimal comma or whole numbers."""
-    return len(fields) > 1 and all(_DECIMAL_COMMA.fullmatch(field) or field.isdigit() for field in fields)
+    return len(fields) > 1 and all(_DECIMAL_COMMA.fullmatch(field) or _WHOLE.fullmatch(field) for field in fields)
 
 
 def to_number(cell: str) -> float:
@@ -54,24 +55,26 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def of(cells: Cells) -> list[str]:
-    """Every fault of fields that should be numbers; none where all of them are."""
+def of(cells: Cells) -> tuple[list[str], int]:
+    """Every fault of fields that should be numbers, none where all of them are; and the number of rows at the top that
+    are no numbers, where everything below is."""
     empty = _empty_column(cells)
     bad = {(r, c) for r, row in enumerate(cells.rows) for c, cell in enumerate(row) if not is_number(cell)}
     if not bad:
-        return empty
+        return empty, 0
     commas = sorted((r, c) for r, c in bad if _DECIMAL_COMMA.fullmatch(cells.rows[r][c].strip()))
     if commas and 2 * len(commas) > len(bad):
-        return [*empty, _comma_fault(cells, *commas[0], len(commas))]
+        return [*empty, _comma_fault(cells, *commas[0], len(commas))], 0
     if len(bad) == len(cells.rows) * len(cells.rows[0]):
-        return [f"{cells.path}: holds no number: row {cells.first}, column 1 is {short(cells.rows[0][0])}"]
+        return [f"{cells.path}: holds no number: row {cells.first}, column 1 is {short(cells.rows[0][0])}"], 0
     columns = _text_columns(cells, bad)
     headers = _text_rows(cells, bad, columns)
     found = [*empty, *_column_faults(cells, columns), *_header_faults(cells, headers, columns)]
     single = sorted((r, c) for r, c in bad if c not in columns and r not in headers)
     found += [_cell_fault(cells, r, c) for r, c in single[:_SHOWN]]
     more = len(single) - _SHOWN + max(0, len(columns) - _SHOWN)
-    return [*found, f"{cells.path}: {more} more places hold text"] if more > 0 else found
+    found += [f"{cells.path}: {more} more places hold text"] if more > 0 else []
+    return found, 0 if columns or single else len(headers)
 
 
 def _empty_column(cells: Cells) -> list[str]:
@@ -104,11 +107,14 @@ def _text_columns(cells: Cells, bad: set[tuple[int, int]]) -> list[int]:
 
 
 def _text_rows(cells: Cells, bad: set[tuple[int, int]], columns: list[int]) -> list[int]:
-    """The first rows, at most three, that hold text in every other column."""
+    """The first rows, at most three, that hold text in every other column; the first field of a header may be empty."""
     others = [c for c in range(len(cells.rows[0])) if c not in columns]
     found: list[int] = []
-    while len(found) < min(3, len(cells.rows) - 1) and others and all((len(found), c) in bad for c in others):
-        found.append(len(found))
+    for r in range(min(3, len(cells.rows) - 1)):
+        named = others[1:] if len(others) > 2 and cells.rows[r][0].strip() in MARKS else others
+        if not named or any((r, c) not in bad for c in named):
+            break
+        found.append(r)
     return found
 
 
@@ -129,7 +135,7 @@ def _column_faults(cells: Cells, columns: list[int]) -> list[str]:
 def _header_faults(cells: Cells, rows: list[int], columns: list[int]) -> list[str]:
     found = []
     for r in rows:
-        c = next(c for c in range(len(cells.rows[r])) if c not in columns)
+        c = next(c for c, cell in enumerate(cells.rows[r]) if c not in columns and not is_number(cell))
         what = "a header line" if r == 0 else "a line of units or a second header"
         found.append(
             f"{cells.path}: row {r + cells.first}: holds text, such as {short(cells.rows[r][c].strip())}; if it is "

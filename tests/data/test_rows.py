@@ -1,0 +1,125 @@
+"""Rows of one sample: aligned by a pandas index, taken by position without one, refused where ids do not fit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from m3col import data
+from m3col.data import rows
+from m3col.faults import BadInput
+
+IDS = [f"P{n}" for n in range(6)]
+LABELS = [0, 1, 0, 1, 0, 1]
+
+
+def frame(columns: int, name: str, ids=IDS) -> pd.DataFrame:
+    values = np.arange(6 * columns, dtype=float).reshape(6, columns) * 1.5
+    return pd.DataFrame(values, index=ids, columns=[f"{name}{n}" for n in range(columns)])
+
+
+A, B, L = frame(3, "a"), frame(2, "b"), pd.Series(LABELS, index=IDS)
+ORDERED = data.from_arrays({"a": A, "b": B}, L)
+
+
+def shuffled(values):
+    return values.sample(frac=1, random_state=3)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "labels", "more"),
+    [
+        ({"a": A, "b": B}, shuffled(L), {}),
+        ({"a": A, "b": shuffled(B)}, L, {}),
+        ({"a": A, "b": shuffled(B)}, shuffled(L).to_frame("y"), {}),
+        ({"a": A, "b": B.iloc[::-1]}, L, {"groups": shuffled(pd.Series(list("uvuvuv"), index=IDS))}),
+        ({"a": A, "b": B.iloc[::-1]}, L.to_numpy(), {}),
+        ({"a": A, "b": B.to_numpy()}, shuffled(L), {}),
+        ({"a": A, "b": B.to_numpy()}, list(LABELS), {"ids": shuffled(pd.Series(IDS, index=IDS))}),
+    ],
+)
+def test_every_part_gets_the_order_of_the_first(modalities, labels, more):
+    found = data.from_arrays(modalities, labels, **more)
+    assert found.train.ids.tolist() == IDS
+    assert found.train.labels.tolist() == LABELS
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(found.train.inputs[name], ORDERED.train.inputs[name])
+    if "groups" in more:
+        assert found.train.groups.tolist() == list("uvuvuv")
+
+
+def test_numbers_as_ids_are_aligned_with_the_default_index():
+    default = frame(2, "b", ids=range(6))
+    other = frame(3, "a", ids=range(6)).sample(frac=1, random_state=1)
+    found = data.from_arrays({"b": default, "a": other}, LABELS)
+    # `other` has an index of its own, so that its order leads; the default index of `b` follows it.
+    assert found.train.ids.tolist() == [str(n) for n in other.index]
+    np.testing.assert_array_equal(found.train.inputs["b"], default.loc[other.index].to_numpy())
+
+
+def test_tables_with_pandas_own_index_are_taken_by_position():
+    found = data.from_arrays({"a": frame(3, "a", range(6)), "b": frame(2, "b", range(6))}, pd.Series(LABELS))
+    assert found.train.ids.tolist() == [f"train-{n}" for n in range(6)]
+
+
+def test_several_levels_and_dates_are_ids_as_well():
+    for ids in (pd.MultiIndex.from_product([["x", "y"], [1, 2, 3]]), pd.date_range("2020-01-01", periods=6)):
+        found = data.from_arrays({"a": frame(3, "a", ids), "b": shuffled(frame(2, "b", ids))}, LABELS)
+        np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (B.rename(index={"P0": "Q0"}), ["only in modality 'a': 'P0'", "only in modality 'b': 'Q0'"]),
+        (B.iloc[:4], ["only in modality 'a': 'P4', 'P5'"]),
+        (pd.concat([B, B.rename(index=lambda name: f"{name}x")]), ["'P0x'", "(6 in all)"]),
+        (B.reset_index(drop=True), ["pandas' own index", "give it the index of modality 'a'"]),
+        (B.set_axis([*IDS[:5], "P0"]), ["modality 'b': every id must be unique", "'P0' (2 times)"]),
+        (B.set_axis([*IDS[:5], None]), ["modality 'b': row 6 has no id"]),
+        (B.set_axis(range(10, 16)), ["only in modality 'b': 10, 11"]),
+    ],
+)
+def test_ids_that_do_not_fit_are_refused(other, words):
+    with pytest.raises(BadInput) as caught:
+        data.from_arrays({"a": A, "b": other}, LABELS)
+    assert all(word in str(caught.value) for word in words), caught.value.faults
+
+
+def test_ids_that_differ_in_their_type_are_told():
+    with pytest.raises(BadInput, match="texts on one side and numbers on the other"):
+        data.from_arrays({"a": frame(3, "a", [*"543210"]), "b": frame(2, "b", [5, 4, 3, 2, 1, 0])}, LABELS)
+
+
+def test_repeated_ids_are_refused_in_training_even_in_one_order():
+    ids = [*IDS[:5], "P0"]
+    with pytest.raises(BadInput, match=r"every id must be unique.*reset_index"):
+        data.from_arrays({"a": frame(3, "a", ids), "b": frame(2, "b", ids)}, LABELS)
+
+
+def test_a_held_out_split_is_aligned_as_well_and_every_fault_names_its_split():
+    held = {"a": A, "b": shuffled(B)}
+    found = data.from_arrays({"a": A, "b": B}, L, test=(held, shuffled(L)))
+    np.testing.assert_array_equal(found.test.inputs["b"], B.to_numpy())
+    assert found.test.labels.tolist() == LABELS
+    with pytest.raises(BadInput, match="test: modality 'a' and labels have rows of different ids"):
+        data.from_arrays({"a": A, "b": B}, L, test=({"a": A, "b": B}, L.rename(index={"P1": "Q"})))
+
+
+@pytest.mark.parametrize("what", ["ids", "groups"])
+def test_a_missing_group_or_id_is_a_fault(what):
+    with pytest.raises(BadInput, match=f"{what}: row 2 is missing"):
+        data.from_arrays({"a": A, "b": B}, L, **{what: ["u", None, "v", "w", "x", "y"]})
+
+
+def test_align_with_a_slow_twin():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        count = int(rng.integers(1, 9))
+        names = [str(n) for n in rng.permutation(20)[:count]]
+        parts = {key: pd.Index(rng.permutation(names)) for key in "abc"}
+        faults: list[str] = []
+        found = rows.align(parts, "", faults, unique=True)
+        assert not faults
+        for key, index in parts.items():
+            order = found.orders.get(key, np.arange(count))
+            assert [index[at] for at in order] == list(parts["a"])
