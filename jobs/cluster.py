@@ -70,7 +70,7 @@ def connect(address: str) -> "Cluster":
     """The cluster at that address, after a first word with it. Raises BadInput within 15 s where it does not answer,
     is no Ray cluster, or does not accept our token."""
     auth.settle(joining=True)
-    faults = _token_faults()
+    faults = auth.token_faults()
     if faults:
         raise BadInput(faults)
     # The client prefers these to the address that it is given.
@@ -103,44 +103,12 @@ def connect(address: str) -> "Cluster":
         return Cluster(found[0], address)
     error = errors[0] if errors else TimeoutError(f"no answer within {_FIRST_WORD_S:.0f} s")
     if isinstance(error, AuthenticationError):
-        raise BadInput([_refused(address, str(error))])
+        raise BadInput([auth.refused(f"--address {address}", str(error))])
     raise BadInput(
         [
             f"--address {address}: there is no Ray cluster that answers ({_reason(error)}); "
             "start it with its dashboard (`ray start --head`), or give the right address"
         ]
-    )
-
-
-def _token_faults() -> list[str]:
-    """A token that is announced, but is not there."""
-    if auth.token_found():
-        return []
-    if os.environ.get(auth.TOKEN_PATH):
-        return [f"{auth.TOKEN_PATH}: there is no token in {auth.token_path()}; name the file that holds it"]
-    if os.environ.get(auth.MODE) == "token":
-        return [
-            f"{auth.MODE}=token: there is no token; set {auth.TOKEN}, or {auth.TOKEN_PATH} to a file that holds it, "
-            f"or write it to {auth.token_path()}"
-        ]
-    return []
-
-
-def _refused(address: str, answer: str) -> str:
-    if auth.token_found() and os.environ.get(auth.MODE) != "token":
-        return (
-            f"--address {address}: the cluster asks for a token, and {auth.MODE} is {os.environ.get(auth.MODE)!r}; "
-            f"set {auth.MODE}=token, or leave it unset"
-        )
-    if "Authentication failed" in answer:
-        source = auth.TOKEN if os.environ.get(auth.TOKEN, "").strip() else str(auth.token_path())
-        return (
-            f"--address {address}: the cluster does not accept the token of {source}; set {auth.TOKEN}, or "
-            f"{auth.TOKEN_PATH} to a file, to the cluster's own token"
-        )
-    return (
-        f"--address {address}: the cluster asks for a token; set {auth.TOKEN}, or {auth.TOKEN_PATH} to a file that "
-        f"holds it, or write it to {auth.token_path()}"
     )
 
 

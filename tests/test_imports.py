@@ -65,7 +65,7 @@ def test_tune_does_not_know_the_commands_and_writes_ray_tune_in_full():
 
 
 def test_ray_is_in_the_engine_only():
-    around = {"capacity", "loopback", "meeting", "training", "workers"}
+    around = {"capacity", "joining", "loopback", "meeting", "training", "workers"}
     assert users("tune", "ray") == {"tune/engine.py", *(f"tune/{name}.py" for name in around)}
 
 

@@ -41,6 +41,39 @@ def token_path() -> Path:
     return Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token").expanduser()
 
 
+def token_faults() -> list[str]:
+    """A token that is announced, but is not there."""
+    if token_found():
+        return []
+    if os.environ.get(TOKEN_PATH):
+        return [f"{TOKEN_PATH}: there is no token in {token_path()}; name the file that holds it"]
+    if os.environ.get(MODE) == "token":
+        return [
+            f"{MODE}=token: there is no token; set {TOKEN}, or {TOKEN_PATH} to a file that holds it, "
+            f"or write it to {token_path()}"
+        ]
+    return []
+
+
+def refused(place: str, answer: str) -> str:
+    """Why a cluster does not accept us, as a line. `place`: where its address was said; `answer`: what it said."""
+    if token_found() and os.environ.get(MODE) != "token":
+        return (
+            f"{place}: the cluster asks for a token, and {MODE} is {os.environ.get(MODE)!r}; "
+            f"set {MODE}=token, or leave it unset"
+        )
+    if token_found() or "Authentication failed" in answer:
+        source = TOKEN if os.environ.get(TOKEN, "").strip() else str(token_path())
+        return (
+            f"{place}: the cluster does not accept the token of {source}; set {TOKEN}, or "
+            f"{TOKEN_PATH} to a file, to the cluster's own token"
+        )
+    return (
+        f"{place}: the cluster asks for a token; set {TOKEN}, or {TOKEN_PATH} to a file that "
+        f"holds it, or write it to {token_path()}"
+    )
+
+
 def _has_text(path: Path) -> bool:
     try:
         return bool(path.read_text(encoding="utf-8").strip())

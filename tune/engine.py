@@ -28,7 +28,7 @@ from m3col.faults import BadInput
 from m3col.judge import get
 from m3col.patience import StorageRefused
 from m3col.secrets import redacted, scrubbed
-from tune import auth, workers
+from tune import auth, joining, temporary, workers
 from tune.attempts import Attempts
 from tune.capacity import Watch, fitting, settled
 from tune.conductor import Conductor, NoRoom
@@ -58,12 +58,13 @@ def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None,
     """Connects to a cluster (`address` or $RAY_ADDRESS), or starts a local one; True if started.
 
     A cluster that the caller is already connected to is used as it is. `dashboard`: start the local one with its
-    dashboard, on the loopback address.
+    dashboard, on the loopback address. Raises BadInput within 60 s where there is no cluster that can be joined, or no
+    folder for the files of a local one.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    joining = bool(address or os.environ.get("RAY_ADDRESS"))
-    auth.settle(joining)
+    wanted = joining.wanted(address)
+    auth.settle(wanted is not None)
     if ray.is_initialized():
         return False
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
@@ -73,23 +74,24 @@ def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None,
         "runtime_env": {"env_vars": environment},
         "namespace": "m3col",
     }
-    if joining:
-        _join(address or os.environ.get("RAY_ADDRESS") or "auto", common)
+    if wanted is not None:
+        _join(*wanted, common)
         return False
+    folder = temporary.folder(dashboard=dashboard)
     with loopback():
-        ray.init(include_dashboard=dashboard, dashboard_host="127.0.0.1", num_cpus=num_cpus, **common)
+        # "local", because without an address Ray joins what its newest `ray start` on this machine left behind.
+        place: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "_temp_dir": folder}
+        ray.init("local", num_cpus=num_cpus, **place, **common)
     return True
 
 
-def _join(address: str, common: Mapping[str, Any]) -> None:
+def _join(place: str, address: str, common: Mapping[str, Any]) -> None:
+    joining.reach(place, address)
     try:
         ray.init(address=address, **common)
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         reason = " ".join(scrubbed(str(error)).split())[:200]
-        near = "HOST:6379, as `ray start --head` names it; http://HOST:8265 is for m3col submit"
-        raise BadInput(
-            [f"--address {redacted(address)}: no Ray cluster to join ({reason}); nearest valid: {near}"]
-        ) from None
+        raise BadInput([f"{place} {redacted(address)}: this Ray cluster cannot be joined ({reason})"]) from None
 
 
 def stop_ray() -> None:
