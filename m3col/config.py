@@ -5,6 +5,7 @@ returns a `RunConfig` or raises `BadInput` with every fault.
 """
 
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from m3col.judge import (
     judge,
     lines,
     places,
-    split_blanks,
+    with_good_keys,
     with_value,
     without,
     without_keys,
@@ -188,12 +189,13 @@ def find(name: str | Path, kind: str, *, where: str = "config") -> Path:
     Raises BadInput that begins with `where`, for a file that is not there.
     """
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    # Not Path.is_file and the like, which raise where a name is too long for a file.
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
         # `configs/search/x.yaml` works from any directory, installed or not.
-        if not path.is_file() and path.parts[:1] == ("configs",):
+        if not os.path.isfile(path) and path.parts[:1] == ("configs",):
             path = folder().joinpath(*path.parts[1:])
-        if not path.exists():
-            beside = [str(other) for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        if not os.path.exists(path):
+            beside = [str(other) for other in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
             close = nearest(path, beside)
             raise BadInput([f"{where} {str(name)!r}: no such file{close if 'did you mean' in close else ''}"])
         return path
@@ -254,7 +256,7 @@ def draft(
             raise BadInput([f"{path}: is the config of a search, because it has a 'space'; use `m3col search`"])
     overrides = overrides or {}
     place = where if callable(where) else places(where or "config", ("overrides", overrides))
-    joined, found = split_blanks(join(raw, overrides))
+    joined, found = with_good_keys(join(raw, overrides))
     config, more = _judged(joined)
     found += more
     faulty = frozenset(fault.path for fault in found)

@@ -227,28 +227,37 @@ def judge(model: type[T], raw: Mapping[str, Any], *, prefix: str = "") -> tuple[
         return None, _faults(model, error.errors(), prefix)
 
 
-def split_blanks(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-    """`raw` without the keys that stand for a key and its value, because there is no blank between them: `{depth:3}` is
-    YAML for the key "depth:3" with null. And a fault for each."""
+def with_good_keys(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """`raw` without the keys that are none, at any depth, and a fault for each: what stands for a key and its value,
+    because there is no blank between them (`{depth:3}` is YAML for the key "depth:3" with null), and what is no text
+    in any encoding."""
     faults: list[Fault] = []
-    return _split_blanks(raw, "", faults), faults
+    return _with_good_keys(raw, "", faults), faults
 
 
-def _split_blanks(raw: Any, path: str, faults: list[Fault]) -> Any:
+def _with_good_keys(raw: Any, path: str, faults: list[Fault]) -> Any:
     if isinstance(raw, list):
-        return [_split_blanks(item, f"{path}[{at}]", faults) for at, item in enumerate(raw)]
+        return [_with_good_keys(item, f"{path}[{at}]", faults) for at, item in enumerate(raw)]
     if not isinstance(raw, Mapping):
         return raw
-    kept: dict[str, Any] = {}
+    kept: dict[Any, Any] = {}
     for key, value in raw.items():
-        found = _NO_BLANK.fullmatch(key) if isinstance(key, str) and value is None else None
         below = f"{path}.{key}" if path else str(key)
-        if found:
-            line = f"key {key!r} has no value; put a blank after the colon: {{{found[1]}: {found[2]}}}"
-            faults.append(Fault(re.sub(r"\[\d+\]", "", below), f"{path}: {line}" if path else line))
+        fault = _key_fault(key, value) if isinstance(key, str) else None
+        if fault is None:
+            kept[key] = _with_good_keys(value, below, faults)
         else:
-            kept[key] = _split_blanks(value, below, faults)
+            faults.append(Fault(re.sub(r"\[\d+\]", "", below), f"{path}: {fault}" if path else fault))
     return kept
+
+
+def _key_fault(key: str, value: Any) -> str | None:
+    if any("\ud800" <= sign <= "\udfff" for sign in key):
+        return f"key {key!r} is no text: it has half a character"
+    found = _NO_BLANK.fullmatch(key) if value is None else None
+    if found is None:
+        return None
+    return f"key {key!r} has no value; put a blank after the colon: {{{found[1]}: {found[2]}}}"
 
 
 class _Found(NamedTuple):

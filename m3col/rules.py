@@ -76,11 +76,24 @@ def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
 
 
 def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    """Options without a value: the libraries that take them pass over some of them."""
-    return [
-        Fault(f"{key}.{name}", f"{key}.{name} must have a value, but got None; leave it out for the default")
-        for key in OPTIONS
-        if isinstance(options := get(raw, key), Mapping)
-        for name, value in options.items()
-        if value is None
-    ]
+    """Options that no YAML file could hold, and those without a value: the libraries pass over some of these."""
+    found: list[Fault] = []
+    for key in OPTIONS:
+        options = get(raw, key)
+        for name, value in options.items() if isinstance(options, Mapping) else ():
+            if value is None:
+                text = "must have a value, but got None; leave it out for the default"
+            elif not _is_plain(value):
+                text = f"must be text, a finite number, true or false, or a list or mapping of these, but got {value!r}"
+            else:
+                continue
+            found.append(Fault(f"{key}.{name}", f"{key}.{name} {text}"))
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_plain(inner) for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | bool) or yamlio.is_finite_number(value)

@@ -14,7 +14,7 @@ from m3col import methods, yamlio
 from m3col.config import Count, NotNegative, RunConfig, Seed, ValidationConfig
 from m3col.data import naming
 from m3col.faults import BadInput, nearest, one_line
-from m3col.judge import Fault, Strict, get, judge, lines, places, split_blanks, with_value, without_keys
+from m3col.judge import Fault, Strict, get, judge, lines, places, with_good_keys, with_value, without_keys
 from tune import extra_rows, urls
 from tune import space as spaces
 from tune.resources import TrialResources, request_for, resource_faults
@@ -171,7 +171,7 @@ def draft(
         path = run_config.find(source, "search")
         raw, place, name = yamlio.read(path), str(path), path.stem
     own, for_runs = _sort_overrides(overrides or {})
-    raw, found = split_blanks(run_config.join(raw, own, by_name=_BY_KEY))
+    raw, found = with_good_keys(run_config.join(raw, own, by_name=_BY_KEY))
     settings, of_types = judge(SearchConfig, urls.usable(raw))
     who = places(place, ("overrides", own))
     faults = lines([*found, *map(_explained, of_types)], who) + urls.faults(raw, who)

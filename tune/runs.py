@@ -15,7 +15,7 @@ CONFIRM: Kind = "confirm"
 REFIT: Kind = "refit"
 _REPORTS = 50  # at most, per trial
 _LONGEST_FOLDER = 255  # bytes of a name, on every file system in use
-_LONGEST_STUDY = 200  # leaves room for a number, and for what stands around a name that is being written
+LONGEST_STUDY = 200  # leaves room for a number, and for what stands around a name that is being written
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def study_name(title: str) -> str:
     """What the folders of a config's studies are called, but for their number: a name that every file system takes and
     no command takes for an option. `title`: of its file and method."""
     name = slug(title.replace(":", "-")).lstrip("-.") or "study"
-    if len(name.encode()) <= _LONGEST_STUDY:
+    if len(name.encode()) <= LONGEST_STUDY:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[: _LONGEST_STUDY - 9].decode(errors='ignore')}-{digest}"
+    return f"{name.encode()[: LONGEST_STUDY - 9].decode(errors='ignore')}-{digest}"

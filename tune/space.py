@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, get_args
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -17,16 +18,18 @@ _FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resou
 _RANGE_KEYS = {"low", "high", "log", "step"}
 
 
-def searchable(method: str) -> list[str]:
+@cache
+def searchable(method: str) -> tuple[str, ...]:
     """Config paths that a space may name."""
-    return [
+    every = keys(RunConfig)
+    sections = {path.rpartition(".")[0] for path in every}
+    return tuple(
         path
-        for path in keys(RunConfig)
-        if field_of(RunConfig, path) is not None
+        for path in every
+        if path not in sections
         and not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED)
         and path not in methods.ignored_keys(method)
-        and not any(other.startswith(f"{path}.") for other in keys(RunConfig))
-    ]
+    )
 
 
 def is_int(path: str) -> bool:

@@ -23,6 +23,7 @@ from m3col.patience import Patience
 from m3col.secrets import scrubbed
 from tune import database, provenance
 from tune.config import StorageConfig, StudyConfig, study_from_dict
+from tune.runs import LONGEST_STUDY
 
 FORMAT = 2
 DESCRIPTION = "study.json"
@@ -346,6 +347,8 @@ def new_name(
             raise BadInput(
                 [f"--name {wanted!r}: must be letters and digits, with . _ - between; nearest valid: {usable!r}"]
             )
+        if len(wanted) > LONGEST_STUDY:
+            raise BadInput([f"--name: must have at most {LONGEST_STUDY} letters, but has {len(wanted)}: {wanted!r}"])
         if wanted in _RESERVED:
             raise BadInput([f"--name {wanted}: this name is taken by a folder of its own; choose another one"])
         if is_taken(wanted):
@@ -376,8 +379,9 @@ def _is_taken(path: Path) -> bool:
 
 def find(runs: Path, name: str) -> StudyFolder:
     """The study of that name or path. Raises BadInput with the nearest name."""
-    path = Path(name) if (Path(name) / DESCRIPTION).exists() else runs / name
-    if (path / DESCRIPTION).exists():
+    # Not Path.exists, which raises where a name is too long.
+    path = Path(name) if os.path.exists(Path(name) / DESCRIPTION) else runs / name
+    if os.path.exists(path / DESCRIPTION):
         return StudyFolder(path.absolute())
     known = [folder.parent.name for folder in runs.glob(f"*/{DESCRIPTION}")]
     raise BadInput([f"study {name!r}: not found in {runs}{nearest(name, known) or '; it holds no study'}"])

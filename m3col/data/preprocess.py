@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from m3col.data.dataset import FloatArray, IntArray
 from m3col.faults import BadInput, nearest
+from m3col.yamlio import is_finite_number
 
 State = dict[str, NDArray[Any]]
 
@@ -76,19 +77,15 @@ class Step:
     default: float | None = 0.0
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
 TABLE: dict[str, Step] = {
     "minmax": Step(_minmax),
     "standard": Step(_standard),
     "impute": Step(_impute),
-    "variance": Step(_variance, "a finite number >= 0", lambda value: _is_number(value) and value >= 0),
+    "variance": Step(_variance, "a finite number >= 0", lambda value: is_finite_number(value) and value >= 0),
     "anova": Step(
         _anova,
         "a whole number of features >= 1",
-        lambda value: _is_number(value) and isinstance(value, int) and value >= 1,
+        lambda value: is_finite_number(value) and isinstance(value, int) and value >= 1,
         default=None,
     ),
 }

@@ -11,8 +11,8 @@ Differs: a linear projection to D follows where the encoder's own width is anoth
 
 import contextlib
 import inspect
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -195,7 +195,7 @@ def encoder_config(config: TextModelConfig) -> dict[str, Any]:
 
 def is_model(config: TextModelConfig) -> bool:
     """Whether the name is of a model or folder, and not of a kind such as "bert"."""
-    return config.name not in CONFIG_MAPPING_NAMES or Path(config.name).is_dir()
+    return config.name not in CONFIG_MAPPING_NAMES or os.path.isdir(config.name)
 
 
 def _kind(config: TextModelConfig) -> dict[str, Any] | None:

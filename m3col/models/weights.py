@@ -4,6 +4,7 @@ A local folder or file first, then the hub's cache on this machine, then, unless
 the hub: without an answer nothing is tried again. What is not there is said in one line: which file goes where.
 """
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
@@ -56,7 +57,7 @@ def text_folder(name: str, parts: Collection[Part], *, key: str) -> Path:
     messages. Raises BadInput where something is missing.
     """
     local = Path(name).expanduser()
-    if local.is_dir():
+    if os.path.isdir(local):  # Path.is_dir raises where a name is too long
         lacking = _lacking(local, parts)
         if lacking:
             raise BadInput([f"{key} {name!r}: the folder has no {' and no '.join(lacking)}"])
@@ -110,13 +111,13 @@ def image_file(config: ImageModelConfig) -> Path:
 
 def _given_file(given: str) -> Path:
     path = Path(given).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         inside = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
         found = [file for file in inside if file.is_file()] or sorted(path.glob("*.safetensors"))
         if len(found) != 1 and not (found and found[0] == inside[0]):
             raise BadInput([f"model.image.weights {given!r}: the folder has no model.safetensors; name a file in it"])
         return found[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadInput([f"model.image.weights {given!r}: there is no such file"])
     return path
 
