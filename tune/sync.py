@@ -152,6 +152,7 @@ class Projection:
                 continue
             if has_stopped and self.driven:
                 self.tracker.reopen(child.id)
+                self.tracker.write(child.id, tags={STATE: "running"})
                 child.running = True
             children[number] = child
         return children

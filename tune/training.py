@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import m3col
-from m3col import api, checkpoint
+from m3col import api, checkpoint, notices
 from m3col.api import Report, TrainResult
 from m3col.config import RunConfig
 from m3col.faults import BadInput
@@ -18,6 +18,7 @@ from tune.resources import TrialResources, encoder_faults, request_for, resource
 from tune.runs import Request
 
 _LOOK_EVERY_S = 0.2
+_WARNINGS = "warnings.txt"  # of the workers, for the process that started them
 
 
 def train(
@@ -96,6 +97,7 @@ def _on_ray(
     except ray.exceptions.RayError as error:
         raise RuntimeError(f"{folder}: the processes of this training died ({type(error).__name__})") from error
     finally:
+        notices.repeat_from(folder / _WARNINGS)
         if started:
             engine.stop_ray()
     if failure is not None:
@@ -109,8 +111,10 @@ def _loop(given: dict[str, Any]) -> str | None:
 
     from tune.workers import joined
 
+    folder = Path(given["folder"])
     try:
-        api.run(ray.get(given["prepared"][0]), Path(given["folder"]), workers=joined(given["device"]))
+        with notices.written_to(folder / _WARNINGS):
+            api.run(ray.get(given["prepared"][0]), folder, workers=joined(given["device"]))
     except TrainingFailed as error:
         return str(error)
     return None
