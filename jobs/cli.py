@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from jobs import streams
 from m3col.faults import BadInput
 from m3col.secrets import scrubbed
 
@@ -44,7 +45,21 @@ _HELP = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command; every expected failure is a line on standard error, never a traceback."""
+    streams.settle()
     arguments = _parse(words)
+    with streams.lasting("stderr"):
+        code = _run(arguments)
+        try:
+            streams.flush()
+        except BrokenPipeError:
+            return code or 1
+        except OSError as error:
+            sys.stderr.write(f"failed: standard output cannot be written ({error.strerror or error})\n")
+            return code or 1
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
     # Imported after parsing: `--help` should not wait for numpy, pandas and torch.
     from jobs import commands
 
@@ -63,10 +78,18 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write("failed: an answer is needed, but there is no terminal; `runs rm --yes` does not ask\n")
         return 1
     except Exception as error:
-        # A mistake of ours is shown where it happened.
-        shown = f"failed: {error}\n" if _is_expected(error) else traceback.format_exc()
-        sys.stderr.write(scrubbed(shown))
+        sys.stderr.write(scrubbed(_shown(error)))
         return 1
+
+
+def _shown(error: Exception) -> str:
+    if _is_expected(error):
+        return f"failed: {error}\n"
+    encoding = sys.getfilesystemencoding()
+    if isinstance(error, UnicodeEncodeError) and encoding.lower().replace("-", "") != "utf8":
+        name, remedy = ascii(error.object), "set PYTHONUTF8=1, or LC_ALL to a UTF-8 locale such as C.UTF-8"
+        return f"failed: file names are in {encoding} here, which cannot hold {name}; {remedy}\n"
+    return traceback.format_exc()  # a mistake of ours is shown where it happened
 
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:

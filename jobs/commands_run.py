@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markdown import Markdown
 
+from jobs.streams import lasting_output
 from jobs.words import as_table, config_and_words, console, parse_overrides, print_metrics, refuse, runs_of
 from m3col.faults import BadInput
 from m3col.secrets import redacted, scrubbed
@@ -66,17 +67,18 @@ def train(arguments: argparse.Namespace) -> int:
         "overrides": overrides, "runs": runs, "tracking_uri": arguments.tracking_uri, "resume": resume,
         "report": report,
     }  # fmt: skip
-    if (arguments.workers or 1) > 1:
-        result = tune.train(
-            config or "digits", workers=arguments.workers, cpus_per_worker=arguments.cpus_per_worker,
-            gpus_per_worker=arguments.gpus_per_worker, address=arguments.address, started=started, **common,
-        )  # fmt: skip
-    else:
-        result = m3col.train(config or "digits", **common)
-    print_metrics(result.metrics)
-    for reason, count in result.dropped.items():
-        print(f"left out of the data: {count} ({reason})")
-    print(f"checkpoint {result.checkpoint}")
+    with lasting_output():
+        if (arguments.workers or 1) > 1:
+            result = tune.train(
+                config or "digits", workers=arguments.workers, cpus_per_worker=arguments.cpus_per_worker,
+                gpus_per_worker=arguments.gpus_per_worker, address=arguments.address, started=started, **common,
+            )  # fmt: skip
+        else:
+            result = m3col.train(config or "digits", **common)
+        print_metrics(result.metrics)
+        for reason, count in result.dropped.items():
+            print(f"left out of the data: {count} ({reason})")
+        print(f"checkpoint {result.checkpoint}")
     return 0
 
 
@@ -101,7 +103,7 @@ def _worker_faults(arguments: argparse.Namespace) -> list[str]:
 def search(arguments: argparse.Namespace) -> int:
     import tune
     from jobs import interrupt
-    from jobs.live import Progress, lasting_output
+    from jobs.live import Progress
     from tune import api
     from tune.conductor import STOPS
 
@@ -150,7 +152,8 @@ def search(arguments: argparse.Namespace) -> int:
             raise
         sys.stderr.write(f"failed: {scrubbed(str(error))}\n{go_on()}\n")
         return 1
-    _print_results(result)
+    with lasting_output():
+        _print_results(result)
     return 0
 
 

@@ -1,5 +1,6 @@
 """SIGINT and SIGTERM: everything stays as it is on disk, children end by pid, and the way to go on is printed."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -38,9 +39,10 @@ def _wait(readable: int, message: Callable[[], str]) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
             break
     threading.Thread(target=_end_at_once, args=(readable,), daemon=True).start()
-    _show_cursor()
-    sys.stdout.write(f"\n{message()}\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):  # whoever read it may be gone, and the process ends all the same
+        _show_cursor()
+        sys.stdout.write(f"\n{message()}\n")
+        sys.stdout.flush()
     cleanup.run(_CLEANUP_S)
     end_children()
     # No orderly shutdown: it would wait for actors that are gone, and the record on disk needs none.

@@ -1,10 +1,8 @@
 """What a search shows while it runs: a live table on a terminal, plain lines elsewhere."""
 
-import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Group
@@ -17,37 +15,6 @@ from tune.conductor import Conductor, Event
 from tune.study import StudyFolder
 
 _STAGES = {"trials": "search", "replicates": "replicates", "confirm": "confirmation", "refits": "refits"}
-
-
-class _Lasting:
-    """A stream that loses what cannot be written: the log may lie on the disk that is full, and a search that waits for
-    that disk must not end because it cannot say so."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextlib.contextmanager
-def lasting_output() -> Iterator[None]:
-    """While it lasts, nothing fails because standard output or standard error cannot be written."""
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
 
 
 class Progress:
