@@ -126,7 +126,7 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
             text = f"data.name is {IN_MEMORY!r}: these are arrays in memory; hand them over as `data`"
             return None, lines([Fault("data.name", text)], where)
         folder = None if config.data.dir is None else Path(config.data.dir)
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not os.path.isdir(folder):  # False also for a name that is too long
             return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
         return datasets.load(
             config.data.name, data_dir=folder, modalities=wanted, layout=layout(config), pictures=True
