@@ -73,6 +73,7 @@ def examine(
     faults += [] if data is None else datasets.unreadable(dataset)
     named = naming.faults(dataset.modalities, dataset.features, dataset.classes, dataset.kinds)
     faults += [f"{dataset.name}: {line}" for line in named]
+    faults += [] if touches(faulty, "train.precision") else datasets.value_faults(dataset, config.train.precision)
     kind = config.validation.kind or splits.default_kind(dataset)
     faults += lines(_faults(config, dataset, kind, faulty), where)
     faults += [] if touches(faulty, "data.cache", "data.image") else _cache_faults(config, dataset)

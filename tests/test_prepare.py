@@ -61,7 +61,8 @@ def test_data_may_be_pairs_frames_or_splits():
         ((VIEWS, LABELS[:5]), ["same number of rows"]),
         ((VIEWS, np.zeros(12)), ["at least two classes"]),
         ((VIEWS, LABELS + 0.5), ["integers 0..C-1"]),
-        ((VIEWS, ["yes"] * 12), ["integers 0..C-1"]),
+        ((VIEWS, ["yes"] * 12), ["at least two classes", "0 (yes)"]),
+        ((VIEWS, ["yes", 1] * 6), ["integers 0..C-1", "'yes'"]),
         (({**VIEWS, "a": [["x", "y"]] * 12}, LABELS), ["'a'", "number"]),
         (({**VIEWS, "a": np.zeros(12)}, LABELS), ["'a'", "[12]"]),
         ({"train": (VIEWS, LABELS), "test": ({"a": VIEWS["a"]}, LABELS)}, ["test", "modalities"]),
@@ -109,12 +110,15 @@ def test_one_modality_is_too_few_unless_the_method_is_for_one():
     assert prepare(alone, data=DATA).dataset.modalities == ("view_0",)
 
 
-def test_values_that_are_not_finite_need_impute():
+def test_missing_values_need_impute_and_infinite_ones_are_refused():
     views = {**VIEWS, "a": VIEWS["a"].copy()}
-    views["a"][3, 1] = np.inf
+    views["a"][3, 1] = np.nan
     (line,) = faults(data=(views, LABELS), validation__folds=2)
-    assert "'a', train: row 4, column 2" in line and "inf" in line and "impute" in line
+    assert "'a', train: row 4, column 2" in line and "nan" in line and "impute" in line
     assert prepare(tiny_config(data__preprocess=["impute"], validation__folds=2), data=(views, LABELS))
+    views["a"][3, 1] = np.inf
+    (line,) = faults(data=(views, LABELS), data__preprocess=["impute"], validation__folds=2)
+    assert line.startswith("arrays, modality 'a', train: row 4, column 2") and "inf is infinite" in line
 
 
 def test_all_faults_of_config_and_data_at_once():

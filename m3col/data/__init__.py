@@ -27,8 +27,8 @@ __all__ = [
     "load",
     "locate",
     "names",
-    "out_of_range",
     "unreadable",
+    "value_faults",
 ]
 
 FETCHABLE = ("rosmap", "brca")
@@ -222,10 +222,9 @@ def locate(name: str, *, data_dir: Path | None = None) -> Path:
 
 
 def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess", *, precision: str = "float32") -> list[str]:
-    """Faults of the numbers of a data set and of preprocessing `spec` on it.
-
-    Values that are infinite or do not fit into `precision`, before or after preprocessing; a value that is missing
-    where a modality has no `impute` step; a step that keeps no feature of the training split; the faults of `spec`.
+    """Faults of preprocessing `spec` on this data set: its own, a value that is missing where a modality has no
+    `impute` step, a step that keeps no feature of the training split, values that no longer fit into `precision` after
+    it. What does not fit before is told by `value_faults`, and its modality is not looked at here.
     """
     numeric = [name for name, kind in dataset.kinds.items() if kind == "numeric"]
     found: list[str] = []
@@ -235,14 +234,19 @@ def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess", *, preci
         return list(error.faults)
     for name in numeric:
         imputes = "impute" in steps[name]
-        wrong = [] if imputes else _missing(dataset, name, where)
-        wrong += out_of_range(dataset, name, precision)
-        found += wrong or _fitting_faults(dataset, name, steps[name], where, precision)
+        missing = [] if imputes else _missing(dataset, name, where)
+        found += missing
+        if not missing and not _value_faults(dataset, name, precision):
+            found += _fitting_faults(dataset, name, steps[name], where, precision)
     return found
 
 
-def out_of_range(dataset: Dataset, modality: str, precision: str = "float32") -> list[str]:
-    """Values of a numeric modality that are infinite or too large for `precision`, in all splits."""
+def value_faults(dataset: Dataset, precision: str = "float32") -> list[str]:
+    """Values of all numeric modalities and splits that are infinite or too large for `precision`."""
+    return [line for name in dataset.modalities for line in _value_faults(dataset, name, precision)]
+
+
+def _value_faults(dataset: Dataset, modality: str, precision: str) -> list[str]:
     return [
         fault
         for split, part in dataset.splits.items()

@@ -83,7 +83,7 @@ def _content(parts: mogonet.Parts, entry: Entry) -> tuple[list[str], list[str]]:
         validation=built.get("validation"),
         test=built.get("test"),
     )
-    faults += [line for name in parts.features for line in data.out_of_range(dataset, name)]
+    faults += data.value_faults(dataset)
     warnings = suspicions.of_dataset(dataset, splits_told=True)
     return faults, [*warnings, *suspicions.across_splits(dataset, within=True)]
 

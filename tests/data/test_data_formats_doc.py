@@ -14,7 +14,11 @@ X = [[0.5, -1.25, 3], [2, 0.125, 1e6], [-7.5, 4, 2.5]]
 
 
 def blocks(kind: str) -> list[tuple[str, list[str]]]:
-    found = [(text, [line[2:] for line in quoted.splitlines() if line != ">"]) for name, text, quoted in BLOCKS if name == kind]
+    found = [
+        (text, [line[2:] for line in quoted.splitlines() if line != ">"])
+        for name, text, quoted in BLOCKS
+        if name == kind
+    ]
     assert found, kind
     return found
 

@@ -173,7 +173,7 @@ BAD_FOLDERS = {
     "nan": (lambda f: edit(f / "1_tr.csv", row=2, column=3, to=""), ["train: row 2, column 3", "nan", "`impute`"]),
     "infinity": (
         lambda f: edit(f / "1_te.csv", row=2, column=3, to="inf"),
-        ["test: row 2, column 3", "inf", "`impute`"],
+        ["test: row 2, column 3", "inf is infinite; leave it empty"],
     ),
     "label 1.5": (
         lambda f: edit(f / "labels_tr.csv", row=4, to="1.5"),
@@ -181,7 +181,7 @@ BAD_FOLDERS = {
     ),
     "label -1": (lambda f: edit(f / "labels_tr.csv", row=4, to="-1"), ["labels_tr.csv: row 4", "-1", "nearest 0"]),
     "label gap": (lambda f: edit(f / "labels_tr.csv", row=4, to="3"), ["0..C-1", "2 never occurs"]),
-    "label text": (lambda f: edit(f / "labels_tr.csv", row=4, to="AD"), ["labels_tr.csv: row 4, column 1: 'AD'"]),
+    "label text": (lambda f: edit(f / "labels_tr.csv", row=4, to="AD"), ["labels_tr.csv: row 4: labels must be integers 0..C-1 in all rows", "'AD'"]),
     "one class": (lambda f: numbers(f, "labels_tr.csv", "0"), ["two classes", "every training label is 0"]),
     "unseen": (
         lambda f: edit(f / "labels_te.csv", row=3, to="2"),
@@ -189,7 +189,7 @@ BAD_FOLDERS = {
     ),
     "empty file": (lambda f: (f / "1_tr.csv").write_text(""), ["1_tr.csv: the file is empty"]),
     "encoding": (lambda f: (f / "1_tr.csv").write_bytes(b"1,2\n\xff,3\n"), ["1_tr.csv: row 2: byte 0xff is not UTF-8"]),
-    "utf-16": (lambda f: (f / "1_te.csv").write_text("1,2,3,4\n", encoding="utf-16"), ["1_te.csv: row 1", "not UTF-8"]),
+    "utf-16": (lambda f: (f / "1_te.csv").write_text("1,2,3,4\n", encoding="utf-16"), ["1_te.csv: is UTF-16", "save it as UTF-8"]),
     "columns": (lambda f: (f / "1_te.csv").write_text("1,2\n" * 6), ["1_te.csv: has 2 columns", "1_tr.csv has 4"]),
     "one modality": (lambda f: [(f / f"2_{x}.csv").unlink() for x in ("tr", "te")], ["at least two modalities"]),
     "nothing": (lambda f: [path.unlink() for path in f.iterdir()], ["holds no 1_tr.csv"]),
