@@ -237,7 +237,8 @@ def with_good_keys(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]
 
 def _with_good_keys(raw: Any, path: str, faults: list[Fault]) -> Any:
     if isinstance(raw, list):
-        return [_with_good_keys(item, f"{path}[{at}]", faults) for at, item in enumerate(raw)]
+        items = [_with_good_keys(item, f"{path}[{at}]", faults) for at, item in enumerate(raw)]
+        return [new for old, new in zip(raw, items, strict=True) if new or not isinstance(old, Mapping) or not old]
     if not isinstance(raw, Mapping):
         return raw
     kept: dict[Any, Any] = {}

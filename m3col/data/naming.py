@@ -91,10 +91,8 @@ def _feature_faults(modality: str, columns: Sequence[str]) -> list[str]:
         found.append(f"modality {modality!r}: feature names that occur more than once: {listed}{remedy}")
     empty = [str(at + 1) for at, name in enumerate(columns) if not name.strip()]
     if empty:
-        columns_ = "column" if len(empty) == 1 else "columns"
-        found.append(
-            f"modality {modality!r}: feature names must not be empty, but {columns_} {_listed(empty)} have none"
-        )
+        which = f"column {empty[0]} has" if len(empty) == 1 else f"columns {_listed(empty)} have"
+        found.append(f"modality {modality!r}: feature names must not be empty, but {which} none")
     return found
 
 

@@ -80,7 +80,7 @@ def test_the_reserved_name_is_that_of_the_fused_head():
         (("TP53", "TP53"), ["'TP53' (2 times)", "rename or drop"]),
         (("a", "b", "a", "b", "a"), ["'a' (3 times), 'b' (2 times)"]),
         (tuple("abcdefg") * 2, ["'e' (2 times) and 2 more"]),
-        (("x", ""), ["feature names must not be empty, but column 2 have none".replace("have", "has")]),
+        (("x", ""), ["feature names must not be empty, but column 2 has none"]),
         (("", "x", " "), ["columns 1, 3 have none"]),
     ],
 )
