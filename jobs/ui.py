@@ -71,7 +71,7 @@ def _show(base: str, landing: tuple[str, str | None] | None, *, open_browser: bo
 
 def _start(uri: str, runs: Path, port: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1",
-               "--artifacts-destination", str(runs.absolute() / "mlartifacts")]  # fmt: skip
+               "--artifacts-destination", (runs.absolute() / "mlartifacts").as_uri()]  # fmt: skip
     # Not as an argument: everybody on the machine can read those, and a database's URL may hold a password.
     store = {"MLFLOW_BACKEND_STORE_URI": uri}
     # A session of its own: Ctrl-C in the terminal reaches us alone, and we end it.

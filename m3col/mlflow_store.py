@@ -39,7 +39,7 @@ def first_word(client: Any) -> None:
                 os.environ[key] = value
 
 
-def within(seconds: float | None, call: Callable[[], None], *, what: str) -> None:
+def within(seconds: float, call: Callable[[], None], *, what: str) -> None:
     """BadInput where the call fails or takes longer: a look-up of a name can hang longer than any request's timeout."""
     errors: list[Exception] = []
 

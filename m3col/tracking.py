@@ -19,7 +19,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from m3col import __version__, cleanup, files, mlflow_names, mlflow_store, notices, tracked
+from m3col import __version__, cleanup, files, mlflow_names, mlflow_store, notices, sqlite_paths, tracked
 from m3col.faults import BadInput
 from m3col.secrets import redacted
 from m3col.tracked import Point, cut, model_columns, stored_kinds, whole_epochs
@@ -42,6 +42,7 @@ GIVEN = "m3col.name."  # tags with names as they were given, where MLflow does n
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 
 _CHECK_S = 12.0  # for the first word with a store
+_LOCAL_S = 300.0  # for making or opening a SQLite file
 _PAIRS = 100  # params or tags per call, MLflow's limit
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 # Cut short: MLflow's own patience with a dead server is four minutes per call.
@@ -68,11 +69,13 @@ def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tr
     decides that itself. Raises BadInput within 15 s where the store cannot be reached or written, or where a package
     is missing.
     """
-    wanted = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs.absolute()}/mlflow.db"
+    wanted = uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_paths.url(runs.absolute() / "mlflow.db")
     if wanted == OFF:
         return None
     local = wanted.startswith("sqlite:")
     if local:
+        if faults := sqlite_paths.url_faults(wanted, "tracking.uri"):
+            raise BadInput(faults)
         try:
             runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -92,8 +95,9 @@ def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tr
         made.append(MlflowClient(tracking_uri=wanted, registry_uri=wanted))  # it makes the folder of an SQLite file
         mlflow_store.first_word(made[0])
 
-    # Making a new SQLite file is slow on a busy machine, but it cannot hang.
-    mlflow_store.within(None if local else _CHECK_S, reach, what=redacted(wanted))
+    # Making a new SQLite file is slow on a busy machine; it hangs where another process that makes it is stopped.
+    with sqlite_paths.no_stray_folder(wanted):
+        mlflow_store.within(_LOCAL_S if local else _CHECK_S, reach, what=redacted(wanted))
     return Tracker(made[0], uri=wanted, artifacts=place)
 
 

@@ -127,6 +127,19 @@ class Postgres:
         place = str(self._server.get_uri()).partition("?")[2]
         return f"postgresql+psycopg://postgres@/postgres?{place}"
 
+    def _processes(self) -> list[psutil.Process]:
+        top = psutil.Process(self._server.get_pid())
+        return [top, *top.children(recursive=True)]
+
+    def pause(self) -> None:
+        """Its machine goes on, and it does not."""
+        for process in self._processes():
+            process.suspend()
+
+    def go_on(self) -> None:
+        for process in self._processes():
+            process.resume()
+
     def kill(self) -> None:
         """All of its processes at once, as when its machine fails."""
         top = psutil.Process(self._server.get_pid())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from m3col import config as run_config
-from m3col import notices, tracking
+from m3col import notices, sqlite_paths, tracking
 from m3col.config import with_shards
 from m3col.data import splits
 from m3col.data.dataset import Dataset
@@ -173,6 +173,7 @@ def judge(
         faults.append(f"--resume: {runs} has none of these studies; leave --resume out to begin them")
     if not ready:  # else this is a part of what _resolve looks at
         faults += disk_faults(runs, 0, what="a search")
+    faults += sqlite_paths.faults(runs)
     if faults:
         raise BadInput(list(dict.fromkeys(faults)))
     return ready

@@ -1,14 +1,19 @@
 """The database of Optuna's study: SQLite in the study's folder, or any SQLAlchemy URL that several machines reach."""
 
+import contextlib
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
+from sqlalchemy.pool import QueuePool
 
+from m3col import sqlite_paths
 from m3col.faults import BadInput
 from m3col.secrets import MASK, has_password, quoted, redacted, scrubbed
 
@@ -18,6 +23,19 @@ if TYPE_CHECKING:
 FILE = "study.db"
 _BUSY_S = 60  # another process holds a SQLite file
 _ANSWER_S = 10.0  # for the first word with a server
+_CONNECT_S = 10  # for each connection to a server
+_SILENT_S = (
+    120.0  # for what a server is asked between the begin and the end of a transaction, or what its machine sends
+)
+# By the name of the driver, in its words.
+_LIBPQ = {
+    "connect_timeout": _CONNECT_S, "tcp_user_timeout": int(1000 * _SILENT_S), "keepalives_idle": 30,
+    "keepalives_interval": 10, "keepalives_count": 3,
+}  # fmt: skip
+_MYSQL = {"connect_timeout": _CONNECT_S, "read_timeout": int(_SILENT_S), "write_timeout": int(_SILENT_S)}
+_LIMITS: dict[str, dict[str, int]] = {
+    "pysqlite": {"timeout": _BUSY_S}, "psycopg": _LIBPQ, "psycopg2": _LIBPQ, "pymysql": _MYSQL, "mysqldb": _MYSQL,
+}  # fmt: skip
 _EXAMPLE = "postgresql+psycopg://user@host/database"
 _KEY = "storage.database"
 
@@ -41,7 +59,11 @@ def faults(url: str) -> list[str]:
         package = error.name or "its driver"
         return [f"{_KEY} {url!r} needs the package {package}, which is not installed; pip install {package}"]
     path = found.database or ""
-    if found.get_backend_name() != "sqlite" or os.path.isabs(path):
+    if found.get_backend_name() != "sqlite":
+        return []
+    if signs := sqlite_paths.url_faults(url, _KEY):
+        return signs
+    if os.path.isabs(path):
         return []
     if path in ("", ":memory:"):
         return [f"{_KEY} must name a file, but got {url!r}; nearest valid: sqlite:////absolute/path/{FILE}"]
@@ -95,16 +117,65 @@ def reach(url: str) -> list[str]:
     ]
 
 
+def _settings(url: str) -> dict[str, Any]:
+    """What the engine of a database is made with: limits for its waits, as far as its driver knows any. What the URL
+    says itself goes before."""
+    found = make_url(url)
+    driver = found.get_driver_name()
+    limits = {key: value for key, value in _LIMITS.get(driver, {}).items() if key not in found.query}
+    if found.get_backend_name() == "sqlite":
+        return {"connect_args": limits}
+    # A server closes connections that nobody used for long.
+    guarded = {"poolclass": _HangingUp} if _LIMITS.get(driver) is _LIBPQ else {"pool_pre_ping": True}
+    return {"connect_args": limits, **guarded}
+
+
+class _HangingUp(QueuePool):
+    """Connections of libpq, which itself waits for ever for the answer of a server that is stopped while its machine
+    goes on: this hangs up, so that the call ends with an error of the connection."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if not event.contains(self, "checkout", _taken):
+            event.listen(self, "checkout", _taken)
+            event.listen(self, "checkin", _returned)
+
+
+def _taken(connection: Any, record: Any, proxy: Any) -> None:
+    timer = threading.Timer(_SILENT_S, _hang_up, [connection])
+    timer.daemon = True
+    timer.start()
+    record.info["timer"] = timer
+    try:  # SQLAlchemy's own ping comes before anybody can watch it
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        connection.rollback()
+    except Exception as error:  # whatever a driver raises
+        timer.cancel()
+        raise DisconnectionError(str(error)) from error
+
+
+def _returned(connection: Any, record: Any) -> None:
+    timer = record.info.pop("timer", None)  # gone with a connection that broke
+    if timer is not None:
+        timer.cancel()
+
+
+def _hang_up(connection: Any) -> None:
+    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
 def open_storage(url: str | None, folder: Path) -> "RDBStorage":
     """The storage at `url`, by default in the study's folder. Raises BadInput where it cannot be opened."""
     import optuna
     import sqlalchemy.exc
 
-    settings: dict[str, Any] = {"pool_pre_ping": True}  # a server closes connections that nobody used for long
-    if url is None or url.startswith("sqlite"):
-        settings = {"connect_args": {"timeout": _BUSY_S}}
+    wanted = url or sqlite_paths.url(folder.absolute() / FILE)
+    # Optuna takes braces in a URL for a template of its own.
+    template = wanted.replace("{", "{{").replace("}", "}}")
     try:
-        return optuna.storages.RDBStorage(url or f"sqlite:///{folder / FILE}", engine_kwargs=settings)
+        return optuna.storages.RDBStorage(template, engine_kwargs=_settings(wanted))
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
         if url is None:
             raise

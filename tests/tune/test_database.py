@@ -8,8 +8,11 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.engine import make_url
 
 from m3col.faults import BadInput
+from tests.servers import Postgres
 from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows
 from tune import api, config, database
 from tune.runs import RunSpec
@@ -140,3 +143,45 @@ def test_a_study_whose_database_is_an_older_copy_goes_on_and_says_what_does_not_
     assert [line.partition("does not know ")[2].partition(" ")[0] for line in told] == ["trials/1"]
     assert [path.name for path in (folder.path / "aside").iterdir()] == ["trials-1-1"]
     assert [row[0] for row in trial_rows(folder, ready)] == ["FAIL", "COMPLETE"]
+
+
+def test_a_server_that_is_stopped_in_the_middle_is_given_up(tmp_path_factory, monkeypatch) -> None:
+    """Its machine goes on, so that no limit of the network tells."""
+    monkeypatch.setitem(database._LIBPQ, "connect_timeout", 2)
+    server = Postgres(tmp_path_factory.mktemp("pg"))
+    server.start()
+    try:
+        storage = database.open_storage(server.url, Path("unused"))
+        optuna.create_study(study_name="s", storage=storage)
+        storage.get_all_studies()
+        monkeypatch.setattr(database, "_SILENT_S", 1.0)
+        server.pause()
+        for _ in range(2):  # with a connection that was used before, and with a new one
+            start = time.monotonic()
+            with pytest.raises(StorageInternalError):
+                storage.get_all_studies()
+            assert time.monotonic() - start < 8
+        server.go_on()
+        monkeypatch.setattr(database, "_SILENT_S", 30.0)
+        assert [study.study_name for study in storage.get_all_studies()] == ["s"]
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:////tmp/x.db", {"timeout": 60}),
+        ("sqlite:////tmp/x.db?timeout=5", {}),
+        ("postgresql+psycopg://me@host/db", {"connect_timeout": 10, "tcp_user_timeout": 120_000}),
+        ("postgresql+psycopg://me@host/db?connect_timeout=3", {"tcp_user_timeout": 120_000}),
+        ("postgresql+psycopg2://me@host/db", {"connect_timeout": 10}),
+        ("mysql+pymysql://me@host/db", {"connect_timeout": 10, "read_timeout": 120}),
+        ("mysql+mysqldb://me@host/db", {"write_timeout": 120}),
+        ("oracle+oracledb://me@host/db", {}),
+    ],
+)
+def test_waits_of_a_database_have_limits_in_its_drivers_words(url, expected) -> None:
+    found = database._settings(url)["connect_args"]
+    assert expected.items() <= found.items()
+    assert not set(found) & set(make_url(url).query)
