@@ -303,7 +303,7 @@ def view_key(study: str) -> str:
     """What a link calls the view of a study: letters, digits, `-` and `_`."""
     plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in study)
     if plain != study or len(plain) > _VIEW_LENGTH:
-        plain = f"{plain[:_VIEW_LENGTH]}-x{mlflow_names.mark_of(study)}"
+        plain = f"{plain[:_VIEW_LENGTH]}_{mlflow_names.mark_of(study)}"
     return f"m3col-{plain}"
 
 
