@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from m3col import cells, checkpoint, config, methods, metrics, preparing
-from m3col.data import rows, tables
+from m3col.data import naming, rows, tables
 from m3col.data.columns import Column, Kind, Records
 from m3col.data.dataset import Dataset
 from m3col.faults import BadInput, nearest
@@ -126,13 +126,14 @@ class Predictor:
         """The modalities with their rows in one order, and the index of these rows, if they have one."""
         if not isinstance(data, Mapping):
             raise BadInput([f"data must map {', '.join(self.features)} to arrays, but is a {type(data).__name__}"])
-        faults: list[str] = []
+        faults = naming.repeats(data)
+        data = {str(name): values for name, values in data.items()}  # as the training has them
         inputs: dict[str, Column] = {}
         indexes: dict[str, pd.Index | None] = {}
         kinds = self.kinds
         for name in self.features:
             if name not in data:
-                close = nearest(name, [str(key) for key in data if key not in self.features])
+                close = nearest(name, [key for key in data if key not in self.features])
                 faults.append(
                     f"modality {name!r} is missing; the model needs {', '.join(self.features)}"
                     f"{close if 'did you mean' in close else ''}"

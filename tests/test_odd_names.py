@@ -86,6 +86,25 @@ def test_what_was_trained_under_odd_names_predicts_from_its_checkpoint(names, tm
     assert set(loaded.embeddings(inputs)) == set(names)
 
 
+def test_a_modality_that_is_named_by_a_number_predicts_under_it(tmp_path):
+    tables = data(("1", "2")).train.inputs
+    dataset = from_arrays({1: tables["1"], 2: tables["2"]}, np.arange(24) % 2)
+    run = Training(odd_config(("1", "2")), Task(dataset.train, draw(dataset, kind="kfold", folds=2, seed=0),
+                                                dataset.features, 2))  # fmt: skip
+    run.advance(1)
+    checkpoint.write_model(tmp_path / "model", run.trainers, config=run.config.to_dict(), classes=dataset.classes,
+                           features=dataset.features)  # fmt: skip
+    loaded = m3col.load(tmp_path / "model")
+    both = loaded.predict_proba(tables), loaded.predict_proba({1: tables["1"], 2: tables["2"]})
+    assert np.array_equal(*both)
+    for call in (
+        lambda: from_arrays({1: tables["1"], "1": tables["2"]}, np.arange(24) % 2),
+        lambda: loaded.predict_proba({1: tables["1"], "1": tables["1"], 2: tables["2"]}),
+    ):
+        with pytest.raises(BadInput, match="modality '1' is given 2 times, as 1 and '1'"):
+            call()
+
+
 @pytest.mark.parametrize("names", PAIRS[:4], ids=str)
 def test_a_training_under_odd_names_goes_on_as_if_never_stopped(names, tmp_path):
     whole, first, second = (training(names, **{"train.batch_size": 5}) for _ in range(3))

@@ -274,7 +274,10 @@ def markdown(table: pd.DataFrame) -> str:
         return f"{cell(line['difference'], True)} ({low} to {high})"
 
     columns = {
-        "": ["**winner**" + str(x)[6:] if str(x).startswith("winner") else str(x) for x in table["label"]],
+        "": [
+            f"**{WINNER}**" + str(x).removeprefix(WINNER) if row == WINNER else str(x)
+            for row, x in zip(table["row"], table["label"], strict=True)
+        ],
         f"CV {metric}{unit}": [cell(x) for x in table["cv"]],
         f"test {metric}{unit}, mean of {seeds} seeds": [cell(x) for x in table["test"]],
         "sd over seeds": [cell(x) for x in table["sd_seeds"]],

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from m3col.data import labels as label_parser
-from m3col.data import rows, tables
+from m3col.data import naming, rows, tables
 from m3col.data.dataset import (
     Dataset,
     FloatArray,
@@ -128,6 +128,7 @@ def _part(
     if not isinstance(modalities, Mapping) or not modalities:
         faults.append(f"{split}: modalities must be a mapping from name to array, but got {type(modalities).__name__}")
         return part
+    faults += [f"{split}: {line}" for line in naming.repeats(modalities)]
     for name, values in modalities.items():
         try:
             table = tables.read(values, f"{split}, modality {str(name)!r}")
