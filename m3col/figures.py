@@ -13,6 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from m3col import lettering
+
 INK, FAINT, GRID = "#22303c", "#8a97a3", "#e6eaee"
 COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#0b7285", "#a61e4d")
 _DPI = 130
@@ -21,6 +23,7 @@ _MOST_NUMBERS = 12  # classes up to which the cells of a confusion matrix show t
 
 
 def save(figure: Figure, path: Path) -> None:
+    lettering.settle(figure)
     figure.savefig(path, dpi=_DPI, facecolor="white", bbox_inches="tight")
 
 
@@ -85,7 +88,7 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, classes: Seque
     """True class by row, predicted class by column; shade is the share of the row, the number the count of samples."""
     truth = np.asarray(labels, dtype=np.int64)
     guess = np.asarray(probabilities).argmax(axis=1)
-    count = len(classes)
+    count, shown = len(classes), lettering.names(classes)
     table = np.bincount(truth * count + guess, minlength=count * count).reshape(count, count)
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = min(3.4 + 0.42 * count, 9.0)
@@ -94,8 +97,8 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, classes: Seque
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     _dress(axes, title=f"Accuracy {(truth == guess).mean():.1%} on {len(truth)} samples", x="predicted", y="true")
     axes.grid(visible=False)
-    axes.set_xticks(range(count), classes, rotation=45 if max(map(len, classes)) > 4 else 0, ha="center")
-    axes.set_yticks(range(count), classes)
+    axes.set_xticks(range(count), shown, rotation=45 if max(map(len, shown)) > 4 else 0, ha="center")
+    axes.set_yticks(range(count), shown)
     if count <= _MOST_NUMBERS:
         for row in range(count):
             for column in range(count):

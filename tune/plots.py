@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from m3col import lettering
 from tune.evidence import Evidence
 from tune.summary import rounded
 
@@ -43,8 +44,12 @@ def _short(path: str) -> str:
     return path.rpartition(".")[2].replace("_", " ")
 
 
+def _choice(value: Any) -> str:
+    return lettering.literal(rounded(value))
+
+
 def _title(evidence: Evidence, what: str) -> str:
-    return f"{evidence.described['name']}: {what}"
+    return f"{lettering.literal(evidence.described['name'])}: {what}"
 
 
 def _value(trial: FrozenTrial) -> float | None:
@@ -209,7 +214,7 @@ def _marked(evidence: Evidence) -> list[tuple[int, str, str, int]]:
 def _axis(axes: Axes, distribution: BaseDistribution) -> Callable[[Any], Any]:
     """Sets the x axis up for a parameter, and gives the place of a value on it."""
     if isinstance(distribution, CategoricalDistribution):
-        axes.set_xticks(range(len(distribution.choices)), [rounded(value) for value in distribution.choices])
+        axes.set_xticks(range(len(distribution.choices)), [_choice(value) for value in distribution.choices])
         axes.set_xlim(-0.5, len(distribution.choices) - 0.5)
         return distribution.choices.index
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -279,7 +284,7 @@ def _scaled(distribution: FloatDistribution | IntDistribution) -> tuple[float, f
 
 def _ticks(distribution: BaseDistribution) -> list[tuple[float, str]]:
     if isinstance(distribution, CategoricalDistribution):
-        return [(_height(distribution, value), rounded(value)) for value in distribution.choices]
+        return [(_height(distribution, value), _choice(value)) for value in distribution.choices]
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high = float(distribution.low), float(distribution.high)
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
-from m3col import files, yamlio
+from m3col import files, lettering, yamlio
 from tune import choice, plots, summary, tables
 from tune.evidence import WINNER, Evidence
 from tune.study import StudyFolder
@@ -114,5 +114,6 @@ def _picture(path: Path, figure: Figure | None) -> None:
         path.unlink(missing_ok=True)
         return
     part = path.with_name(f".{path.name}.part")
+    lettering.settle(figure)
     figure.savefig(part, format="png", dpi=140, bbox_inches="tight", metadata={"Software": None})
     os.replace(part, path)

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from m3col import lettering
 from m3col.analysis import drawing
 from m3col.analysis.case import Case, Result
 from m3col.data import naming
@@ -76,9 +77,11 @@ def _counts(at: NDArray[np.bool_], fused: NDArray[np.bool_]) -> dict[str, float]
 def _draw(table: pd.DataFrame, case: Case) -> Figure:
     """The patterns as a labelled matrix, and one of two rows per head beside it."""
     heads = [_shown(name) for name in case.heads]
+    shown = dict(zip(heads, lettering.names(heads, "modality"), strict=True))
     joint, title = table[table["heads"] == "all"], "Modalities' own heads"
     if len(heads) <= _MOST_PATTERNS:
-        labels = [", ".join(f"{name} {line[name]}" for name in heads) for line in joint.to_dict("records")]
+        lines = joint.to_dict("records")
+        labels = [", ".join(f"{shown[name]} {line[name]}" for name in heads) for line in lines]
         cells = joint[_COUNTS].to_numpy(np.int64)
     else:  # too many patterns to read: by the number of heads that are right
         good = (joint[heads] == "right").sum(axis=1).to_numpy()
@@ -90,7 +93,7 @@ def _draw(table: pd.DataFrame, case: Case) -> Figure:
     left, others = figure.subplots(1, 2, width_ratios=(1, 1))
     _matrix(left, cells, labels, title, len(case.test))
     single = table[table["heads"] != "all"]
-    names = [f"{line['heads']} {line[line['heads']]}" for line in single.to_dict("records")]
+    names = [f"{shown[line['heads']]} {line[line['heads']]}" for line in single.to_dict("records")]
     _matrix(others, single[_COUNTS].to_numpy(np.int64), names, "One head at a time", len(case.test))
     return figure
 

@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from m3col import lettering
 from m3col.analysis import drawing
 from m3col.analysis.case import Case, Result
 from m3col.data.columns import IntArray, Records
@@ -156,10 +157,10 @@ def _draw(case: Case, word: str, at: IntArray, maps: Maps) -> Figure:
     grid: Any = figure.subplots(2, len(at), squeeze=False)
     low, high = float(maps.min()), float(maps.max())
     side = pictures.shape[1]
+    classes = lettering.names([n if len(n) <= 18 else f"{n[:17]}…" for n in case.dataset.classes])
     for place, (upper, lower) in enumerate(grid.T):
         upper.imshow(pictures[place])
-        name = case.dataset.classes[case.labels[at[place]]]
-        upper.set_title(name if len(name) <= 18 else f"{name[:17]}…", fontsize=9, color=INK)
+        upper.set_title(classes[case.labels[at[place]]], fontsize=9, color=INK)
         lower.imshow(pictures[place].mean(axis=2), cmap="gray", vmin=0, vmax=1)
         drawn = lower.imshow(
             maps[place], cmap="turbo", vmin=low, vmax=high, alpha=0.65, interpolation="bilinear",
@@ -172,5 +173,5 @@ def _draw(case: Case, word: str, at: IntArray, maps: Maps) -> Figure:
     bar.outline.set_visible(False)
     assert bar.solids is not None
     bar.solids.set_alpha(1)  # pale colours are hard to tell apart in a narrow strip
-    figure.suptitle(f"“{word}”", x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    figure.suptitle(f"“{lettering.literal(word)}”", x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     return figure

@@ -15,6 +15,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from m3col import lettering
 from m3col.analysis import drawing
 from m3col.analysis.case import Case, Result
 from m3col.data import naming
@@ -97,7 +98,9 @@ def flat(embeddings: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
 
 def _draw(table: pd.DataFrame, case: Case) -> Figure:
     names = [case.dataset.classes[k] for k in case.frequent(CLASSES)]
+    shown = lettering.names(names)
     panels = list(dict.fromkeys(table["embedding"]))
+    titles = lettering.names(panels, "modality")
     columns = min(len(panels), _COLUMNS)
     lines = -(-len(panels) // columns)
     figure = drawing.figure(3.6 * columns, 3.5 * lines + 0.8)
@@ -111,10 +114,10 @@ def _draw(table: pd.DataFrame, case: Case) -> Figure:
         for number, name in enumerate(names):
             of = some[some["class"] == name]
             axes.scatter(of["x"], of["y"], s=size, color=colormaps["tab10"](number), alpha=0.75, linewidths=0,
-                         marker=_MARKERS[number % len(_MARKERS)], label=name)  # fmt: skip
-        axes.set_title(panels[place], loc="left", fontsize=11, fontweight="bold", color=INK)
+                         marker=_MARKERS[number % len(_MARKERS)], label=shown[number])  # fmt: skip
+        axes.set_title(titles[place], loc="left", fontsize=11, fontweight="bold", color=INK)
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    longest = max(map(len, names))
+    longest = max(map(len, shown))
     fitting = max(1, int(3.6 * columns / (0.45 + 0.085 * longest)))
     legend = figure.legend(
         handles, labels, loc="outside lower center", ncols=min(fitting, 5, len(names)), frameon=False, fontsize=9,

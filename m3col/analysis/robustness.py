@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m3col import lettering
 from m3col.analysis import drawing, noise
 from m3col.analysis.case import Case, Result
 from m3col.data import naming
@@ -118,10 +119,11 @@ def _draw(table: pd.DataFrame, case: Case) -> Figure:
     figure = drawing.figure(2.2 + max(1.3, 0.45 * len(heads)) * len(groups), 4.0)
     axes: Any = figure.add_subplot()
     width = 0.8 / len(heads)
+    labels = lettering.names(heads, "head")
     for place, head in enumerate(heads):
         some = table[table["head"] == head].set_index("replaced").loc[groups]
         x = np.arange(len(groups)) + (place - (len(heads) - 1) / 2) * width
-        axes.bar(x, some["accuracy"], width * 0.92, color=COLOURS[place % len(COLOURS)], label=head)
+        axes.bar(x, some["accuracy"], width * 0.92, color=COLOURS[place % len(COLOURS)], label=labels[place])
         drawn = (some["draws"] > 1).to_numpy()
         axes.errorbar(x[drawn], some["accuracy"][drawn], some["sd"][drawn], fmt="none", ecolor=INK, elinewidth=1,
                       capsize=2)  # fmt: skip
@@ -132,7 +134,11 @@ def _draw(table: pd.DataFrame, case: Case) -> Figure:
     frequent = np.bincount(case.labels).max() / len(case.labels)
     axes.axhline(frequent, color=FAINT, linestyle="--", linewidth=1.2, label="most frequent class")
     drawing.dress(axes, title="Accuracy with one modality as noise", y="accuracy on test, %", grid="y")
-    axes.set_xticks(range(len(groups)), ["as it is" if name == CLEAN else f"{name}\nis noise" for name in groups])
+    modalities = lettering.names(groups, "modality")
+    axes.set_xticks(
+        range(len(groups)),
+        ["as it is" if name == CLEAN else f"{shown}\nis noise" for name, shown in zip(groups, modalities, strict=True)],
+    )
     axes.set_ylim(0, 1.08)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{value:.0f}" for value in np.linspace(0, 100, 6)])
     axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
