@@ -66,7 +66,8 @@ def read(path: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise BadInput([f"{path}: must be a mapping of keys to values, but holds {type(value).__name__}"])
+        hint = "; put a blank after each colon" if isinstance(value, str) and re.search(r":\S", value) else ""
+        raise BadInput([f"{path}: must be a mapping of keys to values, but holds {type(value).__name__}{hint}"])
     return value
 
 

@@ -65,6 +65,15 @@ def test_text_where_a_mapping_belongs_has_the_same_remedy(text):
     assert line.endswith("; put a blank after the colon")
 
 
+def test_a_file_without_any_blank_has_the_same_remedy(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("train.epochs:3\n")
+    with pytest.raises(
+        BadInput, match="must be a mapping of keys to values, but holds str; put a blank after each colon"
+    ):
+        config.load(path)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
