@@ -199,7 +199,7 @@ def locate(name: str, *, data_dir: Path | None = None) -> Path:
     """
     entry = TABLE[name]
     variable = os.environ.get("M3COL_DATA")
-    if data_dir is not None and not Path(data_dir).is_dir():
+    if data_dir is not None and not os.path.isdir(data_dir):  # False also for a path that is too long
         raise BadInput([f"--data-dir: {data_dir} is not a folder"])
     if entry.generic and data_dir is not None:
         return Path(data_dir)

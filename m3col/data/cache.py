@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ from m3col.faults import BadInput
 _FORMAT = 1
 _BATCH = 256  # rows per record batch of a file
 _SHOWN = 5
+_LOOK_S = 2.0  # between two looks at what another process has written
+_STILL_S = 600.0  # without anything new, before it is given up
 _TRIES = 3  # times that a table is begun while files change
 _KEPT = 512_000_000  # bytes of decoded pictures that one prediction keeps for its other members
 
@@ -258,7 +261,7 @@ def _made(
         return found
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
+        with _locked(path):
             found = _whole(kind, path)
             if found is not None:
                 return found
@@ -276,6 +279,35 @@ def _made(
         raise BadInput(
             [f"{path.parent}: cannot be written ({reason}); name another one in M3COL_CACHE, or set data.cache=false"]
         ) from None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """While it lasts, no other process writes this table. One that does is waited for as long as it gets on: it may be
+    stopped, or hang. Raises BadInput when it has written nothing for ten minutes."""
+    file = path.with_suffix(".lock")
+    lock = filelock.FileLock(file)
+    written, since = -1, time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=_LOOK_S)
+            break
+        except filelock.Timeout:
+            pass
+        now = 0
+        with contextlib.suppress(OSError):
+            now = _part(path).stat().st_size
+        if now != written:
+            written, since = now, time.monotonic()
+        elif time.monotonic() - since > _STILL_S:
+            raise BadInput(
+                [f"{file}: {files.holder(file) or 'another process'} has this lock, and has written nothing for "
+                 f"{_STILL_S:g} s; end it, name another folder in M3COL_CACHE, or set data.cache=false"]
+            ) from None  # fmt: skip
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _whole(kind: Callable[[Path], Found], path: Path) -> Found | None:

@@ -1,5 +1,6 @@
 """What a folder of pictures and texts holds and what is wrong or suspicious about it."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ _LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Sequence[str],
 
 def layout_of(folder: Path) -> str | None:
     """The layout of pictures and texts that `folder` has: n24news, food101, image_text; None for another one."""
-    if not folder.is_dir() or mogonet.looks_like(folder):
+    if not os.path.isdir(folder) or mogonet.looks_like(folder):
         return None
     return next((name for name, (looks_like, _) in _LAYOUTS.items() if looks_like(folder)), None)
 

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import warnings
@@ -14,7 +15,9 @@ from m3col.data.dataset import SPLITS
 from m3col.faults import BadInput, nearest
 
 DEFAULT = "https://raw.githubusercontent.com/txWang/MOGONET/main"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 30.0  # between two pieces of an answer
+WHOLE_S = 3600.0  # for one file
+_PART = 1 << 20
 
 FILES = tuple(f"{k}_{part}.csv" for k in (1, 2, 3) for part in ("featname", "te", "tr")) + (
     "labels_te.csv",
@@ -104,7 +107,7 @@ def _download(url: str) -> bytes:
     """The content behind `url`. Raises FetchError, also for fewer bytes than announced."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
-            return bytes(response.read())  # raises IncompleteRead for a truncated body
+            return _content(response)
     except urllib.error.HTTPError as error:
         raise FetchError(f"{url}: the server answered {error.code} {error.reason}") from error
     except http.client.IncompleteRead as error:
@@ -112,6 +115,18 @@ def _download(url: str) -> bytes:
         raise FetchError(f"{url}: truncated, {came} of {came + (error.expected or 0)} bytes came") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise FetchError(f"{url}: could not be reached ({getattr(error, 'reason', error)})") from error
+
+
+def _content(response: http.client.HTTPResponse) -> bytes:
+    """The whole body. Raises IncompleteRead for a truncated one, and TimeoutError for one that never ends."""
+    until, parts = time.monotonic() + WHOLE_S, []
+    while part := response.read1(_PART):
+        parts.append(part)
+        if time.monotonic() > until:
+            raise TimeoutError(f"not through after {WHOLE_S:g} s")
+    if missing := getattr(response, "length", None):  # other protocols than HTTP know none
+        raise http.client.IncompleteRead(b"".join(parts), missing)
+    return b"".join(parts)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -122,7 +122,7 @@ def read(
 def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
     """Read what can be read of `folder` and collect the faults."""
     pairs = Pairs(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         pairs.found.add(folder, "folder", "is not a folder")
         return pairs
     tables = {}

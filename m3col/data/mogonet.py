@@ -6,6 +6,7 @@ modalities. `labels_tr.csv`, `labels_te.csv`: one label per line, an integer 0..
 `labels_va.csv`). Every file may also end with .tsv, .csv.gz or .tsv.gz.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +59,7 @@ class Parts:
 
 def looks_like(folder: Path) -> bool:
     """Whether `folder` holds a file of the layout."""
-    return folder.is_dir() and any(
+    return os.path.isdir(folder) and any(
         _MODALITY_FILE.fullmatch(p.name) or p == textfile.find(folder, "labels_tr") for p in folder.iterdir()
     )
 
@@ -107,7 +108,7 @@ def scan(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits:
     otherwise there are not faults but `absent`.
     """
     parts = Parts(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         parts.faults.append(f"{folder}: is not a folder")
         return parts
     parts.modalities = entry.modalities or _numbered(parts)

@@ -80,7 +80,7 @@ def read_n24news(
 def scan_n24news(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
     """Read what can be read of `folder` and collect the faults."""
     pairs = Pairs(folder, layout.text if layout.text else ("caption",))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         pairs.found.add(folder, "folder", "is not a folder")
         return pairs
     if layout.text == ():
@@ -186,7 +186,7 @@ def read_food101(
 def scan_food101(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
     """Read what can be read of `folder`, draw the validation split, and collect the faults."""
     pairs = Pairs(folder, ("text",))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         pairs.found.add(folder, "folder", "is not a folder")
         return pairs
     if layout.text not in (None, ("text",)):

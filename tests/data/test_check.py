@@ -67,3 +67,8 @@ def test_a_folder_without_data_is_a_fault_and_not_an_exception(tmp_path, name):
     (tmp_path / "empty").mkdir()
     report = check(tmp_path / name)
     assert not report.ok and len(report.faults) == 1 and report.rows == ()
+
+
+def test_a_path_that_no_file_system_takes_is_a_fault_and_not_an_exception(tmp_path):
+    (line,) = check(tmp_path / ("a" * 300)).faults
+    assert line.endswith("is not a folder")
