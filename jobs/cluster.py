@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _FIRST_WORD_S = 15.0
 _CALL_S = (5.0, 60.0)  # to connect, and between two pieces of an answer
 _LOST_S = 120.0  # without a word from the cluster, before following is given up
+_SILENT_S = 30.0  # without a piece of a log, before the cluster is asked whether the job goes on
 _LOOK_S = 1.0
 _LOUD = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 
@@ -168,6 +169,27 @@ class Cluster:
             time.sleep(_LOOK_S / 2)
         return state
 
+    async def _pieces(self, id: str) -> AsyncIterator[str]:
+        """A job's log as it grows, to its end. A log that is silent may be that of a cluster that is gone, which no
+        connection tells: then the cluster is asked, and that raises, or there is an empty piece."""
+        pieces = self._client.tail_job_logs(id)
+        coming = asyncio.ensure_future(anext(pieces, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait([coming], timeout=_SILENT_S)
+                if not done:
+                    if self.state(id) in ENDED:
+                        return
+                    yield ""
+                    continue
+                text = coming.result()
+                if text is None:
+                    return
+                yield text
+                coming = asyncio.ensure_future(anext(pieces, None))
+        finally:
+            coming.cancel()
+
     def follow(self, id: str, write: Callable[[str], object]) -> str:
         """Passes a job's log on as it grows, and returns its state once it has ended.
 
@@ -178,10 +200,11 @@ class Cluster:
         async def tail() -> None:
             nonlocal seen, heard
             place = 0
-            async for text in self._client.tail_job_logs(id):
+            async for text in self._pieces(id):
                 fresh = text[max(0, seen - place) :]
                 place += len(text)
-                heard = time.monotonic()
+                if fresh or not text:  # what was seen before says nothing of the job
+                    heard = time.monotonic()
                 if fresh:
                     seen = place
                     write(fresh)

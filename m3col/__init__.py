@@ -11,6 +11,8 @@ Names are resolved on first use, so that `import m3col` (and `m3col --help`) doe
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from m3col import surroundings
+
 if TYPE_CHECKING:
     from m3col.api import TrainResult as TrainResult
     from m3col.api import train as train
@@ -29,6 +31,8 @@ _HOMES = {
     "BadInput": "m3col.faults",
 }
 _SUBMODULES = ("config", "data", "losses", "methods", "metrics", "statistics")
+
+surroundings.settle()  # before any library asks
 
 
 def __getattr__(name: str) -> Any:

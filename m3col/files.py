@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 def user() -> str:
     """Who runs this; the number where the system knows no name for it, as in a container."""
@@ -63,6 +65,17 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def holder(path: Path) -> str:
+    """Which process holds the lock on a file, in words, as far as this machine knows."""
+    try:
+        inode = str(path.stat().st_ino)
+        fields = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
+        pids = [int(f[4]) for f in fields if f[1] == "FLOCK" and f[5].rpartition(":")[2] == inode]
+        return ", ".join(f"process {pid} ({psutil.Process(pid).name()})" for pid in dict.fromkeys(pids) if pid > 0)
+    except (OSError, ValueError, IndexError, psutil.Error):
+        return ""
 
 
 def flush(path: Path) -> None:

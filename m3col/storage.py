@@ -297,7 +297,7 @@ class Scratch:
     def __init__(self) -> None:
         sweep()
         self.path = Path(tempfile.mkdtemp(prefix=_SCRATCH))
-        self._lock: IO[str] = (self.path / "lock").open("w")
+        self._lock: IO[str] = (self.path / "lock").open("w", encoding="utf-8")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def close(self) -> None:
@@ -309,7 +309,7 @@ def sweep() -> None:
     """Removes the scratch folders of dead processes of this user."""
     for path in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
         try:
-            with (path / "lock").open("r+") as stream:  # one without a lock is just being made
+            with (path / "lock").open("r+", encoding="utf-8") as stream:  # one without a lock is just being made
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:

@@ -155,7 +155,7 @@ class Ownership:
 def _process() -> dict[str, Any]:
     """This process, so that others which see the same process numbers can tell whether it lives."""
     try:
-        machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         machine += f" {os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         machine = ""

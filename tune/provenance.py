@@ -47,7 +47,15 @@ def git_state() -> dict[str, Any]:
 
     def ask(*words: str) -> str | None:
         try:
-            answer = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+            answer = subprocess.run(
+                ["git", *words],
+                cwd=here,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=10,
+                check=True,
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return answer.stdout.strip()

@@ -4,8 +4,12 @@ A local folder or file first, then the hub's cache on this machine, then, unless
 the hub: without an answer nothing is tried again. What is not there is said in one line: which file goes where.
 """
 
+import contextlib
+import functools
 import os
-from collections.abc import Collection, Iterable
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +17,7 @@ import huggingface_hub
 from huggingface_hub import constants
 
 from m3col.faults import BadInput, nearest
+from m3col.files import holder
 from m3col.sections import ImageModelConfig
 
 Part = Literal["config", "weights", "tokenizer"]
@@ -48,6 +53,8 @@ _WELL_KNOWN = (
     "roberta-large", "sentence-transformers/all-MiniLM-L6-v2", "xlm-roberta-base",
 )  # fmt: skip
 _TIMEOUT = 10.0
+_STILL_S = 300.0  # without a byte, before a download is given up
+_LOOK_S = 1.0
 
 
 def text_folder(name: str, parts: Collection[Part], *, key: str) -> Path:
@@ -172,7 +179,9 @@ def _fetch(name: str, parts: Collection[Part]) -> Path | str:
             return f"the hub's {name} has no {_FILES[part][0][0]}"
         patterns += [*held[0], *(_BESIDE_TOKENIZER if part == "tokenizer" else ())]
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, etag_timeout=_TIMEOUT))
+        return _watched(
+            lambda: huggingface_hub.snapshot_download(name, allow_patterns=patterns, etag_timeout=_TIMEOUT), name
+        )
     except Exception as error:
         return f"the download failed ({_short(error)})"
 
@@ -184,10 +193,55 @@ def _fetch_file(repository: str, names: Iterable[str]) -> Path | str:
     for name in names:
         if name in listed:
             try:
-                return Path(huggingface_hub.hf_hub_download(repository, name, etag_timeout=_TIMEOUT))
+                return _watched(
+                    functools.partial(huggingface_hub.hf_hub_download, repository, name, etag_timeout=_TIMEOUT),
+                    repository,
+                )
             except Exception as error:
                 return f"the download failed ({_short(error)})"
     return f"the hub's {repository} has none of {', '.join(names)}"
+
+
+def _watched(download: Callable[[], str], repository: str) -> Path:
+    """What a download returns. Raises TimeoutError where nothing has come for five minutes: the hub's library waits for
+    ever for a stopped process that has the lock on the same file."""
+    found: list[str | Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(download())
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    came, since = -1, time.monotonic()
+    while thread.is_alive() and time.monotonic() - since < _STILL_S:
+        thread.join(_LOOK_S)
+        now = _bytes(repository)
+        if now != came:
+            came, since = now, time.monotonic()
+    if not found:
+        locks = Path(constants.HF_HUB_CACHE) / ".locks" / _folder_name(repository)
+        held = [f"{file.name} by {who}" for file in locks.glob("*.lock") if (who := holder(file))]
+        raise TimeoutError(f"nothing came for {_STILL_S:g} s{'; locked: ' if held else ''}{', '.join(held)}")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return Path(found[0])
+
+
+def _folder_name(repository: str) -> str:
+    return f"models--{repository.replace('/', '--')}"
+
+
+def _bytes(repository: str) -> int:
+    """What lies on this machine of a repository, and of what the hub's protocol keeps of any."""
+    places = [Path(constants.HF_HUB_CACHE) / _folder_name(repository), Path(constants.HF_XET_CACHE)]
+    total = 0
+    for file in (file for place in places for file in place.rglob("*")):
+        with contextlib.suppress(OSError):
+            total += file.lstat().st_size
+    return total
 
 
 def _listed(repository: str) -> list[str] | str:
