@@ -89,6 +89,9 @@ def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tr
         logging.getLogger(name).setLevel(logging.WARNING)
     # Pictures and texts have no medians to make an example of.
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
+    warnings.filterwarnings("ignore", message=".*Any type hint is inferred")  # a picture has no type there
+    # MLflow's libraries on each other: with `python -W error` they would keep it from working.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="(mlflow|sqlalchemy|alembic|pydantic)")
     made: list[MlflowClient] = []
 
     def reach() -> None:
@@ -353,6 +356,7 @@ def serve(load: Callable[[Path], Callable[[pd.DataFrame], pd.DataFrame]]) -> Non
 
     # Caught, because MLflow sets the filters itself: it would rather read the signature, which is given, from types.
     with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")  # and not as an error
 
         class CodeModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
             def load_context(self, context: Any) -> None:

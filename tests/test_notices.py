@@ -1,6 +1,7 @@
 """A warning reaches whoever started the work: from any thread, every time, and without ending it."""
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -119,6 +120,16 @@ def test_a_folder_without_room_for_a_checkpoint_warns_the_script(tmp_path: Path)
     found = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "script.py:5: UserWarning" in found.stderr and "no checkpoint at epoch 1" in found.stderr
+
+
+def test_a_tracked_training_is_whole_where_warnings_are_errors(tmp_path: Path) -> None:
+    code = "import m3col; print(m3col.train('digits', overrides={'train.epochs': 1}, runs='runs').mlflow_run_id)"
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env={key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"},
+    )  # fmt: skip
+    assert found.returncode == 0 and len(found.stdout.strip()) == 32, found.stderr
+    assert "lacks" not in found.stderr
 
 
 def test_what_workers_write_down_is_told_by_the_process_that_started_them(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from jobs import cli
 from m3col import mlflow_names, tracking
 from m3col.tracking import GIVEN, KIND, SHARED_VIEW, STUDY, Tracker
+from tests.servers import Server
 from tests.tune import fake_study
 from tests.tune.driving import conductor, drive, prepare_study
 from tests.tune.test_endings import _half, _statuses
@@ -172,6 +173,25 @@ def test_the_columns_of_its_table_are_the_names_that_mlflow_knows(odd: tuple[Stu
     assert all(mlflow_names.is_taken(name) for name in names) and "objective.beta" in names
     assert mlflow_names.key("test/accuracy_CpG (450k)") in names
     assert tags[tracking.LATEST_VIEW] == delivery.view_key(folder.name)
+
+
+def test_a_server_takes_it_as_well(odd: tuple[StudyFolder, Tracker], tmp_path: Path) -> None:
+    folder, _ = odd
+    server = Server(tmp_path)
+    server.start()
+    try:
+        tracker = tracking.connect(server.uri, folder.path.parent)
+        assert tracker is not None
+        for _ in range(2):
+            sync.sync(folder, tracker, warn=pytest.fail)
+        found = tracker.find(tracker.experiment('it\'s a "test" (1)'), {})
+        assert len(found) == 3 and not [run for run in found if run.status == "RUNNING"]
+        parent = next(run for run in found if run.tags[KIND] == "study")
+        assert "m3col.model_uri" in parent.tags and not parent.tags.get(tracking.LACKS)
+        child = next(run for run in found if run.tags[KIND] == "trial")
+        assert tracker.last_step(child.id, "val/accuracy_CpG (450k)") == 2
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize(("first", "second"), [("a.b", "a_b"), ("x" * 200, "x" * 201), ("a", "A"), ("n-1", "n.1")])
