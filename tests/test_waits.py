@@ -1,9 +1,12 @@
 """What waits for another process or machine gives up in time, and says for what it waited."""
 
+import ast
 import asyncio
 import fcntl
 import http.server
+import importlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -228,3 +231,18 @@ def test_a_store_that_is_not_there_in_time_is_told():
     with pytest.raises(BadInput, match=r"the MLflow store cannot be reached \(no answer within 0 s\)"):
         mlflow_store.within(0.2, lambda: ended.wait(30) and None, what="sqlite:////runs/mlflow.db")
     ended.set()
+
+
+# The page that lists them
+
+_NAMED = re.compile(r"`([\w/]+)\.py (\w+) = (.+?)`")
+_PAGE = (Path(__file__).parents[1] / "docs" / "limits.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("module", "name", "value"), sorted(set(_NAMED.findall(_PAGE))))
+def test_the_page_of_limits_says_what_the_code_does(module, name, value):
+    assert getattr(importlib.import_module(module.replace("/", ".")), name) == ast.literal_eval(value)
+
+
+def test_the_page_of_limits_is_read():
+    assert len(_NAMED.findall(_PAGE)) > 20
