@@ -115,7 +115,9 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
         if kinds[name] == "numeric":
             try:
                 # What is missing is judged by the model, which may fill it.
-                inputs[name] = cells.numbers(inputs[name], columns[name], where=str(path), may_miss=True)
+                inputs[name] = cells.numbers(
+                    inputs[name], columns[name], where=str(path), may_miss=True, precision=predictor.precision
+                )
             except BadInput as error:
                 faults += error.faults
     if faults:

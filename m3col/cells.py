@@ -31,7 +31,7 @@ def numbers(
         BadInput: with row, column and value of what cannot be used.
     """
     with contextlib.suppress(RuntimeError, NotImplementedError, ImportError):  # tables.read says what is wrong
-        values = tables.plain(values)
+        values, _ = tables.plain(values)
     if isinstance(values, pd.DataFrame):
         values = _chosen(values, columns, where)
     # In one memory layout: sums over a DataFrame's columns would differ in the last bits.
@@ -51,6 +51,8 @@ def _chosen(frame: pd.DataFrame, columns: Sequence[str], where: str) -> pd.DataF
     # Names that are no text (0, 1, 2) were turned into text in training as well.
     names = [str(column) for column in frame.columns]
     missing = [column for column in columns if column not in set(names)]
+    if missing == list(columns) and all(name.endswith(f"_{at}") for at, name in enumerate(columns)):
+        raise BadInput([f"{where}: the model was trained on a table without names of columns; hand over .to_numpy()"])
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         close = nearest(missing[0], names)

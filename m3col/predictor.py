@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from m3col import cells, checkpoint, config, methods, metrics, preparing
+from m3col import cells, checkpoint, config, methods, metrics, notices, preparing
 from m3col.data import naming, rows, tables
 from m3col.data.columns import Column, Kind, Records
 from m3col.data.dataset import Dataset
@@ -40,6 +40,11 @@ class Predictor:
     def kinds(self) -> dict[str, Kind]:
         """Of each modality: numeric, image or text."""
         return {name: preparing.kind_of(found) for name, found in self._members[0].preparations.items()}
+
+    @property
+    def precision(self) -> str:
+        """What the models compute in: float32 or float64."""
+        return "float64" if self._members[0].dtype == torch.float64 else "float32"
 
     @property
     def members(self) -> tuple["Member", ...]:
@@ -141,11 +146,13 @@ class Predictor:
                 continue
             try:
                 inputs[name] = self._column(name, kinds[name], data[name])
+                indexes[name] = tables.plain(data[name])[1]
             except BadInput as error:
                 faults += error.faults
-            indexes[name] = tables.index_of(data[name])
         before = len(faults)
         aligned = rows.align(indexes, "", faults, unique=False)
+        for line in aligned.warnings:
+            notices.warn(line)
         if len({len(value) for value in inputs.values()}) > 1 and len(faults) == before:
             counts = ", ".join(f"{name} {len(value)}" for name, value in inputs.items())
             faults.append(f"all modalities must have the same number of rows, but got {counts}")
@@ -157,9 +164,8 @@ class Predictor:
     def _column(self, name: str, kind: Kind, values: Any) -> Column:
         where = f"modality {name!r}"
         if kind == "numeric":
-            precision = "float64" if self._members[0].dtype == torch.float64 else "float32"
             imputes = self._imputes(name)
-            return cells.numbers(values, self.features[name], where=where, may_miss=imputes, precision=precision)
+            return cells.numbers(values, self.features[name], where=where, may_miss=imputes, precision=self.precision)
         return cells.records(kind, values, where=where)
 
     def _imputes(self, modality: str) -> bool:
@@ -184,7 +190,7 @@ class Member:
             # What belongs to a data set is worth keeping; a few pictures to be labelled are not.
             cached = run.data.cache and isinstance(column, Records) and len(column.source) > len(column)
             place = Placement(torch.device("cpu"), self.dtype, cached=cached)
-            prepared[name] = self.preparations[name].source(column, place)
+            prepared[name] = preparing.source_of(name, self.preparations[name], column, place)
         return prepared
 
     def encode(self, sources: Mapping[str, Source]) -> dict[str, Tensor]:

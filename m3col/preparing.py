@@ -149,6 +149,14 @@ def fit(config: RunConfig, train: Split, features: Mapping[str, Sequence[str]]) 
     return found
 
 
+def source_of(modality: str, preparation: Preparation, column: Column, place: Placement) -> Source:
+    """Samples of a modality as the model takes them. Raises BadInput that names the modality."""
+    try:
+        return preparation.source(column, place)
+    except BadInput as error:
+        raise BadInput([f"modality {modality!r}, {line}" for line in error.faults]) from None
+
+
 def kind_of(preparation: Preparation) -> Kind:
     if isinstance(preparation, Numbers):
         return "numeric"

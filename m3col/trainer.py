@@ -145,7 +145,9 @@ class Trainer:
     def prepare(self, inputs: Mapping[str, Column]) -> dict[str, Source]:
         """Raw features, pictures and texts as the model takes them."""
         place = preparing.Placement(self.device, self.dtype, cached=self.config.data.cache)
-        return {name: found.source(inputs[name], place) for name, found in self.preparations.items()}
+        return {
+            name: preparing.source_of(name, found, inputs[name], place) for name, found in self.preparations.items()
+        }
 
     def train_epoch(self, epoch: int, *, learning_rate: float) -> dict[str, float]:
         """One pass over the training part; the mean over samples of each part of the loss."""

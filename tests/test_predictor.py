@@ -162,7 +162,7 @@ def test_repeated_ids_do_no_harm_where_all_modalities_have_them_alike(loaded):
         (FRAMES["view_1"].rename(index={"P3": "Q"}), "only in view_0: 'P3'; only in view_1: 'Q'"),
         (FRAMES["view_1"].reset_index(drop=True), "view_1 has pandas' own index"),
         (FRAMES["view_1"].set_axis([*IDS[1:], "P1"]), "view_1: every id must be unique"),
-        (FRAMES["view_1"].set_axis([str(n) for n in range(20)]), "keep the rows that both have"),
+        (FRAMES["view_1"].set_axis([str(n) for n in range(20)]), "no id in common: are they written alike"),
     ],
 )
 def test_rows_that_do_not_belong_together_are_refused(loaded, second, words):
@@ -182,11 +182,18 @@ def test_no_value_that_does_not_fit_is_computed_with(loaded, value, form):
         loaded.predict_proba(changed("view_1", given[form]))
 
 
+def test_a_model_in_float64_takes_what_fits_into_it(tmp_path):
+    found = m3col.load(model(tmp_path / "m", train__precision="float64")[0])
+    assert np.isfinite(found.predict_proba(spoiled(1e40))).all()
+    with pytest.raises(BadInput, match="inf is infinite"):
+        found.predict_proba(spoiled(np.inf))
+
+
 def test_a_value_that_overflows_in_preprocessing_is_named(tmp_path):
     views = {name: x * 1e-30 for name, x in DATA.train.inputs.items()}
     small = m3col.data.from_arrays(views, DATA.train.labels)
     found = m3col.load(model(tmp_path / "m", data=small)[0])
-    with pytest.raises(BadInput, match=r"after preprocessing: row 3, column 4 \(view_1_3\): 1.*e\+"):
+    with pytest.raises(BadInput, match=r"modality 'view_1', after preprocessing: row 3, column 4 \(view_1_3\): 1.*e\+"):
         found.predict_proba(spoiled(1e10))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from m3col.data import cache, digits, image_text, mogonet, preprocess, published, values
 from m3col.data.arrays import from_arrays
 from m3col.data.columns import Records
-from m3col.data.dataset import SPLITS, Dataset, Split, concat
+from m3col.data.dataset import SPLITS, Dataset, Split, concat, own_ids
 from m3col.data.entry import Entry
 from m3col.data.layout import Layout
 from m3col.faults import BadInput, nearest
@@ -256,6 +256,7 @@ def _value_faults(dataset: Dataset, modality: str, precision: str) -> list[str]:
             f"{dataset.name}, modality {modality!r}, {split}",
             dataset.features[modality],
             precision=precision,
+            ids=own_ids(part, split),
         )
     ]
 
@@ -305,7 +306,9 @@ def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
             continue
         rows, columns = np.nonzero(np.isnan(x))
         if len(rows):
-            first = f"row {rows[0] + 1}, column {columns[0] + 1} ({dataset.features[modality][columns[0]]})"
+            row, column, ids = int(rows[0]), int(columns[0]), own_ids(part, split)
+            named = "" if ids is None else f" (id {ids[row]!r})"
+            first = f"row {row + 1}{named}, column {column + 1} ({dataset.features[modality][column]})"
             found.append(
                 f"{dataset.name}, modality {modality!r}, {split}: {first}: value {x[rows[0], columns[0]]:g} "
                 f"({len(rows)} such in all) needs `impute` as the first step of {where}"

@@ -1,6 +1,7 @@
 """A data set from arrays or DataFrames in memory, judged as strictly as one from files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,9 @@ def from_arrays(
     Raises:
         BadInput: with every fault.
     """
-    faults: list[str] = []
+    faults = _argument_faults(test, validation, classes)
+    if faults:
+        raise BadInput(faults)
     more = {key: values for key, values in (("ids", ids), ("groups", groups)) if values is not None}
     train = _part(modalities, labels, "train", faults, classes=classes, more=more)
     held = {split: pair for split, pair in (("validation", validation), ("test", test)) if pair is not None}
@@ -79,6 +82,32 @@ def from_arrays(
         faults.append(f"ids: every id must be unique, but {str(values[counts > 1][0])!r} occurs {counts.max()} times")
     if faults:
         raise BadInput(faults)
+    return _built(train, parts, classes, name, own_ids)
+
+
+def _argument_faults(test: Any, validation: Any, classes: Any) -> list[str]:
+    """What the held-out splits and the class names are, before anything is read."""
+    found = [
+        f"{split}: must be a pair (modalities, labels), but is a {type(pair).__name__}"
+        for split, pair in (("test", test), ("validation", validation))
+        if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2)
+    ]
+    is_list = isinstance(classes, Sequence | np.ndarray | pd.Index) and not isinstance(classes, str | bytes)
+    if classes is not None and not (is_list and all(isinstance(name, str) for name in classes)):
+        found.append(f"classes: must be a list of names, in the order of their numbers, but is {classes!r:.60}")
+    return found
+
+
+def _built(
+    train: "_Part",
+    parts: Mapping[str, "_Part"],
+    classes: Sequence[str] | None,
+    name: str,
+    own_ids: NDArray[np.str_] | None,
+) -> Dataset:
+    """The data set of parts that were found right."""
+    assert train.labels is not None
+    integers, named = train.labels.values, train.labels.classes or classes
     splits: dict[str, Split | None] = {
         split: build_split(part.inputs, None if part.labels is None else part.labels.values, split, ids=part.ids)
         for split, part in parts.items()
@@ -142,11 +171,11 @@ def _part(
     for what, column in {**({} if labels is None else {"labels": labels}), **(more or {})}.items():
         cells = _cells(column, f"{split} {what}", faults)
         if cells is not None and what != "labels":
-            empty = [row for row, cell in enumerate(cells) if is_missing(cell)]
+            empty = [row for row, cell in enumerate(cells[0]) if is_missing(cell)]
             faults += [f"{what}: row {empty[0] + 1} is missing ({len(empty)} such in all)"] if empty else []
         if cells is not None:
-            beside[what], indexes[what] = cells, tables.index_of(column)
-            counts[what] = len(cells)
+            beside[what], indexes[what] = cells
+            counts[what] = len(cells[0])
     before = len(faults)
     aligned = rows.align(indexes, split, faults, unique=True)
     if len(set(counts.values())) > 1 and len(faults) == before:
@@ -154,35 +183,43 @@ def _part(
         faults.append(f"{split}: all modalities and labels must have the same number of rows, but have {listed}")
     elif counts and not max(counts.values()):
         faults.append(f"{split}: there is no sample")
+    _arrange(part, {what: cells for what, cells in beside.items() if what != "labels"}, aligned)
+    if "labels" in beside:
+        # Before they are brought into order: a fault names the row in which the caller has the label.
+        found = label_parser.parse(beside["labels"], f"{split} labels", faults, classes=classes, training=training)
+        order = aligned.orders.get("labels")
+        if found is not None:
+            part.labels = found if order is None else replace(found, values=found.values[order])
+            part.warnings += found.warnings
+    return part
+
+
+def _arrange(part: _Part, more: Mapping[str, list[Any]], aligned: rows.Alignment) -> None:
+    """Brings tables, ids and groups into the common order."""
     for name, x in part.inputs.items():
         order = aligned.orders.get(f"modality {name!r}")
         part.inputs[name] = x if order is None else x[order]
-    ordered = {what: _ordered(cells, aligned.orders.get(what)) for what, cells in beside.items()}
+    for what, cells in more.items():
+        ordered = _ordered(cells, aligned.orders.get(what))
+        part.more[what] = np.array([str(value) for value in ordered], dtype=np.str_)
     part.ids = None if aligned.index is None else np.array([str(i) for i in aligned.index], dtype=np.str_)
-    part.more = {
-        what: np.array([str(v) for v in ordered[what]], dtype=np.str_) for what in more or {} if what in ordered
-    }
-    if "labels" in ordered:
-        part.labels = label_parser.parse(
-            ordered["labels"], f"{split} labels", faults, classes=classes, training=training
-        )
-        part.warnings = () if part.labels is None else part.labels.warnings
-    return part
+    part.warnings = aligned.warnings
 
 
 def _ordered(cells: list[Any], order: IntArray | None) -> list[Any]:
     return cells if order is None else [cells[at] for at in order]
 
 
-def _cells(column: Any, where: str, faults: list[str]) -> list[Any] | None:
-    """The N values of labels, ids or groups: of a Series, a table's one column, a list, an array [N] or [N, 1]."""
+def _cells(column: Any, where: str, faults: list[str]) -> tuple[list[Any], pd.Index | None] | None:
+    """The N values of labels, ids or groups (a Series, a table's one column, a list, an array [N] or [N, 1]) and their
+    index, if they carry one."""
     if isinstance(column, str | bytes | Mapping):
         faults.append(f"{where}: must be a list of values, but is {column!r:.60}")
         return None
     try:
-        column = tables.plain(column)
+        column, index = tables.plain(column)
         array = column.to_numpy() if isinstance(column, pd.DataFrame | pd.Series) else _objects(column)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, ImportError) as error:
         faults.append(f"{where}: must be a list of values ({error})")
         return None
     if array.ndim == 2 and array.shape[1] == 1:
@@ -190,7 +227,7 @@ def _cells(column: Any, where: str, faults: list[str]) -> list[Any] | None:
     if array.ndim != 1:
         faults.append(f"{where}: must be a list of N values, but has shape {list(array.shape)}")
         return None
-    return array.tolist()
+    return array.tolist(), index
 
 
 def _objects(values: Any) -> NDArray[Any]:

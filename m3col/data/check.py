@@ -93,7 +93,7 @@ def _describe(parts: mogonet.Parts, split: str, name: str) -> tuple[Row, list[st
     x = parts.matrices[split, name]
     path = parts.file(split, name)
     finite = np.isfinite(x)
-    holes = np.flatnonzero(~finite.all(axis=0))
+    holes = np.flatnonzero(np.isnan(x).any(axis=0))
     # a column without any finite value counts as constant: nothing can be learned from it
     low = np.where(finite, x, np.inf).min(axis=0, initial=np.inf)
     high = np.where(finite, x, -np.inf).max(axis=0, initial=-np.inf)
@@ -102,7 +102,7 @@ def _describe(parts: mogonet.Parts, split: str, name: str) -> tuple[Row, list[st
     if len(constant) and split == "train":
         warnings.append(f"{path}: {_columns(constant)} constant; minmax and standard turn them into 0")
     if len(holes):
-        warnings.append(f"{path}: {_columns(holes)} not finite in every row; data.preprocess needs `impute` first")
+        warnings.append(f"{path}: {_columns(holes)} missing in some rows; data.preprocess needs `impute` first")
     sizes = (len(x), x.shape[1], len(constant), len(holes))
     return (path.name, name, split, *map(str, sizes)), warnings
 

@@ -249,6 +249,12 @@ def generated_ids(count: int, split: str) -> NDArray[np.str_]:
     return np.array([f"{split}-{row}" for row in range(count)], dtype=np.str_)
 
 
+def own_ids(split: Split, name: str) -> list[str] | None:
+    """The ids of the samples of a split where these are not the generated ones."""
+    ids = [str(i) for i in split.ids]
+    return None if ids == generated_ids(len(ids), name).tolist() else ids
+
+
 def generated_features(modality: str, count: int) -> tuple[str, ...]:
     return tuple(f"{modality}_{column}" for column in range(count))
 

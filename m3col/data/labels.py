@@ -46,7 +46,7 @@ def parse(
         classes: names of the classes, by number; names that are none of them are faults.
         training: the training labels, where these are of another split: integers or names as they are.
     """
-    cells = list(labels)
+    cells = [cell.item() if getattr(cell, "ndim", None) == 0 else cell for cell in labels]  # also of 0-d tensors
     if not cells:
         return Labels(np.zeros(0, dtype=np.int64))
     missing = [row for row, cell in enumerate(cells) if is_missing(cell)]
@@ -65,11 +65,24 @@ def parse(
         found = _named(cells, there, where, faults, classes)
     elif text:
         faults += _mixed(cells, text, where)
+    elif classes is not None and (fault := _number_names_fault(classes)):
+        faults.append(f"{where}: {fault}")
     else:
         # Missing ones are faults already: 0 in their place lets the others be judged by their rows.
         values = to_labels(np.array([numbers.get(row, 0.0) for row in range(len(cells))], np.float64), where, faults)
         found = None if values is None else Labels(values)
     return None if missing else found
+
+
+def _number_names_fault(classes: Sequence[str]) -> str:
+    """Names of classes that are numbers, but not their positions: labels that are numbers could mean either."""
+    numbers = [_number(name) for name in classes]
+    if None in numbers or numbers == list(range(len(classes))):
+        return ""
+    return (
+        f"labels are numbers, and so are the names of the classes ({', '.join(map(str, classes[:_SHOWN]))}), which are "
+        "not their positions 0..C-1; rename the classes, so that a label can mean one of them only"
+    )
 
 
 def _number(cell: Any) -> float | None:

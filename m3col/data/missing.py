@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 # What pandas reads as missing, and the same words in other cases.
@@ -18,9 +19,5 @@ def is_missing(value: Any) -> bool:
     it."""
     if isinstance(value, str):
         return value.strip() in MARKS
-    if value is None:
-        return True
-    try:
-        return bool(pd.isna(value))
-    except (TypeError, ValueError):  # a list or an array is a value, whatever it holds
-        return False
+    found = pd.isna(value)
+    return bool(found) if isinstance(found, bool | np.bool_) else False  # a list is a value, whatever it holds

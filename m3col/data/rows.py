@@ -14,10 +14,12 @@ _SHOWN = 5  # ids that are named in a message; the rest is counted
 @dataclass(frozen=True)
 class Alignment:
     """`index`: the common labels of the rows, None where nothing carries an index of its own; `orders`: positions [N]
-    that bring a part into this order, for the parts that are in another one."""
+    that bring a part into this order, for the parts that are in another one; `warnings`: where that may not be what was
+    meant."""
 
     index: pd.Index | None = None
     orders: Mapping[str, IntArray] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def align(indexes: Mapping[str, pd.Index | None], where: str, faults: list[str], *, unique: bool) -> Alignment:
@@ -54,7 +56,13 @@ def align(indexes: Mapping[str, pd.Index | None], where: str, faults: list[str],
         else:
             orders[name] = np.asarray(at, dtype=np.int64)
     faults += wrong
-    return Alignment() if wrong else Alignment(index, orders)
+    warnings = [
+        f"{place}{name} has pandas' own index 0, 1, 2, ..., and {first} the same numbers in another order: rows were "
+        f"matched by these numbers; if the rows of {name} are in the order of {first}, give it the index of {first}"
+        for name in orders
+        if is_default(carriers[name])
+    ]
+    return Alignment() if wrong else Alignment(index, orders, tuple(warnings))
 
 
 def is_default(index: pd.Index) -> bool:
@@ -102,4 +110,6 @@ def _advice(name: str, other: pd.Index, first: str, index: pd.Index) -> str:
         )
     if set(map(str, index)) == set(map(str, other)):
         return "; their ids are texts on one side and numbers on the other: make them alike with .index.astype(str)"
+    if not len(index.intersection(other)):
+        return "; the two have no id in common: are they written alike (case, blanks, dots, types)?"
     return "; keep the rows that both have"

@@ -19,6 +19,7 @@ from m3col.data.labels import case_warnings
 from m3col.data.splits import Fold
 
 _SHOWN = 5  # columns that are named one by one; the rest is counted
+_ROW_NAMES = ("Unnamed: 0", "index", "level_0", "rownames", "row.names")
 _FEW = 10  # rows below which a rising column may be chance
 
 
@@ -99,8 +100,10 @@ def across_folds(name: str, samples: Split, folds: Sequence[Fold]) -> list[str]:
 
 def _shared_names(a: NDArray[np.str_], b: NDArray[np.str_], first: str, second: str) -> str:
     """How many names two splits have in common and where the first of them stands; "" for none. Names are not shown:
-    the line goes into reports, and they may be those of persons."""
-    rows = {name: row for row, name in reversed(list(enumerate(a.tolist())))}
+    the line goes into reports, and they may be those of persons. Whole numbers are no names: each split may
+    number its own rows.
+    """
+    rows = {name: row for row, name in reversed(list(enumerate(a.tolist()))) if not name.isdigit()}
     common = [(rows[name], row) for row, name in enumerate(b.tolist()) if name in rows]
     count = len({row for row, _ in common})
     if not common:
@@ -147,8 +150,13 @@ def _row_keys(column: Column) -> list[bytes]:
 
 def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], where: str) -> list[str]:
     """Columns of the training split that follow the order of the rows, or that hold the labels."""
+    found = [
+        f"{where}: {_named(at, features)} is what pandas or R calls a column of row numbers; remove it"
+        for at, name in enumerate(features)
+        if name in _ROW_NAMES
+    ]
     if len(x) < _FEW:
-        return []
+        return found
     steps = np.diff(x, axis=0)
     counts = (steps == 1).all(axis=0)
     rises = ((steps > 0).all(axis=0) | (steps < 0).all(axis=0)) & ~counts
@@ -158,13 +166,14 @@ def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], w
     follows &= ~(counts | rises | is_label) & is_sorted
     follows[follows] = [_separates(column, labels) for column in x[:, follows].T]
     leak = "; the rows are sorted by class, so that it alone separates the classes" if is_sorted else ""
+    shuffled = ~(counts | rises | is_label) & _is_permutation(x)
     kinds = (
+        (shuffled, "holds each of as many whole numbers as there are rows once, as row numbers in another order do"),
         (counts, f"is the row number{leak}"),
         (rises, f"grows or falls from each row to the next, as a sample number or a date does{leak}"),
         (is_label, "equals the label in every row"),
         (follows, "follows the order of the rows, which are sorted by class, and alone separates the classes"),
     )
-    found = []
     for mask, text in kinds:
         at = np.flatnonzero(mask)
         found += [
@@ -172,6 +181,16 @@ def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], w
         ]
         if len(at) > _SHOWN:
             found.append(f"{where}: {len(at) - _SHOWN} more columns of this kind")
+    return found
+
+
+def _is_permutation(x: FloatArray) -> NDArray[np.bool_]:
+    """Of each column, whether it holds N consecutive whole numbers, each once."""
+    low = x.min(axis=0)
+    candidates = (x.max(axis=0) - low == len(x) - 1) & (low % 1 == 0)
+    found = np.zeros(x.shape[1], dtype=np.bool_)
+    for at in np.flatnonzero(candidates):
+        found[at] = np.array_equal(np.sort(x[:, at]), low[at] + np.arange(len(x)))
     return found
 
 

@@ -19,7 +19,7 @@ from m3col.data.table_faults import Cells, to_number
 
 _SHOWN = 5  # rows of one file that are named one by one; the rest is counted
 _FEW_ROWS = 5  # below these a column 0, 1, 2, ... may be chance
-_FEW_COLUMNS = 4
+_MANY_COLUMNS = 8  # in so many, a row 0, 1, 2, ... is no chance
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _exporter_faults(x: FloatArray, path: Path, first: int) -> list[str]:
             "writes; save the table without it (pandas: to_csv(..., header=False, index=False))"
         )
     below = x[1:] if found else x
-    if height - len(found) >= _FEW_ROWS and width > 1 and counts_rows(below[:, 0]):
+    if height - len(found) >= _FEW_ROWS and width > 1 and below[0, 0] in (0, 1) and counts_rows(below[:, 0]):
         found.append(
             f"{path}: column 1: is the row number {below[0, 0]:g}, {below[1, 0]:g}, ... {below[-1, 0]:g} in every row, "
             "an index that pandas or R writes; save the table without it (pandas: to_csv(..., header=False, "
@@ -156,27 +156,30 @@ def _exporter_faults(x: FloatArray, path: Path, first: int) -> list[str]:
 
 
 def is_column_numbers(x: FloatArray) -> bool:
-    """Whether the first row is 0, 1, 2, ... or 1, 2, 3, ..., as a header of column numbers is; its first field is empty
-    where pandas has written row numbers below it.
+    """Whether the first row holds numbers of columns, as a header does: 0, 1, 2, ... or 1, 2, 3, ..., or some of them
+    that rise. Its first field is empty where pandas has written row numbers below it.
 
-    A row of less than four such numbers says so only where the rows below hold fractions.
+    Measurements can look like that in one row; in few columns, or with gaps, a row is taken for a header only where
+    every column holds fractions below it.
     """
     row = x[0, 1:] if np.isnan(x[0, 0]) and x.shape[1] > 2 else x[0]
-    height, width = len(x), len(row)
-    if width < 2 or height < 2 or row[0] not in (0, 1) or not np.array_equal(row, row[0] + np.arange(width)):
+    width, rest = len(row), x[1:, len(x[0]) - len(row) :]
+    if width < 3 or not len(rest) or not np.isfinite(row).all() or (row % 1).any() or (np.diff(row) <= 0).any():
         return False
-    rest = x[1:]
-    return width >= _FEW_COLUMNS or bool((rest[np.isfinite(rest)] % 1 != 0).any())
+    has_fractions = bool(((rest % 1 != 0) & np.isfinite(rest)).any(axis=0).all())
+    is_consecutive = row[0] in (0, 1) and bool((np.diff(row) == 1).all())
+    return has_fractions if width < _MANY_COLUMNS or not is_consecutive else True
 
 
 def counts_rows(column: FloatArray) -> bool:
     """Whether a column [N] is a whole number that grows by 1 from row to row."""
-    return bool(len(column) and column[0] % 1 == 0 and np.array_equal(column, column[0] + np.arange(len(column))))
+    if not len(column) or not np.isfinite(column[0]) or column[0] % 1:
+        return False
+    return np.array_equal(column, column[0] + np.arange(len(column)))
 
 
 def read_labels(path: Path, faults: list[str]) -> list[str] | None:
-    """One label per line, as text without quotes and the blanks around it; None on a fault. What a label means is seen
-    by `m3col.data.labels`."""
+    """One label per line, as text without quotes; None on a fault. `m3col.data.labels` says what a label means."""
     lines = textfile.read_lines(path, faults)
     if lines is None:
         return None
@@ -195,7 +198,13 @@ def read_labels(path: Path, faults: list[str]) -> list[str] | None:
     if wide:
         faults.append(_columns_fault(cells, wide, path, first))
         return None
-    return ["".join(fields).strip() for fields in cells]
+    found = ["".join(fields) for fields in cells]
+    parts = [label.split() for label in found]
+    is_pair = len(parts) >= _FEW_ROWS and all(len(part) == 2 and part[0].isdigit() for part in parts)
+    if is_pair and counts_rows(np.array([float(part[0]) for part in parts])):
+        faults.append(f"{path}: must hold one label per line, but has 2 columns, and column 1 is the row number")
+        return None
+    return found
 
 
 def _columns_fault(cells: list[list[str]], wide: list[int], path: Path, first: int) -> str:
@@ -207,6 +216,8 @@ def _columns_fault(cells: list[list[str]], wide: list[int], path: Path, first: i
             "the separator in quotes"
         )
     width = max(len(fields) for fields in cells)
+    if width == 2 and not any(fields[-1].strip() for fields in cells):
+        return f"{path}: must hold one label per line, but each line ends with a separator; delete it"
     fault = f"{path}: must hold one label per line, but has {width} columns"
     try:
         numbers = np.array([to_number(fields[0]) for fields in cells[1:]])

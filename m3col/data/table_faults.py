@@ -9,6 +9,7 @@ from pathlib import Path
 from m3col.data.missing import MARKS
 from m3col.data.textfile import short
 
+_SAMPLE = 100  # rows that are looked at for decimal commas
 _SHOWN = 5  # places of one kind that are named one by one; the rest is counted
 _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}(\.\d{3})*,\d+([eE][+-]?\d+)?|[+-]?\d+,\d+([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+([eE][+-]?\d+)?")
@@ -58,13 +59,13 @@ def is_number(cell: str) -> bool:
 def of(cells: Cells) -> tuple[list[str], int]:
     """Every fault of fields that should be numbers, none where all of them are; and the number of rows at the top that
     are no numbers, where everything below is."""
-    empty = _empty_column(cells)
+    commas = _comma_faults(cells)
+    if commas:
+        return commas, 0
+    empty = _empty_columns(cells)
     bad = {(r, c) for r, row in enumerate(cells.rows) for c, cell in enumerate(row) if not is_number(cell)}
     if not bad:
         return empty, 0
-    commas = sorted((r, c) for r, c in bad if _DECIMAL_COMMA.fullmatch(cells.rows[r][c].strip()))
-    if commas and 2 * len(commas) > len(bad):
-        return [*empty, _comma_fault(cells, *commas[0], len(commas))], 0
     if len(bad) == len(cells.rows) * len(cells.rows[0]):
         return [f"{cells.path}: holds no number: row {cells.first}, column 1 is {short(cells.rows[0][0])}"], 0
     columns = _text_columns(cells, bad)
@@ -77,22 +78,32 @@ def of(cells: Cells) -> tuple[list[str], int]:
     return found, 0 if columns or single else len(headers)
 
 
-def _empty_column(cells: Cells) -> list[str]:
-    """A last column that is empty in every row, as when every row ends with a separator."""
+def _empty_columns(cells: Cells) -> list[str]:
+    """A first or last column that is empty in every row, as when every row begins or ends with a separator."""
     width = len(cells.rows[0])
-    if cells.separator is None or width < 2 or any(row[-1].strip() for row in cells.rows):
+    if cells.separator is None or width < 2:
         return []
     return [
-        f"{cells.path}: column {width} is empty in every row, because each row ends with {cells.separator!r}; delete "
-        "that last separator, or write NA where values are missing"
+        f"{cells.path}: column {at % width + 1} is empty in every row, because each row {verb} with "
+        f"{cells.separator!r}; delete that {which} separator, or write NA where values are missing"
+        for at, verb, which in ((0, "begins", "first"), (-1, "ends", "last"))
+        if not any(row[at].strip() for row in cells.rows)
     ]
 
 
-def _comma_fault(cells: Cells, r: int, c: int, count: int) -> str:
-    return (
-        f"{_place(cells, r, c)}: {short(cells.rows[r][c].strip())} has a decimal comma ({count} such in all); save the "
-        "numbers with decimal points"
-    )
+def _comma_faults(cells: Cells) -> list[str]:
+    """The fault of decimal commas, where most of the first fields that are no numbers have them. A large table is not
+    read to its end for that."""
+    some = [(r, c, cell.strip()) for r, row in enumerate(cells.rows[:_SAMPLE]) for c, cell in enumerate(row)]
+    bad = [place for place in some if not is_number(place[2])]
+    commas = [place for place in bad if _DECIMAL_COMMA.fullmatch(place[2])]
+    if not commas or 2 * len(commas) <= len(bad):
+        return []
+    r, c, cell = commas[0]
+    if all(_THOUSANDS.fullmatch(place[2]) for place in commas):
+        text = "has a comma before three digits, a separator of thousands or a decimal comma; save the numbers with "
+        return [f"{_place(cells, r, c)}: {short(cell)} {text}decimal points, and without separators of thousands"]
+    return [f"{_place(cells, r, c)}: {short(cell)} has a decimal comma; save the numbers with decimal points"]
 
 
 def _place(cells: Cells, r: int, c: int) -> str:

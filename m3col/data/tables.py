@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from m3col.data import table_faults
+from m3col.data import rows, table_faults
 from m3col.data.columns import FloatArray
 from m3col.data.missing import is_missing
 from m3col.faults import BadInput
@@ -26,14 +26,20 @@ class Table:
     index: pd.Index | None = None
 
 
-def index_of(values: Any) -> pd.Index | None:
-    """The pandas index of a DataFrame or Series; None for anything else."""
-    return values.index if isinstance(values, pd.DataFrame | pd.Series) else None
+def plain(values: Any) -> tuple[Any, pd.Index | None]:
+    """The same values as pandas or NumPy hold them, and their pandas index, if they carry one.
+
+    Taken are tensors (with gradients, on a device, sparse), sparse matrices, and tables of libraries that turn theirs
+    into pandas': the index 0, 1, 2, ... that is made on the way is none. What cannot be turned is returned as it is.
+    Raises RuntimeError, NotImplementedError or ImportError for a tensor without data or a missing package.
+    """
+    found = _plain(values)
+    is_pandas = isinstance(found, pd.DataFrame | pd.Series)
+    index = found.index if is_pandas else None
+    return found, None if index is not None and found is not values and rows.is_default(index) else index
 
 
-def plain(values: Any) -> Any:
-    """The same values as pandas or NumPy hold them: tensors (with gradients, on a device, sparse), sparse matrices, and
-    tables of libraries that turn theirs into pandas'. What cannot be is returned as it is."""
+def _plain(values: Any) -> Any:
     if hasattr(values, "detach") and hasattr(values, "cpu"):  # a torch tensor, without importing torch
         return _from_tensor(values)
     if isinstance(values, np.ma.MaskedArray):
@@ -74,31 +80,31 @@ def read(values: Any, where: str, *, text_numbers: bool = False, width: int | No
     if isinstance(values, str | bytes) or hasattr(values, "__fspath__"):
         raise BadInput([f"{where}: must be a table of numbers, but is {values!r:.60}; read the file first"])
     try:
-        values = plain(values)
+        values, index = plain(values)
     except (RuntimeError, NotImplementedError, ImportError) as error:  # a tensor without data, a missing package
         reason = " ".join(str(error).split())[:200]
         raise BadInput([f"{where}: a {type(values).__name__} cannot be read ({reason}); give an array"]) from None
     if isinstance(values, pd.DataFrame):
         if not values.shape[1] or values.shape[1] != (width or values.shape[1]):
             raise BadInput([f"{where}: must have shape {wanted}, but has {list(values.shape)}"])
-        return _from_frame(values, where, text_numbers)
-    index = index_of(values)
+        return _from_frame(values, index, where, text_numbers)
+    hint = "; one sample is a table of one row: .to_frame().T" if isinstance(values, pd.Series) else ""
     try:
         array = np.array(values)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths
         raise BadInput([f"{where}: must be a table of numbers ({error})"]) from None
     if array.ndim != 2 or not array.shape[1] or array.shape[1] != (width or array.shape[1]):
-        raise BadInput([f"{where}: must have shape {wanted}, but has {list(array.shape)}"])
+        raise BadInput([f"{where}: must have shape {wanted}, but has {list(array.shape)}{hint}"])
     if array.dtype.kind in "biuf":
         return Table(np.array(array, dtype=np.float64), None, index)
     return Table(_from_cells(pd.DataFrame(array), where, named=False, text_numbers=text_numbers), None, index)
 
 
-def _from_frame(frame: pd.DataFrame, where: str, text_numbers: bool) -> Table:
+def _from_frame(frame: pd.DataFrame, index: pd.Index | None, where: str, text_numbers: bool) -> Table:
     columns = tuple(str(column) for column in frame.columns)
     if all(_is_plain(dtype) for dtype in frame.dtypes):
-        return Table(frame.to_numpy(np.float64, na_value=np.nan), columns, frame.index)
-    return Table(_from_cells(frame, where, named=True, text_numbers=text_numbers), columns, frame.index)
+        return Table(frame.to_numpy(np.float64, na_value=np.nan), columns, index)
+    return Table(_from_cells(frame, where, named=True, text_numbers=text_numbers), columns, index)
 
 
 def _is_plain(dtype: Any) -> bool:

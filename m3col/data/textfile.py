@@ -119,11 +119,31 @@ def read_names(path: Path, faults: list[str]) -> tuple[str, ...] | None:
     lines = read_lines(path, faults)
     if lines is None:
         return None
+    if separator_line(lines) is not None:
+        lines = lines[1:]
     blank = [row for row, line in enumerate(lines, start=1) if not line.strip()]
     if blank:
         faults.append(f"{path}: row {blank[0]}: the name is blank")
         return None
+    fault = _fields_fault(lines)
+    if fault:
+        faults.append(f"{path}: {fault}")
+        return None
     return tuple(line.strip().strip('"') for line in lines)
+
+
+def _fields_fault(lines: list[str]) -> str:
+    """What stands beside the names of a file; "" for nothing. A name itself may hold a separator."""
+    for mark in (",", ";", "\t"):
+        fields = [line.split(mark) for line in lines]
+        if len(lines) < 2 or any(len(each) != 2 for each in fields):
+            continue
+        if not any(each[-1].strip() for each in fields):
+            return f"must hold one name per line, but each line ends with {mark!r}; delete it"
+        first = [each[0].strip('" ') for each in fields]
+        if first in ([str(n) for n in range(len(lines))], [str(n) for n in range(1, len(lines) + 1)]):
+            return "must hold one name per line, but has 2 columns, and column 1 is the row number; keep the names"
+    return ""
 
 
 def read_classes(path: Path, faults: list[str]) -> tuple[str, ...] | None:
@@ -131,9 +151,12 @@ def read_classes(path: Path, faults: list[str]) -> tuple[str, ...] | None:
     lines = read_lines(path, faults)
     if lines is None:
         return None
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    named = separator_line(lines)
+    lines = lines if named is None else lines[1:]
+    mark = named or next((mark for mark in (",", ";", "\t") if lines and mark in lines[0]), ",")
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark)] or [[]]
     if rows[0] != ["index", "name"]:
-        faults.append(f"{path}: row 1: must be the header `index,name`, but is {short(lines[0])}")
+        faults.append(f"{path}: row 1: must be the header `index,name`, but is {short(lines[0] if lines else '')}")
         return None
     count = len(faults)
     for number, row in enumerate(rows[1:]):

@@ -14,7 +14,14 @@ def limit(precision: str) -> float:
     return float(np.finfo(np.float64 if precision == "float64" else np.float32).max)
 
 
-def faults(x: FloatArray, where: str, columns: Sequence[str] | None, *, precision: str = "float32") -> list[str]:
+def faults(
+    x: FloatArray,
+    where: str,
+    columns: Sequence[str] | None,
+    *,
+    precision: str = "float32",
+    ids: Sequence[str] | None = None,
+) -> list[str]:
     """Values of a table [N, D] that are infinite or too large for `precision`; NaN is none of them.
 
     Args:
@@ -22,13 +29,15 @@ def faults(x: FloatArray, where: str, columns: Sequence[str] | None, *, precisio
         where: file or modality, with which each line begins.
         columns: names of the columns; None for a file, whose columns are numbers only.
         precision: what the model computes in.
+        ids: names of the rows, which may stand in another order than the caller's own.
     """
     with np.errstate(invalid="ignore"):
         rows, at = np.nonzero(np.abs(x) > limit(precision))
     found = []
     for row, column in list(zip(rows.tolist(), at.tolist(), strict=True))[:_SHOWN]:
         named = "" if columns is None else f" ({columns[column]})"
-        found.append(f"{where}: row {row + 1}, column {column + 1}{named}: {_fault(float(x[row, column]), precision)}")
+        row_name = f"row {row + 1}" if ids is None else f"row {row + 1} (id {ids[row]!r})"
+        found.append(f"{where}: {row_name}, column {column + 1}{named}: {_fault(float(x[row, column]), precision)}")
     if len(rows) > _SHOWN:
         found.append(f"{where}: {len(rows) - _SHOWN} more values are infinite or too large")
     return found

@@ -123,3 +123,90 @@ def test_align_with_a_slow_twin():
         for key, index in parts.items():
             order = found.orders.get(key, np.arange(count))
             assert [index[at] for at in order] == list(parts["a"])
+
+
+def test_a_range_that_does_not_begin_at_0_is_an_index_of_its_own():
+    # As of a table from which rows were cut: its ids are 3 to 8, not positions.
+    late, early = frame(3, "a", range(3, 9)), frame(2, "b", range(6))
+    with pytest.raises(BadInput, match="rows of different ids"):
+        data.from_arrays({"a": late, "b": early}, LABELS)
+    found = data.from_arrays({"a": late, "b": shuffled(frame(2, "b", range(3, 9)))}, LABELS)
+    assert found.train.ids.tolist() == [str(n) for n in range(3, 9)]
+    np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
+
+
+def test_pandas_own_index_beside_the_same_numbers_in_another_order_is_told():
+    ids = [3, 0, 5, 1, 4, 2]
+    found = data.from_arrays({"a": frame(3, "a", ids), "b": frame(2, "b", range(6))}, LABELS)
+    np.testing.assert_array_equal(found.train.inputs["b"], frame(2, "b", range(6)).loc[ids].to_numpy())
+    (line,) = found.warnings
+    assert "modality 'b' has pandas' own index" in line and "if the rows of modality 'b' are in the order of" in line
+
+
+class OfAnotherLibrary:
+    """A table or column that turns itself into pandas', with or without an index of its own."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def to_pandas(self):
+        return self.values
+
+
+def test_tables_of_other_libraries_are_treated_alike_everywhere():
+    # With ids they are aligned, as tables and as labels ...
+    given = {"a": A, "b": OfAnotherLibrary(shuffled(B))}
+    found = data.from_arrays(given, OfAnotherLibrary(shuffled(L)))
+    np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
+    assert found.train.labels.tolist() == LABELS
+    # ... and the index that pandas makes on the way is none.
+    given = {"a": A, "b": OfAnotherLibrary(B.reset_index(drop=True))}
+    found = data.from_arrays(given, OfAnotherLibrary(pd.Series(LABELS)))
+    np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
+    assert found.warnings == ()
+
+
+def test_a_library_that_is_missing_is_told():
+    class Broken:
+        def to_pandas(self):
+            raise ImportError("pyarrow is required")
+
+    for given in (({"a": Broken(), "b": B}, L), ({"a": A, "b": B}, Broken())):
+        with pytest.raises(BadInput, match="pyarrow is required"):
+            data.from_arrays(*given)
+
+
+def test_faults_name_the_row_of_the_caller():
+    labels = shuffled(L.astype(object))
+    labels.iloc[4] = None
+    with pytest.raises(BadInput, match="train labels: row 5: the label is missing"):
+        data.from_arrays({"a": A, "b": B}, labels)
+    other = shuffled(B)
+    other.iloc[0, 1] = 1e40
+    (line,) = data.value_faults(data.from_arrays({"a": A, "b": other}, L))
+    assert f"(id {other.index[0]!r}), column 2 (b1): 1e+40" in line
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"classes": {0: "u", 1: "v"}}, "classes: must be a list of names"),
+        ({"classes": {"u", "v"}}, "classes: must be a list of names"),
+        ({"classes": "uv"}, "classes: must be a list of names"),
+        ({"classes": [0, 1]}, "classes: must be a list of names"),
+        ({"classes": ["1", "0"]}, "which are not their positions 0..C-1; rename the classes"),
+        ({"classes": ["1", "2"]}, "which are not their positions"),
+        ({"test": {"a": A, "b": B}}, "test: must be a pair (modalities, labels), but is a dict"),
+        ({"validation": ({"a": A, "b": B}, L, L)}, "validation: must be a pair"),
+    ],
+)
+def test_arguments_that_could_mean_something_else(more, words):
+    with pytest.raises(BadInput) as caught:
+        data.from_arrays({"a": A, "b": B}, L, **more)
+    assert words in str(caught.value)
+
+
+def test_labels_may_be_tensors_of_one_number():
+    import torch
+
+    assert data.from_arrays({"a": A.to_numpy()}, [torch.tensor(n) for n in LABELS]).train.labels.tolist() == LABELS

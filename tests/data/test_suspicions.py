@@ -40,6 +40,8 @@ def with_column(values, at: int = 0) -> np.ndarray:
         (with_column(1000 + 3 * np.arange(COUNT), 2), MIXED, "column 3 (a_2) grows or falls from each row to the next"),
         (with_column(-np.sqrt(np.arange(COUNT))), MIXED, "grows or falls from each row to the next"),
         (with_column(20200101 + np.cumsum(1 + MIXED)), SORTED, "so that it alone separates the classes"),
+        (with_column(np.random.default_rng(0).permutation(COUNT)), MIXED, "as row numbers in another order do"),
+        (with_column(5 + np.random.default_rng(1).permutation(COUNT)), SORTED, "as row numbers in another order do"),
         (with_column(MIXED), MIXED, "column 1 (a_0) equals the label in every row"),
         (with_column(SORTED), SORTED, "equals the label in every row"),
         (with_column(10 * SORTED + 5), SORTED, "follows the order of the rows, which are sorted by class"),
@@ -57,6 +59,7 @@ def test_columns_that_follow_the_rows(x, labels, words):
         (noise(), SORTED),
         (with_column(10 * MIXED + 5), MIXED),  # a good feature in rows of any order
         (with_column(np.arange(COUNT) == COUNT - 1), SORTED),  # one sample with a mutation
+        (with_column(np.repeat([1, 2, 5, 6, 8, 9], 5)), MIXED),  # rises with the rows, which are in no order of classes
         (with_column(np.ones(COUNT)), SORTED),
         (with_column(np.where(np.arange(COUNT) == 3, np.nan, np.arange(COUNT))), MIXED),
         (with_column(SORTED + np.linspace(0, 1.5, COUNT)[::-1]), SORTED),
@@ -69,6 +72,19 @@ def test_columns_that_are_measurements(x, labels):
 def test_many_columns_are_counted():
     found = warnings_of(np.outer(np.arange(COUNT), np.arange(2, 11)).astype(float), MIXED)
     assert len(found) == 6 and found[-1].endswith("4 more columns of this kind")
+
+
+@pytest.mark.parametrize("name", ["Unnamed: 0", "index", "level_0"])
+def test_columns_that_are_called_as_pandas_calls_row_numbers(name):
+    frame = pd.DataFrame(noise(2)[:6], columns=[name, "g"])
+    (line,) = suspicions.of_dataset(data.from_arrays({"a": frame}, [0, 1] * 3))
+    assert f"column 1 ({name}) is what pandas or R calls a column of row numbers" in line
+
+
+def test_whole_numbers_are_no_ids_that_two_splits_share():
+    a, b = (pd.DataFrame(noise(4, seed)[:6], index=range(1, 7)) for seed in (0, 1))
+    dataset = data.from_arrays({"a": a}, [0, 1] * 3, test=({"a": b}, [0, 1] * 3))
+    assert dataset.train.ids.tolist() == [*"123456"] and suspicions.of_dataset(dataset) == []
 
 
 def test_few_rows_say_nothing():

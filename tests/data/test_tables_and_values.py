@@ -8,6 +8,7 @@ import torch
 
 from m3col import data
 from m3col.data import tables, values
+from m3col.data.missing import is_missing
 from m3col.faults import BadInput
 
 PLAIN = np.array([[1.0, 0.0], [0.0, 2.5], [3.0, 0.0]])
@@ -138,3 +139,13 @@ def test_each_split_is_looked_at_before_and_after_preprocessing(split):
         )
         (line,) = [line for line in data.faults(scaled, ["minmax"]) if "row 2" in line]
         assert f"{split}, after data.preprocess: row 2, column 2" in line
+
+
+@pytest.mark.parametrize("value", ["", " ", "NA", " NA ", "\tnan\n", "#N/A", None, float("nan"), pd.NA, pd.NaT, np.nan])
+def test_marks_of_missing_values(value):
+    assert is_missing(value)
+
+
+@pytest.mark.parametrize("value", ["N", "NAN1", "nano", "none at all", "0", "-", 0, 0.0, False, [], [None], "na"])
+def test_what_is_no_mark_of_a_missing_value(value):
+    assert not is_missing(value)
