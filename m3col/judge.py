@@ -232,21 +232,32 @@ def with_good_keys(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]
     because there is no blank between them (`{depth:3}` is YAML for the key "depth:3" with null), and what is no text
     in any encoding."""
     faults: list[Fault] = []
-    return _with_good_keys(raw, "", faults), faults
+    return _with_good_keys(raw, "", faults, {}), faults
 
 
-def _with_good_keys(raw: Any, path: str, faults: list[Fault]) -> Any:
-    if isinstance(raw, list):
-        items = [_with_good_keys(item, f"{path}[{at}]", faults) for at, item in enumerate(raw)]
-        return [new for old, new in zip(raw, items, strict=True) if new or not isinstance(old, Mapping) or not old]
-    if not isinstance(raw, Mapping):
+def _with_good_keys(raw: Any, path: str, faults: list[Fault], seen: dict[int, Any]) -> Any:
+    """`seen`: what became of each list and mapping, by its identity: aliases of YAML can name one more often than there
+    is time to walk through it."""
+    if not isinstance(raw, list | Mapping):
         return raw
+    if id(raw) not in seen:
+        walk = _items_with_good_keys if isinstance(raw, list) else _mapping_with_good_keys
+        seen[id(raw)] = walk(raw, path, faults, seen)
+    return seen[id(raw)]
+
+
+def _items_with_good_keys(raw: Any, path: str, faults: list[Fault], seen: dict[int, Any]) -> list[Any]:
+    items = [_with_good_keys(item, f"{path}[{at}]", faults, seen) for at, item in enumerate(raw)]
+    return [new for old, new in zip(raw, items, strict=True) if new or not isinstance(old, Mapping) or not old]
+
+
+def _mapping_with_good_keys(raw: Any, path: str, faults: list[Fault], seen: dict[int, Any]) -> dict[Any, Any]:
     kept: dict[Any, Any] = {}
     for key, value in raw.items():
         below = f"{path}.{key}" if path else str(key)
         fault = _key_fault(key, value) if isinstance(key, str) else None
         if fault is None:
-            kept[key] = _with_good_keys(value, below, faults)
+            kept[key] = _with_good_keys(value, below, faults, seen)
         else:
             faults.append(Fault(re.sub(r"\[\d+\]", "", below), f"{path}: {fault}" if path else fault))
     return kept
