@@ -1,6 +1,5 @@
 """What a caller hands over for one modality, checked: tables of numbers, pictures, texts."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -30,8 +29,7 @@ def numbers(
     Raises:
         BadInput: with row, column and value of what cannot be used.
     """
-    with contextlib.suppress(RuntimeError, NotImplementedError, ImportError):  # tables.read says what is wrong
-        values, _ = tables.plain(values)
+    values, _ = tables.plain(values, where)
     if isinstance(values, pd.DataFrame):
         values = _chosen(values, columns, where)
     # In one memory layout: sums over a DataFrame's columns would differ in the last bits.

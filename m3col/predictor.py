@@ -145,8 +145,9 @@ class Predictor:
                 )
                 continue
             try:
-                inputs[name] = self._column(name, kinds[name], data[name])
-                indexes[name] = tables.plain(data[name])[1]
+                values, index = tables.plain(data[name], f"modality {name!r}")
+                inputs[name] = self._column(name, kinds[name], values)
+                indexes[name] = index
             except BadInput as error:
                 faults += error.faults
         before = len(faults)

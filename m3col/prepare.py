@@ -94,7 +94,8 @@ def examine(
 def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> Dataset:
     """The data set with warnings about its content: samples on both sides of a split or fold, columns that number the
     rows. Pictures in two splits of a folder were told when it was read."""
-    found = suspicions.of_dataset(dataset, splits_told=not in_memory and "image" in dataset.kinds.values())
+    splits_told = not in_memory and "image" in dataset.kinds.values()
+    found = suspicions.of_training(dataset) if splits_told else suspicions.of_dataset(dataset)
     validation = config.validation
     if validation.kind in ("kfold", "holdout"):
         folds = splits.draw(

@@ -217,9 +217,12 @@ def _cells(column: Any, where: str, faults: list[str]) -> tuple[list[Any], pd.In
         faults.append(f"{where}: must be a list of values, but is {column!r:.60}")
         return None
     try:
-        column, index = tables.plain(column)
+        column, index = tables.plain(column, where)
         array = column.to_numpy() if isinstance(column, pd.DataFrame | pd.Series) else _objects(column)
-    except (TypeError, ValueError, RuntimeError, ImportError) as error:
+    except BadInput as error:
+        faults += error.faults
+        return None
+    except (TypeError, ValueError) as error:
         faults.append(f"{where}: must be a list of values ({error})")
         return None
     if array.ndim == 2 and array.shape[1] == 1:

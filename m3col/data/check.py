@@ -9,7 +9,7 @@ import numpy as np
 from m3col import data
 from m3col.data import TABLE, mogonet, naming, suspicions
 from m3col.data.check_pairs import check_pairs, layout_of
-from m3col.data.dataset import SPLITS, Dataset, build_split
+from m3col.data.dataset import SPLITS
 from m3col.data.entry import Entry
 from m3col.data.layout import Layout
 from m3col.data.report import Report, Row
@@ -66,26 +66,9 @@ def _content(parts: mogonet.Parts, entry: Entry) -> tuple[list[str], list[str]]:
     faults = naming.faults(features, features, parts.classes or (), dict.fromkeys(features, "numeric"))
     if parts.faults or "train" not in parts.labels:
         return faults, []
-    built = {
-        split: build_split(
-            {name: parts.matrices[split, name] for name in parts.features if (split, name) in parts.matrices},
-            labels,
-            split,
-        )
-        for split, labels in parts.labels.items()
-    }
-    count = int(parts.labels["train"].max()) + 1
-    dataset = Dataset(
-        name=entry.name,
-        classes=parts.classes or tuple(map(str, range(count))),
-        features=parts.features,
-        train=built["train"],
-        validation=built.get("validation"),
-        test=built.get("test"),
-    )
+    dataset = mogonet.dataset_of(parts, entry)
     faults += data.value_faults(dataset)
-    warnings = suspicions.of_dataset(dataset, splits_told=True)
-    return faults, [*warnings, *suspicions.across_splits(dataset, within=True)]
+    return faults, [*suspicions.of_training(dataset), *suspicions.across_splits(dataset, within=True)]
 
 
 def _describe(parts: mogonet.Parts, split: str, name: str) -> tuple[Row, list[str]]:

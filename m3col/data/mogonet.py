@@ -86,8 +86,17 @@ def read(
         )
     if parts.faults:
         raise BadInput(parts.faults)
+    return dataset_of(parts, entry)
+
+
+def dataset_of(parts: Parts, entry: Entry) -> Dataset:
+    """The data set of parts without faults; a split holds the modalities that it has files of."""
     built: dict[str, Split] = {
-        split: build_split({name: parts.matrices[split, name] for name in parts.features}, values, split)
+        split: build_split(
+            {name: parts.matrices[split, name] for name in parts.features if (split, name) in parts.matrices},
+            values,
+            split,
+        )
         for split, values in parts.labels.items()
     }
     count = int(parts.labels["train"].max()) + 1

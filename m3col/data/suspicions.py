@@ -23,10 +23,14 @@ _ROW_NAMES = ("Unnamed: 0", "index", "level_0", "rownames", "row.names")
 _FEW = 10  # rows below which a rising column may be chance
 
 
-def of_dataset(dataset: Dataset, *, splits_told: bool = False) -> list[str]:
-    """Warnings about a data set, whichever way it is divided for validation. `splits_told`: what stands in two splits
-    was told when it was read."""
-    found = [] if splits_told else across_splits(dataset)
+def of_dataset(dataset: Dataset) -> list[str]:
+    """Warnings about a data set, whichever way it is divided for validation."""
+    return [*across_splits(dataset), *of_training(dataset)]
+
+
+def of_training(dataset: Dataset) -> list[str]:
+    """Warnings about the training split alone: its columns and its classes."""
+    found: list[str] = []
     if dataset.train.labels is not None:
         for name, column in dataset.train.inputs.items():
             if not isinstance(column, Records):

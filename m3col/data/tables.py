@@ -26,14 +26,18 @@ class Table:
     index: pd.Index | None = None
 
 
-def plain(values: Any) -> tuple[Any, pd.Index | None]:
+def plain(values: Any, where: str) -> tuple[Any, pd.Index | None]:
     """The same values as pandas or NumPy hold them, and their pandas index, if they carry one.
 
     Taken are tensors (with gradients, on a device, sparse), sparse matrices, and tables of libraries that turn theirs
     into pandas': the index 0, 1, 2, ... that is made on the way is none. What cannot be turned is returned as it is.
-    Raises RuntimeError, NotImplementedError or ImportError for a tensor without data or a missing package.
+    Raises BadInput that begins with `where` for a tensor without data, and where a package is missing.
     """
-    found = _plain(values)
+    try:
+        found = _plain(values)
+    except (RuntimeError, NotImplementedError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput([f"{where}: a {type(values).__name__} cannot be read ({reason}); give an array"]) from None
     is_pandas = isinstance(found, pd.DataFrame | pd.Series)
     index = found.index if is_pandas else None
     return found, None if index is not None and found is not values and rows.is_default(index) else index
@@ -79,11 +83,7 @@ def read(values: Any, where: str, *, text_numbers: bool = False, width: int | No
     wanted = "[samples, features]" if width is None else f"[N, {width}]"
     if isinstance(values, str | bytes) or hasattr(values, "__fspath__"):
         raise BadInput([f"{where}: must be a table of numbers, but is {values!r:.60}; read the file first"])
-    try:
-        values, index = plain(values)
-    except (RuntimeError, NotImplementedError, ImportError) as error:  # a tensor without data, a missing package
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput([f"{where}: a {type(values).__name__} cannot be read ({reason}); give an array"]) from None
+    values, index = plain(values, where)
     if isinstance(values, pd.DataFrame):
         if not values.shape[1] or values.shape[1] != (width or values.shape[1]):
             raise BadInput([f"{where}: must have shape {wanted}, but has {list(values.shape)}"])
