@@ -149,3 +149,11 @@ def test_marks_of_missing_values(value):
 @pytest.mark.parametrize("value", ["N", "NAN1", "nano", "none at all", "0", "-", 0, 0.0, False, [], [None], "na"])
 def test_what_is_no_mark_of_a_missing_value(value):
     assert not is_missing(value)
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("float32", np.float32), ("float64", np.float64)])
+def test_the_largest_number_of_a_type_fits_into_it(precision, kind):
+    largest = float(np.finfo(kind).max)
+    assert values.limit(precision) == largest
+    assert values.faults(np.array([[largest, -largest]]), "here", None, precision=precision) == []
+    assert values.faults(np.array([[np.nextafter(largest, np.inf)]]), "here", None, precision=precision) != []

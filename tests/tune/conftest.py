@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from m3col import tracking
+from m3col.tracking import Tracker
 from tests.tune.driving import conductor, drive, prepare_study, small
 from tune import predictions
 from tune.study import StudyFolder
@@ -39,3 +41,11 @@ def study_copy(finished_study: StudyFolder, tmp_path: Path) -> Callable[..., Stu
         return StudyFolder(target)
 
     return copy
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
+    """One MLflow store for all tests of a file: making one takes seconds. Studies differ by name."""
+    tracker = tracking.connect(None, tmp_path_factory.mktemp("store"))
+    assert tracker is not None
+    return tracker

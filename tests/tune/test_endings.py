@@ -32,13 +32,6 @@ def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
-    tracker = tracking.connect(None, tmp_path_factory.mktemp("store"))
-    assert tracker is not None
-    return tracker
-
-
 def _runs(store: Tracker, folder: StudyFolder) -> tuple[tracking.Stored, list[tracking.Stored]]:
     """The study's run, and those of its trials."""
     key = f"{folder.name} {folder.described()['created']}"

@@ -26,14 +26,6 @@ def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
-    """One store for all tests of this file: making one takes seconds. Studies differ by name."""
-    tracker = tracking.connect(None, tmp_path_factory.mktemp("store"))
-    assert tracker is not None
-    return tracker
-
-
 def _connect(store: Tracker, folder: StudyFolder) -> tuple[str, list[tracking.Stored]]:
     """The parent and the children of a study."""
     experiment = store.experiment("digits")
