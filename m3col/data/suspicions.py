@@ -167,7 +167,8 @@ def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], w
     is_label = (x == labels[:, None]).all(axis=0)
     is_sorted = len(np.unique(labels)) == 1 + int((np.diff(labels) != 0).sum())
     follows = (steps >= 0).all(axis=0) | (steps <= 0).all(axis=0)
-    follows &= ~(counts | rises | is_label) & is_sorted
+    follows &= ~(counts | rises | is_label)
+    # Where such a column separates the classes, the rows are sorted by class.
     follows[follows] = [_separates(column, labels) for column in x[:, follows].T]
     leak = "; the rows are sorted by class, so that it alone separates the classes" if is_sorted else ""
     shuffled = ~(counts | rises | is_label) & _is_permutation(x)
