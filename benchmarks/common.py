@@ -14,15 +14,15 @@ import optuna
 
 from m3col.data import splits
 from m3col.data.dataset import Dataset
-from m3col.training import higher_is_better
-from tune import api
-from tune import study as studies
-from tune.config import StudyConfig
-from tune.plan import Plan
-from tune.runs import RunSpec
-from tune.sampling import Trials
-from tune.study import StudyFolder
-from tune.worker import Material, Worker
+from m3col.evaluation.epoch_metrics import higher_is_better
+from tune import checks
+from tune.config.schema import StudyConfig
+from tune.engine.run_executor import RunExecutor, SharedStudyData
+from tune.scheduling.optuna_study import Trials
+from tune.scheduling.plan import Plan
+from tune.study import directory, partitions
+from tune.study.record import StudyFolder
+from tune.study.run_spec import RunSpec
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -72,13 +72,13 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> fl
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
-def worker_for(spec: RunSpec, folder: StudyFolder, dataset: Dataset) -> Worker:
+def worker_for(spec: RunSpec, folder: StudyFolder, dataset: Dataset) -> RunExecutor:
     """What an actor would make of a run, in this process."""
-    return Worker(spec, material(folder, dataset), probe=lambda: None)
+    return RunExecutor(spec, material(folder, dataset), probe=lambda: None)
 
 
-def material(folder: StudyFolder, dataset: Dataset) -> Material:
-    return Material(str(folder.path), dataset.without_test(), splits.read_csv(folder.path / "splits.csv"))
+def material(folder: StudyFolder, dataset: Dataset) -> SharedStudyData:
+    return SharedStudyData(str(folder.path), dataset.without_test(), splits.read_csv(folder.path / "splits.csv"))
 
 
 class TrialsOnly(Plan):
@@ -101,14 +101,14 @@ class Opened:
 def open_study(runs: Path, raw: Mapping[str, Any], *, storage: optuna.storages.BaseStorage | None = None) -> Opened:
     """A new study below `runs`. `raw`: a search config; `storage`: in place of the study's own SQLite file."""
     raw = {**raw, "search": {"replicates": 0, "confirm": None, **raw.get("search", {})}}
-    (ready,) = api.judge(raw, data=None, overrides={}, options=api.Options(runs=runs))
+    (ready,) = checks.validate(raw, data=None, overrides={}, options=checks.Options(runs=runs))
     config, dataset = ready.config, ready.dataset
-    name = studies.new_name(runs, None, config)
+    name = directory.new_name(runs, None, config)
     folder = StudyFolder.create(
-        runs, name, config, dataset, partitions_digest=api._partitions_digest(config, dataset), search_id=name
+        runs, name, config, dataset, partitions_digest=partitions.partitions_digest(config, dataset), search_id=name
     )
     samples = splits.pool(dataset, str(config.run.validation.kind))
-    splits.write_csv(folder.path / "splits.csv", samples.ids, api.partitions(config, dataset))
+    splits.write_csv(folder.path / "splits.csv", samples.ids, partitions.partitions(config, dataset))
     return opened(folder, config, dataset, storage=storage)
 
 

@@ -11,10 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from m3col import checkpoint, files
-from m3col.faults import BadInput
-from tune.attempts import DESCRIPTION
-from tune.study import COMPLETE, RunFolder
+from m3col.errors import InputError
+from m3col.storage import atomic_files
+from m3col.training import checkpoint
+from tune.study.attempts import DESCRIPTION
+from tune.study.record import COMPLETE
+from tune.study.run_folder import RunFolder
 
 _LATE = 0.8  # of its epochs: a trial beyond may end before the fault arrives
 
@@ -93,11 +95,11 @@ def _running(path: Path) -> Running:
             last = checkpoint.describe(newest, "training")["history"][-1]
             written = int(last["epoch"])
             writing_s = newest.stat().st_ctime - last["time"]  # it got its name when all of it was on the disk
-    except (BadInput, OSError):  # removed in this moment, because there is a newer one
+    except (InputError, OSError):  # removed in this moment, because there is a newer one
         return _running(path)
     described = sorted(path.glob(f"attempt-*/{DESCRIPTION}"), key=lambda found: found.stat().st_mtime)
     began = described[-1].stat().st_mtime if described else 0.0
-    process = files.read_json(described[-1], {}).get("process", 0) if described else 0
+    process = atomic_files.read_json(described[-1], {}).get("process", 0) if described else 0
     return Running(
         run.config()["train"]["epochs"], _attempts(path), run.history(), written, writing_s, began, process,
         len(_log(path)),

@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import damage
 from benchmarks.common import leave_in_order, machine, parser
 from benchmarks.stage import REPOSITORY, STUDY, Stage
-from m3col import data
-from m3col.data import mogonet
-from m3col.faults import BadInput
-from tests.ray_nodes import Nodes
+from m3col.data import loading
+from m3col.data.formats import numbered_csv
+from m3col.errors import InputError
+from tests.support.ray_nodes import Nodes
 
 CALM = "undisturbed"
 _EQUAL = 1e-9  # relative; two workers sum in another order than one
@@ -37,10 +37,10 @@ _EQUAL = 1e-9  # relative; two workers sum in another order than one
 def data_set(*, quick: bool) -> tuple[str, Path | None]:
     """The name of the search config, and the folder that holds the data."""
     try:
-        found = None if quick else data.locate("rosmap")
-    except BadInput:
+        found = None if quick else loading.locate("rosmap")
+    except InputError:
         found = None
-    if found is None or not mogonet.looks_like(found):
+    if found is None or not numbered_csv.looks_like(found):
         return "digits", None
     return "rosmap", found.resolve().parent
 

@@ -24,12 +24,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m3col import config as run_config
-from m3col import data, mixup, randomness
-from m3col.config import RunConfig
+from m3col import randomness
+from m3col.augmentation import sample_mixing
+from m3col.config import loading as run_config
+from m3col.config import schema
+from m3col.config.schema import RunConfig
+from m3col.data import arrays, loading
 from m3col.data.dataset import Dataset
-from m3col.faults import BadInput
-from m3col.trainer import Trainer
+from m3col.errors import InputError
+from m3col.training.fold_trainer import FoldTrainer
 
 AGREE = 1e-5  # relative difference of a loss
 EPOCHS_COMPARED = 3
@@ -44,8 +47,8 @@ class Problem:
     dataset: Dataset
     first_epoch: Mapping[str, int]
 
-    def trainer(self, **overrides: object) -> Trainer:
-        return Trainer(
+    def trainer(self, **overrides: object) -> FoldTrainer:
+        return FoldTrainer(
             self.config.with_overrides(overrides),
             self.dataset.train,
             features=self.dataset.features,
@@ -57,13 +60,13 @@ def problem(*, quick: bool, threads: int, data_dir: Path | None) -> Problem:
     """ROSMAP as Table 6 has it; for a quick look, noise in a model of 16 units."""
     overrides = {"train.device": "cpu", "resources.threads": threads}
     if quick:
-        overrides |= {"model.embedding_dim": 16, "model.classifier_dim": 16, "data.name": run_config.IN_MEMORY}
+        overrides |= {"model.embedding_dim": 16, "model.classifier_dim": 16, "data.name": schema.IN_MEMORY}
     config = run_config.load("rosmap", overrides=overrides)
     if quick:
         rng = np.random.default_rng(0)
-        dataset = data.from_arrays({f"view_{m}": rng.normal(size=(24, 10)) for m in range(3)}, np.arange(24) % 2)
+        dataset = arrays.from_arrays({f"view_{m}": rng.normal(size=(24, 10)) for m in range(3)}, np.arange(24) % 2)
     else:
-        dataset = data.load("rosmap", data_dir=data_dir, splits=("train",))
+        dataset = loading.load("rosmap", data_dir=data_dir, splits=("train",))
     # The last epoch before the switch lies at a third of the epochs: far behind 1, far before the middle.
     return Problem(config, dataset, {M3CO: 1, SOFTCLIP: config.train.epochs // 2})
 
@@ -71,7 +74,7 @@ def problem(*, quick: bool, threads: int, data_dir: Path | None) -> Problem:
 class Plain:
     """The model and its training step as one would first write them down."""
 
-    def __init__(self, trainer: Trainer, inputs: Mapping[str, Tensor], labels: Tensor) -> None:
+    def __init__(self, trainer: FoldTrainer, inputs: Mapping[str, Tensor], labels: Tensor) -> None:
         self.config = trainer.config
         self.names = list(inputs)
         self.x, self.y = [inputs[name] for name in self.names], labels
@@ -97,7 +100,7 @@ class Plain:
             fused=False,
         )
 
-    def _take_weights(self, trainer: Trainer) -> None:
+    def _take_weights(self, trainer: FoldTrainer) -> None:
         state = trainer.method.state_dict()
         places = {f"encoders.{name}": encoder for name, encoder in zip(self.names, self.encoders, strict=True)}
         places |= {f"heads.{name}": head for name, head in zip(self.names, self.heads, strict=True)}
@@ -125,7 +128,7 @@ class Plain:
 
     def _m3co(self, p: list[Tensor], epoch: int) -> Tensor:
         """Eq. 5-8 and 12."""
-        drawn = mixup.draw_mixing(
+        drawn = sample_mixing.draw_mixing(
             len(self.y),
             self.names,
             alpha=self.config.objective.alpha,
@@ -208,7 +211,7 @@ class Products:
             torch.mm(a, b, out=out)
 
 
-def plain_twin(found: Problem, trainer: Trainer) -> Plain:
+def plain_twin(found: Problem, trainer: FoldTrainer) -> Plain:
     train = found.dataset.train
     inputs = {name: source.rows(slice(None)) for name, source in trainer.prepare(train.inputs).items()}
     return Plain(trainer, inputs, torch.as_tensor(np.array(train.labels)))
@@ -264,7 +267,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     try:
         found = problem(quick=options.quick, threads=options.threads, data_dir=options.data_dir)
-    except BadInput as error:
+    except InputError as error:
         print(error, file=sys.stderr)
         return 2
     print(common.machine())

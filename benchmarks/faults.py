@@ -38,10 +38,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import damage
 from benchmarks.common import leave_in_order, machine, parser, table
 from benchmarks.stage import PATIENCE_S, STUDY, Stage
-from m3col import yamlio
-from tests.ray_nodes import Nodes, end_tree
-from tests.servers import Server
-from tests.tune import driving
+from m3col.config import yaml_files
+from tests.support import driving
+from tests.support.ray_nodes import Nodes, end_tree
+from tests.support.servers import Server
 
 _TRIAL = ("ray::TrialActor", "ray::ResourceTrainable")
 
@@ -242,7 +242,7 @@ def play(name: str, options: argparse.Namespace) -> Played:
         folder, nodes = Path(temporary), Nodes()
         config = folder / "search.yaml"
         found = search_config(trials, workers=fault.workers, epochs=epochs, checkpoint_s=options.checkpoint)
-        config.write_text(yamlio.dump(found))
+        config.write_text(yaml_files.dump(found))
         tracking = Server(folder) if fault.tracking else None
         stage = Stage(nodes, folder, config, tracking, options.outage)
         try:

@@ -35,12 +35,14 @@ import torch
 from PIL import Image
 
 from benchmarks.common import machine, parser, table
-from m3col.config import RunConfig, load
-from m3col.data import pictures
-from m3col.methods.base import Batch, Step
-from m3col.models.inputs import Tokens
-from m3col.prepare import prepare
-from m3col.trainer import Trainer, autocast
+from m3col.checks.resolve import resolve
+from m3col.config.loading import load
+from m3col.config.schema import RunConfig
+from m3col.data.images import decoding
+from m3col.devices import autocast
+from m3col.inputs.specs import Tokens
+from m3col.methods.batch import Batch, Step
+from m3col.training.fold_trainer import FoldTrainer
 
 PAIRS: dict[str, dict[str, Any]] = {
     "small": {
@@ -101,7 +103,7 @@ def config_of(pair: str, row: str, place: Path, options: argparse.Namespace) -> 
     return load(raw, overrides=overrides)
 
 
-def plain_batches(trainer: Trainer, split: Any, size: int) -> Iterator[Batch]:
+def plain_batches(trainer: FoldTrainer, split: Any, size: int) -> Iterator[Batch]:
     """Decoded, tokenised and padded anew, one after the other."""
     prepared = trainer.preparations
     image, text = prepared["image"], prepared["text"]
@@ -111,7 +113,7 @@ def plain_batches(trainer: Trainer, split: Any, size: int) -> Iterator[Batch]:
         rows = order[start : start + size]
         squares = []
         for path in split.inputs["image"][rows].values:
-            whole = pictures.decode(path, image.short_side)  # type: ignore[attr-defined]
+            whole = decoding.decode(path, image.short_side)  # type: ignore[attr-defined]
             top, left = (whole.shape[0] - cut) // 2, (whole.shape[1] - cut) // 2
             squares.append(whole[top : top + cut, left : left + cut])
         pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float().div(255).to(trainer.device)
@@ -125,7 +127,7 @@ def plain_batches(trainer: Trainer, split: Any, size: int) -> Iterator[Batch]:
         yield Batch({"image": pixels, "text": Tokens(ids, mask).to(trainer.device)}, labels)
 
 
-def steps(trainer: Trainer, split: Any, *, plain: bool, count: int) -> Iterator[tuple[float, int, int]]:
+def steps(trainer: FoldTrainer, split: Any, *, plain: bool, count: int) -> Iterator[tuple[float, int, int]]:
     """Seconds, samples and padded length of each of `count` steps."""
     size, epoch, done = trainer.config.train.batch_size or 32, 1, 0
     while done < count:
@@ -153,9 +155,9 @@ def measure(pair: str, row: str, place: str, options: argparse.Namespace, found:
     """Runs in a process of its own; puts a dictionary of figures."""
     if not torch.cuda.is_available():
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    ready = prepare(config_of(pair, row, Path(place), options))
+    ready = resolve(config_of(pair, row, Path(place), options))
     split = ready.dataset.train
-    trainer = Trainer(ready.config, split, features=ready.dataset.features, num_classes=4)
+    trainer = FoldTrainer(ready.config, split, features=ready.dataset.features, num_classes=4)
     warm = 3 if trainer.device.type == "cuda" else 1
     taken = list(steps(trainer, split, plain=row == "plain", count=options.steps + warm))[warm:]
     seconds = statistics.median(s / n for s, n, _ in taken)
@@ -163,14 +165,14 @@ def measure(pair: str, row: str, place: str, options: argparse.Namespace, found:
     if trainer.device.type == "cuda":
         result["memory"] = torch.cuda.max_memory_allocated() / 1e6
         uncompiled = ready.config.with_overrides({"model.compile": False})
-        again = Trainer(uncompiled, split, features=ready.dataset.features, num_classes=4)
+        again = FoldTrainer(uncompiled, split, features=ready.dataset.features, num_classes=4)
         result["flops"] = flops_per_sample(again, split, plain=row == "plain", skip=warm, count=options.steps)
     else:
         result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     found.put(result)
 
 
-def flops_per_sample(trainer: Trainer, split: Any, *, plain: bool, skip: int, count: int) -> float:
+def flops_per_sample(trainer: FoldTrainer, split: Any, *, plain: bool, skip: int, count: int) -> float:
     """Of the steps that were timed, forward and backward, as torch counts the operations of matrix products and
     attention. `trainer` must not be compiled: the counter does not look into compiled kernels."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -2,7 +2,8 @@
 
     python benchmarks/mlflow_cost.py --trial-seconds 5 60
 
-Makes the files of a finished search (histories with the metrics of a real trial), then measures `tune.sync`:
+Makes the files of a finished search (histories with the metrics of a real trial), then measures
+`tune.tracking.study_to_mlflow`:
   all at once     one `m3col sync` of everything, as after a search without its store
   again           the same once more: it must add nothing
   trial finished  one pass of the driver's thread in which one more trial, with all its epochs, is new
@@ -29,12 +30,14 @@ import common
 import numpy as np
 import optuna
 
-from m3col import tracking
-from m3col.tracking import Tracker
-from tune import sync
-from tune.conductor import Conductor
-from tune.plan import Nothing
-from tune.study import COMPLETE, RunFolder
+from m3col.tracking import mlflow_store
+from m3col.tracking.mlflow_store import Tracker
+from tune.scheduling.coordinator import Coordinator
+from tune.scheduling.plan import NextRun
+from tune.study.record import COMPLETE
+from tune.study.run_folder import RunFolder
+from tune.tracking import study_to_mlflow, sync
+from tune.tracking import sync as tracking_sync
 
 EVERY_S = 5.0  # between two passes of the driver's thread
 PASSES = 10
@@ -83,9 +86,9 @@ class Fabricated:
         self.count = 1
 
     def _real_trial(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        conductor = Conductor(self._study.plan, concurrency=1)
+        conductor = Coordinator(self._study.plan, concurrency=1)
         spec = conductor.next()
-        assert not isinstance(spec, Nothing)
+        assert not isinstance(spec, NextRun)
         worker = common.worker_for(spec, self.folder, self._study.dataset)
         while not conductor.result(worker.step()):
             pass
@@ -137,7 +140,7 @@ def stored_rows(database: Path) -> dict[str, int]:
 
 def passes(study: Fabricated, tracker: Tracker) -> dict[str, Cost]:
     """The driver's passes near the end of a search, where each is dearest."""
-    projection = sync.Projection(study.folder, tracker)
+    projection = study_to_mlflow.StudyToMlflow(study.folder, tracker)
 
     def one_pass() -> None:
         projection.send(results=False)
@@ -179,11 +182,11 @@ def measure(runs: Path, *, trials: int, epochs: int) -> tuple[dict[str, Cost], d
     study = Fabricated(runs, trials=trials + PASSES + 1, epochs=epochs)
     for _ in range(trials - 1):
         study.add()
-    tracker = tracking.connect(f"sqlite:///{runs}/mlflow.db", runs)
+    tracker = mlflow_store.connect(f"sqlite:///{runs}/mlflow.db", runs)
     assert tracker is not None
     costs = {"all at once": timed(lambda: sync.sync(study.folder, tracker))}
     before = stored_rows(runs / "mlflow.db")
-    costs["again"] = timed(lambda: sync.sync(study.folder, tracker))
+    costs["again"] = timed(lambda: tracking_sync.sync(study.folder, tracker))
     added = {name: count - before[name] for name, count in stored_rows(runs / "mlflow.db").items()}
     size = (runs / "mlflow.db").stat().st_size
     costs |= passes(study, tracker)

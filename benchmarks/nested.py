@@ -26,8 +26,8 @@ import common
 import psutil
 import ray
 
-from tune import engine
-from tune.conductor import Conductor, Event
+from tune.engine import ray_cluster, ray_tune
+from tune.scheduling.coordinator import Coordinator, Event
 
 DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "2.0",
@@ -88,15 +88,15 @@ class Clock:
 def measure(epochs: int, trials: int) -> list[dict[str, float]]:
     """The phases of every trial but the first, in seconds; a report that came too late for its phase is in the next."""
     clock, stop = Clock(), threading.Event()
-    engine.start_ray(address=None, threads=1, num_cpus=2, dashboard=True)
+    ray_cluster.start_ray(address=None, threads=1, num_cpus=2, dashboard=True)
     thread = threading.Thread(target=clock.look, args=(stop,), daemon=True)
     thread.start()
     try:
         with tempfile.TemporaryDirectory() as runs:
             study = common.open_study(Path(runs), search(epochs, trials))
-            engine.check(study.config.request)
-            conductor = Conductor(study.plan, observe=clock.observe)
-            engine.run(conductor, study.dataset, study.config.request)
+            ray_tune.check(study.config.request)
+            conductor = Coordinator(study.plan, observe=clock.observe)
+            ray_tune.run(conductor, study.dataset, study.config.request)
     finally:
         stop.set()
         thread.join()

@@ -91,7 +91,7 @@ def _of_folder(name: str, changes: dict[str, Any]) -> Callable[[Path], dict[str,
 
         try:
             place = m3col.data.locate(name)
-        except m3col.BadInput:
+        except m3col.InputError:
             return {"left out": f"{name} is not here"}
         overrides = changes | {"data.dir": str(place.absolute())}
         result = m3col.train(name, overrides=overrides, runs=folder, tracking_uri="none")

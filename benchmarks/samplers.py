@@ -22,9 +22,9 @@ from typing import Any
 import common
 import optuna
 
-from tune.conductor import Conductor
-from tune.plan import Nothing
-from tune.study import COMPLETE
+from tune.scheduling.coordinator import Coordinator
+from tune.scheduling.plan import NextRun
+from tune.study.record import COMPLETE
 
 SHARES = (0.25, 0.5, 1.0)
 CONTENDERS: dict[str, dict[str, Any]] = {
@@ -67,10 +67,10 @@ def search(runs: Path, settings: dict[str, Any], *, seed: int, trials: int, epoc
         },
         storage=optuna.storages.InMemoryStorage(),
     )
-    conductor = Conductor(study.plan, concurrency=1)
+    conductor = Coordinator(study.plan, concurrency=1)
     spent: list[int] = [0]
     best: list[float | None] = [None]
-    while not isinstance(spec := conductor.next(), Nothing):
+    while not isinstance(spec := conductor.next(), NextRun):
         worker = common.worker_for(spec, study.folder, study.dataset)
         while not conductor.result(worker.step()):
             pass

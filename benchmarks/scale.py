@@ -41,7 +41,9 @@ import ray
 import ray.tune
 from safetensors.numpy import save_file
 
-from tune.runs import report_steps
+from tune import checks
+from tune.engine import ray_cluster
+from tune.study.run_spec import report_steps
 
 BAR = 3.0
 COUNTS = (100, 300, 1000)
@@ -188,21 +190,20 @@ def copy_study(folder: Path, target: Path) -> None:
 
 def opened(folder: Path) -> dict[str, Any]:
     """Opens a study as `--resume` does, up to the first run that it hands out: seconds, bytes read, that run."""
-    from tune import api
-    from tune.conductor import Conductor
-    from tune.plan import Nothing
-    from tune.study import StudyFolder
+    from tune.scheduling.coordinator import Coordinator
+    from tune.scheduling.plan import NextRun
+    from tune.study.record import StudyFolder
 
     read, start = _bytes_read(), time.perf_counter()
     trials = StudyFolder(folder).config().settings.search.trials
-    options = api.Options(resume=folder.name, runs=folder.parent)
+    options = checks.Options(resume=folder.name, runs=folder.parent)
     # One more, so that a study which has ended has something to do.
-    (ready,) = api.judge(None, data=None, overrides={"search.trials": trials + 1}, options=options)
+    (ready,) = checks.validate(None, data=None, overrides={"search.trials": trials + 1}, options=options)
     assert ready.folder is not None
     study = common.opened(ready.folder, ready.config, ready.dataset)
-    first = Conductor(study.plan, concurrency=1).next()
+    first = Coordinator(study.plan, concurrency=1).next()
     seconds, read = time.perf_counter() - start, _bytes_read() - read
-    return {"seconds": seconds, "bytes": read, "first": "none" if isinstance(first, Nothing) else first.name}
+    return {"seconds": seconds, "bytes": read, "first": "none" if isinstance(first, NextRun) else first.name}
 
 
 def _bytes_read() -> int:
@@ -212,9 +213,10 @@ def _bytes_read() -> int:
 
 def search(runs: Path, sampler: str, options: argparse.Namespace) -> tuple[Meter, Path]:
     """One search to its end; copies of the study lie below `runs/<count>/`."""
-    from m3col import tracking
-    from tune import background, engine
-    from tune.conductor import Conductor
+    from m3col.tracking import mlflow_store
+    from tune.engine import ray_tune
+    from tune.scheduling.coordinator import Coordinator
+    from tune.tracking import live_sync
 
     trials = options.counts[-1]
     study = common.open_study(
@@ -229,32 +231,32 @@ def search(runs: Path, sampler: str, options: argparse.Namespace) -> tuple[Meter
     edges = windows(options.counts)
     ends = {end: runs / str(count) / study.folder.name for count, (_, end) in edges.items() if end < trials}
     meter = Meter(frozenset(edge for window in edges.values() for edge in window), ends, folder=study.folder.path)
-    tracker = None if options.no_mlflow else tracking.connect(f"sqlite:///{runs}/mlflow.db", runs)
+    tracker = None if options.no_mlflow else mlflow_store.connect(f"sqlite:///{runs}/mlflow.db", runs)
     if options.by_hand:
-        with background.Background(study.folder, tracker):
-            by_hand(Conductor(study.plan, concurrency=options.concurrency, observe=meter.observe))
+        with live_sync.Background(study.folder, tracker):
+            by_hand(Coordinator(study.plan, concurrency=options.concurrency, observe=meter.observe))
         return meter, study.folder.path
-    engine.start_ray(address=None, threads=1, num_cpus=options.concurrency)
+    ray_cluster.start_ray(address=None, threads=1, num_cpus=options.concurrency)
     try:
-        with background.Background(study.folder, tracker):
-            conductor = Conductor(study.plan, observe=meter.observe)
+        with live_sync.Background(study.folder, tracker):
+            conductor = Coordinator(study.plan, observe=meter.observe)
             actor = ray.tune.with_parameters(NoTraining, study=str(study.folder.path))
-            engine.run(conductor, study.dataset, study.config.request, actor=actor)
+            ray_tune.run(conductor, study.dataset, study.config.request, actor=actor)
     finally:
-        engine.stop_ray()
+        ray_cluster.stop_ray()
     return meter, study.folder.path
 
 
 def by_hand(conductor: Any) -> None:
     """Plays all actors in this process, each in turn: what plan, conductor and database cost alone."""
-    from tune.plan import Nothing
+    from tune.scheduling.plan import NextRun
 
     running: dict[str, NoTraining] = {}
     while True:
         spec = conductor.next()
-        if spec is Nothing.DONE:
+        if spec is NextRun.DONE:
             return
-        if not isinstance(spec, Nothing):
+        if not isinstance(spec, NextRun):
             running[spec.name] = NoTraining.__new__(NoTraining)
             running[spec.name].setup({"run": spec.to_dict()}, study=str(conductor.folder.path))
             continue

@@ -13,8 +13,8 @@ import psutil
 
 from benchmarks import damage
 from benchmarks.damage import Before, Running
-from tests.ray_nodes import Nodes
-from tests.servers import Server
+from tests.support.ray_nodes import Nodes
+from tests.support.servers import Server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STUDY = "study"

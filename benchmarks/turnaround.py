@@ -21,10 +21,11 @@ import common
 import ray
 import ray.tune
 
-from tune import engine
-from tune.conductor import Conductor
-from tune.plan import SEARCH_PARTITION
-from tune.runs import TRIAL, RunSpec
+from tune.engine import ray_cluster, ray_tune
+from tune.engine import trials as engine_trials
+from tune.scheduling.coordinator import Coordinator
+from tune.scheduling.plan import SEARCH_PARTITION
+from tune.study.run_spec import TRIAL, RunSpec
 
 BAR_S = 0.5
 SEARCH: dict[str, Any] = {
@@ -43,8 +44,8 @@ def gaps(spans: list[tuple[float, float]]) -> list[float]:
 
 def reused(runs: Path, trials: int) -> list[float]:
     study = common.open_study(runs, {**SEARCH, "search": {"trials": trials, "sampler": "tpe", "concurrency": 1}})
-    conductor = Conductor(study.plan, concurrency=1)
-    engine.run(conductor, study.dataset, study.config.request)
+    conductor = Coordinator(study.plan, concurrency=1)
+    ray_tune.run(conductor, study.dataset, study.config.request)
     histories = [study.folder.run(f"trials/{number}").history() for number in range(trials)]
     return gaps([(history[0]["time"], history[-1]["time"]) for history in histories if history])
 
@@ -72,7 +73,7 @@ def fresh(runs: Path, trials: int) -> list[float]:
     for spec in specs:
         study.folder.run(spec.name).path.mkdir(parents=True)  # a conductor does it before a run begins
     actor = ray.tune.with_parameters(
-        engine.TrialActor,
+        engine_trials.TrialActor,
         material=[ray.put(common.material(study.folder, study.dataset))],
         probe=[ray.put(None)],
         request=study.config.request,
@@ -108,14 +109,14 @@ def main() -> int:
     print(f"Ray {ray.__version__}, up to {trials} trials of {SEARCH['overrides']['train.epochs']} epochs each\n")
     sys.stdout.flush()
     with tempfile.TemporaryDirectory(prefix="m3col-benchmark-") as scratch:
-        engine.start_ray(address=None, threads=1, num_cpus=options.cpus)
+        ray_cluster.start_ray(address=None, threads=1, num_cpus=options.cpus)
         try:
             found = {
                 "reused": reused(Path(scratch) / "reused", trials),
                 "fresh": fresh(Path(scratch) / "fresh", processes),
             }
         finally:
-            engine.stop_ray()
+            ray_cluster.stop_ray()
     rows = [
         [name, len(values), *(f"{value:.2f}" for value in (statistics.median(values), min(values), max(values)))]
         for name, values in found.items()

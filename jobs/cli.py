@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from jobs import streams
-from m3col.faults import BadInput
-from m3col.secrets import scrubbed
+from jobs.terminal import streams
+from m3col.errors import InputError
+from m3col.storage.redaction import scrubbed
 
 _EXAMPLES = {
     "train": "m3col train digits objective.beta=0.2",
@@ -61,13 +61,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported after parsing: `--help` should not wait for numpy, pandas and torch.
-    from jobs import commands
+    from jobs.commands import dispatch
 
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return commands.COMMANDS[arguments.command](arguments)
-    except BadInput as error:
+            return dispatch.COMMANDS[arguments.command](arguments)
+    except InputError as error:
         sys.stderr.write("".join(f"error: {scrubbed(line)}\n" for line in error.faults))
         return 2
     except KeyboardInterrupt:

@@ -8,36 +8,40 @@
 Names are resolved on first use, so that `import m3col` (and `m3col --help`) does not wait for torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from m3col import surroundings
+from m3col.runtime import home_folder
+from m3col.runtime.lazy_names import lazy_names
+from m3col.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from m3col.api import TrainResult as TrainResult
     from m3col.api import train as train
-    from m3col.faults import BadInput as BadInput
+    from m3col.errors import InputError as InputError
     from m3col.predictor import Predictor as Predictor
     from m3col.predictor import load as load
+    from m3col.train_result import TrainResult as TrainResult
 
-__version__ = "0.1.0"
-__all__ = ["BadInput", "Predictor", "TrainResult", "load", "train"]
+    BadInput = InputError
 
-_HOMES = {
-    "train": "m3col.api",
-    "TrainResult": "m3col.api",
-    "load": "m3col.predictor",
-    "Predictor": "m3col.predictor",
-    "BadInput": "m3col.faults",
-}
-_SUBMODULES = ("config", "data", "losses", "methods", "metrics", "statistics")
+__all__ = ["BadInput", "InputError", "Predictor", "TrainResult", "load", "train"]
 
-surroundings.settle()  # before any library asks
+home_folder.settle()  # before any library asks
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _SUBMODULES:
-        return importlib.import_module(f"m3col.{name}")
-    raise AttributeError(f"module 'm3col' has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "train": "m3col.api:train",
+        "TrainResult": "m3col.train_result:TrainResult",
+        "load": "m3col.predictor:load",
+        "Predictor": "m3col.predictor:Predictor",
+        "InputError": "m3col.errors:InputError",
+        "BadInput": "m3col.errors:InputError",  # its name in version 0.1
+        "config": "m3col.config",
+        "data": "m3col.data",
+        "losses": "m3col.losses",
+        "methods": "m3col.methods",
+        "metrics": "m3col.metrics",
+        "statistics": "m3col.metrics.intervals",
+        "tracked": "m3col.tracking.payload",  # models that version 0.1 logged to MLflow import it
+    },
+)

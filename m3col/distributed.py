@@ -19,14 +19,11 @@ from torch import Tensor
 from torch.distributed import _functional_collectives as collectives
 from torch.nn import functional
 
-from m3col.config import shard_faults
-from m3col.faults import BadInput
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Workers:
+class RankContext:
     """The place of this process among the workers. `device`: where it computes; None: as the config says.
 
     With more than one worker the default process group of torch.distributed must be there, and all workers must call
@@ -89,11 +86,4 @@ class Workers:
         return box[0]
 
 
-ALONE = Workers()
-
-
-def check_shards(shards: int | None, workers: int) -> None:
-    """Raises BadInput where the workers cannot divide the shards of a batch."""
-    faults = shard_faults(shards, workers)
-    if faults:
-        raise BadInput(faults)
+SINGLE_RANK = RankContext()

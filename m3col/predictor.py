@@ -9,15 +9,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from m3col import cells, checkpoint, config, methods, metrics, notices, preparing
-from m3col.data import naming, rows, tables
-from m3col.data.columns import Column, Kind, Records
+from m3col.config import loading
+from m3col.data import numeric_tables, row_alignment
+from m3col.data.checks import naming
+from m3col.data.columns import Kind, MediaColumn, ModalityData
 from m3col.data.dataset import Dataset
-from m3col.faults import BadInput, nearest
+from m3col.devices import autocast
+from m3col.errors import InputError, nearest
+from m3col.inputs import fitting, user_arrays
+from m3col.inputs.base import InputTransform, Placement, Source
+from m3col.inputs.tables import NumericTransform, TableSource
+from m3col.methods import build
 from m3col.methods.base import FUSED, Method
-from m3col.preparing import Numbers, Placement, Preparation
-from m3col.sources import Source, TableSource
-from m3col.trainer import autocast, evaluation_batch
+from m3col.metrics import classification
+from m3col.runtime import notices
+from m3col.training import checkpoint
+from m3col.training.fold_trainer import evaluation_batch
 
 
 class Predictor:
@@ -39,7 +46,7 @@ class Predictor:
     @property
     def kinds(self) -> dict[str, Kind]:
         """Of each modality: numeric, image or text."""
-        return {name: preparing.kind_of(found) for name, found in self._members[0].preparations.items()}
+        return {name: fitting.kind_of(found) for name, found in self._members[0].preparations.items()}
 
     @property
     def precision(self) -> str:
@@ -70,7 +77,8 @@ class Predictor:
                 or contents of files (bytes), of texts N strings.
 
         Raises:
-            BadInput: naming each missing modality or column, rows that do not belong together, wrong width, value that
+            InputError: naming each missing modality or column, rows that do not belong together, wrong width, value
+            that
                 is missing, infinite or too large, picture that cannot be read, and text that is empty.
         """
         return self.votes(data)[FUSED]
@@ -113,7 +121,7 @@ class Predictor:
             if dataset.features.get(modality) != features
         ]
 
-    def _votes(self, inputs: Mapping[str, Column]) -> dict[str, np.ndarray]:
+    def _votes(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
         found = [member.probabilities(inputs) for member in self._members]
         votes = {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
         wrong = ~np.isfinite(votes[FUSED]).all(axis=1)
@@ -121,19 +129,19 @@ class Predictor:
             wrong |= ~np.isfinite(probabilities).all(axis=1)
         if wrong.any():
             row = int(wrong.argmax())
-            raise BadInput(
+            raise InputError(
                 [f"row {row + 1}: the model gives no probabilities ({int(wrong.sum())} such rows in all): its numbers "
                  f"overflow; {_largest(inputs, row)}"]
             )  # fmt: skip
         return votes
 
-    def _inputs(self, data: Mapping[str, Any]) -> tuple[dict[str, Column], pd.Index | None]:
+    def _inputs(self, data: Mapping[str, Any]) -> tuple[dict[str, ModalityData], pd.Index | None]:
         """The modalities with their rows in one order, and the index of these rows, if they have one."""
         if not isinstance(data, Mapping):
-            raise BadInput([f"data must map {', '.join(self.features)} to arrays, but is a {type(data).__name__}"])
+            raise InputError([f"data must map {', '.join(self.features)} to arrays, but is a {type(data).__name__}"])
         faults = naming.repeats(data)
         data = {str(name): values for name, values in data.items()}  # as the training has them
-        inputs: dict[str, Column] = {}
+        inputs: dict[str, ModalityData] = {}
         indexes: dict[str, pd.Index | None] = {}
         kinds = self.kinds
         for name in self.features:
@@ -145,53 +153,55 @@ class Predictor:
                 )
                 continue
             try:
-                values, index = tables.plain(data[name], f"modality {name!r}")
+                values, index = numeric_tables.plain(data[name], f"modality {name!r}")
                 inputs[name] = self._column(name, kinds[name], values)
                 indexes[name] = index
-            except BadInput as error:
+            except InputError as error:
                 faults += error.faults
         before = len(faults)
-        aligned = rows.align(indexes, "", faults, unique=False)
+        aligned = row_alignment.align(indexes, "", faults, unique=False)
         for line in aligned.warnings:
             notices.warn(line)
         if len({len(value) for value in inputs.values()}) > 1 and len(faults) == before:
             counts = ", ".join(f"{name} {len(value)}" for name, value in inputs.items())
             faults.append(f"all modalities must have the same number of rows, but got {counts}")
         if faults:
-            raise BadInput(faults)
+            raise InputError(faults)
         ordered = {name: x[aligned.orders[name]] if name in aligned.orders else x for name, x in inputs.items()}
         return ordered, aligned.index
 
-    def _column(self, name: str, kind: Kind, values: Any) -> Column:
+    def _column(self, name: str, kind: Kind, values: Any) -> ModalityData:
         where = f"modality {name!r}"
         if kind == "numeric":
             imputes = self._imputes(name)
-            return cells.numbers(values, self.features[name], where=where, may_miss=imputes, precision=self.precision)
-        return cells.records(kind, values, where=where)
+            return user_arrays.numbers(
+                values, self.features[name], where=where, may_miss=imputes, precision=self.precision
+            )
+        return user_arrays.records(kind, values, where=where)
 
     def _imputes(self, modality: str) -> bool:
         found = [member.preparations[modality] for member in self._members]
-        return all(isinstance(one, Numbers) and "impute" in one.pipeline.steps for one in found)
+        return all(isinstance(one, NumericTransform) and "impute" in one.pipeline.steps for one in found)
 
 
 class Member:
     """One trained model with what was fitted to its training part, on the CPU."""
 
-    def __init__(self, method: Method, preparations: Mapping[str, Preparation], dtype: torch.dtype) -> None:
+    def __init__(self, method: Method, preparations: Mapping[str, InputTransform], dtype: torch.dtype) -> None:
         self.method, self.preparations, self.dtype = method, preparations, dtype
 
-    def probabilities(self, inputs: Mapping[str, Column]) -> dict[str, np.ndarray]:
+    def probabilities(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
         """Probabilities [N, C] of each head."""
         return _probabilities(self._passes(self.sources(inputs), self.method.logits))
 
-    def sources(self, inputs: Mapping[str, Column]) -> dict[str, Source]:
+    def sources(self, inputs: Mapping[str, ModalityData]) -> dict[str, Source]:
         """The modalities of `inputs` as the model takes them."""
         run, prepared = self.method.config, dict[str, Source]()
         for name, column in inputs.items():
             # What belongs to a data set is worth keeping; a few pictures to be labelled are not.
-            cached = run.data.cache and isinstance(column, Records) and len(column.source) > len(column)
+            cached = run.data.cache and isinstance(column, MediaColumn) and len(column.source) > len(column)
             place = Placement(torch.device("cpu"), self.dtype, cached=cached)
-            prepared[name] = preparing.source_of(name, self.preparations[name], column, place)
+            prepared[name] = fitting.source_of(name, self.preparations[name], column, place)
         return prepared
 
     def encode(self, sources: Mapping[str, Source]) -> dict[str, Tensor]:
@@ -204,7 +214,8 @@ class Member:
         return _probabilities(self._passes(tables, self.method.classify))
 
     def patches(self, modality: str, source: Source) -> Tensor:
-        """Patch tokens [N, P, D] of pictures, see `ImageEncoder.tokens`. Raises BadInput for models without patches."""
+        """Patch tokens [N, P, D] of pictures, see `ImageEncoder.tokens`. Raises InputError for models without
+        patches."""
         encoder: Any = self.method.encoders[modality]
         return self._passes({modality: source}, lambda batch: {modality: encoder.tokens(batch[modality])})[modality]
 
@@ -222,7 +233,7 @@ class Member:
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _largest(inputs: Mapping[str, Column], row: int) -> str:
+def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
     """Where the largest number of a sample stands, for a message."""
     tables = {name: np.abs(np.nan_to_num(x[row])) for name, x in inputs.items() if isinstance(x, np.ndarray)}
     if not tables:
@@ -233,45 +244,47 @@ def _largest(inputs: Mapping[str, Column], row: int) -> str:
 
 
 def _probabilities(logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: metrics.softmax(value.double().numpy()) for name, value in logits.items()}
+    return {name: classification.softmax(value.double().numpy()) for name, value in logits.items()}
 
 
 def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
     """A predictor from one model checkpoint or several (an ensemble of all their members), on the CPU.
 
-    Raises BadInput where a folder is no checkpoint, is newer than this version, or does not fit the others.
+    Raises InputError where a folder is no checkpoint, is newer than this version, or does not fit the others.
     """
     folders = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
     if not folders:
-        raise BadInput(["load needs at least one checkpoint, but got none"])
+        raise InputError(["load needs at least one checkpoint, but got none"])
     described = [(Path(folder), checkpoint.describe(Path(folder), "model")) for folder in folders]
     first = described[0][1]
     for folder, found in described[1:]:
         if (found["classes"], found["features"]) != (first["classes"], first["features"]):
-            raise BadInput([f"{folder}: classes or features differ from those of {described[0][0]}"])
+            raise InputError([f"{folder}: classes or features differ from those of {described[0][0]}"])
     members = [_member(folder, found, member) for folder, found in described for member in found["members"]]
     return Predictor(members, described=first)
 
 
 def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> Member:
-    run = config.load_stored(described["config"], where=str(folder / checkpoint.DESCRIPTION))
+    run = loading.load_stored(described["config"], where=str(folder / checkpoint.DESCRIPTION))
     dtype = torch.float64 if run.train.precision == "float64" else torch.float32
     try:
         path = folder / str(member["file"])
         tensors = checkpoint.read_tensors(path)
         prefixes = checkpoint.preprocess_prefixes(described["features"])
         preparations = {
-            name: preparing.from_state(member["preprocess"][name], _below(tensors, prefix))
+            name: fitting.from_state(member["preprocess"][name], _below(tensors, prefix))
             for name, prefix in prefixes.items()
         }
     except (KeyError, TypeError) as error:
-        raise BadInput([f"{folder / checkpoint.DESCRIPTION}: damaged: a member lacks {error}"]) from None
-    except BadInput as error:
-        raise BadInput([line if str(path) in line else f"{path}: damaged: {line}" for line in error.faults]) from None
+        raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: a member lacks {error}"]) from None
+    except InputError as error:
+        raise InputError([line if str(path) in line else f"{path}: damaged: {line}" for line in error.faults]) from None
     for name, found in preparations.items():
-        if isinstance(found, Numbers) and found.pipeline.feature_names_in != tuple(described["features"][name]):
-            raise BadInput([f"{folder / checkpoint.DESCRIPTION}: damaged: two lists of the features of {name!r}"])
-    method = methods.load(run.method)(
+        if isinstance(found, NumericTransform) and found.pipeline.feature_names_in != tuple(
+            described["features"][name]
+        ):
+            raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: two lists of the features of {name!r}"])
+    method = build.load(run.method)(
         run,
         features={name: preparation.spec for name, preparation in preparations.items()},
         num_classes=len(described["classes"]),
@@ -281,7 +294,7 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:
-        raise BadInput([f"{path}: weights do not fit the config ({' '.join(str(error).split())})"]) from None
+        raise InputError([f"{path}: weights do not fit the config ({' '.join(str(error).split())})"]) from None
     return Member(method.eval(), preparations, dtype)
 
 

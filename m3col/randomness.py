@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from m3col.faults import BadInput
+from m3col.errors import InputError
 
 
 def generator(*, seed: int, fold: int, epoch: int, step: int = 0, shard: int = 0, purpose: str) -> np.random.Generator:
     """A fresh numpy generator for one purpose at one place; the same key gives the same draws in any process.
 
-    Raises BadInput where a number of the key is not an integer in 0..2^64 - 1.
+    Raises InputError where a number of the key is not an integer in 0..2^64 - 1.
     """
     key = {"seed": seed, "fold": fold, "epoch": epoch, "step": step, "shard": shard}
     return np.random.default_rng(_sequence(key, purpose))
@@ -24,7 +24,7 @@ def generator(*, seed: int, fold: int, epoch: int, step: int = 0, shard: int = 0
 def torch_seed(*, seed: int, fold: int, epoch: int, purpose: str) -> int:
     """A seed for `torch.manual_seed`, for what torch itself draws (weights, dropout); in 0..2^63 - 1.
 
-    Raises BadInput where a number of the key is not an integer in 0..2^64 - 1.
+    Raises InputError where a number of the key is not an integer in 0..2^64 - 1.
     """
     state = _sequence({"seed": seed, "fold": fold, "epoch": epoch}, purpose).generate_state(1, np.uint64)
     return int(state[0]) >> 1
@@ -38,7 +38,7 @@ def _sequence(key: Mapping[str, int], purpose: str) -> np.random.SeedSequence:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**64
     ]
     if faults:
-        raise BadInput(faults)
+        raise InputError(faults)
     words = [word for value in key.values() for word in (int(value) & 0xFFFFFFFF, int(value) >> 32)]
     # crc32, because hash() of a string differs from process to process
     return np.random.SeedSequence([*words, zlib.crc32(purpose.encode())])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import S3
+from tests.support.servers import S3
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

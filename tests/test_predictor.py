@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 
 import m3col
-from m3col import checkpoint
 from m3col.data.splits import draw
-from m3col.faults import BadInput
-from m3col.training import Task, Training
-from tests.helpers import tiny_config, tiny_data
+from m3col.errors import InputError
+from m3col.training import checkpoint
+from m3col.training.history import TrainingJob
+from m3col.training.loop import LockstepTrainer
+from tests.support.helpers import tiny_config, tiny_data
 
 DATA = tiny_data()
 INPUTS = DATA.test.inputs
@@ -18,7 +19,9 @@ INPUTS = DATA.test.inputs
 def model(folder, data=DATA, **overrides):
     folds = draw(data, kind="none")
     run = tiny_config(**overrides)
-    training = Training(run, Task(pool=data.train, folds=folds, features=data.features, num_classes=data.num_classes))
+    training = LockstepTrainer(
+        run, TrainingJob(pool=data.train, folds=folds, features=data.features, num_classes=data.num_classes)
+    )
     training.advance(3)
     described = {"config": run.to_dict(), "classes": data.classes, "features": data.features}
     checkpoint.write_model(folder, training.trainers, **described)
@@ -31,7 +34,7 @@ def loaded(tmp_path_factory):
 
 
 def test_probabilities_are_those_of_the_trained_model(tmp_path):
-    from m3col.metrics import softmax
+    from m3col.metrics.classification import softmax
 
     for precision in ("float32", "float64"):
         folder, training = model(tmp_path / precision, train__precision=precision, model__dropout=0.5)
@@ -101,7 +104,7 @@ NAMED = pd.DataFrame(INPUTS["view_0"], columns=[*DATA.features["view_0"][:-1], "
     ],
 )  # fmt: skip
 def test_every_fault_of_the_input_is_one_line(loaded, data, words):
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         loaded.predict_proba(data)
     assert all(any(word in line for line in caught.value.faults) for word in words), caught.value.faults
     assert not any("\n" in line for line in caught.value.faults)
@@ -115,9 +118,9 @@ def test_a_model_with_impute_takes_missing_values(tmp_path):
 def test_members_must_fit_each_other(tmp_path):
     two, _ = model(tmp_path / "two")
     three, _ = model(tmp_path / "three", data=tiny_data(classes=3))
-    with pytest.raises(BadInput, match="classes or features differ"):
+    with pytest.raises(InputError, match="classes or features differ"):
         m3col.load([two, three])
-    with pytest.raises(BadInput, match="at least one"):
+    with pytest.raises(InputError, match="at least one"):
         m3col.load([])
 
 
@@ -166,7 +169,7 @@ def test_repeated_ids_do_no_harm_where_all_modalities_have_them_alike(loaded):
     ],
 )
 def test_rows_that_do_not_belong_together_are_refused(loaded, second, words):
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         loaded.predict_proba({**FRAMES, "view_1": second})
     assert words in str(caught.value)
 
@@ -178,14 +181,14 @@ def test_no_value_that_does_not_fit_is_computed_with(loaded, value, form):
 
     x = spoiled(value)["view_1"]
     given = {"array": x, "frame": pd.DataFrame(x, columns=list(DATA.features["view_1"])), "tensor": torch.tensor(x)}
-    with pytest.raises(BadInput, match=r"'view_1': row 3, column 4 \(view_1_3\): "):
+    with pytest.raises(InputError, match=r"'view_1': row 3, column 4 \(view_1_3\): "):
         loaded.predict_proba(changed("view_1", given[form]))
 
 
 def test_a_model_in_float64_takes_what_fits_into_it(tmp_path):
     found = m3col.load(model(tmp_path / "m", train__precision="float64")[0])
     assert np.isfinite(found.predict_proba(spoiled(1e40))).all()
-    with pytest.raises(BadInput, match="inf is infinite"):
+    with pytest.raises(InputError, match="inf is infinite"):
         found.predict_proba(spoiled(np.inf))
 
 
@@ -193,7 +196,9 @@ def test_a_value_that_overflows_in_preprocessing_is_named(tmp_path):
     views = {name: x * 1e-30 for name, x in DATA.train.inputs.items()}
     small = m3col.data.from_arrays(views, DATA.train.labels)
     found = m3col.load(model(tmp_path / "m", data=small)[0])
-    with pytest.raises(BadInput, match=r"modality 'view_1', after preprocessing: row 3, column 4 \(view_1_3\): 1.*e\+"):
+    with pytest.raises(
+        InputError, match=r"modality 'view_1', after preprocessing: row 3, column 4 \(view_1_3\): 1.*e\+"
+    ):
         found.predict_proba(spoiled(1e10))
 
 
@@ -204,13 +209,13 @@ def test_no_probability_that_is_no_number_leaves_a_predictor(loaded, monkeypatch
         return found
 
     monkeypatch.setattr(loaded.members[0], "probabilities", broken)
-    with pytest.raises(BadInput, match=r"row 5: the model gives no probabilities \(1 such rows in all\)"):
+    with pytest.raises(InputError, match=r"row 5: the model gives no probabilities \(1 such rows in all\)"):
         loaded.votes(INPUTS)
 
 
 def test_repeated_columns_are_refused_where_they_are_needed(loaded):
     twice = pd.concat([FRAMES["view_0"], FRAMES["view_0"][["view_0_1"]]], axis=1)
-    with pytest.raises(BadInput, match="columns 'view_0_1' stand more than once"):
+    with pytest.raises(InputError, match="columns 'view_0_1' stand more than once"):
         loaded.predict_proba({**FRAMES, "view_0": twice})
     harmless = pd.concat([FRAMES["view_0"], FRAMES["view_0"][["view_0_1"]].set_axis(["other"], axis=1)], axis=1)
     np.testing.assert_array_equal(loaded.predict_proba({**FRAMES, "view_0": harmless}), loaded.predict_proba(INPUTS))

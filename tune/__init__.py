@@ -8,19 +8,22 @@
 Names are resolved on first use, so that importing this package does not wait for ray.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m3col.runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from tune.api import SearchResult as SearchResult
     from tune.api import search as search
-    from tune.training import train as train
+    from tune.engine.train_api import train as train
+    from tune.search_result import SearchResult as SearchResult
 
-_PLACES = {"SearchResult": "tune.api", "search": "tune.api", "train": "tune.training"}
 __all__ = ["SearchResult", "search", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
-    raise AttributeError(f"module 'tune' has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "SearchResult": "tune.search_result:SearchResult",
+        "search": "tune.api:search",
+        "train": "tune.engine.train_api:train",
+    },
+)

@@ -6,30 +6,32 @@ Paper: Kumar et al., arXiv 2409.17777, section 4.2 and appendices A.5 to A.7. A 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from m3col.analysis import confidence, errors, heatmaps, projection, robustness
-from m3col.analysis.case import Case, Options, Result
+from m3col.analysis import confidence, heatmaps, modality_errors, robustness, umap_plot
+from m3col.analysis.context import AnalysisContext, Options, Result
 from m3col.data.columns import Kind
 
 
 @dataclass(frozen=True)
 class Analysis:
     """`needs`: kinds of modality that have to be there, () for any; `obstacle`: why it does not apply, None where it
-    does; `run`: BadInput where something is missing or unreadable."""
+    does; `run`: InputError where something is missing or unreadable."""
 
     name: str
     description: str
     needs: tuple[Kind, ...]
-    obstacle: Callable[[Case], str | None]
-    run: Callable[[Case], Result]
+    obstacle: Callable[[AnalysisContext], str | None]
+    run: Callable[[AnalysisContext], Result]
 
 
 TABLE: dict[str, Analysis] = {
     entry.name: entry
     for entry in (
-        Analysis("errors", "Unimodal heads against the fused prediction", (), errors.obstacle, errors.run),
+        Analysis(
+            "errors", "Unimodal heads against the fused prediction", (), modality_errors.obstacle, modality_errors.run
+        ),
         Analysis("robustness", "One modality replaced by noise", (), robustness.obstacle, robustness.run),
         Analysis("confidence", "Confidence on random inputs", (), confidence.obstacle, confidence.run),
-        Analysis("umap", "The space of embeddings", (), projection.obstacle, projection.run),
+        Analysis("umap", "The space of embeddings", (), umap_plot.obstacle, umap_plot.run),
         Analysis("heatmaps", "Words in pictures", ("image", "text"), heatmaps.obstacle, heatmaps.run),
     )
 }

@@ -1,6 +1,6 @@
 """How sure the model is of test samples, and of noise.
 
-Paper: Kumar et al., arXiv 2409.17777, section 4.2 and Fig. 5; for what differs see m3col.analysis.noise.
+Paper: Kumar et al., arXiv 2409.17777, section 4.2 and Fig. 5; for what differs see m3col.analysis.modality_noise.
 """
 
 from typing import Any
@@ -10,38 +10,39 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from m3col.analysis import drawing, noise, robustness
-from m3col.analysis.case import Case, Result
-from m3col.figures import COLOURS, FAINT, INK
+from m3col.analysis import modality_noise, robustness
+from m3col.analysis.context import AnalysisContext, Result
 from m3col.methods.base import FUSED
+from m3col.plots import style
+from m3col.plots.model_plots import COLOURS, FAINT, INK
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 25
 _NAMES = {"test": "test samples", "random": "random inputs"}
 
 
-def obstacle(case: Case) -> str | None:
+def obstacle(case: AnalysisContext) -> str | None:
     """None: it applies to every model."""
     return None
 
 
-def run(case: Case) -> Result:
+def run(case: AnalysisContext) -> Result:
     """Quantiles of the distributions and their histograms."""
     found = confidences(case)
     text = (
         "The probability of the most probable class by the fused head, on test samples and on inputs of which all "
         "modalities are Gaussian noise with the statistics of the training split (Fig. 5 of the paper). "
         "A model that knows what it does not know keeps the second one to the left, near the dotted line of guessing."
-        f"{noise.difference(case)}"
+        f"{modality_noise.difference(case)}"
     )
     return Result(quantiles(found), {"confidence": _draw(found, case.dataset.num_classes)}, text)
 
 
-def confidences(case: Case) -> dict[str, NDArray[np.float64]]:
+def confidences(case: AnalysisContext) -> dict[str, NDArray[np.float64]]:
     """The fused head's largest probability [N] of each test sample ("test") and of as many random inputs ("random")."""
     at = case.some("confidence")
     members = robustness.spoilt(case, at)
-    votes = robustness.mean_votes(members, case.modalities, noise.Draw(case.options.seed, 0))
+    votes = robustness.mean_votes(members, case.modalities, modality_noise.Draw(case.options.seed, 0))
     return {"test": case.votes[FUSED][at].max(axis=1), "random": votes[FUSED].max(axis=1)}
 
 
@@ -55,7 +56,7 @@ def quantiles(found: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
 
 
 def _draw(found: dict[str, NDArray[np.float64]], classes: int) -> Figure:
-    figure = drawing.figure(6.2, 3.8)
+    figure = style.figure(6.2, 3.8)
     axes: Any = figure.add_subplot()
     edges = np.linspace(0, 1, _BINS + 1)
     for colour, (name, value) in zip(COLOURS, found.items(), strict=False):
@@ -65,7 +66,7 @@ def _draw(found: dict[str, NDArray[np.float64]], classes: int) -> Figure:
                   label=f"{_NAMES[name]} (median {np.median(value):.2f})")  # fmt: skip
     axes.axvline(1 / classes, color=FAINT, linestyle=":", linewidth=1.5, label=f"guessing among {classes} classes")
     title = "Confidence on test samples and on noise"
-    drawing.dress(axes, title=title, x="largest probability of the fused head", y="inputs, %", grid="y")
+    style.dress(axes, title=title, x="largest probability of the fused head", y="inputs, %", grid="y")
     axes.set_xlim(0, 1)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
     return figure

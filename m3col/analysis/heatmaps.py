@@ -16,13 +16,13 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from m3col import lettering
-from m3col.analysis import drawing
-from m3col.analysis.case import Case, Result
-from m3col.data.columns import IntArray, Records
-from m3col.faults import BadInput
-from m3col.figures import INK
-from m3col.sources import Source, TableSource
+from m3col.analysis.context import AnalysisContext, Result
+from m3col.data.columns import IntArray, MediaColumn
+from m3col.errors import InputError
+from m3col.inputs.base import Source
+from m3col.inputs.tables import TableSource
+from m3col.plots import fonts, style
+from m3col.plots.model_plots import INK
 
 PICTURES = 6  # of a word
 WORDS = 6  # where none are given: the most frequent classes
@@ -30,7 +30,7 @@ _BATCH = 64  # pictures whose patches are in memory: 77 MB at ViT-B/16
 Maps = NDArray[np.float64]
 
 
-def obstacle(case: Case) -> str | None:
+def obstacle(case: AnalysisContext) -> str | None:
     """Why this does not apply to a model, None where it does."""
     kinds = case.predictor.kinds.values()
     if not {"image", "text"} <= set(kinds):
@@ -39,12 +39,12 @@ def obstacle(case: Case) -> str | None:
     assert image is not None
     try:
         _patches(case, case.predictor.members[0].sources({image: case.test.inputs[image][:1]})[image], 0)
-    except BadInput as error:
+    except InputError as error:
         return "; ".join(error.faults)
     return None
 
 
-def run(case: Case) -> Result:
+def run(case: AnalysisContext) -> Result:
     """One figure per word with up to six pictures; the table has a row per word, picture and patch.
 
     Columns: word, sample (its id in the test split), class, row and column of the patch from the upper left,
@@ -63,12 +63,12 @@ def run(case: Case) -> Result:
     return Result(pd.concat(tables, ignore_index=True), figures, text)
 
 
-def words(case: Case) -> tuple[str, ...]:
+def words(case: AnalysisContext) -> tuple[str, ...]:
     """The given words, else the names of the most frequent classes."""
     return case.options.words or tuple(_spoken(case.dataset.classes[k]) for k in case.frequent(WORDS))
 
 
-def class_of(case: Case, word: str) -> int | None:
+def class_of(case: AnalysisContext, word: str) -> int | None:
     """The class of that name; case, - and _ do not matter."""
     names = [_spoken(name).lower() for name in case.dataset.classes]
     spoken = _spoken(word).lower()
@@ -79,7 +79,7 @@ def _spoken(name: str) -> str:
     return re.sub(r"[_\-\s]+", " ", name).strip()
 
 
-def look_for(case: Case, wanted: Sequence[str]) -> dict[str, tuple[IntArray, Maps]]:
+def look_for(case: AnalysisContext, wanted: Sequence[str]) -> dict[str, tuple[IntArray, Maps]]:
     """Of each word the positions [n] of up to six test samples, and its maps [n, rows, columns] of their pictures.
 
     Samples are of the class that the word names, drawn. Where it names none, or one without test samples, they are
@@ -105,13 +105,13 @@ def look_for(case: Case, wanted: Sequence[str]) -> dict[str, tuple[IntArray, Map
     return result
 
 
-def similarities(case: Case, wanted: Sequence[str], at: IntArray) -> Maps:
+def similarities(case: AnalysisContext, wanted: Sequence[str], at: IntArray) -> Maps:
     """Dot products [words, n, rows, columns] of the words' embeddings with the patches of the test pictures at `at`,
     all by the first member and not normalised."""
     image, text = case.modality("image"), case.modality("text")
     assert image is not None and text is not None
     first = case.predictor.members[0]
-    texts = Records.of("text", [_spoken(word) or word for word in wanted])
+    texts = MediaColumn.of("text", [_spoken(word) or word for word in wanted])
     vectors = first.encode(first.sources({text: texts}))[text].double()
     source = first.sources({image: case.test.inputs[image][at]})[image]
     pieces = [_patches(case, source, start) @ vectors.T for start in range(0, len(at), _BATCH)]
@@ -120,15 +120,15 @@ def similarities(case: Case, wanted: Sequence[str], at: IntArray) -> Maps:
     return products.reshape(*products.shape[:2], side, side).numpy()
 
 
-def _patches(case: Case, source: Source, start: int) -> torch.Tensor:
-    """Patch tokens [n, P, D] of the batch that begins there, in float64. Raises BadInput for models without them."""
+def _patches(case: AnalysisContext, source: Source, start: int) -> torch.Tensor:
+    """Patch tokens [n, P, D] of the batch that begins there, in float64. Raises InputError for models without them."""
     image = case.modality("image")
     assert image is not None
     batch: Any = source.rows(slice(start, start + _BATCH))
     return case.predictor.members[0].patches(image, TableSource(batch)).double()
 
 
-def _table(case: Case, word: str, at: IntArray, maps: Maps) -> pd.DataFrame:
+def _table(case: AnalysisContext, word: str, at: IntArray, maps: Maps) -> pd.DataFrame:
     number, row, column = (index.ravel() for index in np.indices(maps.shape))
     return pd.DataFrame(
         {"word": word, "sample": case.test.ids[at][number],
@@ -146,18 +146,18 @@ def _file(word: str, taken: Any) -> str:
     return found
 
 
-def _draw(case: Case, word: str, at: IntArray, maps: Maps) -> Figure:
+def _draw(case: AnalysisContext, word: str, at: IntArray, maps: Maps) -> Figure:
     image = case.modality("image")
     assert image is not None
     first = case.predictor.members[0]
     source = first.sources({image: case.test.inputs[image][at]})[image]
     shown: Any = source.rows(slice(0, len(at)))
     pictures = shown.permute(0, 2, 3, 1).double().numpy()
-    figure = drawing.figure(1.0 + 1.75 * len(at), 4.0)
+    figure = style.figure(1.0 + 1.75 * len(at), 4.0)
     grid: Any = figure.subplots(2, len(at), squeeze=False)
     low, high = float(maps.min()), float(maps.max())
     side = pictures.shape[1]
-    classes = lettering.names([n if len(n) <= 18 else f"{n[:17]}…" for n in case.dataset.classes])
+    classes = fonts.names([n if len(n) <= 18 else f"{n[:17]}…" for n in case.dataset.classes])
     for place, (upper, lower) in enumerate(grid.T):
         upper.imshow(pictures[place])
         upper.set_title(classes[case.labels[at[place]]], fontsize=9, color=INK)
@@ -166,12 +166,12 @@ def _draw(case: Case, word: str, at: IntArray, maps: Maps) -> Figure:
             maps[place], cmap="turbo", vmin=low, vmax=high, alpha=0.65, interpolation="bilinear",
             extent=(-0.5, side - 0.5, side - 0.5, -0.5),
         )  # fmt: skip
-        drawing.bare(upper)
-        drawing.bare(lower)
+        style.bare(upper)
+        style.bare(lower)
     bar = figure.colorbar(drawn, ax=grid, shrink=0.85)
     bar.set_label("similarity of word and patch", color=INK)
     bar.outline.set_visible(False)
     assert bar.solids is not None
     bar.solids.set_alpha(1)  # pale colours are hard to tell apart in a narrow strip
-    figure.suptitle(f"“{lettering.literal(word)}”", x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    figure.suptitle(f"“{fonts.literal(word)}”", x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     return figure

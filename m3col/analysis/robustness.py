@@ -1,7 +1,7 @@
 """Accuracy where one modality is noise.
 
 Letters: N samples, C classes, D embedding width.
-Paper: Kumar et al., arXiv 2409.17777, section 4.2 and Table 5; for what differs see m3col.analysis.noise.
+Paper: Kumar et al., arXiv 2409.17777, section 4.2 and Table 5; for what differs see m3col.analysis.modality_noise.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m3col import lettering
-from m3col.analysis import drawing, noise
-from m3col.analysis.case import Case, Result
-from m3col.data import naming
-from m3col.data.columns import Column, IntArray
-from m3col.figures import COLOURS, FAINT, INK
+from m3col.analysis import modality_noise
+from m3col.analysis.context import AnalysisContext, Result
+from m3col.data.checks import naming
+from m3col.data.columns import IntArray, ModalityData
+from m3col.inputs.base import Source
 from m3col.methods.base import FUSED
+from m3col.plots import fonts, style
+from m3col.plots.model_plots import COLOURS, FAINT, INK
 from m3col.predictor import Member
-from m3col.sources import Source
 
 CLEAN = "none"
 
@@ -33,26 +33,26 @@ class Spoilt:
 
     member: Member
     sources: Mapping[str, Source]
-    moments: Mapping[str, noise.Moments]
+    moments: Mapping[str, modality_noise.Moments]
     clean: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, member: Member, inputs: Mapping[str, Column], training: Mapping[str, Column]) -> "Spoilt":
+    def of(cls, member: Member, inputs: Mapping[str, ModalityData], training: Mapping[str, ModalityData]) -> "Spoilt":
         """Samples `inputs`; noise has the statistics of `training`."""
         sources = member.sources(inputs)
-        return cls(member, sources, noise.moments(member, training), member.encode(sources))
+        return cls(member, sources, modality_noise.moments(member, training), member.encode(sources))
 
-    def votes(self, modalities: tuple[str, ...], draw: noise.Draw) -> dict[str, NDArray[np.float64]]:
+    def votes(self, modalities: tuple[str, ...], draw: modality_noise.Draw) -> dict[str, NDArray[np.float64]]:
         """Probabilities [N, C] of each head where these modalities are noise."""
         made = {
-            name: noise.replaced(self.sources[name], name, self.moments[name], draw, self.member.dtype)
+            name: modality_noise.replaced(self.sources[name], name, self.moments[name], draw, self.member.dtype)
             for name in modalities
         }
         embeddings = dict(self.clean) | (self.member.encode(made) if made else {})
         return self.member.classify(embeddings)
 
 
-def spoilt(case: Case, at: IntArray) -> list[Spoilt]:
+def spoilt(case: AnalysisContext, at: IntArray) -> list[Spoilt]:
     """Each member with the test samples at `at`; statistics are of at most `samples` training samples, drawn."""
     inputs = case.test.take(at).inputs
     count, most = len(case.dataset.train), case.options.samples
@@ -65,18 +65,20 @@ def spoilt(case: Case, at: IntArray) -> list[Spoilt]:
     ]
 
 
-def mean_votes(members: list[Spoilt], modalities: tuple[str, ...], draw: noise.Draw) -> dict[str, NDArray[np.float64]]:
+def mean_votes(
+    members: list[Spoilt], modalities: tuple[str, ...], draw: modality_noise.Draw
+) -> dict[str, NDArray[np.float64]]:
     """Probabilities [N, C] of each head, the mean over the members."""
     found = [one.votes(modalities, draw) for one in members]
     return {name: np.mean([votes[name] for votes in found], axis=0) for name in found[0]}
 
 
-def obstacle(case: Case) -> str | None:
+def obstacle(case: AnalysisContext) -> str | None:
     """None: it applies to every model."""
     return None
 
 
-def run(case: Case) -> Result:
+def run(case: AnalysisContext) -> Result:
     """The table of `accuracies` and its figure."""
     table = accuracies(case)
     repeats = case.options.repeats
@@ -84,12 +86,12 @@ def run(case: Case) -> Result:
         "Accuracy on the test split as it is, and with one modality replaced by Gaussian noise that has the mean and "
         f"standard deviation of the training split (Table 5 of the paper; bars are the mean of {repeats} draws, "
         "whiskers their standard deviation). A fused bar that falls little does not depend on that modality alone; the "
-        f"dashed line is what guessing the most frequent class would reach.{noise.difference(case)}"
+        f"dashed line is what guessing the most frequent class would reach.{modality_noise.difference(case)}"
     )
     return Result(table, {"robustness": _draw(table, case)}, text)
 
 
-def accuracies(case: Case) -> pd.DataFrame:
+def accuracies(case: AnalysisContext) -> pd.DataFrame:
     """One row per replaced modality ("none": the samples as they are) and head.
 
     Columns: replaced, head, accuracy (the mean over draws), sd (over draws; 0 for "none"), draws, samples.
@@ -103,7 +105,7 @@ def accuracies(case: Case) -> pd.DataFrame:
         scores: dict[str, list[float]] = {}
         for repeat in range(draws):
             names = () if replaced is None else (replaced,)
-            for head, votes in mean_votes(members, names, noise.Draw(case.options.seed, repeat)).items():
+            for head, votes in mean_votes(members, names, modality_noise.Draw(case.options.seed, repeat)).items():
                 scores.setdefault(head, []).append(float((votes.argmax(axis=1) == labels).mean()))
         rows += [
             {"replaced": shown[replaced], "head": head, "accuracy": float(np.mean(scores[head])),
@@ -113,13 +115,13 @@ def accuracies(case: Case) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _draw(table: pd.DataFrame, case: Case) -> Figure:
+def _draw(table: pd.DataFrame, case: AnalysisContext) -> Figure:
     heads = list(dict.fromkeys(table["head"]))
     groups = list(dict.fromkeys(table["replaced"]))
-    figure = drawing.figure(2.2 + max(1.3, 0.45 * len(heads)) * len(groups), 4.0)
+    figure = style.figure(2.2 + max(1.3, 0.45 * len(heads)) * len(groups), 4.0)
     axes: Any = figure.add_subplot()
     width = 0.8 / len(heads)
-    labels = lettering.names(heads, "head")
+    labels = fonts.names(heads, "head")
     for place, head in enumerate(heads):
         some = table[table["head"] == head].set_index("replaced").loc[groups]
         x = np.arange(len(groups)) + (place - (len(heads) - 1) / 2) * width
@@ -133,8 +135,8 @@ def _draw(table: pd.DataFrame, case: Case) -> Figure:
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # fmt: skip
     frequent = np.bincount(case.labels).max() / len(case.labels)
     axes.axhline(frequent, color=FAINT, linestyle="--", linewidth=1.2, label="most frequent class")
-    drawing.dress(axes, title="Accuracy with one modality as noise", y="accuracy on test, %", grid="y")
-    modalities = lettering.names(groups, "modality")
+    style.dress(axes, title="Accuracy with one modality as noise", y="accuracy on test, %", grid="y")
+    modalities = fonts.names(groups, "modality")
     axes.set_xticks(
         range(len(groups)),
         ["as it is" if name == CLEAN else f"{shown}\nis noise" for name, shown in zip(groups, modalities, strict=True)],

@@ -9,20 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from m3col.data import labels as label_parser
-from m3col.data import naming, rows, tables
-from m3col.data.dataset import (
-    Dataset,
-    FloatArray,
-    IntArray,
-    Split,
-    build_split,
-    generated_features,
-    training_label_faults,
-    unseen_label_faults,
-)
-from m3col.data.labels import Labels
-from m3col.data.missing import is_missing
-from m3col.faults import BadInput
+from m3col.data import numeric_tables, row_alignment
+from m3col.data.checks import naming
+from m3col.data.columns import FloatArray, IntArray
+from m3col.data.dataset import Dataset, Split, build_split, generated_features
+from m3col.data.formats.missing_marks import is_missing
+from m3col.data.labels import Labels, training_label_faults, unseen_label_faults
+from m3col.errors import InputError
 
 Modalities = Mapping[str, Any]
 Held = tuple[Modalities, Any]
@@ -56,11 +49,11 @@ def from_arrays(
         name: of the data set, for reports.
 
     Raises:
-        BadInput: with every fault.
+        InputError: with every fault.
     """
     faults = _argument_faults(test, validation, classes)
     if faults:
-        raise BadInput(faults)
+        raise InputError(faults)
     more = {key: values for key, values in (("ids", ids), ("groups", groups)) if values is not None}
     train = _part(modalities, labels, "train", faults, classes=classes, more=more)
     held = {split: pair for split, pair in (("validation", validation), ("test", test)) if pair is not None}
@@ -69,9 +62,9 @@ def from_arrays(
         for split, pair in held.items()
     }
     if faults:
-        raise BadInput(faults)
+        raise InputError(faults)
     if train.labels is None:
-        raise BadInput(["train: labels are needed, but are None"])
+        raise InputError(["train: labels are needed, but are None"])
     integers, named = train.labels.values, train.labels.classes or classes
     faults += training_label_faults(integers, "train labels", named)
     for split, part in parts.items():
@@ -81,7 +74,7 @@ def from_arrays(
         values, counts = np.unique(own_ids, return_counts=True)
         faults.append(f"ids: every id must be unique, but {str(values[counts > 1][0])!r} occurs {counts.max()} times")
     if faults:
-        raise BadInput(faults)
+        raise InputError(faults)
     return _built(train, parts, classes, name, own_ids)
 
 
@@ -160,8 +153,8 @@ def _part(
     faults += [f"{split}: {line}" for line in naming.repeats(modalities)]
     for name, values in modalities.items():
         try:
-            table = tables.read(values, f"{split}, modality {str(name)!r}")
-        except BadInput as error:
+            table = numeric_tables.read(values, f"{split}, modality {str(name)!r}")
+        except InputError as error:
             faults += error.faults
             continue
         part.inputs[str(name)], indexes[f"modality {str(name)!r}"] = table.values, table.index
@@ -177,7 +170,7 @@ def _part(
             beside[what], indexes[what] = cells
             counts[what] = len(cells[0])
     before = len(faults)
-    aligned = rows.align(indexes, split, faults, unique=True)
+    aligned = row_alignment.align(indexes, split, faults, unique=True)
     if len(set(counts.values())) > 1 and len(faults) == before:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         faults.append(f"{split}: all modalities and labels must have the same number of rows, but have {listed}")
@@ -194,7 +187,7 @@ def _part(
     return part
 
 
-def _arrange(part: _Part, more: Mapping[str, list[Any]], aligned: rows.Alignment) -> None:
+def _arrange(part: _Part, more: Mapping[str, list[Any]], aligned: row_alignment.Alignment) -> None:
     """Brings tables, ids and groups into the common order."""
     for name, x in part.inputs.items():
         order = aligned.orders.get(f"modality {name!r}")
@@ -217,9 +210,9 @@ def _cells(column: Any, where: str, faults: list[str]) -> tuple[list[Any], pd.In
         faults.append(f"{where}: must be a list of values, but is {column!r:.60}")
         return None
     try:
-        column, index = tables.plain(column, where)
+        column, index = numeric_tables.plain(column, where)
         array = column.to_numpy() if isinstance(column, pd.DataFrame | pd.Series) else _objects(column)
-    except BadInput as error:
+    except InputError as error:
         faults += error.faults
         return None
     except (TypeError, ValueError) as error:

@@ -1,27 +1,28 @@
 """What a modality of N samples holds: a table of numbers [N, D_m], or N pictures or texts that are read when needed.
 
 Records refer to all pictures or texts of their data set by position. So a fold, a split and their concatenation share
-one cache of decoded pictures or of tokens, see m3col.data.cache.
+one cache of decoded pictures or of tokens, see m3col.data.images.cache.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3col.data.missing import MARKS
+from m3col.data.formats.missing_marks import MARKS
 
 FloatArray = NDArray[np.float64]
+
 IntArray = NDArray[np.int64]
+
 ObjectArray = NDArray[np.object_]
+
 Kind = Literal["numeric", "image", "text"]
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class MediaColumn:
     """`source`: every picture (absolute path, or the bytes of a file) or text of the data set; `at` [N]: positions in
     it, one per sample."""
 
@@ -30,7 +31,7 @@ class Records:
     at: IntArray
 
     @classmethod
-    def of(cls, kind: Literal["image", "text"], values: Any) -> "Records":
+    def of(cls, kind: Literal["image", "text"], values: Any) -> "MediaColumn":
         """One record per value, with nothing else in the source."""
         source = np.empty(len(values), dtype=object)
         source[:] = list(values)
@@ -39,8 +40,8 @@ class Records:
     def __len__(self) -> int:
         return len(self.at)
 
-    def __getitem__(self, at: Any) -> "Records":
-        return Records(self.kind, self.source, self.at[at])
+    def __getitem__(self, at: Any) -> "MediaColumn":
+        return MediaColumn(self.kind, self.source, self.at[at])
 
     @property
     def values(self) -> ObjectArray:
@@ -48,7 +49,8 @@ class Records:
         return self.source[self.at]
 
 
-Column = FloatArray | Records
+ModalityData = FloatArray | MediaColumn
+
 WORDS = {"image": "paths or contents (bytes) of pictures", "text": "texts"}  # what records are given as, for messages
 
 
@@ -80,28 +82,16 @@ def encodable(text: str) -> bool:
     return True
 
 
-def kind_of(column: Column) -> Kind:
-    return column.kind if isinstance(column, Records) else "numeric"
+def kind_of(column: ModalityData) -> Kind:
+    return column.kind if isinstance(column, MediaColumn) else "numeric"
 
 
-def join(a: Column, b: Column) -> Column:
+def join(a: ModalityData, b: ModalityData) -> ModalityData:
     """The rows of `a`, then those of `b`."""
-    if isinstance(a, Records) and isinstance(b, Records):
+    if isinstance(a, MediaColumn) and isinstance(b, MediaColumn):
         if a.source is b.source:
-            return Records(a.kind, a.source, np.concatenate([a.at, b.at]))
-        return Records(a.kind, np.concatenate([a.source, b.source]), np.concatenate([a.at, b.at + len(a.source)]))
-    if isinstance(a, Records) or isinstance(b, Records):
+            return MediaColumn(a.kind, a.source, np.concatenate([a.at, b.at]))
+        return MediaColumn(a.kind, np.concatenate([a.source, b.source]), np.concatenate([a.at, b.at + len(a.source)]))
+    if isinstance(a, MediaColumn) or isinstance(b, MediaColumn):
         raise ValueError(f"a modality must be of one kind, but got {kind_of(a)} and {kind_of(b)}")
     return np.concatenate([a, b])
-
-
-def feed(sha: "hashlib._Hash", name: str, column: Column) -> None:
-    """Adds a modality's name and content to a hash; the same on every machine, wherever its files lie."""
-    if isinstance(column, Records):
-        from m3col.data.cache import content_digests
-
-        sha.update(json.dumps([name, column.kind, content_digests(column)]).encode())
-        return
-    canonical = np.where(np.isnan(column), np.nan, column).astype("<f8")  # one bit pattern for every NaN
-    sha.update(json.dumps([name, list(column.shape)]).encode())
-    sha.update(np.ascontiguousarray(canonical).tobytes())

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from m3col.data.columns import Column, FloatArray, IntArray, Kind, feed, join, kind_of
-from m3col.faults import BadInput, nearest
+from m3col.data.columns import IntArray, Kind, ModalityData, join, kind_of
+from m3col.data.digests import feed
+from m3col.errors import InputError, nearest
 
 BoolArray = NDArray[np.bool_]
 
+
 SPLITS = ("train", "validation", "test")
-_SHOWN = 5  # places named one by one in a message; the rest is counted
+
+MAX_LISTED = 5  # places named one by one in a message; the rest is counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,7 @@ class Split:
 
     ids: NDArray[np.str_]
     labels: IntArray | None
-    inputs: dict[str, Column]
+    inputs: dict[str, ModalityData]
     present: dict[str, BoolArray]
     groups: NDArray[np.str_] | None = None
 
@@ -140,11 +143,11 @@ class Dataset:
     def select(self, modalities: Sequence[str | int]) -> "Dataset":
         """The data set with the modalities named (or numbered from 1), in the data set's own order.
 
-        Raises BadInput for an unknown, repeated or missing choice.
+        Raises InputError for an unknown, repeated or missing choice.
         """
         names, faults = choose(modalities, self.modalities)
         if faults:
-            raise BadInput(faults)
+            raise InputError(faults)
         return replace(
             self,
             features={name: self.features[name] for name in names},
@@ -185,65 +188,6 @@ def choose(requested: Sequence[str | int], available: Sequence[str]) -> tuple[tu
     return tuple(name for name in available if name in names), faults
 
 
-def to_labels(values: FloatArray, where: str, faults: list[str]) -> IntArray | None:
-    """`values` [N] as integers >= 0 (floats such as 2.0 are fine); else None, with the rows put into
-    `faults`.
-    """
-    good = np.isfinite(values) & (values >= 0) & (values < 2**31)
-    good[good] = values[good] == np.floor(values[good])
-    bad = np.flatnonzero(~good)
-    for row in bad[:_SHOWN]:
-        value = float(values[row])
-        near = f"; nearest {max(0, round(value))}" if np.isfinite(value) else ""
-        faults.append(f"{where}: row {row + 1}: a label must be one of the integers 0..C-1, but is {value:g}{near}")
-    if len(bad) > _SHOWN:
-        faults.append(f"{where}: {len(bad) - _SHOWN} more rows whose label is not one of the integers 0..C-1")
-    return None if len(bad) else values.astype(np.int64)
-
-
-def training_label_faults(labels: IntArray, where: str, classes: Sequence[str] | None = None) -> list[str]:
-    """Faults of training labels [N]: every class 0..C-1 occurs, C >= 2. `classes`: the C names, where there are any."""
-    if not len(labels):
-        return [f"{where}: there is no training sample"]
-    found = np.unique(labels)
-    named = None if classes is None else len(classes)
-    if named is not None and found[-1] >= named:
-        return [f"{where}: labels must be 0..{named - 1} ({named} class names), but {found[-1]} occurs"]
-    if len(found) == 1:
-        only = _class_name(int(found[0]), classes)
-        return [f"{where}: at least two classes are needed, but every training label is {only}"]
-    count = int(found[-1]) + 1 if named is None else named
-    if len(found) == count:
-        return []
-    absent = sorted(set(range(min(count, 1000))) - set(found.tolist()))
-    listed = ", ".join(_class_name(number, classes) for number in absent[:_SHOWN])
-    hint = "; subtract 1 from every label" if found[0] == 1 and len(found) == found[-1] else ""
-    return [
-        f"{where}: labels must be the integers 0..C-1 and each must occur in training, but of 0..{count - 1} "
-        f"{listed}{' and more' if len(absent) > _SHOWN else ''} never occurs{hint}"
-    ]
-
-
-def unseen_label_faults(
-    labels: IntArray, training: IntArray, where: str, classes: Sequence[str] | None = None
-) -> list[str]:
-    """Faults of held-out labels [N]: each must occur in training. `classes`: the names, where there are any."""
-    unseen = np.setdiff1d(labels, training)
-    seen = ", ".join(_class_name(int(label), classes) for label in np.unique(training)[:20])
-    return [
-        f"{where}: row {np.flatnonzero(labels == label)[0] + 1}: label {_class_name(int(label), classes)} never occurs "
-        f"in training (labels {seen})"
-        for label in unseen[:_SHOWN]
-    ]
-
-
-def _class_name(number: int, classes: Sequence[str] | None) -> str:
-    """A label as it is shown: its number, and its name where that says more."""
-    if classes is None or number >= len(classes) or classes[number] == str(number):
-        return str(number)
-    return f"{number} ({classes[number]})"
-
-
 def generated_ids(count: int, split: str) -> NDArray[np.str_]:
     """Ids for samples without any: `train-0`, `train-1`, ..."""
     return np.array([f"{split}-{row}" for row in range(count)], dtype=np.str_)
@@ -260,7 +204,7 @@ def generated_features(modality: str, count: int) -> tuple[str, ...]:
 
 
 def build_split(
-    inputs: Mapping[str, Column],
+    inputs: Mapping[str, ModalityData],
     labels: IntArray | None,
     split: str,
     *,

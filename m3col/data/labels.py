@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from m3col.data.dataset import IntArray, to_labels
-from m3col.data.missing import is_missing
-from m3col.faults import nearest
+from m3col.data.columns import FloatArray, IntArray
+from m3col.data.dataset import MAX_LISTED
+from m3col.data.formats.missing_marks import is_missing
+from m3col.errors import nearest
 
 _SHOWN = 5  # rows named one by one in a message; the rest is counted
 
@@ -158,3 +159,62 @@ def case_warnings(names: Sequence[str], counts: Sequence[int], where: str) -> li
     groups = [group for group in alike.values() if len(group) > 1]
     listed = [" and ".join(f"{names[k]!r} ({counts[k]} samples)" for k in group) for group in groups]
     return [f"{where}: the classes {each} differ only in case or blanks; are they one class?" for each in listed]
+
+
+def to_labels(values: FloatArray, where: str, faults: list[str]) -> IntArray | None:
+    """`values` [N] as integers >= 0 (floats such as 2.0 are fine); else None, with the rows put into
+    `faults`.
+    """
+    good = np.isfinite(values) & (values >= 0) & (values < 2**31)
+    good[good] = values[good] == np.floor(values[good])
+    bad = np.flatnonzero(~good)
+    for row in bad[:MAX_LISTED]:
+        value = float(values[row])
+        near = f"; nearest {max(0, round(value))}" if np.isfinite(value) else ""
+        faults.append(f"{where}: row {row + 1}: a label must be one of the integers 0..C-1, but is {value:g}{near}")
+    if len(bad) > MAX_LISTED:
+        faults.append(f"{where}: {len(bad) - MAX_LISTED} more rows whose label is not one of the integers 0..C-1")
+    return None if len(bad) else values.astype(np.int64)
+
+
+def training_label_faults(labels: IntArray, where: str, classes: Sequence[str] | None = None) -> list[str]:
+    """Faults of training labels [N]: every class 0..C-1 occurs, C >= 2. `classes`: the C names, where there are any."""
+    if not len(labels):
+        return [f"{where}: there is no training sample"]
+    found = np.unique(labels)
+    named = None if classes is None else len(classes)
+    if named is not None and found[-1] >= named:
+        return [f"{where}: labels must be 0..{named - 1} ({named} class names), but {found[-1]} occurs"]
+    if len(found) == 1:
+        only = _class_name(int(found[0]), classes)
+        return [f"{where}: at least two classes are needed, but every training label is {only}"]
+    count = int(found[-1]) + 1 if named is None else named
+    if len(found) == count:
+        return []
+    absent = sorted(set(range(min(count, 1000))) - set(found.tolist()))
+    listed = ", ".join(_class_name(number, classes) for number in absent[:MAX_LISTED])
+    hint = "; subtract 1 from every label" if found[0] == 1 and len(found) == found[-1] else ""
+    return [
+        f"{where}: labels must be the integers 0..C-1 and each must occur in training, but of 0..{count - 1} "
+        f"{listed}{' and more' if len(absent) > MAX_LISTED else ''} never occurs{hint}"
+    ]
+
+
+def unseen_label_faults(
+    labels: IntArray, training: IntArray, where: str, classes: Sequence[str] | None = None
+) -> list[str]:
+    """Faults of held-out labels [N]: each must occur in training. `classes`: the names, where there are any."""
+    unseen = np.setdiff1d(labels, training)
+    seen = ", ".join(_class_name(int(label), classes) for label in np.unique(training)[:20])
+    return [
+        f"{where}: row {np.flatnonzero(labels == label)[0] + 1}: label {_class_name(int(label), classes)} never occurs "
+        f"in training (labels {seen})"
+        for label in unseen[:MAX_LISTED]
+    ]
+
+
+def _class_name(number: int, classes: Sequence[str] | None) -> str:
+    """A label as it is shown: its number, and its name where that says more."""
+    if classes is None or number >= len(classes) or classes[number] == str(number):
+        return str(number)
+    return f"{number} ({classes[number]})"

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
-from m3col.data.dataset import Dataset, IntArray, Split, concat
-from m3col.faults import BadInput, nearest
+from m3col.data.columns import IntArray
+from m3col.data.dataset import Dataset, Split, concat
+from m3col.errors import InputError, nearest
 
 KINDS = ("kfold", "holdout", "given", "none")
 
@@ -96,11 +97,11 @@ def draw(dataset: Dataset, *, kind: str, folds: int = 5, fraction: float = 0.2, 
 
     kfold: `folds` stratified folds, groups kept together where there are groups. holdout: one fold that
     validates on `fraction` of the samples. given: one fold that validates on the data set's validation split.
-    none: one fold that trains on everything. Raises BadInput.
+    none: one fold that trains on everything. Raises InputError.
     """
     found = faults(dataset, kind=kind, folds=folds, fraction=fraction)
     if found:
-        raise BadInput(found)
+        raise InputError(found)
     count = len(pool(dataset, kind))
     if kind == "none":
         return [_complement(np.empty(0, dtype=np.int64), count)]
@@ -149,14 +150,14 @@ def write_csv(path: Path, ids: Sequence[str] | NDArray[np.str_], partitions: dic
 
 
 def read_csv(path: Path, *, ids: Sequence[str] | NDArray[np.str_] | None = None) -> dict[str, list[Fold]]:
-    """The partitions that `write_csv` wrote. With `ids`, the rows must be those samples. Raises BadInput."""
+    """The partitions that `write_csv` wrote. With `ids`, the rows must be those samples. Raises InputError."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput([f"{path}: cannot be read ({error})"]) from error
+        raise InputError([f"{path}: cannot be read ({error})"]) from error
     if header[:1] != ["id"] or any(len(row) != len(header) for row in rows):
-        raise BadInput([f"{path}: must have a header that starts with `id` and rows of that length"])
+        raise InputError([f"{path}: must have a header that starts with `id` and rows of that length"])
     found = _id_faults(path, [row[0] for row in rows], ids)
     partitions: dict[str, list[Fold]] = {}
     for at, name in enumerate(header[1:], start=1):
@@ -171,7 +172,7 @@ def read_csv(path: Path, *, ids: Sequence[str] | NDArray[np.str_] | None = None)
             continue
         partitions[name] = [_complement(np.flatnonzero(column == k), len(rows)) for k in range(last + 1)]
     if found:
-        raise BadInput(found)
+        raise InputError(found)
     return partitions
 
 

@@ -17,14 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from m3col.faults import BadInput
-from m3col.losses.embeddings import (
-    embedding_faults,
-    full_precision,
-    temperature_faults,
-    unit_rows,
-    working_dtype,
-)
+from m3col.errors import InputError
+from m3col.losses.common import embedding_faults, full_precision, temperature_faults, unit_rows, working_dtype
 
 
 def multi_softclip_loss(clean: Sequence[Tensor], *, temperature: float) -> Tensor:
@@ -32,11 +26,11 @@ def multi_softclip_loss(clean: Sequence[Tensor], *, temperature: float) -> Tenso
 
     clean: M embeddings [N, D], not yet normalised. temperature: finite, > 0; the paper uses 0.1.
     The result has the widest dtype of the embeddings; float16 and bfloat16 are computed, and returned, in
-    float32. N = 1 gives 0. Raises BadInput (a ValueError) with every fault of the arguments.
+    float32. N = 1 gives 0. Raises InputError (a ValueError) with every fault of the arguments.
     """
     faults = embedding_faults("clean", clean) + temperature_faults(temperature)
     if faults:
-        raise BadInput(faults)
+        raise InputError(faults)
     dtype = working_dtype(clean)
     with full_precision(clean[0]):
         u = [unit_rows(p, dtype) for p in clean]

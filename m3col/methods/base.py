@@ -4,65 +4,23 @@ Letters: N samples in the global batch, n of them on this worker (n = N where th
 M modalities, D embedding width, C classes.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from m3col import mixup, models
-from m3col.config import RunConfig
-from m3col.data import naming
-from m3col.distributed import ALONE, Workers
-from m3col.models.inputs import ImageInput, TextInput, Tokens, one_like
-from m3col.models.named import NamedModules
+from m3col.augmentation import sample_mixing
+from m3col.config.schema import RunConfig
+from m3col.data.checks import naming
+from m3col.inputs.specs import ImageInput, TextInput, Tokens, one_like
+from m3col.methods.batch import Batch, Step
+from m3col.methods.supervised import nonzero_sum
+from m3col.models import build
+from m3col.models.named_modules import NamedModules
 
 FUSED = naming.FUSED
-Key = TypeVar("Key", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """`inputs`: this worker's rows, per modality [n, D_m], pictures [n, 3, S, S], or n texts; `labels`: [N] of the
-    global batch; `shards`: groups of it within which samples are mixed; `workers`: who shares it; `weighing`: the mean
-    class weight of its labels over that of all labels of the step, of which other batches may be a part."""
-
-    inputs: Mapping[str, Tensor | Tokens]
-    labels: Tensor
-    shards: int = 1
-    workers: Workers = ALONE
-    weighing: float = 1.0
-
-    @cached_property
-    def counts(self) -> list[int]:
-        """Rows of each worker."""
-        return self.workers.counts(len(self.labels), self.shards)
-
-    @cached_property
-    def rows(self) -> slice:
-        """This worker's rows in the global batch."""
-        return self.workers.rows(len(self.labels), self.shards)
-
-    def gather(self, parts: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
-        """[N, D] per name from this worker's [n, D], with gradient, in one exchange."""
-        if self.workers.size == 1:
-            return dict(parts)
-        widths = [value.shape[1] for value in parts.values()]
-        whole = self.workers.gather(torch.cat(list(parts.values()), dim=1), self.counts)
-        return dict(zip(parts, whole.split(widths, dim=1), strict=True))
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where the training stands; keys every random draw (with the shard and the purpose)."""
-
-    seed: int
-    fold: int
-    epoch: int  # 1-based
-    step: int  # 0-based within the epoch
 
 
 class Method(nn.Module):
@@ -91,7 +49,7 @@ class Method(nn.Module):
         width = config.model.embedding_dim
         self.encoders = NamedModules(
             {
-                name: models.build_encoder(
+                name: build.build_encoder(
                     spec, config.model, load_weights=stored is None, described=(stored or {}).get(name)
                 )
                 for name, spec in features.items()
@@ -104,7 +62,7 @@ class Method(nn.Module):
 
     def _head(self, width: int, num_classes: int) -> nn.Module:
         model = self.config.model
-        return models.build_head(
+        return build.build_head(
             width, model.classifier_dim, num_classes, model.dropout, layers=model.classifier_layers
         )  # fmt: skip
 
@@ -159,16 +117,16 @@ class Method(nn.Module):
         samples.
         """
         weight, own = self.class_weight, batch.labels[batch.rows]
-        whole = len(batch.labels) if weight is None else divisor(weight[batch.labels].sum())
+        whole = len(batch.labels) if weight is None else nonzero_sum(weight[batch.labels].sum())
         return {
             f"ce_{name}": functional.cross_entropy(value, own, weight=weight, reduction="sum")
             * (batch.weighing * batch.workers.size / whole)
             for name, value in logits.items()
         }
 
-    def draw(self, batch: Batch, step: Step, *, shared_permutation: bool = False) -> mixup.Mixing:
+    def draw(self, batch: Batch, step: Step, *, shared_permutation: bool = False) -> sample_mixing.Mixing:
         """Lambda and permutations for the global batch, keyed by where the training stands (PROTOCOL 2)."""
-        return mixup.draw_mixing(
+        return sample_mixing.draw_mixing(
             len(batch.labels),
             self.modalities,
             alpha=self.config.objective.alpha,
@@ -185,7 +143,9 @@ class Method(nn.Module):
         level = self.config.mix.level
         return [m for m in self.modalities if (level if isinstance(level, str) else level[m]) == "embedding"]
 
-    def mixed_views(self, batch: Batch, embeddings: Mapping[str, Tensor], mixing: mixup.Mixing) -> dict[str, Tensor]:
+    def mixed_views(
+        self, batch: Batch, embeddings: Mapping[str, Tensor], mixing: sample_mixing.Mixing
+    ) -> dict[str, Tensor]:
         """Embeddings q_m [n, D] of the mixed samples (Eq. 2-3), or mixed `embeddings` where `mix.level` says so."""
         own, late = batch.rows, self.mixed_at_embedding()
         found = {}
@@ -194,17 +154,7 @@ class Method(nn.Module):
             partner, lam = mixing.permutations[m][own] - own.start, mixing.lam[own]
             if m in late:
                 # Lambda would be rounded to what autocast makes of embeddings.
-                found[m] = mixup.mix(embeddings[m].to(lam.dtype), partner, lam)
+                found[m] = sample_mixing.mix(embeddings[m].to(lam.dtype), partner, lam)
             else:
                 found[m] = self._embeddings(m, batch.inputs[m], (partner, lam))
         return found
-
-
-def divisor(weights: Tensor) -> Tensor:
-    """A sum or mean of class weights to divide by; 1 where it is 0, because then there is nothing to be divided."""
-    return torch.where(weights > 0, weights, torch.ones_like(weights))
-
-
-def total(parts: dict[str, Tensor], **weighted: Tensor) -> dict[str, Tensor]:
-    """`parts` with their sum, plus the `weighted` terms, as "loss"."""
-    return {"loss": torch.stack([*parts.values(), *weighted.values()]).sum(), **parts}

@@ -2,9 +2,11 @@
 
 from torch import Tensor
 
-from m3col.methods.base import Batch, Method, Step, total
+from m3col.methods.base import Method
+from m3col.methods.batch import Batch, Step
+from m3col.methods.supervised import sum_losses
 
 
 class Concat(Method):
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        return total(self.cross_entropies(self.logits(batch.inputs), batch))
+        return sum_losses(self.cross_entropies(self.logits(batch.inputs), batch))

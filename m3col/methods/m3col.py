@@ -7,8 +7,10 @@ import math
 
 from torch import Tensor
 
-from m3col import losses
-from m3col.methods.base import Batch, Method, Step, total
+from m3col.losses import m3co, multi_softclip
+from m3col.methods.base import Method
+from m3col.methods.batch import Batch, Step
+from m3col.methods.supervised import sum_losses
 
 
 def last_mixup_epoch(epochs: int, switch_point: float) -> int:
@@ -22,14 +24,14 @@ class M3CoL(Method):
         parts = self.cross_entropies(self.classify(embeddings), batch)
         objective = self.config.objective
         if objective.beta == 0:
-            return total(parts)
+            return sum_losses(parts)
         if step.epoch <= last_mixup_epoch(self.config.train.epochs, objective.switch_point):
             name, contrast = "m3co", self._m3co(batch, embeddings, step)
         else:
             temperature = objective.softclip_temperature or objective.temperature
             clean = batch.gather(embeddings)
-            name, contrast = "softclip", losses.multi_softclip_loss([*clean.values()], temperature=temperature)
-        return {**total(parts, contrast=objective.beta * contrast), name: contrast}
+            name, contrast = "softclip", multi_softclip.multi_softclip_loss([*clean.values()], temperature=temperature)
+        return {**sum_losses(parts, contrast=objective.beta * contrast), name: contrast}
 
     def _m3co(self, batch: Batch, embeddings: dict[str, Tensor], step: Step) -> Tensor:
         mixing = self.draw(batch, step)
@@ -38,7 +40,7 @@ class M3CoL(Method):
             ("mixed", m): mixed[m] for m in self.modalities
         }
         whole = batch.gather(views)
-        return losses.m3co_loss(
+        return m3co.m3co_loss(
             [whole["clean", name] for name in self.modalities],
             [whole["mixed", name] for name in self.modalities],
             [mixing.permutations[name] for name in self.modalities],

@@ -6,7 +6,9 @@ One permutation for all modalities, lambda per sample, target lambda y + (1 - la
 from torch import Tensor
 from torch.nn import functional
 
-from m3col.methods.base import Batch, Method, Step, divisor, total
+from m3col.methods.base import Method
+from m3col.methods.batch import Batch, Step
+from m3col.methods.supervised import nonzero_sum, sum_losses
 
 
 class Mixup(Method):
@@ -15,7 +17,7 @@ class Mixup(Method):
         embeddings = self.mixed_views(batch, self.encode(batch.inputs, self.mixed_at_embedding()), mixing)
         partner = batch.labels[mixing.permutations[self.modalities[0]]]
         logits = self.classify(embeddings)
-        return total({f"ce_{name}": self._mixed_ce(v, batch, partner, mixing.lam) for name, v in logits.items()})
+        return sum_losses({f"ce_{name}": self._mixed_ce(v, batch, partner, mixing.lam) for name, v in logits.items()})
 
     def _mixed_ce(self, logits: Tensor, batch: Batch, partner: Tensor, lam: Tensor) -> Tensor:
         """From this worker's logits [n, C]; partner, lam: [N]. Sum times W / N, see `cross_entropies`."""
@@ -26,5 +28,5 @@ class Mixup(Method):
         whole: Tensor | int = len(batch.labels)
         if weight is not None:
             # As torch does for hard labels: divide by the weights that were handed out, not by N.
-            whole = divisor((lam * weight[batch.labels] + (1 - lam) * weight[partner]).sum())
+            whole = nonzero_sum((lam * weight[batch.labels] + (1 - lam) * weight[partner]).sum())
         return loss.sum() * (batch.workers.size / whole)

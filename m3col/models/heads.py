@@ -10,14 +10,14 @@ Differs: the authors' omics classifiers define dropout and never apply it; here 
 import torch
 from torch import Tensor, nn
 
-from m3col.faults import BadInput
+from m3col.errors import InputError
 from m3col.models.mlp import check_widths, linear
 
 
 class MLPHead(nn.Module):
     """Linear(D', H), ReLU, Dropout, Linear(H, C): embeddings [N, D'] to logits [N, C].
 
-    `layers = 3`: Linear(D', H), ReLU, Linear(H, H), ReLU, Dropout, Linear(H, C). Raises BadInput for other numbers of
+    `layers = 3`: Linear(D', H), ReLU, Linear(H, H), ReLU, Dropout, Linear(H, C). Raises InputError for other numbers of
     layers, a width below 1, and a dropout outside [0, 1).
     """
 
@@ -25,9 +25,11 @@ class MLPHead(nn.Module):
         super().__init__()
         check_widths(in_features=in_features, hidden=hidden, num_classes=num_classes)
         if not 0 <= dropout < 1:
-            raise BadInput([f"dropout must lie in [0, 1), but got {dropout}"])
+            raise InputError([f"dropout must lie in [0, 1), but got {dropout}"])
         if layers not in (2, 3):
-            raise BadInput([f"layers must be 2 or 3, but got {layers}; the nearest valid value is {2 + (layers > 2)}"])
+            raise InputError(
+                [f"layers must be 2 or 3, but got {layers}; the nearest valid value is {2 + (layers > 2)}"]
+            )
         self.first = linear(in_features, hidden)
         self.dropout = nn.Dropout(dropout)
         self.second = linear(hidden, hidden if layers == 3 else num_classes)

@@ -19,13 +19,13 @@ import torch
 from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
-from m3col import mixup
-from m3col.faults import BadInput, nearest
-from m3col.models import weights
-from m3col.models.inputs import ImageInput
+from m3col import pretrained
+from m3col.augmentation import sample_mixing
+from m3col.config.modality_sections import ImageModelConfig
+from m3col.errors import InputError, nearest
+from m3col.inputs.specs import ImageInput
+from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.mlp import check_widths, linear
-from m3col.models.probe import Probe, probe
-from m3col.sections import ImageModelConfig
 
 # Given by this class, or a way past the rules on weights.
 _RESERVED = frozenset(
@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
     mixing normalised ones, because both are linear with weights that add up to 1, and a checkpoint holds them. With
     random weights they are 0.5. Weights that no gradient reaches do not ask for one, because DDP would wait for it.
 
-    load_weights: False leaves pretrained weights out; they are about to come from a checkpoint. Raises BadInput for a
+    load_weights: False leaves pretrained weights out; they are about to come from a checkpoint. Raises InputError for a
     name, an option or a size that timm does not take, and for weights that are missing or do not fit.
     """
 
@@ -88,7 +88,7 @@ class ImageEncoder(nn.Module):
         """Patch tokens [n, P, D] in the space of the embeddings, row by row from the upper left corner: each one as the
         model pools a picture of which every patch is this one, so that its norms and its pooling have their say.
 
-        Raises BadInput for models without patch tokens, or with patches that form no square.
+        Raises InputError for models without patch tokens, or with patches that form no square.
         """
         model: Any = self.model
         name, prefix = type(model).__name__, getattr(model, "num_prefix_tokens", 0)
@@ -100,10 +100,10 @@ class ImageEncoder(nn.Module):
             patches = features[:, prefix:]
             alone = patches.flatten(0, 1).unsqueeze(1).expand(-1, prefix + 1, -1)  # also where the pooled token stands
         else:
-            raise BadInput([f"{name} has no patch tokens; a vision transformer has"])
+            raise InputError([f"{name} has no patch tokens; a vision transformer has"])
         count = patches.shape[1]
         if count < _FEWEST_PATCHES or math.isqrt(count) ** 2 != count:
-            raise BadInput([f"{name} has no square of patch tokens, but {count} for a picture"])
+            raise InputError([f"{name} has no square of patch tokens, but {count} for a picture"])
         try:
             pooled = model.forward_head(alone)
             if pooled.ndim != 2:
@@ -111,12 +111,12 @@ class ImageEncoder(nn.Module):
             found: Tensor = self.projection(pooled).unflatten(0, (len(x), count))
         except Exception as error:  # a head that wants whole pictures, in its own words
             text = " ".join(str(error).split())[:200] or type(error).__name__
-            raise BadInput([f"{name} does not pool a patch alone: {text}"]) from error
+            raise InputError([f"{name} does not pool a patch alone: {text}"]) from error
         return found
 
     def mix(self, x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
         """Eq. 2 for pictures [n, 3, S, S]: lam x + (1 - lam) x[permutation]."""
-        return mixup.mix(x, permutation, lam)
+        return sample_mixing.mix(x, permutation, lam)
 
     def stored(self) -> dict[str, Any]:
         """Nothing: timm knows the model by its name and options."""
@@ -127,18 +127,18 @@ class ImageEncoder(nn.Module):
 
 
 def check_name(name: str) -> None:
-    """Raises BadInput for a name that timm does not know."""
+    """Raises InputError for a name that timm does not know."""
     if any(sign in name for sign in "/\\:"):
-        raise BadInput(
+        raise InputError(
             [f"model.image.name {name!r}: must be a name of timm, such as 'resnet50.a1_in1k'; a file or folder with "
              "weights for it goes into model.image.weights"]
         )  # fmt: skip
     kind, _, tag = name.partition(".")
     if not timm.is_model(kind):
-        raise BadInput([f"model.image.name {name!r} is unknown to timm{_close(name)}"])
+        raise InputError([f"model.image.name {name!r} is unknown to timm{_close(name)}"])
     tags = timm.list_models(f"{kind}.*", pretrained=True)
     if tag and name not in tags:
-        raise BadInput([f"model.image.name {name!r}: timm has no such weights{nearest(name, tags)}"])
+        raise InputError([f"model.image.name {name!r}: timm has no such weights{nearest(name, tags)}"])
 
 
 def _close(name: str) -> str:
@@ -147,20 +147,20 @@ def _close(name: str) -> str:
 
 
 def create(config: ImageModelConfig, size: int) -> nn.Module:
-    """timm's model without classifier, for pictures of that size, with random weights. Raises BadInput."""
+    """timm's model without classifier, for pictures of that size, with random weights. Raises InputError."""
     check_name(config.name)
     reserved = sorted(_RESERVED & set(config.options))
     if reserved:
-        raise BadInput([f"model.image.options.{name} cannot be set: it follows from the rest" for name in reserved])
+        raise InputError([f"model.image.options.{name} cannot be set: it follows from the rest" for name in reserved])
     try:
         model = _create(config, size)
     except Exception as error:  # timm raises what its layers raise
-        raise BadInput([_creation_fault(config, size, error)]) from error
+        raise InputError([_creation_fault(config, size, error)]) from error
     side = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     side = side[0] if isinstance(side, tuple) else side
     if isinstance(side, int) and size % side:
         close = max(side, round(size / side) * side)
-        raise BadInput(
+        raise InputError(
             [f"data.image.size must be a multiple of the patch size {side} of {config.name!r}, but got {size}; the "
              f"nearest valid value is {close}"]
         )  # fmt: skip
@@ -224,27 +224,27 @@ def _creation_fault(config: ImageModelConfig, size: int, error: Exception) -> st
     return f"data.image.size {size} does not work with {config.name!r}: {text}"
 
 
-def look(config: ImageModelConfig, size: int) -> Probe:
-    """The model's width and the weights that take no part. Raises BadInput where it cannot read such pictures."""
+def look(config: ImageModelConfig, size: int) -> DryRun:
+    """The model's width and the weights that take no part. Raises InputError where it cannot read such pictures."""
     try:
-        return probe(lambda: _create(config, size), lambda model: model(torch.zeros(1, 3, size, size)))
+        return dry_run(lambda: _create(config, size), lambda model: model(torch.zeros(1, 3, size, size)))
     except Exception as error:  # layers that find the picture too small, each in its own words
-        raise BadInput([_creation_fault(config, size, error)]) from error
+        raise InputError([_creation_fault(config, size, error)]) from error
 
 
 def load(model: nn.Module, config: ImageModelConfig) -> None:
-    """Gives the model the weights of its file; a classifier in it is left out. Raises BadInput where weights are
+    """Gives the model the weights of its file; a classifier in it is left out. Raises InputError where weights are
     missing or have other shapes. timm itself would leave missing ones random where there is no classifier to fill.
 
     On the meta device nothing is copied, but everything is checked.
     """
-    path = weights.image_file(config)
+    path = pretrained.image_file(config)
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
         state = _filter(config, model)(state)
     except Exception as error:  # unreadable, or another model's: filters stumble over what they do not know
         text = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadInput([f"{_key(config)}: {path} cannot be read as weights of {config.name!r}: {text}"]) from error
+        raise InputError([f"{_key(config)}: {path} cannot be read as weights of {config.name!r}: {text}"]) from error
     own = model.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     shapes = [
@@ -255,7 +255,7 @@ def load(model: nn.Module, config: ImageModelConfig) -> None:
     if missing or shapes:
         unexpected = [name for name in state if name not in own]
         text = misfit(missing=missing, shapes=shapes, unexpected=unexpected)
-        raise BadInput([f"{_key(config)}: {path} does not fit {config.name!r}: {text}"])
+        raise InputError([f"{_key(config)}: {path} does not fit {config.name!r}: {text}"])
     if next(model.parameters()).device.type != "meta":
         model.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
 
@@ -295,11 +295,11 @@ def _call(
 
 
 def checkpoint(model: Any, config: ImageModelConfig) -> None:
-    """Lets the model keep less for the backward pass and compute it again. Raises BadInput where it cannot."""
+    """Lets the model keep less for the backward pass and compute it again. Raises InputError where it cannot."""
     text = f"model.gradient_checkpointing: {config.name!r} has no gradient checkpointing"
     if not hasattr(model, "set_grad_checkpointing"):
-        raise BadInput([text])
+        raise InputError([text])
     try:
         model.set_grad_checkpointing(True)
     except Exception as error:  # models without it say so with an assertion
-        raise BadInput([text]) from error
+        raise InputError([text]) from error

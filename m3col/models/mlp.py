@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m3col import mixup
-from m3col.faults import BadInput
+from m3col.augmentation import sample_mixing
+from m3col.errors import InputError
 
 
 def check_widths(**widths: int) -> None:
-    """Raises BadInput that names every width below 1."""
+    """Raises InputError that names every width below 1."""
     faults = [f"{name} must be >= 1, but got {value}" for name, value in widths.items() if value < 1]
     if faults:
-        raise BadInput(faults)
+        raise InputError(faults)
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
@@ -48,7 +48,7 @@ class MLPEncoder(nn.Module):
 
     def mix(self, x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
         """Eq. 2 for rows [N, F]: lam x + (1 - lam) x[permutation]."""
-        return mixup.mix(x, permutation, lam)
+        return sample_mixing.mix(x, permutation, lam)
 
     def stored(self) -> dict[str, Any]:
         """Nothing: the widths say it all."""

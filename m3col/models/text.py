@@ -28,14 +28,14 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.utils import logging
 
-from m3col import mixup
-from m3col.faults import BadInput, nearest
-from m3col.models import weights
+from m3col import pretrained
+from m3col.augmentation import sample_mixing
+from m3col.config.modality_sections import TextModelConfig
+from m3col.errors import InputError, nearest
+from m3col.inputs.specs import TextInput, Tokens
+from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.image import misfit
-from m3col.models.inputs import TextInput, Tokens
 from m3col.models.mlp import check_widths, linear
-from m3col.models.probe import Probe, probe
-from m3col.sections import TextModelConfig
 
 KEY = "model.text.name"
 # Of a stored config: where it was stored, what only concerns classifiers, and what would change how or from where
@@ -65,7 +65,7 @@ class TextEncoder(nn.Module):
 
     input: with random weights the encoder gets that vocabulary and padding id; with pretrained ones they have to agree
     with it. load_weights: False leaves pretrained weights out; they are about to come from a checkpoint. described:
-    `encoder_config` of the same settings, so that neither hub nor folder is needed. Raises BadInput for an unknown
+    `encoder_config` of the same settings, so that neither hub nor folder is needed. Raises InputError for an unknown
     name, options that the encoder does not take, weights that are missing or do not fit, and a tokeniser that does
     not belong to it.
     """
@@ -96,7 +96,7 @@ class TextEncoder(nn.Module):
         if checkpointing:
             if not self.model.supports_gradient_checkpointing:
                 kind = self._described["model_type"]
-                raise BadInput([f"model.gradient_checkpointing: {kind!r} has no gradient checkpointing"])
+                raise InputError([f"model.gradient_checkpointing: {kind!r} has no gradient checkpointing"])
             self.model.config.use_cache = False  # nothing is generated; checkpointing would say so at each call
             enable = getattr(self.model, "activation_checkpointing_enable", None)  # its newer name
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
@@ -128,7 +128,7 @@ class TextEncoder(nn.Module):
         weight = lam.to(own.embeddings.dtype).unsqueeze(1)  # as `mixup.mix` rounds it
         mine, others = own.mask & (weight > 0), own.mask[permutation] & (weight < 1)
         types = None if own.types is None else torch.where(others & ~mine, own.types[permutation], own.types)
-        return Tokens(None, mine | others, mixup.mix(own.embeddings, permutation, lam), types)
+        return Tokens(None, mine | others, sample_mixing.mix(own.embeddings, permutation, lam), types)
 
     def stored(self) -> dict[str, Any]:
         """The encoder's config: `described` of the same encoder in a checkpoint."""
@@ -171,19 +171,19 @@ def _is_encoder(kind: str) -> bool:
 def encoder_config(config: TextModelConfig) -> dict[str, Any]:
     """The encoder's config as plain values, with `config.options` merged in; JSON keeps it.
 
-    From the folder or the hub's name, or with `pretrained: false` from a kind such as "bert". Raises BadInput for a
+    From the folder or the hub's name, or with `pretrained: false` from a kind such as "bert". Raises InputError for a
     name that gives no config, what is no encoder, and options that it does not have.
     """
     given = _kind(config) or _of_folder(config)
     found = _typed(given, config, options=False)
     kind = found.model_type
     if not _is_encoder(kind) or found.is_encoder_decoder or getattr(found, "is_decoder", False):
-        raise BadInput([f"{KEY} {config.name!r}: {kind!r} is no encoder{nearest(kind, kinds())}"])
+        raise InputError([f"{KEY} {config.name!r}: {kind!r} is no encoder{nearest(kind, kinds())}"])
     alias: dict[str, str] = getattr(found, "attribute_map", {})
     taken = [*(name for name in _plain(found.to_dict()) if name not in _RESERVED), *alias]
     unknown = [option for option in config.options if option not in taken]
     if unknown:
-        raise BadInput(
+        raise InputError(
             [f"model.text.options.{name} cannot be set: it follows from the rest" if name in _RESERVED
              else f"model.text.options.{name} is no option of {kind!r}{nearest(name, taken)}" for name in unknown]
         )  # fmt: skip
@@ -199,37 +199,37 @@ def is_model(config: TextModelConfig) -> bool:
 
 
 def _kind(config: TextModelConfig) -> dict[str, Any] | None:
-    """The config of a kind of encoder, or None where the name is of a model or folder. Raises BadInput for a kind where
-    pretrained weights are wanted."""
+    """The config of a kind of encoder, or None where the name is of a model or folder. Raises InputError for a kind
+    where pretrained weights are wanted."""
     if is_model(config):
         return None
     if config.pretrained:
         text = f"{KEY} {config.name!r} is a kind of encoder; give a model of the hub or a folder, or set "
-        raise BadInput([f"{text}model.text.pretrained=false for random weights"])
+        raise InputError([f"{text}model.text.pretrained=false for random weights"])
     return {"model_type": config.name}
 
 
 def _of_folder(config: TextModelConfig) -> dict[str, Any]:
     """What config.json says."""
     try:
-        folder = weights.text_folder(config.name, _parts(config), key=KEY)
-    except BadInput as error:
+        folder = pretrained.text_folder(config.name, _parts(config), key=KEY)
+    except InputError as error:
         close = nearest(config.name, kinds())
         if config.pretrained or "did you mean" not in close:
             raise
-        raise BadInput([f"{KEY} {config.name!r} is no kind of encoder{close} {error}"]) from error
+        raise InputError([f"{KEY} {config.name!r} is no kind of encoder{close} {error}"]) from error
     try:
         found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         stored, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
     except Exception as error:  # broken JSON, or a kind whose code only its folder has
-        raise BadInput([f"{KEY} {config.name!r}: config.json cannot be used: {_first_line(error)}"]) from error
+        raise InputError([f"{KEY} {config.name!r}: config.json cannot be used: {_first_line(error)}"]) from error
     return {**_plain(stored), "model_type": found.model_type}
 
 
 def special_tokens(config: TextModelConfig) -> dict[str, int]:
     """The ids of special tokens that config.json itself names, of those that its kind of encoder has: BERTs may say
-    bos_token_id, of which nothing follows. Raises BadInput."""
-    folder = weights.text_folder(config.name, ["config"], key=KEY)
+    bos_token_id, of which nothing follows. Raises InputError."""
+    folder = pretrained.text_folder(config.name, ["config"], key=KEY)
     stored, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
     usual = AutoConfig.for_model(encoder_config(config)["model_type"])
     names = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
@@ -238,21 +238,21 @@ def special_tokens(config: TextModelConfig) -> dict[str, int]:
     }
 
 
-def _parts(config: TextModelConfig) -> list[weights.Part]:
+def _parts(config: TextModelConfig) -> list[pretrained.Part]:
     return ["config", "weights"] if config.pretrained else ["config"]
 
 
 def with_input(described: Mapping[str, Any], config: TextModelConfig, input: TextInput) -> dict[str, Any]:
     """The encoder's config for a tokeniser: with random weights its vocabulary and padding id are taken over.
 
-    Raises BadInput where pretrained weights have no embedding for some of its ids, or none at all.
+    Raises InputError where pretrained weights have no embedding for some of its ids, or none at all.
     """
     if not config.pretrained:
         return {**described, "vocab_size": input.vocabulary, "pad_token_id": input.pad}
     if "vocab_size" not in described:
-        raise BadInput([f"{KEY} {config.name!r}: has no word embeddings of its own; name a text encoder alone"])
+        raise InputError([f"{KEY} {config.name!r}: has no word embeddings of its own; name a text encoder alone"])
     if input.vocabulary > described["vocab_size"]:
-        raise BadInput(
+        raise InputError(
             [f"{KEY} {config.name!r}: tokenizer and encoder do not belong together: the tokenizer has "
              f"{input.vocabulary} entries, the encoder {described['vocab_size']}"]
         )  # fmt: skip
@@ -264,13 +264,13 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(values: Mapping[str, Any], config: TextModelConfig, *, options: bool = True) -> Any:
-    """The config as transformers has it; `options`: whether they are in it. Raises BadInput for what it refuses."""
+    """The config as transformers has it; `options`: whether they are in it. Raises InputError for what it refuses."""
     try:
         return AutoConfig.for_model(**values)
     except Exception as error:  # each config class has its own checks
         if options and config.options:
-            raise BadInput([f"model.text.options {config.options!r}: {_first_line(error)}"]) from error
-        raise BadInput([f"{KEY} {config.name!r}: its config cannot be used: {_first_line(error)}"]) from error
+            raise InputError([f"model.text.options {config.options!r}: {_first_line(error)}"]) from error
+        raise InputError([f"{KEY} {config.name!r}: its config cannot be used: {_first_line(error)}"]) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -285,11 +285,11 @@ def build(values: Mapping[str, Any]) -> PreTrainedModel:
 
 
 def load(config: TextModelConfig, values: Mapping[str, Any]) -> PreTrainedModel:
-    """The encoder with the weights of its folder. Raises BadInput where some are missing or have other shapes.
+    """The encoder with the weights of its folder. Raises InputError where some are missing or have other shapes.
 
     What the file has beyond that, such as a language model's head, is left out.
     """
-    folder = weights.text_folder(config.name, _parts(config), key=KEY)
+    folder = pretrained.text_folder(config.name, _parts(config), key=KEY)
     typed = AutoConfig.for_model(**values)
     try:
         with _quiet():
@@ -298,18 +298,18 @@ def load(config: TextModelConfig, values: Mapping[str, Any]) -> PreTrainedModel:
                 output_loading_info=True, ignore_mismatched_sizes=True, **_without_pooling(typed),
             )  # fmt: skip
     except Exception as error:  # a broken file, in the words of whoever reads it
-        raise BadInput([f"{KEY} {config.name!r}: its weights cannot be read: {_first_line(error)}"]) from error
+        raise InputError([f"{KEY} {config.name!r}: its weights cannot be read: {_first_line(error)}"]) from error
     shapes = [f"{key} is {list(there)} instead of {list(own)}" for key, there, own in sorted(found["mismatched_keys"])]
     missing = sorted(found["missing_keys"])
     if missing or shapes:
         text = misfit(missing=missing, shapes=shapes, unexpected=sorted(found["unexpected_keys"]))
-        raise BadInput([f"{KEY} {config.name!r}: its weights do not fit: {text}"])
+        raise InputError([f"{KEY} {config.name!r}: its weights do not fit: {text}"])
     return model
 
 
 def check_weights(config: TextModelConfig, values: Mapping[str, Any]) -> None:
-    """Raises BadInput where `load` would. Names and shapes alone say so for most files."""
-    folder = weights.text_folder(config.name, _parts(config), key=KEY)
+    """Raises InputError where `load` would. Names and shapes alone say so for most files."""
+    folder = pretrained.text_folder(config.name, _parts(config), key=KEY)
     with torch.device("meta"):
         model = build(values)
     shapes: dict[str, list[int]] = {}
@@ -356,8 +356,8 @@ def longest(model: PreTrainedModel) -> int | None:
     return table.num_embeddings - (0 if padding is None else padding + 1)
 
 
-def look(config: TextModelConfig, values: Mapping[str, Any]) -> Probe:
-    """The encoder's width and the weights that take no part. Raises BadInput where it does not run on embeddings."""
+def look(config: TextModelConfig, values: Mapping[str, Any]) -> DryRun:
+    """The encoder's width and the weights that take no part. Raises InputError where it does not run on embeddings."""
 
     def run(model: nn.Module) -> Tensor:
         encoder: Any = model
@@ -369,12 +369,12 @@ def look(config: TextModelConfig, values: Mapping[str, Any]) -> Probe:
         return hidden[:, 0] if config.pool == "cls" else hidden.mean(dim=1)
 
     try:
-        return probe(lambda: build(values), run)
+        return dry_run(lambda: build(values), run)
     except Exception as error:  # options that do not go together, or an encoder that cannot be mixed
         if config.options:
-            raise BadInput([f"model.text.options {config.options!r}: {_first_line(error)}"]) from error
+            raise InputError([f"model.text.options {config.options!r}: {_first_line(error)}"]) from error
         rule = "must run on word embeddings, at which texts are mixed"
-        raise BadInput([f"{KEY} {config.name!r}: {rule}, but does not: {_first_line(error)}"]) from error
+        raise InputError([f"{KEY} {config.name!r}: {rule}, but does not: {_first_line(error)}"]) from error
 
 
 @contextlib.contextmanager

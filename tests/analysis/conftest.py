@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import m3col
-from m3col import data
-from m3col.data.layout import Layout
-from tests import pairs
-from tests.helpers import TINY, tiny_data
+from m3col.data import loading
+from m3col.data.formats.csv_columns import Layout
+from tests.support import pairs
+from tests.support.helpers import TINY, tiny_data
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def paired(tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp("pairs")
     folder = pairs.folder(place / "data")
     result = m3col.train(pairs.config(folder), runs=place / "runs", tracking_uri="none")
-    dataset = data.load("image_text", data_dir=folder, layout=Layout(text=("caption",)))
+    dataset = loading.load("image_text", data_dir=folder, layout=Layout(text=("caption",)))
     return SimpleNamespace(checkpoint=result.checkpoint, predictor=result.predictor, dataset=dataset, folder=folder)
 
 

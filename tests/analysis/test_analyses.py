@@ -7,20 +7,21 @@ import pytest
 import torch
 
 from m3col import analysis
-from m3col.analysis import Case, Options, confidence, errors, heatmaps, noise, projection, robustness
-from m3col.data.columns import Records
-from m3col.faults import BadInput
-from m3col.models.inputs import Tokens
+from m3col.analysis import confidence, heatmaps, modality_errors, modality_noise, robustness, umap_plot
+from m3col.analysis.context import AnalysisContext, Options
+from m3col.data.columns import MediaColumn
+from m3col.errors import InputError
+from m3col.inputs.specs import Tokens
 
 
 @pytest.fixture(params=["paired", "numeric"])
 def case(request):
     model = request.getfixturevalue(request.param)
-    return Case(model.predictor, model.dataset, Options(repeats=2))
+    return AnalysisContext(model.predictor, model.dataset, Options(repeats=2))
 
 
 def test_the_error_table_is_a_plain_loop_over_the_samples(case):
-    table = errors.count(case)
+    table = modality_errors.count(case)
     counted: dict[tuple[bool, ...], int] = {}
     for row in range(len(case.test)):
         key = tuple(case.votes[head][row].argmax() == case.labels[row] for head in (*case.modalities, "fused"))
@@ -38,9 +39,9 @@ def test_the_error_table_is_a_plain_loop_over_the_samples(case):
 
 
 def test_without_heads_of_their_own_there_is_no_error_table(numeric):
-    case = Case(numeric.predictor, numeric.dataset)
+    case = AnalysisContext(numeric.predictor, numeric.dataset)
     case.__dict__["votes"] = {"fused": case.votes["fused"]}
-    assert "unimodal_supervision" in errors.obstacle(case)
+    assert "unimodal_supervision" in modality_errors.obstacle(case)
 
 
 def one(case, member, row):
@@ -60,22 +61,24 @@ def test_noise_without_spread_around_the_sample_changes_nothing(case):
     for row in (0, 5):
         inputs, values = one(case, member, row)
         spoilt = robustness.Spoilt.of(member, inputs, case.dataset.train.inputs)
-        itself = {name: noise.Moments(v.detach().double().numpy(), np.zeros(1)) for name, v in values.items()}
+        itself = {name: modality_noise.Moments(v.detach().double().numpy(), np.zeros(1)) for name, v in values.items()}
         spoilt = replace(spoilt, moments=itself)
         expected = member.probabilities(inputs)
-        found = spoilt.votes(case.modalities, noise.Draw(0, 0))
+        found = spoilt.votes(case.modalities, modality_noise.Draw(0, 0))
         assert found.keys() == expected.keys()
         assert all(np.allclose(found[head], expected[head], atol=1e-6) for head in expected)
         moved = replace(
             spoilt, moments={name: replace(m, std=np.ones(1)) for name, m in itself.items()}
         )  # fmt: skip
-        assert not np.allclose(moved.votes(case.modalities, noise.Draw(0, 0))["fused"], expected["fused"], atol=1e-4)
+        assert not np.allclose(
+            moved.votes(case.modalities, modality_noise.Draw(0, 0))["fused"], expected["fused"], atol=1e-4
+        )
 
 
 def test_only_what_is_replaced_changes(case):
     spoilt = robustness.spoilt(case, np.arange(len(case.test)))
     for name in case.modalities:
-        votes = robustness.mean_votes(spoilt, (name,), noise.Draw(0, 1))
+        votes = robustness.mean_votes(spoilt, (name,), modality_noise.Draw(0, 1))
         for head in case.heads:
             assert np.allclose(votes[head], case.votes[head], atol=1e-6) == (head != name)
         assert not np.allclose(votes["fused"], case.votes["fused"], atol=1e-6)
@@ -83,7 +86,7 @@ def test_only_what_is_replaced_changes(case):
 
 def test_moments_are_those_of_the_training_split(case):
     member, inputs = case.predictor.members[0], case.dataset.train.inputs
-    found = noise.moments(member, inputs)
+    found = modality_noise.moments(member, inputs)
     for name, source in member.sources(inputs).items():
         rows = []
         for row in range(len(source)):
@@ -100,12 +103,14 @@ def test_moments_are_those_of_the_training_split(case):
 
 def test_noise_has_these_moments_and_depends_on_nothing_but_its_key(case):
     member, inputs = case.predictor.members[0], case.test.inputs
-    moments = noise.moments(member, case.dataset.train.inputs)
+    moments = modality_noise.moments(member, case.dataset.train.inputs)
     for name, source in member.sources(inputs).items():
-        made = noise.replaced(source, name, moments[name], noise.Draw(0, 0), member.dtype)
+        made = modality_noise.replaced(source, name, moments[name], modality_noise.Draw(0, 0), member.dtype)
         whole = made.rows(slice(0, 8))
         pieces = [made.rows(slice(row, row + 1)) for row in range(8)]
-        other = noise.replaced(source, name, moments[name], noise.Draw(0, 1), member.dtype).rows(slice(0, 8))
+        other = modality_noise.replaced(source, name, moments[name], modality_noise.Draw(0, 1), member.dtype).rows(
+            slice(0, 8)
+        )
         if isinstance(whole, Tokens):
             assert torch.equal(whole.mask, source.rows(slice(0, 8)).mask)
             values = whole.embeddings[whole.mask]
@@ -131,7 +136,7 @@ def test_accuracies_are_a_loop_over_draws(case):
         np.mean([
             votes.argmax() == k
             for votes, k in zip(
-                robustness.mean_votes(spoilt, (name,), noise.Draw(0, r))["fused"], case.labels, strict=True
+                robustness.mean_votes(spoilt, (name,), modality_noise.Draw(0, r))["fused"], case.labels, strict=True
             )
         ])
         for r in (0, 1)
@@ -151,13 +156,13 @@ def test_quantiles_of_the_largest_probabilities(case):
 
 
 def test_similarities_are_dot_products_by_hand(paired):
-    case = Case(paired.predictor, paired.dataset)
+    case = AnalysisContext(paired.predictor, paired.dataset)
     member = paired.predictor.members[0]
     other, found = heatmaps.similarities(case, ["a longer word", "red"], np.array([3, 0]))
     assert not np.allclose(other, found)
     with torch.no_grad():
         word = member.method.encoders["text"](
-            member.sources({"text": Records.of("text", ["red"])})["text"].rows(slice(1))
+            member.sources({"text": MediaColumn.of("text", ["red"])})["text"].rows(slice(1))
         )
         for place, row in enumerate((3, 0)):
             picture = member.sources({"image": case.test.inputs["image"]})["image"].rows(slice(row, row + 1))
@@ -168,7 +173,7 @@ def test_similarities_are_dot_products_by_hand(paired):
 
 
 def test_pictures_are_of_the_class_or_those_that_agree_most(paired):
-    case = Case(paired.predictor, paired.dataset)
+    case = AnalysisContext(paired.predictor, paired.dataset)
     found = heatmaps.look_for(case, ["RED", "frog", "whale"])
     at, maps = found["RED"]
     assert set(case.labels[at]) == {case.dataset.classes.index("red")} and len(at) == 4
@@ -183,13 +188,15 @@ def test_pictures_are_of_the_class_or_those_that_agree_most(paired):
 def test_a_class_without_test_samples_is_looked_for_everywhere(paired):
     red = paired.dataset.classes.index("red")
     test = paired.dataset.test
-    case = Case(paired.predictor, replace(paired.dataset, test=test.take(np.flatnonzero(test.labels != red))))
+    case = AnalysisContext(
+        paired.predictor, replace(paired.dataset, test=test.take(np.flatnonzero(test.labels != red)))
+    )
     at, maps = heatmaps.look_for(case, ["red"])["red"]
     assert len(at) == len(maps) == heatmaps.PICTURES
 
 
 def test_pictures_are_encoded_once_for_all_words_and_few_at_a_time(paired, monkeypatch):
-    case = Case(paired.predictor, paired.dataset, Options(words=("frog", "whale", "red", "blue")))
+    case = AnalysisContext(paired.predictor, paired.dataset, Options(words=("frog", "whale", "red", "blue")))
     expected = heatmaps.run(case).table
     encoder, sizes = paired.predictor.members[0].method.encoders["image"], []
     monkeypatch.setattr(heatmaps, "_BATCH", 5)
@@ -202,7 +209,7 @@ def test_pictures_are_encoded_once_for_all_words_and_few_at_a_time(paired, monke
 
 
 def test_heat_maps_have_a_row_per_patch_and_a_file_per_word(paired):
-    case = Case(paired.predictor, paired.dataset, Options(words=("red", "a b", "a/b")))
+    case = AnalysisContext(paired.predictor, paired.dataset, Options(words=("red", "a b", "a/b")))
     found = heatmaps.run(case)
     assert list(found.figures) == ["heatmaps_red", "heatmaps_a_b", "heatmaps_a_b_2"]
     red = found.table[found.table["word"] == "red"]
@@ -218,13 +225,13 @@ def test_a_model_whose_patches_cannot_be_read_is_told_to_have_no_heat_maps(paire
 
     model = paired.predictor.members[0].method.encoders["image"].model
     monkeypatch.setattr(model, "forward_head", forward_head, raising=False)
-    case = Case(paired.predictor, paired.dataset)
+    case = AnalysisContext(paired.predictor, paired.dataset)
     assert "does not pool a patch alone: shapes cannot be multiplied" in heatmaps.obstacle(case)
 
 
 def test_what_differs_from_the_paper_stands_on_the_page(paired, numeric):
     for model, has_texts in ((paired, True), (numeric, False)):
-        case = Case(model.predictor, model.dataset, Options(repeats=1))
+        case = AnalysisContext(model.predictor, model.dataset, Options(repeats=1))
         for found in (robustness.run(case), confidence.run(case)):
             assert "In the paper several models are compared; this page is about one." in found.shown
             assert ("in place of the word embeddings" in found.shown) == has_texts
@@ -235,30 +242,30 @@ def test_embeddings_are_those_of_the_first_member(numeric):
     first = numeric.predictor.members[0]
     for name, source in first.sources(numeric.dataset.test.inputs).items():
         assert np.array_equal(found[name], first.method.encoders[name](source.rows(slice(None))).detach().numpy())
-    assert "first of 2 members" in Case(numeric.predictor, numeric.dataset).member_note()
+    assert "first of 2 members" in AnalysisContext(numeric.predictor, numeric.dataset).member_note()
 
 
 def test_umap_is_seeded_and_names_every_sample(paired):
-    case = Case(paired.predictor, paired.dataset)
-    found = projection.run(case)
+    case = AnalysisContext(paired.predictor, paired.dataset)
+    found = umap_plot.run(case)
     assert set(found.table["embedding"]) == {"image", "text", "joint"} and len(found.table) == 3 * len(case.test)
     joint = found.table[found.table["embedding"] == "joint"]
     assert joint["sample"].tolist() == case.test.ids.tolist() and np.isfinite(joint[["x", "y"]]).all(axis=None)
     embeddings = paired.predictor.embeddings(case.test.inputs)
     both = np.concatenate([embeddings["image"], embeddings["text"]], axis=1)
-    assert np.array_equal(projection.flat(both, 0), joint[["x", "y"]].to_numpy())
+    assert np.array_equal(umap_plot.flat(both, 0), joint[["x", "y"]].to_numpy())
     texts = [text.get_text() for text in found.figures["umap"].legends[0].get_texts()]
     assert sorted(texts) == sorted(case.dataset.classes)
 
 
 def test_umap_says_what_is_missing(paired, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
-    with pytest.raises(BadInput, match=r"pip install 'm3col\[analysis\]'"):
-        projection.flat(np.zeros((20, 3)), 0)
+    with pytest.raises(InputError, match=r"pip install 'm3col\[analysis\]'"):
+        umap_plot.flat(np.zeros((20, 3)), 0)
 
 
 def test_samples_are_drawn_once_and_the_frequent_classes_are_those_of_the_test_split(numeric):
-    case = Case(numeric.predictor, numeric.dataset, Options(samples=10))
+    case = AnalysisContext(numeric.predictor, numeric.dataset, Options(samples=10))
     at = case.some("umap")
     assert len(at) == 10 and (np.diff(at) > 0).all() and at.tolist() == case.some("umap").tolist()
     assert at.tolist() != case.some("other").tolist()

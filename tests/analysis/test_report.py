@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from jobs import cli
-from m3col import tracking
-from m3col.analysis import projection, report
-from m3col.faults import BadInput
-from tests.helpers import tiny_data
+from m3col.analysis import runner, umap_plot
+from m3col.errors import InputError
+from m3col.tracking import mlflow_store
+from tests.support.helpers import tiny_data
 
 FAST = ["errors", "robustness", "confidence"]
 
@@ -19,7 +19,7 @@ def command(*words):
 
 
 def test_a_page_shows_every_file_that_is_written(paired, tmp_path):
-    paths = report.analyse(paired.predictor, paired.dataset, tmp_path / "out", ["red"], [*FAST, "heatmaps"])
+    paths = runner.analyse(paired.predictor, paired.dataset, tmp_path / "out", ["red"], [*FAST, "heatmaps"])
     names = sorted(path.name for path in paths)
     assert names == sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["README.md", "confidence.csv", "confidence.png", "errors.csv", "errors.png", "heatmaps.csv",
@@ -31,14 +31,14 @@ def test_a_page_shows_every_file_that_is_written(paired, tmp_path):
 
 def test_the_same_seed_gives_the_same_tables_and_another_one_others(numeric, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        report.analyse(numeric.checkpoint, numeric.dataset, tmp_path / name, only=["confidence"], seed=seed)
+        runner.analyse(numeric.checkpoint, numeric.dataset, tmp_path / name, only=["confidence"], seed=seed)
     tables = [(tmp_path / name / "confidence.csv").read_text() for name in "abc"]
     assert tables[0] == tables[1] != tables[2]
 
 
 def test_what_does_not_apply_is_a_line_of_the_page(numeric, tmp_path, monkeypatch):
-    monkeypatch.setattr(projection, "installed", lambda: False)
-    report.analyse(numeric.checkpoint, numeric.dataset, tmp_path / "out")
+    monkeypatch.setattr(umap_plot, "installed", lambda: False)
+    runner.analyse(numeric.checkpoint, numeric.dataset, tmp_path / "out")
     page = (tmp_path / "out" / "README.md").read_text()
     assert "- heatmaps: words are looked for in pictures" in page and "an ensemble of 2 members".lower() in page.lower()
     assert "- umap: the package umap-learn is not installed; pip install 'm3col[analysis]'." in page
@@ -46,11 +46,11 @@ def test_what_does_not_apply_is_a_line_of_the_page(numeric, tmp_path, monkeypatc
 
 
 def test_every_fault_at_once_and_nothing_is_written(numeric, tmp_path, monkeypatch):
-    monkeypatch.setattr(projection, "installed", lambda: False)
+    monkeypatch.setattr(umap_plot, "installed", lambda: False)
     (tmp_path / "file").write_text("")
     other = tiny_data(classes=2, modalities=3)
-    with pytest.raises(BadInput) as caught:
-        report.analyse(numeric.checkpoint, other, tmp_path / "file" / "out", ["red", " "], ["umap", "heatmap"])
+    with pytest.raises(InputError) as caught:
+        runner.analyse(numeric.checkpoint, other, tmp_path / "file" / "out", ["red", " "], ["umap", "heatmap"])
     words = ["'heatmap' is no analysis; did you mean 'heatmaps'", "pip install 'm3col[analysis]'", "a word is empty",
              "--words are for heatmaps", "this one has view_0 (numeric)", "is a file", "has the classes"]  # fmt: skip
     assert all(any(word in line for line in caught.value.faults) for word in words), caught.value.faults
@@ -66,14 +66,14 @@ def test_a_data_set_without_labels_or_with_other_features_is_refused(numeric, tm
         (replace(dataset, test=dataset.test.without_labels()), "no labelled test split"),
         (replace(dataset, features={**dataset.features, "view_1": ("a",) * 6}), "features of 'view_1'"),
     ):
-        with pytest.raises(BadInput, match=words):
-            report.analyse(numeric.checkpoint, wrong, tmp_path / "out")
+        with pytest.raises(InputError, match=words):
+            runner.analyse(numeric.checkpoint, wrong, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_asked_for_by_name_has_to_be_possible(numeric, tmp_path):
-    with pytest.raises(BadInput, match="heatmaps: words are looked for in pictures"):
-        report.analyse(numeric.checkpoint, numeric.dataset, tmp_path / "out", only=["errors", "heatmaps"])
+    with pytest.raises(InputError, match="heatmaps: words are looked for in pictures"):
+        runner.analyse(numeric.checkpoint, numeric.dataset, tmp_path / "out", only=["errors", "heatmaps"])
     assert not (tmp_path / "out").exists()
 
 
@@ -87,14 +87,14 @@ def test_the_command_knows_the_data_of_the_training_and_sends_the_files_to_mlflo
     code = command("analyse", paired.checkpoint, "--out", tmp_path / "out", "--only", "errors", "--runs-dir", runs)
     assert code == 0, capsys.readouterr().err
     assert "3 files in" in capsys.readouterr().out
-    tracker = tracking.connect(None, runs)
+    tracker = mlflow_store.connect(None, runs)
     experiment = tracker.client.get_experiment_by_name("image_text")
-    (run,) = tracker.find(experiment.experiment_id, {tracking.KIND: "analysis"})
+    (run,) = tracker.find(experiment.experiment_id, {mlflow_store.KIND: "analysis"})
     assert run.name == f"analysis of {paired.checkpoint}" and run.status == "FINISHED"
     assert {item.path for item in tracker.client.list_artifacts(run.id, "analysis")} == {
         "analysis/README.md", "analysis/errors.csv", "analysis/errors.png"
     }  # fmt: skip
-    assert "errors" in run.tags[tracking.NOTE]
+    assert "errors" in run.tags[mlflow_store.NOTE]
     assert len((runs / "test_ledger.jsonl").read_text().splitlines()) == 1
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import m3col
-from m3col.analysis import Case, Options, errors, projection, robustness
-from m3col.data import from_arrays
-from tests.helpers import TINY
+from m3col.analysis import modality_errors, robustness, umap_plot
+from m3col.analysis.context import AnalysisContext, Options
+from m3col.data.arrays import from_arrays
+from tests.support.helpers import TINY
 
 NAMES = ("all", "none", "joint", "heads", "fused_right", "share_wrong")
 
@@ -20,11 +21,11 @@ def case(tmp_path_factory):
     dataset = from_arrays({name: x[:40] for name, x in views.items()}, labels[:40], test=(held, labels[40:]))
     result = m3col.train(TINY, data=dataset, overrides={"train.epochs": 1, "validation.kind": "holdout"},
                          runs=tmp_path_factory.mktemp("runs"), tracking_uri="none")  # fmt: skip
-    return Case(result.predictor, dataset, Options(repeats=2))
+    return AnalysisContext(result.predictor, dataset, Options(repeats=2))
 
 
 def test_errors_count_every_sample_once_and_each_head_twice(case):
-    table = errors.count(case)
+    table = modality_errors.count(case)
     joint = table[table["heads"] == "all"]
     assert joint[["fused_right", "fused_wrong"]].to_numpy().sum() == len(case.test)
     for name in NAMES:
@@ -43,8 +44,8 @@ def test_noise_in_a_modality_called_none_is_not_the_clean_row(case):
 
 def test_the_embedding_of_a_modality_called_joint_is_its_own(case, monkeypatch):
     seen = []
-    monkeypatch.setattr(projection, "flat", lambda x, seed: seen.append(x) or np.zeros((len(x), 2)))
-    monkeypatch.setattr(projection, "_draw", lambda table, case: None)
-    table = projection.run(case).table
+    monkeypatch.setattr(umap_plot, "flat", lambda x, seed: seen.append(x) or np.zeros((len(x), 2)))
+    monkeypatch.setattr(umap_plot, "_draw", lambda table, case: None)
+    table = umap_plot.run(case).table
     assert set(table["embedding"]) == {*NAMES, "joint (modality)"}
     assert sorted(x.shape[1] for x in seen) == [8] * 6 + [48]

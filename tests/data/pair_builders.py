@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from m3col.data.entry import Entry
-from m3col.data.published import read_n24news
+from m3col.data.formats.entry import Entry
+from m3col.data.formats.n24news import read_n24news
 
 ENTRY = Entry("pairs", "made for a test", read_n24news)
 EVERY = ("train", "validation", "test")

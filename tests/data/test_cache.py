@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m3col import files
-from m3col.data import cache, looks, pictures
-from m3col.data.columns import Records, join
+from m3col.data.columns import MediaColumn, join
 from m3col.data.dataset import build_split
-from m3col.faults import BadInput
+from m3col.data.images import cache, decoding, index
+from m3col.errors import InputError
+from m3col.storage import atomic_files
 
 
 def paint(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> str:
@@ -28,8 +28,8 @@ def paint(path: Path, seed: int, size: tuple[int, int] = (40, 30)) -> str:
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Records:
-    return Records.of("image", [paint(tmp_path / f"{n}.png", n, (40 + n, 30)) for n in range(7)])
+def records(tmp_path: Path) -> MediaColumn:
+    return MediaColumn.of("image", [paint(tmp_path / f"{n}.png", n, (40 + n, 30)) for n in range(7)])
 
 
 def encode(texts):
@@ -39,13 +39,13 @@ def encode(texts):
 def test_pictures_are_the_same_with_and_without_the_cache(records):
     kept, made = cache.decoded(records, 16), cache.decoded(records, 16, cached=False)
     for row, path in enumerate(records.source):
-        expected = pictures.decode(path, 16)
+        expected = decoding.decode(path, 16)
         assert np.array_equal(kept[row], expected) and np.array_equal(made[row], expected)
         assert min(expected.shape[:2]) == 16
 
 
 def test_texts_are_the_same_with_and_without_the_cache():
-    records = Records.of("text", [f"text {n}" * n for n in range(1, 600)])
+    records = MediaColumn.of("text", [f"text {n}" * n for n in range(1, 600)])
     kept = cache.encoded(records, encode, settings="bytes")
     made = cache.encoded(records, encode, settings="bytes", cached=False)
     assert all(np.array_equal(kept[row], made[row]) for row in range(len(records)))
@@ -63,18 +63,18 @@ def test_parts_of_a_data_set_share_one_file(records, own_folder):
 
 def test_a_second_look_decodes_nothing(records, monkeypatch):
     cache.decoded(records, 16)
-    for remembered in (looks._known, {}):  # in this process, and in another one that has the folder only
-        monkeypatch.setattr(looks, "_known", dict(remembered))
-        monkeypatch.setattr(pictures, "decode", lambda *a: pytest.fail("decoded again"))
-        monkeypatch.setattr(pictures, "measure", lambda *a: pytest.fail("looked at again"))
+    for remembered in (index._known, {}):  # in this process, and in another one that has the folder only
+        monkeypatch.setattr(index, "_known", dict(remembered))
+        monkeypatch.setattr(decoding, "decode", lambda *a: pytest.fail("decoded again"))
+        monkeypatch.setattr(decoding, "measure", lambda *a: pytest.fail("looked at again"))
         assert cache.decoded(records, 16)[0].shape[2] == 3
         assert cache.faults(records) == {}
 
 
 def test_pictures_are_looked_at_once_for_each_table(records, monkeypatch):
     calls = []
-    look = looks.look
-    monkeypatch.setattr(looks, "look", lambda *a, **k: (calls.append(1), look(*a, **k))[1])
+    look = index.inspect
+    monkeypatch.setattr(index, "inspect", lambda *a, **k: (calls.append(1), look(*a, **k))[1])
     cache.decoded(records, 16)
     assert len(calls) == 1
 
@@ -87,7 +87,7 @@ def colour(path: Path, red: int) -> None:
 def test_a_picture_that_changed_is_seen_though_its_size_and_time_did_not(tmp_path):
     path = tmp_path / "a.bmp"
     colour(path, 250)
-    records, status = Records.of("image", [str(path)]), os.stat(path)
+    records, status = MediaColumn.of("image", [str(path)]), os.stat(path)
     digests, before = cache.content_digests(records), cache.decoded(records, 16)[0][0, 0, 0]
     colour(path, 10)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -101,9 +101,9 @@ def test_a_picture_that_changed_is_seen_though_its_size_and_time_did_not(tmp_pat
 def test_a_table_never_holds_other_pixels_than_its_key_says(tmp_path, monkeypatch):
     path = tmp_path / "a.bmp"
     colour(path, 250)
-    records = Records.of("image", [str(path)])
+    records = MediaColumn.of("image", [str(path)])
     with monkeypatch.context() as patch:
-        patch.setattr(looks, "_stamp", lambda file: "a clock that stands still")
+        patch.setattr(index, "_stamp", lambda file: "a clock that stands still")
         cache.decoded(records, 16)
         colour(path, 10)
         assert cache.decoded(records, 24)[0][0, 0, 0] == 10  # it is not what was looked at: begun once more
@@ -112,25 +112,25 @@ def test_a_table_never_holds_other_pixels_than_its_key_says(tmp_path, monkeypatc
 
 
 def test_a_picture_that_changes_all_the_time_is_refused(records, own_folder, monkeypatch):
-    monkeypatch.setattr(looks, "look", lambda values, anew=(): [looks.Look("0" * 64, (9, 9))] * len(values))
-    with pytest.raises(BadInput, match=r"0\.png: is written to while it is read"):
+    monkeypatch.setattr(index, "inspect", lambda values, anew=(): [index.ImageInfo("0" * 64, (9, 9))] * len(values))
+    with pytest.raises(InputError, match=r"0\.png: is written to while it is read"):
         cache.decoded(records, 16)
     assert not list(own_folder.glob("image-*.arrow")) and not list(own_folder.glob("*.part"))
 
 
 @pytest.mark.parametrize(
     ("place", "name", "value"),
-    [(pictures, "RULES", pictures.RULES + 1), (pictures, "kinds", lambda: ("PNG",)), (looks.PIL, "__version__", "99")],
+    [(decoding, "RULES", decoding.RULES + 1), (decoding, "kinds", lambda: ("PNG",)), (index.PIL, "__version__", "99")],
     ids=["rules", "formats", "version"],
 )
 def test_a_verdict_holds_as_long_as_the_rules_and_pillow_do(records, tmp_path, monkeypatch, place, name, value):
     (tmp_path / "3.png").write_text("<html>")
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "measure", lambda content: (8, 8))
+        patch.setattr(decoding, "measure", lambda content: (8, 8))
         assert cache.faults(records) == {}
-    looks._known.clear()
+    index._known.clear()
     assert cache.faults(records) == {}
-    looks._known.clear()
+    index._known.clear()
     monkeypatch.setattr(place, name, value)
     assert set(cache.faults(records)) == {3}
 
@@ -144,13 +144,15 @@ def test_a_pipe_and_a_folder_are_no_pictures(tmp_path):
 
     timer = threading.Timer(10, let_go)
     timer.start()
-    found = cache.faults(Records.of("image", [str(tmp_path / "pipe.png"), str(tmp_path)]))
+    found = cache.faults(MediaColumn.of("image", [str(tmp_path / "pipe.png"), str(tmp_path)]))
     timer.cancel()
     assert found == {0: "is not a file", 1: "is not a file"}
 
 
 def test_paths_that_no_file_can_have_are_missing():
-    assert set(cache.faults(Records.of("image", ["a\0b.png", "half \ud800.png"])).values()) == {"is not a valid path"}
+    assert set(cache.faults(MediaColumn.of("image", ["a\0b.png", "half \ud800.png"])).values()) == {
+        "is not a valid path"
+    }
 
 
 def test_a_digest_does_not_depend_on_the_place(records, tmp_path):
@@ -158,7 +160,7 @@ def test_a_digest_does_not_depend_on_the_place(records, tmp_path):
     moved = [str(Path(path).rename(tmp_path / "elsewhere" / Path(path).name)) for path in records.source]
     labels = np.zeros(7, np.int64)
     ids = np.array([str(n) for n in range(7)])
-    there = build_split({"image": Records.of("image", moved)}, labels, "train", ids=ids).digest()
+    there = build_split({"image": MediaColumn.of("image", moved)}, labels, "train", ids=ids).digest()
     for path in moved:
         Path(path).rename(tmp_path / Path(path).name)
     assert build_split({"image": records}, labels, "train", ids=ids).digest() == there
@@ -168,7 +170,7 @@ def test_broken_pictures_are_named_all_at_once(records, tmp_path):
     (tmp_path / "3.png").write_text("<html>")
     (tmp_path / "5.png").write_bytes(b"")
     assert set(cache.faults(records)) == {3, 5}
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         cache.decoded(records, 16)
     assert len(caught.value.faults) == 2 and "3.png" in caught.value.faults[0]
 
@@ -176,7 +178,7 @@ def test_broken_pictures_are_named_all_at_once(records, tmp_path):
 def test_a_folder_that_cannot_be_written_is_told(records, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(BadInput, match="M3COL_CACHE"):
+    with pytest.raises(InputError, match="M3COL_CACHE"):
         cache.decoded(records, 16)
 
 
@@ -193,7 +195,7 @@ def test_a_torn_file_is_made_anew(records, own_folder, kept):
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name(records, own_folder, monkeypatch):
     done = []
-    monkeypatch.setattr(files, "flush", lambda path: done.append(path.suffix or path.name))
+    monkeypatch.setattr(atomic_files, "flush", lambda path: done.append(path.suffix or path.name))
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *a: (done.append("named"), replace(*a)))
     cache.decoded(records, 16)
@@ -210,7 +212,7 @@ def test_a_table_that_is_there_needs_no_folder_that_can_be_written(records, own_
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(records, own_folder, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage(9000, 4000, 5000))
-    with pytest.raises(BadInput, match="the cache needs about 0 MB, but only 0 MB are free; free some, name another"):
+    with pytest.raises(InputError, match="the cache needs about 0 MB, but only 0 MB are free; free some, name another"):
         cache.decoded(records, 16)
     assert not list(own_folder.glob("image-*"))[1:]  # the lock
 
@@ -234,17 +236,17 @@ def test_what_ran_out_of_memory_is_told_and_not_remembered(records, monkeypatch)
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(pictures.Image, "open", load)
+        patch.setattr(decoding.Image, "open", load)
         assert set(cache.faults(records).values()) == {"cannot be decoded (out of memory)"}
-    looks._known.clear()
+    index._known.clear()
     assert cache.faults(records) == {}
 
 
 def test_records_that_are_neither_picture_nor_text_are_told():
-    assert cache.faults(Records.of("image", [None])) == {
+    assert cache.faults(MediaColumn.of("image", [None])) == {
         0: "must be one of the paths or contents (bytes) of pictures, but is None"
     }
-    assert cache.faults(Records.of("text", ["good", " ", "half \ud800", 3])) == {
+    assert cache.faults(MediaColumn.of("text", ["good", " ", "half \ud800", 3])) == {
         1: "is an empty text", 2: "holds half a surrogate pair", 3: "must be one of the texts, but is 3"
     }  # fmt: skip
 
@@ -256,8 +258,8 @@ def test_a_user_without_a_home_has_a_folder_too(monkeypatch):
     def home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(looks.Path, "home", home)
-    assert looks.folder().parent.is_dir()
+    monkeypatch.setattr(index.Path, "home", home)
+    assert index.folder().parent.is_dir()
 
 
 _FULL = """
@@ -265,13 +267,13 @@ import resource, sys
 from pathlib import Path
 from m3col.data import cache
 from m3col.data.columns import Records
-from m3col.faults import BadInput
+from m3col.errors import InputError
 records = Records.of("image", sys.argv[1:])
 cache.faults(records)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))
 try:
     cache.decoded(records, 64)
-except BadInput as error:
+except InputError as error:
     print(error)
 """
 
@@ -286,8 +288,8 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(records, own_folder):
 
 def test_members_of_one_prediction_share_what_is_decoded(records, monkeypatch):
     decoded = []
-    decode = pictures.decode
-    monkeypatch.setattr(pictures, "decode", lambda *a: (decoded.append(a), decode(*a))[1])
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *a: (decoded.append(a), decode(*a))[1])
     kept = cache.keep(records)
     for _ in range(3):
         table = cache.decoded(kept, 16, cached=False)
@@ -336,7 +338,7 @@ def _make(folder: str, values: list[str], barrier: "multiprocessing.synchronize.
     original = cache._write
     cache._write = lambda *a: (written.append(1), original(*a))
     barrier.wait()
-    table = cache.decoded(Records.of("image", values), 16)
+    table = cache.decoded(MediaColumn.of("image", values), 16)
     found.put((len(written), table[3].tobytes()))
 
 

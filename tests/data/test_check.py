@@ -2,7 +2,7 @@
 
 import pytest
 
-from m3col.data.check import check
+from m3col.data.checks.check_folder import check
 
 from .builders import edit, write_folder
 

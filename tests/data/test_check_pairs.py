@@ -8,10 +8,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from m3col.data import TABLE
-from m3col.data.check import check
-from m3col.data.check_pairs import check_pairs, layout_of
-from m3col.data.layout import Layout
+from m3col.data.catalog import TABLE
+from m3col.data.checks.check_folder import check
+from m3col.data.checks.image_text import check_pairs, layout_of
+from m3col.data.formats.csv_columns import Layout
 
 from .builders import write_folder
 from .pair_builders import ENTRY, change, picture, write_food101, write_image_text, write_n24news

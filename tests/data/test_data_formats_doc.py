@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3col.data import labels, missing, table_csv
+from m3col.data import labels
+from m3col.data.formats import missing_marks, table_csv
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data_formats.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```([\w-]+)\n(.*?)```\n((?:>[^\n]*\n)*)", PAGE, re.DOTALL)
@@ -61,4 +62,4 @@ def test_labels(tmp_path):
 def test_the_marks_of_missing_values_are_those_of_the_code():
     part = PAGE.partition("one of these words:")[2].partition(". The same list")[0]
     named = set(re.findall(r"`([^`]+)`", part))
-    assert named <= missing.MARKS and len(named) >= 15
+    assert named <= missing_marks.MARKS and len(named) >= 15

@@ -6,16 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m3col import data
-from m3col.faults import BadInput
+from m3col.data import arrays, dataset
+from m3col.data import dataset as data_dataset
+from m3col.errors import InputError
 
 
 @pytest.fixture
-def toy() -> data.Dataset:
+def toy() -> data_dataset.Dataset:
     rng = np.random.default_rng(0)
     inputs = {"a": rng.normal(size=(8, 3)), "b": rng.normal(size=(8, 2))}
     held = {"a": rng.normal(size=(4, 3)), "b": rng.normal(size=(4, 2))}
-    return data.from_arrays(inputs, [0, 1] * 4, test=(held, [0, 1, 1, 0]))
+    return arrays.from_arrays(inputs, [0, 1] * 4, test=(held, [0, 1, 1, 0]))
 
 
 def test_take_keeps_every_part_aligned(toy):
@@ -27,9 +28,9 @@ def test_take_keeps_every_part_aligned(toy):
 
 
 def test_concat_appends_and_drops_labels_that_one_side_lacks(toy):
-    both = data.concat(toy.train, toy.test)
+    both = dataset.concat(toy.train, toy.test)
     assert len(both) == 12 and both.labels.tolist() == [0, 1] * 4 + [0, 1, 1, 0]
-    assert data.concat(toy.train, toy.test.without_labels()).labels is None
+    assert dataset.concat(toy.train, toy.test.without_labels()).labels is None
 
 
 def test_select_takes_names_and_numbers_in_the_order_of_the_data_set(toy):
@@ -49,13 +50,13 @@ def test_select_takes_names_and_numbers_in_the_order_of_the_data_set(toy):
     ],
 )
 def test_select_refuses(toy, choice, match):
-    with pytest.raises(BadInput, match=match):
+    with pytest.raises(InputError, match=match):
         toy.select(choice)
 
 
 def test_select_names_the_nearest_modality():
-    dataset = data.from_arrays({"mRNA": np.eye(4), "protein": np.eye(4)}, [0, 1, 0, 1])
-    with pytest.raises(BadInput, match="'protien' is unknown; did you mean 'protein'"):
+    dataset = arrays.from_arrays({"mRNA": np.eye(4), "protein": np.eye(4)}, [0, 1, 0, 1])
+    with pytest.raises(InputError, match="'protien' is unknown; did you mean 'protein'"):
         dataset.select(["protien"])
 
 
@@ -75,7 +76,7 @@ def test_digests_follow_the_content_of_each_split_alone(toy):
 
 
 def test_digest_is_pinned():
-    dataset = data.from_arrays({"a": np.array([[1.0, np.nan], [0.5, 2.0]])}, [0, 1])
+    dataset = arrays.from_arrays({"a": np.array([[1.0, np.nan], [0.5, 2.0]])}, [0, 1])
     assert dataset.digests()["train"].startswith("e35a953da9f3")
 
 
@@ -86,7 +87,7 @@ def test_a_split_refuses_parts_of_different_length(toy):
 
 def test_frames_give_feature_names_and_ids():
     frame = pd.DataFrame({"g1": [1, 2, 3, 4], "g2": [0.5, None, 1, 2]}, index=["p1", "p2", "p3", "p4"])
-    dataset = data.from_arrays({"genes": frame}, [0, 1, 0, 1])
+    dataset = arrays.from_arrays({"genes": frame}, [0, 1, 0, 1])
     assert dataset.features == {"genes": ("g1", "g2")}
     assert dataset.train.ids.tolist() == ["p1", "p2", "p3", "p4"]
     assert np.isnan(dataset.train.inputs["genes"][1, 1])
@@ -94,14 +95,14 @@ def test_frames_give_feature_names_and_ids():
 
 def test_arrays_in_memory_are_copied():
     x = np.eye(4)
-    dataset = data.from_arrays({"a": x}, [0, 1, 0, 1])
+    dataset = arrays.from_arrays({"a": x}, [0, 1, 0, 1])
     x[:] = 7
     assert dataset.train.inputs["a"].max() == 1
 
 
 def test_every_fault_of_arrays_at_once():
-    with pytest.raises(BadInput) as caught:
-        data.from_arrays(
+    with pytest.raises(InputError) as caught:
+        arrays.from_arrays(
             {
                 "a": np.zeros((4, 2)),
                 "b": np.zeros(4),
@@ -137,8 +138,8 @@ def test_every_fault_of_arrays_at_once():
     ],
 )
 def test_refuses_parts_that_do_not_fit(arguments, match):
-    with pytest.raises(BadInput, match=match):
-        data.from_arrays({"a": np.zeros((4, 2))}, [0, 1, 0, 1], **arguments)
+    with pytest.raises(InputError, match=match):
+        arrays.from_arrays({"a": np.zeros((4, 2))}, [0, 1, 0, 1], **arguments)
 
 
 @pytest.mark.parametrize(
@@ -146,5 +147,5 @@ def test_refuses_parts_that_do_not_fit(arguments, match):
     [([0, 0, 0], "at least two classes"), ([1, 2, 1], "subtract 1"), ([0, 2, 3], "of 0..3 1 never occurs")],
 )
 def test_refuses_labels_that_are_not_0_to_c(labels, match):
-    with pytest.raises(BadInput, match=match):
-        data.from_arrays({"a": np.zeros((3, 2))}, labels)
+    with pytest.raises(InputError, match=match):
+        arrays.from_arrays({"a": np.zeros((3, 2))}, labels)

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import pytest
 
-from m3col import data
-from m3col.data import fetch as module
-from m3col.data.fetch import FetchError, fetch
-from m3col.faults import BadInput
+from m3col.data import download as module
+from m3col.data import loading
+from m3col.data.download import FetchError, fetch
+from m3col.errors import InputError
 
 from .builders import edit, write_folder
 
@@ -67,7 +67,7 @@ def test_fetches_a_set_that_loads(served, tmp_path, recwarn):
     assert folder == tmp_path / "new" / "data" / "rosmap" and left(folder.parent) == ["rosmap"]
     assert left(folder) == sorted([*module.FILES, "SHA256SUMS"])
     assert (folder / "2_te.csv").read_bytes() == (root / "ROSMAP" / "2_te.csv").read_bytes()
-    assert data.load("rosmap", data_dir=folder.parent).modalities == ("mRNA", "methylation", "miRNA")
+    assert loading.load("rosmap", data_dir=folder.parent).modalities == ("mRNA", "methylation", "miRNA")
     assert not [w for w in recwarn if w.category is UserWarning]
 
 
@@ -76,7 +76,7 @@ def test_says_that_brca_could_not_be_verified(served, tmp_path):
         folder = fetch("brca", tmp_path / "data", base_url=served[1])
     line = (folder / "SHA256SUMS").read_text().splitlines()[0]
     assert line == f"{hashlib.sha256((folder / '1_featname.csv').read_bytes()).hexdigest()}  1_featname.csv"
-    assert data.load("brca", data_dir=folder).num_classes == 5
+    assert loading.load("brca", data_dir=folder).num_classes == 5
 
 
 def test_a_wrong_checksum_leaves_nothing(served, tmp_path):
@@ -130,13 +130,13 @@ def test_a_missing_file_and_a_server_that_is_not_there(served, tmp_path):
 
 
 def test_refuses_other_names_folders_that_exist_and_places_that_cannot_be_written(served, tmp_path):
-    with pytest.raises(BadInput, match="'rosmpa' cannot be fetched; did you mean 'rosmap'"):
+    with pytest.raises(InputError, match="'rosmpa' cannot be fetched; did you mean 'rosmap'"):
         fetch("rosmpa", tmp_path, base_url=served[1])
     (tmp_path / "rosmap").mkdir()
-    with pytest.raises(BadInput, match="exists already"):
+    with pytest.raises(InputError, match="exists already"):
         fetch("rosmap", tmp_path, base_url=served[1])
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be written"):
         fetch("rosmap", tmp_path / "file" / "below", base_url=served[1])
 
 

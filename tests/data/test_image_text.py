@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3col.data.columns import Records
-from m3col.data.image_text import looks_like, read
-from m3col.data.layout import Layout
-from m3col.faults import BadInput
+from m3col.data.columns import MediaColumn
+from m3col.data.formats.csv_columns import Layout
+from m3col.data.formats.image_text_csv import looks_like, read
+from m3col.errors import InputError
 
 from .pair_builders import COUNTS, ENTRY, EVERY, change, picture, png_that_claims, read_csv, write_csv, write_image_text
 
@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def faults_of(folder: Path, splits=EVERY, **options) -> list[str]:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         read(folder, ENTRY, None, splits, **options)
     assert len(set(caught.value.faults)) == len(caught.value.faults)
     return list(caught.value.faults)
@@ -51,7 +51,7 @@ def test_all_splits_share_one_source(folder):
     dataset = read(folder, ENTRY, None, EVERY)
     for name in ("image", "text"):
         columns = [split.inputs[name] for split in dataset.splits.values()]
-        assert all(isinstance(c, Records) and c.source is columns[0].source for c in columns)
+        assert all(isinstance(c, MediaColumn) and c.source is columns[0].source for c in columns)
     # a picture that occurs twice is one picture, and its second id another one
     assert dataset.test.inputs["image"].at[0] == dataset.train.inputs["image"].at[1]
     assert len(dataset.train.inputs["image"].source) == 11 and len(dataset.train.inputs["text"].source) == 12
@@ -87,7 +87,7 @@ def test_files_that_are_not_asked_for_stay_closed(folder):
 
 def test_an_unknown_modality_shows_with_the_other_faults(folder):
     change(folder / "train.csv", 1, "label", "")
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         read(folder, ENTRY, ["picture"], EVERY)
     assert len(caught.value.faults) == 2 and "'picture' is unknown" in caught.value.faults[0]
 

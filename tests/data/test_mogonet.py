@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from m3col import data
-from m3col.data import preprocess
-from m3col.faults import BadInput
+from m3col.data import loading, preprocessing
+from m3col.data.checks import dataset_values
+from m3col.errors import InputError
 
 from .builders import TEST, TRAIN, edit, write_folder
 
 
 def faults_of(folder: Path, **options) -> str:
-    with pytest.raises(BadInput) as caught:
-        data.load("omics", data_dir=folder, **options)
+    with pytest.raises(InputError) as caught:
+        loading.load("omics", data_dir=folder, **options)
     assert len(set(caught.value.faults)) == len(caught.value.faults)
     return str(caught.value)
 
@@ -43,18 +43,18 @@ def faults_of(folder: Path, **options) -> str:
     ],
 )
 def test_reads_the_published_sets(shared_data, name, shapes, train, test, classes):
-    dataset = data.load(name, data_dir=shared_data)
+    dataset = loading.load(name, data_dir=shared_data)
     assert {m: x.shape[1] for m, x in dataset.train.inputs.items()} == shapes
     assert {m: len(f) for m, f in dataset.features.items()} == shapes
     assert (len(dataset.train), len(dataset.test), dataset.classes) == (train, test, classes)
     assert dataset.known_issues and dataset.validation is None
-    assert data.faults(dataset, ["minmax"]) == []
-    own = data.load(name, data_dir=shared_data / name)
+    assert dataset_values.faults(dataset, ["minmax"]) == []
+    own = loading.load(name, data_dir=shared_data / name)
     assert own.digests() == dataset.digests()
 
 
 def test_rosmap_holds_the_values_and_names_of_its_files(shared_data):
-    dataset = data.load("rosmap", data_dir=shared_data)
+    dataset = loading.load("rosmap", data_dir=shared_data)
     for k, name in enumerate(dataset.modalities, start=1):
         plain = np.loadtxt(shared_data / "rosmap" / f"{k}_te.csv", delimiter=",")
         np.testing.assert_array_equal(dataset.test.inputs[name], plain)
@@ -63,19 +63,19 @@ def test_rosmap_holds_the_values_and_names_of_its_files(shared_data):
 
 
 def test_a_modality_without_a_test_file_can_be_used_without_test(shared_data):
-    with pytest.raises(BadInput, match=r"modality 'protein' has no test file.*\[mRNA\]"):
-        data.load("tcga_breast", data_dir=shared_data, modalities=["mRNA", "protein"])
-    dataset = data.load("tcga_breast", data_dir=shared_data, modalities=["protein"], splits=("train",))
+    with pytest.raises(InputError, match=r"modality 'protein' has no test file.*\[mRNA\]"):
+        loading.load("tcga_breast", data_dir=shared_data, modalities=["mRNA", "protein"])
+    dataset = loading.load("tcga_breast", data_dir=shared_data, modalities=["protein"], splits=("train",))
     assert dataset.train.inputs["protein"].shape == (150, 142) and dataset.test is None
 
 
 def test_without_the_test_split_no_test_file_is_opened(tmp_path, monkeypatch):
     write_folder(tmp_path)
-    whole = data.load("omics", data_dir=tmp_path)
+    whole = loading.load("omics", data_dir=tmp_path)
     opened = []
     original = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: (opened.append(path.name), original(path))[1])
-    dataset = data.load("omics", data_dir=tmp_path, splits=("train",), modalities=["modality_2"])
+    dataset = loading.load("omics", data_dir=tmp_path, splits=("train",), modalities=["modality_2"])
     assert opened == ["2_tr.csv", "labels_tr.csv"]
     assert dataset.test is None
     assert dataset.digests()["train"] == whole.select([2]).digests()["train"]
@@ -86,7 +86,7 @@ def test_reads_a_folder_of_ones_own(tmp_path):
     (tmp_path / "2_featname.csv").write_text("a\nb\nc\nd\ne\n")
     (tmp_path / "classes.csv").write_text("index,name\n0,low\n1,mid\n2,high\n")
     edit(tmp_path / "1_tr.csv", row=2, column=3, to="")
-    dataset = data.load("omics", data_dir=tmp_path)
+    dataset = loading.load("omics", data_dir=tmp_path)
     assert dataset.modalities == ("modality_1", "modality_2", "modality_3")
     assert dataset.classes == ("low", "mid", "high")
     assert dataset.features["modality_2"] == tuple("abcde")
@@ -100,16 +100,16 @@ def test_reads_a_validation_split_and_a_folder_without_test(tmp_path):
     write_folder(tmp_path)
     for path in list(tmp_path.glob("*_te.csv")):
         path.rename(path.with_name(path.name.replace("_te", "_va")))
-    dataset = data.load("omics", data_dir=tmp_path)
+    dataset = loading.load("omics", data_dir=tmp_path)
     assert dataset.test is None and len(dataset.validation) == TEST
 
 
 def test_line_ends_byte_order_marks_and_blank_last_lines_do_no_harm(tmp_path):
     write_folder(tmp_path)
-    before = data.load("omics", data_dir=tmp_path).digests()
+    before = loading.load("omics", data_dir=tmp_path).digests()
     path = tmp_path / "1_tr.csv"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n \r\n")
-    assert data.load("omics", data_dir=tmp_path).digests() == before
+    assert loading.load("omics", data_dir=tmp_path).digests() == before
 
 
 def test_all_faults_in_one_message(tmp_path):
@@ -204,7 +204,7 @@ def test_says_what_kind_of_text_it_found(tmp_path, content, expected):
 def test_every_spelling_of_missing_and_infinity_is_read(tmp_path):
     write_folder(tmp_path, test=False)
     (tmp_path / "1_tr.csv").write_text("NA,1\nnan,2\n,3\n<NA>,inf\n" + "1e-3, 4\n" * (TRAIN - 4))
-    x = data.load("omics", data_dir=tmp_path).train.inputs["modality_1"]
+    x = loading.load("omics", data_dir=tmp_path).train.inputs["modality_1"]
     assert np.isnan(x[:4, 0]).all() and np.isinf(x[3, 1]) and x[-1].tolist() == [0.001, 4.0]
 
 
@@ -234,12 +234,12 @@ def test_unknown_modalities_and_faults_in_files_come_together(tmp_path):
 
 
 def test_unknown_names_and_splits(tmp_path):
-    with pytest.raises(BadInput, match="'rosmpa' is unknown; did you mean 'rosmap'"):
-        data.load("rosmpa")
-    with pytest.raises(BadInput, match="must contain 'train'"):
-        data.load("digits", splits=("test",))
-    with pytest.raises(BadInput, match="did you mean 'test'"):
-        data.load("digits", splits=("train", "tests"))
+    with pytest.raises(InputError, match="'rosmpa' is unknown; did you mean 'rosmap'"):
+        loading.load("rosmpa")
+    with pytest.raises(InputError, match="must contain 'train'"):
+        loading.load("digits", splits=("test",))
+    with pytest.raises(InputError, match="did you mean 'test'"):
+        loading.load("digits", splits=("train", "tests"))
 
 
 def test_looks_in_every_place_in_order(tmp_path, monkeypatch):
@@ -248,24 +248,24 @@ def test_looks_in_every_place_in_order(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
     monkeypatch.chdir(here)
     monkeypatch.setenv("M3COL_DATA", str(variable))
-    with pytest.raises(BadInput) as caught:
-        data.locate("brca", data_dir=given)
+    with pytest.raises(InputError) as caught:
+        loading.locate("brca", data_dir=given)
     for part in ("given", "variable", "here/data", "shared/data", "m3col data fetch brca"):
         assert part in str(caught.value)
-    with pytest.raises(BadInput, match="--data-dir"):
-        data.locate("omics")
+    with pytest.raises(InputError, match="--data-dir"):
+        loading.locate("omics")
     for place in (tmp_path / "work" / "shared" / "data", here / "data", variable, given):
         write_folder(place / "brca", modalities=3)
-        found = data.locate("brca", data_dir=given)
+        found = loading.locate("brca", data_dir=given)
         assert found.resolve() == (place / "brca").resolve()
-    assert data.locate("omics", data_dir=given) == given
-    assert data.locate("rosmap", data_dir=write_folder(tmp_path / "mine", modalities=3)) == tmp_path / "mine"
-    with pytest.raises(BadInput, match="was not found"):
-        data.locate("rosmap", data_dir=given / "brca")
+    assert loading.locate("omics", data_dir=given) == given
+    assert loading.locate("rosmap", data_dir=write_folder(tmp_path / "mine", modalities=3)) == tmp_path / "mine"
+    with pytest.raises(InputError, match="was not found"):
+        loading.locate("rosmap", data_dir=given / "brca")
 
 
 def test_digits_are_fixed_and_leave_room_for_settings_to_differ():
-    dataset = data.load("digits")
+    dataset = loading.load("digits")
     assert {m: x.shape for m, x in dataset.train.inputs.items()} == {
         "pixels": (200, 64),
         "fourier": (200, 40),
@@ -275,20 +275,20 @@ def test_digits_are_fixed_and_leave_room_for_settings_to_differ():
     assert set(np.bincount(dataset.train.labels).tolist()) <= {19, 20, 21}
     assert dataset.digests()["train"].startswith("ff6536303e82")
     x, labels = dataset.train.inputs["pixels"], dataset.train.labels
-    fitted = preprocess.Pipeline.fit(x, labels, ["minmax"], feature_names=dataset.features["pixels"])
+    fitted = preprocessing.Pipeline.fit(x, labels, ["minmax"], feature_names=dataset.features["pixels"])
     model = LogisticRegression(max_iter=1000).fit(fitted.transform(x), labels)
     accuracy = model.score(fitted.transform(dataset.test.inputs["pixels"]), dataset.test.labels)
     assert accuracy == pytest.approx(0.922, abs=0.003)
 
 
 def test_digits_can_leave_the_test_split_out_and_take_a_subset():
-    dataset = data.load("digits", splits=("train",), modalities=["gradients"])
+    dataset = loading.load("digits", splits=("train",), modalities=["gradients"])
     assert dataset.test is None and dataset.modalities == ("gradients",) and dataset.known_issues
-    assert dataset.digests()["train"] == data.load("digits").select([3]).digests()["train"]
+    assert dataset.digests()["train"] == loading.load("digits").select([3]).digests()["train"]
 
 
 def test_fourier_and_gradients_of_an_image_with_a_known_answer():
-    from m3col.data import digits
+    from m3col.data.formats import digits
 
     ramp = np.tile(np.arange(8.0), (1, 8, 1))  # grows to the right by 1: direction 0, length 1, 16 pixels a quarter
     histograms = digits._gradients(ramp)[0].reshape(4, 8)
@@ -299,4 +299,4 @@ def test_fourier_and_gradients_of_an_image_with_a_known_answer():
 
 def test_a_copy_of_a_published_set_reads_the_same(shared_data, tmp_path):
     shutil.copytree(shared_data / "rosmap", tmp_path / "copy")
-    assert data.load("omics", data_dir=tmp_path / "copy").train.inputs["modality_1"].shape == (245, 200)
+    assert loading.load("omics", data_dir=tmp_path / "copy").train.inputs["modality_1"].shape == (245, 200)

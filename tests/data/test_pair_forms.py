@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from m3col.data.image_text import read
-from m3col.data.layout import Layout
+from m3col.data.formats.csv_columns import Layout
+from m3col.data.formats.image_text_csv import read
 
 from .pair_builders import ENTRY, EVERY, change, picture, read_csv, write_csv, write_image_text
 from .test_image_text import faults_of, one_fault

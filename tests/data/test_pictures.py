@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m3col.data import pictures
-from m3col.data.pictures import Missing, Unreadable, decode, fault, inside, measure
+from m3col.data.images import decoding
+from m3col.data.images.decoding import Missing, Unreadable, decode, fault, inside, measure
 
 from .pair_builders import picture, png_that_claims
 
@@ -219,7 +219,7 @@ def test_a_large_picture_takes_little_more_memory_than_its_pixels(tmp_path, kind
 
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     most, now, lock = [0], [0], threading.Lock()
-    rgb = pictures._rgb
+    rgb = decoding._rgb
 
     def slow(image: Image.Image) -> Image.Image:
         with lock:
@@ -230,9 +230,9 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
             now[0] -= 1
         return rgb(image)
 
-    monkeypatch.setattr(pictures, "_rgb", slow)
+    monkeypatch.setattr(decoding, "_rgb", slow)
     for limit, expected in ((96 * 64 - 1, 1), (96 * 64, 4)):
-        monkeypatch.setattr(pictures, "_LARGE", limit)
+        monkeypatch.setattr(decoding, "_LARGE", limit)
         most[0] = 0
         with ThreadPoolExecutor(4) as pool:
             assert len(list(pool.map(lambda _: decode(encoded(noise()), 16), range(4)))) == 4
@@ -247,7 +247,7 @@ def test_strips_leave_no_trace(monkeypatch):
     contents += [encoded(image.convert("RGB"), transparency=(1, 2, 3)), encoded(image.convert("P"), transparency=3)]
     contents.append(encoded(wide, "TIFF"))
     whole = [decode(content, 50) for content in contents]
-    monkeypatch.setattr(pictures, "_STRIP", 7 * 50)
+    monkeypatch.setattr(decoding, "_STRIP", 7 * 50)
     for content, expected in zip(contents, whole, strict=True):
         np.testing.assert_array_equal(decode(content, 50), expected)
 
@@ -321,7 +321,7 @@ def test_a_picture_lies_inside_its_folder(tmp_path):
     for value in ("../b.png", "imgs/../../b.png", "out.png", ".", ".."):
         with pytest.raises(Unreadable, match="leaves the data folder" if value != "." else "data folder|missing"):
             inside(value, root)
-    with pytest.raises(pictures.Outside, match="absolute path"):
+    with pytest.raises(decoding.Outside, match="absolute path"):
         inside(str(inner), root)
     with pytest.raises(Missing, match=r"did you mean 'imgs/a\.png'"):
         inside("imgs/a.jpg", root)
@@ -330,5 +330,5 @@ def test_a_picture_lies_inside_its_folder(tmp_path):
             inside(value, root)
     # a neighbour whose name begins like the folder's
     picture(tmp_path / "database" / "c.png", 3)
-    with pytest.raises(pictures.Outside):
+    with pytest.raises(decoding.Outside):
         inside("../database/c.png", root)

@@ -7,10 +7,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from m3col import data
-from m3col.data import preprocess, splits
-from m3col.data.preprocess import Pipeline
-from m3col.faults import BadInput
+from m3col.data import arrays, preprocessing, splits
+from m3col.data import arrays as data_arrays
+from m3col.data.checks import dataset_values
+from m3col.data.preprocessing import Pipeline
+from m3col.errors import InputError
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_impute_uses_the_training_median_and_takes_infinity_as_missing(x):
 def test_variance_drops_constant_features_and_those_below_the_threshold(x):
     assert fit(x, ["variance"]).feature_names == ("f0", "f1", "f2", "f4", "f5")
     assert fit(x, [{"variance": 20}]).feature_names == ("f1",)
-    with pytest.raises(BadInput, match="variance: 1e\\+06 keeps no feature; the largest training variance is"):
+    with pytest.raises(InputError, match="variance: 1e\\+06 keeps no feature; the largest training variance is"):
         fit(x, [{"variance": 1e6}])
 
 
@@ -61,7 +62,7 @@ def test_anova_keeps_the_best_features_of_scikit_learn(x):
     x[:, 4] += LABELS
     varying = [0, 1, 2, 4, 5]
     expected, _ = f_classif(x[:, varying], LABELS)
-    np.testing.assert_allclose(preprocess.f_statistic(x, LABELS)[varying], expected)
+    np.testing.assert_allclose(preprocessing.f_statistic(x, LABELS)[varying], expected)
     best = sorted(np.array(varying)[np.argsort(-expected)[:2]])
     assert fit(x, [{"anova": 2}]).feature_names == tuple(f"f{k}" for k in best)
     assert fit(x, [{"anova": 5}]).feature_names == ("f0", "f1", "f2", "f4", "f5")
@@ -87,11 +88,11 @@ def test_steps_follow_one_another_and_survive_storage(x):
 
 def test_storage_that_does_not_fit_is_refused(x):
     described, arrays = fit(x, ["minmax"]).state()
-    with pytest.raises(BadInput, match="'minmix' is unknown"):
+    with pytest.raises(InputError, match="'minmix' is unknown"):
         Pipeline.from_state(described | {"steps": ["minmix"]}, arrays)
-    with pytest.raises(BadInput, match="arrays of step 0 are"):
+    with pytest.raises(InputError, match="arrays of step 0 are"):
         Pipeline.from_state(described, {"0.shift": arrays["0.shift"]})
-    with pytest.raises(BadInput, match="'steps'"):
+    with pytest.raises(InputError, match="'steps'"):
         Pipeline.from_state({}, arrays)
 
 
@@ -124,15 +125,15 @@ def test_x_is_left_untouched_and_its_width_is_judged(x):
     ],
 )
 def test_faults_of_a_list_of_steps(spec, match):
-    with pytest.raises(BadInput, match=match):
-        preprocess.resolve(spec, ["a", "b"])
+    with pytest.raises(InputError, match=match):
+        preprocessing.resolve(spec, ["a", "b"])
 
 
 def test_steps_per_modality():
-    assert preprocess.resolve(["minmax"], ["a", "b"]) == {"a": ["minmax"], "b": ["minmax"]}
-    assert preprocess.resolve({"b": [], "a": ["minmax"]}, ["a", "b"]) == {"a": ["minmax"], "b": []}
-    with pytest.raises(BadInput) as caught:
-        preprocess.resolve({"a": [{"anova": 0}], "bb": []}, ["a", "b"])
+    assert preprocessing.resolve(["minmax"], ["a", "b"]) == {"a": ["minmax"], "b": ["minmax"]}
+    assert preprocessing.resolve({"b": [], "a": ["minmax"]}, ["a", "b"]) == {"a": ["minmax"], "b": []}
+    with pytest.raises(InputError) as caught:
+        preprocessing.resolve({"a": [{"anova": 0}], "bb": []}, ["a", "b"])
     assert len(caught.value.faults) == 3
 
 
@@ -141,15 +142,15 @@ def test_values_that_are_not_finite_need_impute():
     a[1, 2], a[3, 0], b[0, 0] = np.nan, np.nan, np.nan
     held = {"a": np.eye(4), "b": np.eye(4)}
     held["b"][2, 3] = np.nan
-    dataset = data.from_arrays({"a": a, "b": b}, [0, 1, 0, 1], test=(held, [0, 1, 0, 1]), name="toy")
-    found = data.faults(dataset, ["minmax"])
+    dataset = data_arrays.from_arrays({"a": a, "b": b}, [0, 1, 0, 1], test=(held, [0, 1, 0, 1]), name="toy")
+    found = dataset_values.faults(dataset, ["minmax"])
     assert len(found) == 3
     assert found[0].startswith("toy, modality 'a', train: row 2, column 3 (a_2): value nan (2 such in all)")
     assert "modality 'b', test: row 3, column 4 (b_3): value nan" in found[2]
-    assert data.faults(dataset, ["impute", "minmax"]) == []
-    assert len(data.faults(dataset, {"a": ["impute"], "b": []})) == 2
-    assert "keeps no feature" in data.faults(dataset, ["impute", {"variance": 9}])[0]
-    assert "unknown" in data.faults(dataset, ["minmx"])[0]
+    assert dataset_values.faults(dataset, ["impute", "minmax"]) == []
+    assert len(dataset_values.faults(dataset, {"a": ["impute"], "b": []})) == 2
+    assert "keeps no feature" in dataset_values.faults(dataset, ["impute", {"variance": 9}])[0]
+    assert "unknown" in dataset_values.faults(dataset, ["minmx"])[0]
 
 
 def permuted_auroc(*, select_first: bool) -> float:
@@ -159,7 +160,7 @@ def permuted_auroc(*, select_first: bool) -> float:
     x, labels = rng.normal(size=(count, 5000)), rng.permutation(np.arange(count) % 2)
     if select_first:  # the mistake: the validation samples take part in the selection
         x = Pipeline.fit(x, labels, [{"anova": 50}], feature_names=[""] * 5000).transform(x)
-    dataset = data.from_arrays({"noise": x}, labels)
+    dataset = arrays.from_arrays({"noise": x}, labels)
     scores = []
     for fold in splits.draw(dataset, kind="kfold", folds=5, seed=0):
         train, held = dataset.train.take(fold.train), dataset.train.take(fold.validation)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3col.data import published
-from m3col.data.image_text import looks_like
-from m3col.data.layout import Layout
-from m3col.data.published import draw_validation, looks_like_food101, looks_like_n24news, read_food101, read_n24news
-from m3col.faults import BadInput
+from m3col.data.formats import n24news
+from m3col.data.formats.csv_columns import Layout
+from m3col.data.formats.food101 import draw_validation, looks_like_food101, read_food101
+from m3col.data.formats.image_text_csv import looks_like
+from m3col.data.formats.n24news import looks_like_n24news, read_n24news
+from m3col.errors import InputError
 
 from .pair_builders import (
     COUNTS,
@@ -40,7 +41,7 @@ def food(tmp_path: Path) -> Path:
 
 
 def faults_of(read, folder: Path, **options) -> list[str]:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         read(folder, ENTRY, None, EVERY, **options)
     assert len(set(caught.value.faults)) == len(caught.value.faults)
     return list(caught.value.faults)
@@ -87,7 +88,7 @@ def test_reads_the_sample_of_n24news(shared_data):
 
 
 def test_there_are_24_sections():
-    assert len(set(published.SECTIONS)) == 24
+    assert len(set(n24news.SECTIONS)) == 24
 
 
 def test_an_unknown_section(news):

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m3col import data
-from m3col.data import rows
-from m3col.faults import BadInput
+from m3col.data import arrays, row_alignment
+from m3col.data.checks import dataset_values
+from m3col.errors import InputError
 
 IDS = [f"P{n}" for n in range(6)]
 LABELS = [0, 1, 0, 1, 0, 1]
@@ -18,7 +18,7 @@ def frame(columns: int, name: str, ids=IDS) -> pd.DataFrame:
 
 
 A, B, L = frame(3, "a"), frame(2, "b"), pd.Series(LABELS, index=IDS)
-ORDERED = data.from_arrays({"a": A, "b": B}, L)
+ORDERED = arrays.from_arrays({"a": A, "b": B}, L)
 
 
 def shuffled(values):
@@ -38,7 +38,7 @@ def shuffled(values):
     ],
 )
 def test_every_part_gets_the_order_of_the_first(modalities, labels, more):
-    found = data.from_arrays(modalities, labels, **more)
+    found = arrays.from_arrays(modalities, labels, **more)
     assert found.train.ids.tolist() == IDS
     assert found.train.labels.tolist() == LABELS
     for name in ("a", "b"):
@@ -50,20 +50,20 @@ def test_every_part_gets_the_order_of_the_first(modalities, labels, more):
 def test_numbers_as_ids_are_aligned_with_the_default_index():
     default = frame(2, "b", ids=range(6))
     other = frame(3, "a", ids=range(6)).sample(frac=1, random_state=1)
-    found = data.from_arrays({"b": default, "a": other}, LABELS)
+    found = arrays.from_arrays({"b": default, "a": other}, LABELS)
     # `other` has an index of its own, so that its order leads; the default index of `b` follows it.
     assert found.train.ids.tolist() == [str(n) for n in other.index]
     np.testing.assert_array_equal(found.train.inputs["b"], default.loc[other.index].to_numpy())
 
 
 def test_tables_with_pandas_own_index_are_taken_by_position():
-    found = data.from_arrays({"a": frame(3, "a", range(6)), "b": frame(2, "b", range(6))}, pd.Series(LABELS))
+    found = arrays.from_arrays({"a": frame(3, "a", range(6)), "b": frame(2, "b", range(6))}, pd.Series(LABELS))
     assert found.train.ids.tolist() == [f"train-{n}" for n in range(6)]
 
 
 def test_several_levels_and_dates_are_ids_as_well():
     for ids in (pd.MultiIndex.from_product([["x", "y"], [1, 2, 3]]), pd.date_range("2020-01-01", periods=6)):
-        found = data.from_arrays({"a": frame(3, "a", ids), "b": shuffled(frame(2, "b", ids))}, LABELS)
+        found = arrays.from_arrays({"a": frame(3, "a", ids), "b": shuffled(frame(2, "b", ids))}, LABELS)
         np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
 
 
@@ -80,35 +80,35 @@ def test_several_levels_and_dates_are_ids_as_well():
     ],
 )
 def test_ids_that_do_not_fit_are_refused(other, words):
-    with pytest.raises(BadInput) as caught:
-        data.from_arrays({"a": A, "b": other}, LABELS)
+    with pytest.raises(InputError) as caught:
+        arrays.from_arrays({"a": A, "b": other}, LABELS)
     assert all(word in str(caught.value) for word in words), caught.value.faults
 
 
 def test_ids_that_differ_in_their_type_are_told():
-    with pytest.raises(BadInput, match="texts on one side and numbers on the other"):
-        data.from_arrays({"a": frame(3, "a", [*"543210"]), "b": frame(2, "b", [5, 4, 3, 2, 1, 0])}, LABELS)
+    with pytest.raises(InputError, match="texts on one side and numbers on the other"):
+        arrays.from_arrays({"a": frame(3, "a", [*"543210"]), "b": frame(2, "b", [5, 4, 3, 2, 1, 0])}, LABELS)
 
 
 def test_repeated_ids_are_refused_in_training_even_in_one_order():
     ids = [*IDS[:5], "P0"]
-    with pytest.raises(BadInput, match=r"every id must be unique.*reset_index"):
-        data.from_arrays({"a": frame(3, "a", ids), "b": frame(2, "b", ids)}, LABELS)
+    with pytest.raises(InputError, match=r"every id must be unique.*reset_index"):
+        arrays.from_arrays({"a": frame(3, "a", ids), "b": frame(2, "b", ids)}, LABELS)
 
 
 def test_a_held_out_split_is_aligned_as_well_and_every_fault_names_its_split():
     held = {"a": A, "b": shuffled(B)}
-    found = data.from_arrays({"a": A, "b": B}, L, test=(held, shuffled(L)))
+    found = arrays.from_arrays({"a": A, "b": B}, L, test=(held, shuffled(L)))
     np.testing.assert_array_equal(found.test.inputs["b"], B.to_numpy())
     assert found.test.labels.tolist() == LABELS
-    with pytest.raises(BadInput, match="test: modality 'a' and labels have rows of different ids"):
-        data.from_arrays({"a": A, "b": B}, L, test=({"a": A, "b": B}, L.rename(index={"P1": "Q"})))
+    with pytest.raises(InputError, match="test: modality 'a' and labels have rows of different ids"):
+        arrays.from_arrays({"a": A, "b": B}, L, test=({"a": A, "b": B}, L.rename(index={"P1": "Q"})))
 
 
 @pytest.mark.parametrize("what", ["ids", "groups"])
 def test_a_missing_group_or_id_is_a_fault(what):
-    with pytest.raises(BadInput, match=f"{what}: row 2 is missing"):
-        data.from_arrays({"a": A, "b": B}, L, **{what: ["u", None, "v", "w", "x", "y"]})
+    with pytest.raises(InputError, match=f"{what}: row 2 is missing"):
+        arrays.from_arrays({"a": A, "b": B}, L, **{what: ["u", None, "v", "w", "x", "y"]})
 
 
 def test_align_with_a_slow_twin():
@@ -118,7 +118,7 @@ def test_align_with_a_slow_twin():
         names = [str(n) for n in rng.permutation(20)[:count]]
         parts = {key: pd.Index(rng.permutation(names)) for key in "abc"}
         faults: list[str] = []
-        found = rows.align(parts, "", faults, unique=True)
+        found = row_alignment.align(parts, "", faults, unique=True)
         assert not faults
         for key, index in parts.items():
             order = found.orders.get(key, np.arange(count))
@@ -128,16 +128,16 @@ def test_align_with_a_slow_twin():
 def test_a_range_that_does_not_begin_at_0_is_an_index_of_its_own():
     # As of a table from which rows were cut: its ids are 3 to 8, not positions.
     late, early = frame(3, "a", range(3, 9)), frame(2, "b", range(6))
-    with pytest.raises(BadInput, match="rows of different ids"):
-        data.from_arrays({"a": late, "b": early}, LABELS)
-    found = data.from_arrays({"a": late, "b": shuffled(frame(2, "b", range(3, 9)))}, LABELS)
+    with pytest.raises(InputError, match="rows of different ids"):
+        arrays.from_arrays({"a": late, "b": early}, LABELS)
+    found = arrays.from_arrays({"a": late, "b": shuffled(frame(2, "b", range(3, 9)))}, LABELS)
     assert found.train.ids.tolist() == [str(n) for n in range(3, 9)]
     np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
 
 
 def test_pandas_own_index_beside_the_same_numbers_in_another_order_is_told():
     ids = [3, 0, 5, 1, 4, 2]
-    found = data.from_arrays({"a": frame(3, "a", ids), "b": frame(2, "b", range(6))}, LABELS)
+    found = arrays.from_arrays({"a": frame(3, "a", ids), "b": frame(2, "b", range(6))}, LABELS)
     np.testing.assert_array_equal(found.train.inputs["b"], frame(2, "b", range(6)).loc[ids].to_numpy())
     (line,) = found.warnings
     assert "modality 'b' has pandas' own index" in line and "if the rows of modality 'b' are in the order of" in line
@@ -156,12 +156,12 @@ class OfAnotherLibrary:
 def test_tables_of_other_libraries_are_treated_alike_everywhere():
     # With ids they are aligned, as tables and as labels ...
     given = {"a": A, "b": OfAnotherLibrary(shuffled(B))}
-    found = data.from_arrays(given, OfAnotherLibrary(shuffled(L)))
+    found = arrays.from_arrays(given, OfAnotherLibrary(shuffled(L)))
     np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
     assert found.train.labels.tolist() == LABELS
     # ... and the index that pandas makes on the way is none.
     given = {"a": A, "b": OfAnotherLibrary(B.reset_index(drop=True))}
-    found = data.from_arrays(given, OfAnotherLibrary(pd.Series(LABELS)))
+    found = arrays.from_arrays(given, OfAnotherLibrary(pd.Series(LABELS)))
     np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
     assert found.warnings == ()
 
@@ -172,18 +172,18 @@ def test_a_library_that_is_missing_is_told():
             raise ImportError("pyarrow is required")
 
     for given in (({"a": Broken(), "b": B}, L), ({"a": A, "b": B}, Broken())):
-        with pytest.raises(BadInput, match="pyarrow is required"):
-            data.from_arrays(*given)
+        with pytest.raises(InputError, match="pyarrow is required"):
+            arrays.from_arrays(*given)
 
 
 def test_faults_name_the_row_of_the_caller():
     labels = shuffled(L.astype(object))
     labels.iloc[4] = None
-    with pytest.raises(BadInput, match="train labels: row 5: the label is missing"):
-        data.from_arrays({"a": A, "b": B}, labels)
+    with pytest.raises(InputError, match="train labels: row 5: the label is missing"):
+        arrays.from_arrays({"a": A, "b": B}, labels)
     other = shuffled(B)
     other.iloc[0, 1] = 1e40
-    (line,) = data.value_faults(data.from_arrays({"a": A, "b": other}, L))
+    (line,) = dataset_values.value_faults(arrays.from_arrays({"a": A, "b": other}, L))
     assert f"(id {other.index[0]!r}), column 2 (b1): 1e+40" in line
 
 
@@ -201,12 +201,12 @@ def test_faults_name_the_row_of_the_caller():
     ],
 )
 def test_arguments_that_could_mean_something_else(more, words):
-    with pytest.raises(BadInput) as caught:
-        data.from_arrays({"a": A, "b": B}, L, **more)
+    with pytest.raises(InputError) as caught:
+        arrays.from_arrays({"a": A, "b": B}, L, **more)
     assert words in str(caught.value)
 
 
 def test_labels_may_be_tensors_of_one_number():
     import torch
 
-    assert data.from_arrays({"a": A.to_numpy()}, [torch.tensor(n) for n in LABELS]).train.labels.tolist() == LABELS
+    assert arrays.from_arrays({"a": A.to_numpy()}, [torch.tensor(n) for n in LABELS]).train.labels.tolist() == LABELS

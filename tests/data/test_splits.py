@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from m3col import data
-from m3col.data import splits
-from m3col.faults import BadInput
+from m3col.data import arrays, dataset, splits
+from m3col.data import dataset as data_dataset
+from m3col.errors import InputError
 
 
-def build(labels, **options) -> data.Dataset:
+def build(labels, **options) -> data_dataset.Dataset:
     labels = np.asarray(labels)
-    return data.from_arrays({"a": np.arange(len(labels), dtype=float)[:, None]}, labels, **options)
+    return arrays.from_arrays({"a": np.arange(len(labels), dtype=float)[:, None]}, labels, **options)
 
 
 @pytest.fixture
-def toy() -> data.Dataset:
+def toy() -> dataset.Dataset:
     held = ({"a": np.zeros((4, 1))}, [0, 1, 2, 0])
     return build([0] * 12 + [1] * 8 + [2] * 5, validation=held)
 
@@ -70,7 +70,7 @@ def test_groups_stay_together():
     ],
 )
 def test_refuses(toy, options, match):
-    with pytest.raises(BadInput, match=match):
+    with pytest.raises(InputError, match=match):
         splits.draw(toy, **options)
 
 
@@ -94,9 +94,9 @@ def test_the_file_brings_every_kind_of_partition_back(toy, tmp_path):
 def test_refuses_a_file_of_other_samples_or_with_other_content(toy, tmp_path):
     path = tmp_path / "splits.csv"
     splits.write_csv(path, toy.train.ids, {"p": splits.draw(toy, kind="kfold")})
-    with pytest.raises(BadInput, match="has 25 samples, but the data set has 24"):
+    with pytest.raises(InputError, match="has 25 samples, but the data set has 24"):
         splits.read_csv(path, ids=toy.train.ids[1:])
-    with pytest.raises(BadInput, match="row 2: sample 'train-0', but the data set has 'x'"):
+    with pytest.raises(InputError, match="row 2: sample 'train-0', but the data set has 'x'"):
         splits.read_csv(path, ids=["x", *toy.train.ids[1:]])
     for content, match in (
         ("id,p\na,x\n", "column 'p': a fold is a whole number"),
@@ -106,9 +106,9 @@ def test_refuses_a_file_of_other_samples_or_with_other_content(toy, tmp_path):
         ("", "header"),
     ):
         path.write_text(content)
-        with pytest.raises(BadInput, match=match):
+        with pytest.raises(InputError, match=match):
             splits.read_csv(path)
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         splits.read_csv(tmp_path / "nowhere.csv")
 
 

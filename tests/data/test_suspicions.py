@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m3col import data
-from m3col.config import load
-from m3col.data import suspicions
-from m3col.data.columns import Records
+from m3col.checks.resolve import check_against_data
+from m3col.config.loading import load
+from m3col.data import arrays
+from m3col.data.checks import data_warnings
+from m3col.data.columns import MediaColumn
 from m3col.data.dataset import Dataset, build_split
-from m3col.prepare import examine
 
 COUNT = 30
 SORTED = np.arange(COUNT) * 3 // COUNT
@@ -23,7 +23,7 @@ def noise(columns: int = 4, seed: int = 0) -> np.ndarray:
 
 
 def warnings_of(x: np.ndarray, labels: np.ndarray) -> list[str]:
-    return suspicions.of_dataset(data.from_arrays({"a": x, "b": noise(2, 9)}, labels))
+    return data_warnings.of_dataset(arrays.from_arrays({"a": x, "b": noise(2, 9)}, labels))
 
 
 def with_column(values, at: int = 0) -> np.ndarray:
@@ -77,19 +77,19 @@ def test_many_columns_are_counted():
 @pytest.mark.parametrize("name", ["Unnamed: 0", "index", "level_0"])
 def test_columns_that_are_called_as_pandas_calls_row_numbers(name):
     frame = pd.DataFrame(noise(2)[:6], columns=[name, "g"])
-    (line,) = suspicions.of_dataset(data.from_arrays({"a": frame}, [0, 1] * 3))
+    (line,) = data_warnings.of_dataset(arrays.from_arrays({"a": frame}, [0, 1] * 3))
     assert f"column 1 ({name}) is what pandas or R calls a column of row numbers" in line
 
 
 def test_whole_numbers_are_no_ids_that_two_splits_share():
     a, b = (pd.DataFrame(noise(4, seed)[:6], index=range(1, 7)) for seed in (0, 1))
-    dataset = data.from_arrays({"a": a}, [0, 1] * 3, test=({"a": b}, [0, 1] * 3))
-    assert dataset.train.ids.tolist() == [*"123456"] and suspicions.of_dataset(dataset) == []
+    dataset = arrays.from_arrays({"a": a}, [0, 1] * 3, test=({"a": b}, [0, 1] * 3))
+    assert dataset.train.ids.tolist() == [*"123456"] and data_warnings.of_dataset(dataset) == []
 
 
 def test_few_rows_say_nothing():
     few = {"a": np.arange(8.0).reshape(8, 1), "b": noise(2)[:8]}
-    assert suspicions.of_dataset(data.from_arrays(few, [0, 1] * 4)) == []
+    assert data_warnings.of_dataset(arrays.from_arrays(few, [0, 1] * 4)) == []
 
 
 def part(rows) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -107,20 +107,20 @@ def part(rows) -> tuple[dict[str, np.ndarray], np.ndarray]:
     ],
 )
 def test_samples_in_two_splits(held, words):
-    found = suspicions.of_dataset(data.from_arrays(*part(np.arange(30)), **held))
+    found = data_warnings.of_dataset(arrays.from_arrays(*part(np.arange(30)), **held))
     assert len(found) == 1 and words in found[0]
 
 
 def test_samples_that_share_one_modality_only_are_different():
     views, labels = part(np.arange(10))
     other = {"a": views["a"], "b": noise(2, 5)[:10]}
-    assert suspicions.of_dataset(data.from_arrays(views, labels, test=(other, labels))) == []
+    assert data_warnings.of_dataset(arrays.from_arrays(views, labels, test=(other, labels))) == []
 
 
 def test_zero_and_missing_values_are_compared_as_what_they_are():
     a = np.array([[0.0, np.nan], [1.0, 2.0], [3.0, 4.0]])
     b = np.array([[-0.0, -np.nan], [9.0, 9.0]])
-    found = suspicions.across_splits(data.from_arrays({"a": a}, [0, 1, 0], test=({"a": b}, [0, 1])))
+    found = data_warnings.across_splits(arrays.from_arrays({"a": a}, [0, 1, 0], test=({"a": b}, [0, 1])))
     assert len(found) == 1 and "1 pairs" in found[0] and "train row 1 = test row 1" in found[0]
 
 
@@ -128,19 +128,19 @@ def test_ids_in_two_splits():
     ids = [f"P{n}" for n in range(10)]
     a = pd.DataFrame(noise()[:10], index=ids)
     b = pd.DataFrame(noise(4, 3)[:10], index=[*ids[7:], *(f"Q{n}" for n in range(7))])
-    found = suspicions.of_dataset(data.from_arrays({"a": a}, MIXED[:10], test=({"a": b}, MIXED[:10])))
+    found = data_warnings.of_dataset(arrays.from_arrays({"a": a}, MIXED[:10], test=({"a": b}, MIXED[:10])))
     assert found == ["arrays: of its ids 3 stand in train and in test (train row 8 = test row 1)"]
     assert not any("P7" in line for line in found)  # reports go to MLflow, ids do not
 
 
 def texts(values, labels, split: str):
-    return build_split({"text": Records.of("text", values)}, np.array(labels), split)
+    return build_split({"text": MediaColumn.of("text", values)}, np.array(labels), split)
 
 
 def test_texts_in_two_splits():
     train, test = texts(["one", "two", "three"], [0, 1, 0], "train"), texts(["four", "two"], [0, 1], "test")
     dataset = Dataset("t", ("x", "y"), {"text": ("text",)}, train, test=test)
-    (line,) = suspicions.of_dataset(dataset)
+    (line,) = data_warnings.of_dataset(dataset)
     assert "1 pairs of samples across train and test" in line and "train row 2 = test row 2" in line
 
 
@@ -154,8 +154,8 @@ def test_texts_in_two_splits():
     ],
 )
 def test_classes_that_are_alike(labels, words):
-    dataset = data.from_arrays({"a": noise(), "b": noise(2, 9)}, labels)
-    found = [*dataset.warnings, *suspicions.of_dataset(dataset)]
+    dataset = arrays.from_arrays({"a": noise(), "b": noise(2, 9)}, labels)
+    found = [*dataset.warnings, *data_warnings.of_dataset(dataset)]
     assert any(words in line for line in found), found
 
 
@@ -165,7 +165,7 @@ def test_samples_on_both_sides_of_a_fold():
     given = ({"a": x, "b": y}, MIXED[np.arange(COUNT) % 15])
     for kind in ("kfold", "holdout"):
         run = load({"data": {"name": "arrays"}}, overrides={"validation.kind": kind})
-        prepared, faults = examine(run, data=given)
+        prepared, faults = check_against_data(run, data=given)
         assert not faults
         (line,) = prepared.dataset.warnings
         assert "validation samples equal a training sample of their fold in every value" in line
@@ -176,28 +176,28 @@ def test_groups_keep_equal_samples_on_one_side():
     x, y = noise(), noise(2, 9)
     x[15:], y[15:] = x[:15], y[:15]
     labels = MIXED[np.arange(COUNT) % 15]
-    dataset = data.from_arrays({"a": x, "b": y}, labels, groups=np.arange(COUNT) % 15)
+    dataset = arrays.from_arrays({"a": x, "b": y}, labels, groups=np.arange(COUNT) % 15)
     run = load({"data": {"name": "arrays"}}, overrides={"validation.kind": "kfold", "validation.folds": 3})
-    prepared, faults = examine(run, data=dataset)
+    prepared, faults = check_against_data(run, data=dataset)
     assert not faults and prepared.dataset.warnings == ()
 
 
 def test_groups_in_two_splits():
     labels = MIXED[:10]
-    whole = data.from_arrays({"a": noise()[:10]}, labels, groups=list("aabbccddee"))
+    whole = arrays.from_arrays({"a": noise()[:10]}, labels, groups=list("aabbccddee"))
     other = dataclasses.replace(
         whole.train.take([0, 1, 2]), inputs={"a": noise(4, 3)[:3]}, ids=np.array(["x", "y", "z"])
     )
-    found = suspicions.across_splits(dataclasses.replace(whole, test=other))
+    found = data_warnings.across_splits(dataclasses.replace(whole, test=other))
     assert found == ["arrays: of its groups 2 stand in train and in test (train row 1 = test row 1)"]
 
 
 def test_groups_on_both_sides_of_a_fold():
     from m3col.data.splits import Fold
 
-    samples = data.from_arrays({"a": noise()}, MIXED, groups=np.arange(COUNT) // 2).train
+    samples = arrays.from_arrays({"a": noise()}, MIXED, groups=np.arange(COUNT) // 2).train
     fold = Fold(train=np.arange(1, COUNT), validation=np.array([0]))
-    (line,) = suspicions.across_folds("t", samples, [fold])
+    (line,) = data_warnings.across_folds("t", samples, [fold])
     assert line == "t: 1 groups stand on both sides of a fold"
 
 
@@ -206,6 +206,6 @@ def test_equal_rows_with_a_slow_twin():
     a, b = (rng.integers(0, 2, size=(count, 3)).astype(float) for count in (20, 9))
     first, second = (build_split({"x": x}, np.zeros(len(x), np.int64), name) for x, name in ((a, "train"), (b, "test")))
     twin = [(i, j) for j in range(len(b)) for i in range(len(a)) if (a[i] == b[j]).all()]
-    assert sorted(suspicions.equal_rows(first, second, same=False)) == sorted(twin)
+    assert sorted(data_warnings.equal_rows(first, second, same=False)) == sorted(twin)
     inside = [(i, j) for j in range(len(a)) for i in range(j) if (a[i] == a[j]).all()]
-    assert sorted(suspicions.equal_rows(first, first, same=True)) == sorted(inside)
+    assert sorted(data_warnings.equal_rows(first, first, same=True)) == sorted(inside)

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m3col import data
-from m3col.data import labels, table_csv, textfile
-from m3col.data.check import check
-from m3col.faults import BadInput
+from m3col.data import labels, loading
+from m3col.data.checks.check_folder import check
+from m3col.data.formats import table_csv, text_files
+from m3col.errors import InputError
 
 from .builders import TRAIN, write_folder
 
@@ -180,7 +180,7 @@ def test_files_that_are_no_text(tmp_path, name):
     content, words = BYTES[name]
     path, faults = tmp_path / "t.csv", list[str]()
     path.write_bytes(content)
-    assert textfile.read_lines(path, faults) is None
+    assert text_files.read_lines(path, faults) is None
     assert len(faults) == 1 and faults[0].startswith(f"{path}: ") and words in faults[0]
 
 
@@ -191,25 +191,25 @@ def test_the_row_of_a_fault_is_that_of_the_file(tmp_path):
     assert "row 3, column 2: 'x'" in faults[0]
 
 
-@pytest.mark.parametrize("suffix", textfile.SUFFIXES)
+@pytest.mark.parametrize("suffix", text_files.SUFFIXES)
 def test_a_folder_may_hold_any_suffix(tmp_path, suffix):
     write_folder(tmp_path)
-    before = data.load("omics", data_dir=tmp_path).digests()
+    before = loading.load("omics", data_dir=tmp_path).digests()
     for path in list(tmp_path.iterdir()):
         content = path.read_bytes()
         path.unlink()
         if ".tsv" in suffix:
             content = content.replace(b",", b"\t")
         (tmp_path / f"{path.stem}{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
-    assert data.load("omics", data_dir=tmp_path).digests() == before
+    assert loading.load("omics", data_dir=tmp_path).digests() == before
     assert check(tmp_path).ok
 
 
 def test_two_files_of_one_table_are_a_fault(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "1_tr.tsv").write_text("1\t2\n")
-    with pytest.raises(BadInput, match=r"1_tr\.csv and 1_tr\.tsv hold the same table"):
-        data.load("omics", data_dir=tmp_path)
+    with pytest.raises(InputError, match=r"1_tr\.csv and 1_tr\.tsv hold the same table"):
+        loading.load("omics", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -252,11 +252,11 @@ def test_a_header_above_the_labels_is_pointed_out(tmp_path):
     write_folder(tmp_path)
     path = tmp_path / "labels_tr.csv"
     path.write_text("subtype\n" + path.read_text().replace("0.000", "a").replace("1.000", "b"))
-    with pytest.raises(BadInput, match=r"is the first line of labels_tr.csv, 'subtype', a header\?"):
-        data.load("omics", data_dir=tmp_path)
+    with pytest.raises(InputError, match=r"is the first line of labels_tr.csv, 'subtype', a header\?"):
+        loading.load("omics", data_dir=tmp_path)
     path.write_text("subtype\n" + "\n".join("01"[n % 2] for n in range(TRAIN)) + "\n")
-    with pytest.raises(BadInput, match="row 1: 'subtype' is a header"):
-        data.load("omics", data_dir=tmp_path)
+    with pytest.raises(InputError, match="row 1: 'subtype' is a header"):
+        loading.load("omics", data_dir=tmp_path)
 
 
 # What labels mean
@@ -324,10 +324,10 @@ def test_names_in_files_keep_the_known_order_of_classes(tmp_path):
     write_folder(tmp_path)
     for part, count in (("tr", TRAIN), ("te", 6)):
         (tmp_path / f"labels_{part}.csv").write_text("".join(["sick", "healthy"][n % 2] + "\n" for n in range(count)))
-    dataset = data.load("omics", data_dir=tmp_path)
+    dataset = loading.load("omics", data_dir=tmp_path)
     assert dataset.classes == ("healthy", "sick") and dataset.train.labels[:2].tolist() == [1, 0]
     (tmp_path / "classes.csv").write_text("index,name\n0,sick\n1,healthy\n")
-    dataset = data.load("omics", data_dir=tmp_path)
+    dataset = loading.load("omics", data_dir=tmp_path)
     assert dataset.classes == ("sick", "healthy") and dataset.train.labels[:2].tolist() == [0, 1]
     assert check(tmp_path).ok
 
@@ -349,7 +349,7 @@ def test_names_in_files_keep_the_known_order_of_classes(tmp_path):
 def test_names_of_features(tmp_path, content, expected):
     path, faults = tmp_path / "1_featname.csv", list[str]()
     path.write_text(content)
-    found = textfile.read_names(path, faults)
+    found = text_files.read_names(path, faults)
     if isinstance(expected, tuple):
         assert found == expected and faults == []
     else:
@@ -362,7 +362,7 @@ def test_names_of_features(tmp_path, content, expected):
 def test_names_of_classes(tmp_path, content):
     path, faults = tmp_path / "classes.csv", list[str]()
     path.write_text(content)
-    assert textfile.read_classes(path, faults) == ("u", "v") and faults == []
+    assert text_files.read_classes(path, faults) == ("u", "v") and faults == []
 
 
 def test_a_large_table_with_decimal_commas_is_refused_at_once(tmp_path):

@@ -6,10 +6,10 @@ import pytest
 import scipy.sparse
 import torch
 
-from m3col import data
-from m3col.data import tables, values
-from m3col.data.missing import is_missing
-from m3col.faults import BadInput
+from m3col.data import arrays, numeric_tables
+from m3col.data.checks import dataset_values, number_limits
+from m3col.data.formats.missing_marks import is_missing
+from m3col.errors import InputError
 
 PLAIN = np.array([[1.0, 0.0], [0.0, 2.5], [3.0, 0.0]])
 
@@ -41,7 +41,7 @@ class OfAnotherLibrary:
     ids=lambda given: type(given).__name__,
 )
 def test_the_same_numbers_in_many_forms(given):
-    np.testing.assert_array_equal(tables.read(given, "here").values, PLAIN)
+    np.testing.assert_array_equal(numeric_tables.read(given, "here").values, PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_the_same_numbers_in_many_forms(given):
     ],
 )
 def test_what_is_missing_is_nan(given, expected):
-    np.testing.assert_array_equal(tables.read(given, "here").values[:, 0], expected)
+    np.testing.assert_array_equal(numeric_tables.read(given, "here").values[:, 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_what_is_missing_is_nan(given, expected):
     ],
 )
 def test_what_is_no_table_is_refused_by_place(given, words):
-    with pytest.raises(BadInput) as caught:
-        tables.read(given, "here")
+    with pytest.raises(InputError) as caught:
+        numeric_tables.read(given, "here")
     assert words in str(caught.value) and all(line.startswith("here: ") for line in caught.value.faults)
 
 
 def test_many_columns_of_text_are_counted():
-    with pytest.raises(BadInput) as caught:
-        tables.read(pd.DataFrame({f"c{n}": ["x"] for n in range(9)}), "here")
+    with pytest.raises(InputError) as caught:
+        numeric_tables.read(pd.DataFrame({f"c{n}": ["x"] for n in range(9)}), "here")
     assert len(caught.value.faults) == 6 and caught.value.faults[-1] == "here: 4 more columns do not hold numbers"
 
 
@@ -104,13 +104,13 @@ def test_many_columns_of_text_are_counted():
 def test_values_that_do_not_fit(value, precision, words):
     x = PLAIN.copy()
     x[2, 1] = value
-    found = values.faults(x, "here", ["a", "b"], precision=precision)
+    found = number_limits.faults(x, "here", ["a", "b"], precision=precision)
     assert [line.startswith("here: row 3, column 2 (b): ") for line in found] == [True] * bool(words)
     assert words in "".join(found)
 
 
 def test_values_that_do_not_fit_are_counted():
-    found = values.faults(np.full((3, 3), np.inf), "f.csv", None)
+    found = number_limits.faults(np.full((3, 3), np.inf), "f.csv", None)
     assert len(found) == 6 and found[0].startswith("f.csv: row 1, column 1: inf")
     assert found[-1] == "f.csv: 4 more values are infinite or too large"
 
@@ -123,21 +123,25 @@ def test_each_split_is_looked_at_before_and_after_preprocessing(split):
     parts = {name: part() for name in ("train", "validation", "test")}
     parts[split]["a"][1, 1] = 1e39
     labels = [0, 1, 0, 1]
-    dataset = data.from_arrays(
+    dataset = arrays.from_arrays(
         parts["train"], labels, validation=(parts["validation"], labels), test=(parts["test"], labels)
     )
-    (line,) = data.value_faults(dataset)
+    (line,) = dataset_values.value_faults(dataset)
     assert f"modality 'a', {split}: row 2, column 2 (a_1): 1e+39" in line
-    assert data.faults(dataset, ["minmax"]) == []  # not told twice
-    assert data.value_faults(dataset, "float64") == data.faults(dataset, ["minmax"], precision="float64") == []
+    assert dataset_values.faults(dataset, ["minmax"]) == []  # not told twice
+    assert (
+        dataset_values.value_faults(dataset, "float64")
+        == dataset_values.faults(dataset, ["minmax"], precision="float64")
+        == []
+    )
     if split != "train":
         # In range as it is, but not once it is divided by the range of the training part.
         parts[split]["a"][1, 1] = 1e10
         parts["train"]["a"] *= 1e-35
-        scaled = data.from_arrays(
+        scaled = arrays.from_arrays(
             parts["train"], labels, validation=(parts["validation"], labels), test=(parts["test"], labels)
         )
-        (line,) = [line for line in data.faults(scaled, ["minmax"]) if "row 2" in line]
+        (line,) = [line for line in dataset_values.faults(scaled, ["minmax"]) if "row 2" in line]
         assert f"{split}, after data.preprocess: row 2, column 2" in line
 
 
@@ -154,6 +158,6 @@ def test_what_is_no_mark_of_a_missing_value(value):
 @pytest.mark.parametrize(("precision", "kind"), [("float32", np.float32), ("float64", np.float64)])
 def test_the_largest_number_of_a_type_fits_into_it(precision, kind):
     largest = float(np.finfo(kind).max)
-    assert values.limit(precision) == largest
-    assert values.faults(np.array([[largest, -largest]]), "here", None, precision=precision) == []
-    assert values.faults(np.array([[np.nextafter(largest, np.inf)]]), "here", None, precision=precision) != []
+    assert number_limits.limit(precision) == largest
+    assert number_limits.faults(np.array([[largest, -largest]]), "here", None, precision=precision) == []
+    assert number_limits.faults(np.array([[np.nextafter(largest, np.inf)]]), "here", None, precision=precision) != []

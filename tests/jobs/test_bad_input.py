@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli, interrupt
-from m3col import data, tracking
-from m3col.data.check import check
+from jobs import cli
+from jobs.terminal import interrupt
+from m3col.data import catalog
+from m3col.data.checks.check_folder import check
+from m3col.tracking import mlflow_store
 from tests.data.builders import edit, write_folder
 from tests.jobs.bad_folders import BAD_FOLDERS
 
@@ -28,13 +30,13 @@ def refuse(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
     monkeypatch.setattr(interrupt, "on_interrupt", lambda message: None)  # this process keeps its signals
     monkeypatch.chdir(tmp_path)
-    connect = tracking.connect
+    connect = mlflow_store.connect
 
     def only_named(uri, runs, **named):
         # What comes after judging: bad input that is let through must not start a search here.
         return connect(uri, runs, **named) if uri else pytest.fail("judged as good input")
 
-    monkeypatch.setattr(tracking, "connect", only_named)
+    monkeypatch.setattr(mlflow_store, "connect", only_named)
 
     def run(*words: object, writes: bool = False) -> list[str]:
         before = sorted(tmp_path.rglob("*"))
@@ -317,7 +319,7 @@ def test_in_a_process_of_its_own_there_is_no_traceback_either(tmp_path):
 
 def test_the_list_of_named_data_sets_is_what_is_offered(refuse):
     (line,) = refuse("train", "digits", "data.name=zzz")
-    assert all(name in line for name in data.names())
+    assert all(name in line for name in catalog.names())
 
 
 def test_workers_and_resume_auto(refuse):

@@ -17,10 +17,17 @@ import psutil
 import pytest
 
 import m3col
-from jobs import cli, commands, interrupt
-from m3col import checkpoint, data, files, ledger
+from jobs import cli
+from jobs.commands import dispatch
+from jobs.terminal import interrupt
+from m3col.data import catalog, loading
+from m3col.evaluation import test_ledger
+from m3col.storage import atomic_files
+from m3col.training import checkpoint
 from tests.data.builders import edit, write_folder
-from tests.tune import fake_study
+from tests.support import fake_study
+from tune import checks
+from tune.engine import ray_cluster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
@@ -59,10 +66,10 @@ def test_help_lists_the_commands_and_each_shows_an_example(capsys):
     text = ended("--help", capsys=capsys)
     assert "Example: m3col search digits" in text
     for name in ("train", "search", "report", "evaluate", "predict", "data", "ui", "sync", "runs"):
-        assert name in text and name in commands.COMMANDS
+        assert name in text and name in dispatch.COMMANDS
         assert f"Example: m3col {name}" in ended(name, "--help", capsys=capsys)
     assert "Example: m3col data fetch" in ended("data", "fetch", "--help", capsys=capsys)
-    assert set(commands.COMMANDS) == set(cli._EXAMPLES) == set(cli._HELP)
+    assert set(dispatch.COMMANDS) == set(cli._EXAMPLES) == set(cli._HELP)
 
 
 def test_train_prints_progress_metrics_and_where_the_checkpoint_is(m3, tmp_path):
@@ -90,21 +97,21 @@ def test_train_goes_on_where_it_was_cut_off(m3, tmp_path, monkeypatch):
     code, out, _ = m3("train", "--resume", folder)
     assert code == 0 and out.startswith("epoch 4/4") and (folder / "metrics.json").exists()
     # The ledger of the runs folder that it began in, not of the default one.
-    assert len(ledger.entries(tmp_path / "elsewhere")) == 1 and not (tmp_path / "runs").exists()
+    assert len(test_ledger.entries(tmp_path / "elsewhere")) == 1 and not (tmp_path / "runs").exists()
 
 
 def test_evaluate_scores_the_test_split_and_notes_it(m3, tmp_path, model):
     code, out, _ = m3("evaluate", model, "--runs-dir", tmp_path / "mine")
-    test = data.load("digits").test
+    test = loading.load("digits").test
     expected = m3col.load(model).predict_proba(test.inputs).argmax(1) == test.labels
     assert code == 0 and f"{expected.mean():.4f}" in out and "test/macro_f1" in out
     assert m3("evaluate", model, model, "--data", "digits", "--runs-dir", tmp_path / "mine")[0] == 0
-    assert [entry["dataset"] for entry in ledger.entries(tmp_path / "mine")] == ["digits", "digits"]
+    assert [entry["dataset"] for entry in test_ledger.entries(tmp_path / "mine")] == ["digits", "digits"]
     assert not (tmp_path / "runs").exists()
 
 
 def test_predict_writes_label_probabilities_and_votes(m3, tmp_path, model):
-    inputs = {name: x[:7] for name, x in data.load("digits").test.inputs.items()}
+    inputs = {name: x[:7] for name, x in loading.load("digits").test.inputs.items()}
     for name, x in inputs.items():
         np.savetxt(tmp_path / f"{name}.csv", x, delimiter=",", fmt="%.17g")
     words = [f"{name}={tmp_path}/{name}.csv" for name in inputs]
@@ -123,7 +130,7 @@ def test_data_list_says_what_is_here(m3, shared_data):
     code, out, _ = m3("data", "list", "--data-dir", shared_data)
     rows = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if line.startswith("│")]
     here = {row[1]: row[2] for row in rows if row[1]}
-    assert code == 0 and tuple(here) == data.names()
+    assert code == 0 and tuple(here) == catalog.names()
     assert here["digits"] == "embedded" and here["omics"] == "-" and here["rosmap"].startswith(str(shared_data)[:10])
     assert "pixels, fourier, gradients" in " ".join(row[3] for row in rows)
 
@@ -208,26 +215,26 @@ def chained() -> Exception:
         (chained(), 1, "failed: no more room\n"),
         (BrokenPipeError(), 1, ""),
         (KeyboardInterrupt(), 130, ""),
-        (m3col.BadInput(["a", "b"]), 2, "error: a\nerror: b\n"),
+        (m3col.InputError(["a", "b"]), 2, "error: a\nerror: b\n"),
     ],
 )
 def test_exit_codes(m3, monkeypatch, error, code, err):
-    monkeypatch.setitem(commands.COMMANDS, "report", raising(error))
+    monkeypatch.setitem(dispatch.COMMANDS, "report", raising(error))
     assert m3("report", "x") == (code, "", err)
 
 
 def test_a_mistake_of_ours_is_not_hidden(m3, monkeypatch):
-    monkeypatch.setitem(commands.COMMANDS, "report", raising(TypeError("ours")))
+    monkeypatch.setitem(dispatch.COMMANDS, "report", raising(TypeError("ours")))
     code, out, err = m3("report", "x")
     assert code == 1 and out == "" and err.startswith("Traceback") and err.endswith("TypeError: ours\n")
     assert "in command" in err and Path(__file__).name in err
 
 
-@pytest.mark.parametrize("kind", [m3col.BadInput, RuntimeError, TypeError, UserWarning])
+@pytest.mark.parametrize("kind", [m3col.InputError, RuntimeError, TypeError, UserWarning])
 def test_no_password_is_shown_whatever_fails(m3, monkeypatch, kind):
     monkeypatch.setenv("PGPASSWORD", "h0rse-staple")
     text = "cannot reach http://ann:batt3ry@mlflow with h0rse-staple"
-    error = kind([text] if kind is m3col.BadInput else text)
+    error = kind([text] if kind is m3col.InputError else text)
 
     def command(arguments):
         if isinstance(error, Warning):
@@ -235,22 +242,23 @@ def test_no_password_is_shown_whatever_fails(m3, monkeypatch, kind):
             return 0
         raise error
 
-    monkeypatch.setitem(commands.COMMANDS, "report", command)
+    monkeypatch.setitem(dispatch.COMMANDS, "report", command)
     _, out, err = m3("report", "x")
     assert out == "" and "cannot reach http://***@mlflow with ***" in err
     assert "batt3ry" not in err and "h0rse-staple" not in err
 
 
 def test_a_search_that_its_storage_stops_at_the_start_says_how_to_go_on(m3, monkeypatch, tmp_path):
-    from m3col.patience import StorageRefused
-    from tune import engine, mirror
+    from m3col.storage.retry import StorageUnavailable
+    from tune.engine import ray_tune
+    from tune.study import remote_copy
 
     def refuse(self):
-        raise StorageRefused("the storage refused a write for 3 s")
+        raise StorageUnavailable("the storage refused a write for 3 s")
 
-    monkeypatch.setattr(engine, "start_ray", lambda **named: False)
-    monkeypatch.setattr(engine, "check", lambda request, **named: None)
-    monkeypatch.setattr(mirror.StorageMirror, "begin", refuse)
+    monkeypatch.setattr(ray_cluster, "start_ray", lambda **named: False)
+    monkeypatch.setattr(ray_tune, "check", lambda request, **named: None)
+    monkeypatch.setattr(remote_copy.StorageCopy, "begin", refuse)
     code, out, err = m3("search", "digits", f"storage.uri={tmp_path}/store", "--name", "mine")
     assert code == 1 and out == ""
     assert err == (
@@ -265,22 +273,21 @@ def test_warnings_are_lines_without_a_place_in_the_code(m3, monkeypatch):
         warnings.warn("not for users", DeprecationWarning, stacklevel=1)
         return 0
 
-    monkeypatch.setitem(commands.COMMANDS, "report", command)
+    monkeypatch.setitem(dispatch.COMMANDS, "report", command)
     assert m3("report", "x") == (0, "", "warning: look here\n")
 
 
 def test_resume_takes_an_override_as_an_override(m3, monkeypatch):
     import tune
-    from tune import api
 
     seen = []
 
     def search(config, **named):
         seen.append((config, named))
-        raise m3col.BadInput(["stop"])
+        raise m3col.InputError(["stop"])
 
     monkeypatch.setattr(tune, "search", search, raising=False)
-    monkeypatch.setattr(api, "judge", lambda *args, **named: [])
+    monkeypatch.setattr(checks, "validate", lambda *args, **named: [])
     for words in (["digits", "--resume", "trials=80"], ["--resume", "digits-1", "trials=80"], ["digits", "--resume"]):
         m3("search", *words)
     found = [(config, named["resume"], named["overrides"]) for config, named in seen]
@@ -293,7 +300,7 @@ def test_resume_takes_an_override_as_an_override(m3, monkeypatch):
 )
 def test_what_workers_take_is_passed_on_and_repeated_in_the_way_to_go_on(m3, monkeypatch, tmp_path, given, cpus, gpus):
     import tune
-    from m3col.training import Record
+    from m3col.training.history import Record
 
     asked, farewells = [], []
 
@@ -301,7 +308,7 @@ def test_what_workers_take_is_passed_on_and_repeated_in_the_way_to_go_on(m3, mon
         asked.append((named["workers"], named["cpus_per_worker"], named["gpus_per_worker"]))
         record = Record(1, 0.0, None, {"train/loss": 1.0})
         (tmp_path / "run").mkdir()
-        files.write_text(tmp_path / "run" / "history.jsonl", f"{json.dumps(record.to_dict())}\n")
+        atomic_files.write_text(tmp_path / "run" / "history.jsonl", f"{json.dumps(record.to_dict())}\n")
         named["started"](tmp_path / "run")
         return SimpleNamespace(metrics={}, checkpoint="", dropped={})
 
@@ -348,7 +355,7 @@ def test_a_signal_ends_a_training_and_says_how_to_go_on(tmp_path, number, code, 
 
 _INTERRUPTED = """
 import subprocess, sys, time
-from jobs.interrupt import on_interrupt
+from jobs.terminal.interrupt import on_interrupt
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 def farewell():
     if len(sys.argv) > 1:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray_nodes import Nodes
-from tests.servers import free_port
-from tune import provenance
-from tune.study import StudyFolder
+from tests.support.ray_nodes import Nodes
+from tests.support.servers import free_port
+from tune.study import provenance
+from tune.study.record import StudyFolder
 
 pytestmark = pytest.mark.slow
 

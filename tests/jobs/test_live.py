@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from jobs import live
-from jobs.live import Progress
-from tune.conductor import Event
+from jobs.terminal import progress as terminal_progress
+from jobs.terminal.progress import Progress
+from tune.scheduling.coordinator import Event
 
 
 def conductor(*, target=10, budget=None, concurrency=2, maximize=True, trials=(), spent=0.0):
@@ -24,7 +24,7 @@ FOLDER = SimpleNamespace(name="digits-1", path="/runs/digits-1")
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(terminal_progress.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -11,11 +11,11 @@ import pytest
 
 import m3col
 from jobs.cli import main
-from m3col import yamlio
-from m3col.data import pictures
-from tests import pairs
+from m3col.config import yaml_files
+from m3col.data.images import decoding
 from tests.data.pair_builders import change, write_food101
 from tests.models.builders import text_folder
+from tests.support import pairs
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def trained(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a run that the command trained."""
     folder = tmp_path_factory.mktemp("runs")
     config = pairs.config(place, train__epochs=3).to_dict()
-    (folder / "pairs.yaml").write_text(yamlio.dump(config))
+    (folder / "pairs.yaml").write_text(yaml_files.dump(config))
     words = ["train", str(folder / "pairs.yaml"), "--runs-dir", str(folder), "--tracking-uri", "none"]
     assert main(words) == 0
     return folder / "train/image_text-m3col-1/model"
@@ -97,8 +97,8 @@ def test_an_ensemble_decodes_each_picture_once(trained, place, monkeypatch):
     model = m3col.load([trained] * 3)
     inputs = {"image": [place / f"imgs/test-{n}.png" for n in range(5)], "text": ["a rose"] * 5}
     expected = model.predict_proba(inputs)
-    calls, decode = [], pictures.decode
-    monkeypatch.setattr(pictures, "decode", lambda *a: (calls.append(a), decode(*a))[1])
+    calls, decode = [], decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *a: (calls.append(a), decode(*a))[1])
     np.testing.assert_array_equal(model.predict_proba(inputs), expected)
     assert len(calls) == 5
     np.testing.assert_allclose(m3col.load(trained).predict_proba(inputs), expected, rtol=1e-6)
@@ -155,9 +155,9 @@ def test_faults_of_data_models_and_config_come_together(place, tmp_path, capsys)
     raw["train"]["epochs"] = 0
     raw["model"]["image"]["name"] = "vit_tny_patch16_224"
     raw["model"]["text"] |= {"name": "brt"}
-    (tmp_path / "wrong.yaml").write_text(yamlio.dump(raw))
+    (tmp_path / "wrong.yaml").write_text(yaml_files.dump(raw))
     search = {"base": str(tmp_path / "wrong.yaml"), "space": {"objective.beta": [0.1, 0.2]}}
-    (tmp_path / "search.yaml").write_text(yamlio.dump(search))
+    (tmp_path / "search.yaml").write_text(yaml_files.dump(search))
     for command, file in (("train", "wrong.yaml"), ("search", "search.yaml")):
         assert main([command, str(tmp_path / file), "--runs-dir", str(tmp_path / "runs")]) == 2
         said = capsys.readouterr().err
@@ -179,7 +179,7 @@ def test_what_is_left_out_is_printed_and_kept(tmp_path, capsys):
         (data / "images/train/cat" / f"cat_train_{number}.jpg").unlink()
     shutil.copy(data / "images/train/dog/dog_train_0.jpg", data / "images/test/emu/emu_test_0.jpg")
     raw = pairs.config(data, data__name="food101", data__text__columns=None, train__epochs=1).to_dict()
-    (tmp_path / "food.yaml").write_text(yamlio.dump(raw))
+    (tmp_path / "food.yaml").write_text(yaml_files.dump(raw))
     words = ["train", str(tmp_path / "food.yaml"), "--runs-dir", str(tmp_path / "runs"), "--tracking-uri", "none"]
     assert main(words) == 0
     said = capsys.readouterr()
@@ -194,7 +194,7 @@ def test_a_broken_picture_is_named_before_anything_is_written(tmp_path, capsys):
     place = pairs.folder(tmp_path / "data")
     (place / "imgs/train-4.png").write_text("<!DOCTYPE html><html></html>")
     (place / "imgs/test-2.png").write_bytes(b"")
-    (tmp_path / "pairs.yaml").write_text(yamlio.dump(pairs.config(place).to_dict()))
+    (tmp_path / "pairs.yaml").write_text(yaml_files.dump(pairs.config(place).to_dict()))
     assert main(["train", str(tmp_path / "pairs.yaml"), "--runs-dir", str(tmp_path / "runs")]) == 2
     said = capsys.readouterr().err
     assert "train-4.png" in said and "HTML" in said and "test-2.png" in said
@@ -205,7 +205,7 @@ def test_models_that_do_not_fit_into_memory_in_lockstep_are_refused(place, tmp_p
     import psutil
 
     raw = pairs.config(place, validation__kind="kfold", validation__folds=3).to_dict()
-    (tmp_path / "pairs.yaml").write_text(yamlio.dump(raw))
+    (tmp_path / "pairs.yaml").write_text(yaml_files.dump(raw))
     small = psutil.virtual_memory()._replace(available=100_000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: small)
     assert main(["train", str(tmp_path / "pairs.yaml"), "--runs-dir", str(tmp_path / "runs")]) == 2
@@ -217,9 +217,9 @@ def test_mlflow_takes_paths_or_contents_and_texts(trained, place, tmp_path):
     import mlflow
     import pandas as pd
 
-    from m3col import tracking
+    from m3col.tracking import mlflow_store
 
-    tracker = tracking.connect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    tracker = mlflow_store.connect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
     assert tracker is not None
     run = tracker.create(tracker.experiment("pairs"), "one", tags={}, started=0.0)
     uri = tracker.model(run, trained, example=None)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli, commands, streams
-from jobs.words import print_metrics
-from m3col.faults import BadInput
+from jobs import cli
+from jobs.commands import dispatch
+from jobs.terminal import streams
+from jobs.terminal.console import print_metrics
+from m3col.errors import InputError
 
 _TEXT = "sd 0.5 ± 0.1 − 2 → 3… “x” 日本 ü 🙂 \udc8f"
 
@@ -80,7 +82,7 @@ class _Full(io.StringIO):
 
 @pytest.mark.parametrize(("error", "said"), [(OSError, "standard output cannot be written"), (BrokenPipeError, "")])
 def test_a_command_whose_output_is_lost_has_failed(monkeypatch, capsys, error, said):
-    monkeypatch.setitem(commands.COMMANDS, "runs", lambda arguments: sys.stdout.write("runs") - 4)
+    monkeypatch.setitem(dispatch.COMMANDS, "runs", lambda arguments: sys.stdout.write("runs") - 4)
     monkeypatch.setattr(sys, "stdout", _Full(error))
     assert cli.main(["runs", "list"]) == 1
     assert said in capsys.readouterr().err
@@ -92,9 +94,9 @@ def test_a_fault_that_cannot_be_told_is_still_a_fault(monkeypatch):
             raise OSError(28, "No space left on device")
 
     def refuse(arguments):
-        raise BadInput(["nothing"])
+        raise InputError(["nothing"])
 
-    monkeypatch.setitem(commands.COMMANDS, "runs", refuse)
+    monkeypatch.setitem(dispatch.COMMANDS, "runs", refuse)
     monkeypatch.setattr(sys, "stderr", Broken())
     assert cli.main(["runs", "list"]) == 2
 
@@ -103,7 +105,7 @@ def test_a_file_name_that_the_locale_cannot_hold_is_told_in_one_line(monkeypatch
     def fail(arguments):
         raise UnicodeEncodeError("ascii", "日本.csv", 0, 2, "ordinal not in range(128)")
 
-    monkeypatch.setitem(commands.COMMANDS, "runs", fail)
+    monkeypatch.setitem(dispatch.COMMANDS, "runs", fail)
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
     assert cli.main(["runs", "list"]) == 1
     assert capsys.readouterr().err == (

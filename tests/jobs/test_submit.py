@@ -11,15 +11,18 @@ import pytest
 import yaml
 from ray._private.runtime_env.packaging import create_package
 
-from jobs import cli, cluster, preflight, staging, submit
-from jobs.staging import staged
-from jobs.submission import Submission
-from m3col import data
-from m3col.config import load
-from m3col.faults import BadInput
-from m3col.prepare import layout
-from tests import pairs
-from tune import api, auth, capacity, provenance
+from jobs import cli
+from jobs.cluster import client, preflight, staging, submit
+from jobs.cluster.staging import staged
+from jobs.cluster.submission import Submission
+from m3col.checks.resolve import layout
+from m3col.config.loading import load
+from m3col.data import loading
+from m3col.errors import InputError
+from tests.support import pairs
+from tune import checks
+from tune.engine import auth, capacity
+from tune.study import provenance
 
 SPACE = "space: {objective.beta: {low: 0.01, high: 1.0}}\n"
 
@@ -60,9 +63,9 @@ def test_the_address_comes_from_the_environment_where_it_is_a_dashboard(capsys, 
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")  # for `search`, not for jobs
     assert "name the cluster's dashboard" in refused(capsys, "jobs", "list")[0]
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265/")
-    assert cluster.address_of(None) == "http://head:8265"
+    assert client.address_of(None) == "http://head:8265"
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://other")
-    assert cluster.address_of(None) == "https://other" and cluster.address_of("http://given:1") == "http://given:1"
+    assert client.address_of(None) == "https://other" and client.address_of("http://given:1") == "http://given:1"
 
 
 def test_all_faults_of_options_address_and_config_at_once(capsys, tmp_path):
@@ -146,7 +149,7 @@ def test_packages_and_configs_are_sent_and_nothing_else(tmp_path, monkeypatch):
     assert kinds <= {".py", ".typed", ".yaml", ".json"} and not any("__pycache__" in name for name in names)
     assert {
         "m3col/configs/train/digits.yaml",
-        "m3col/losses/mixup_contrastive.py",
+        "m3col/losses/m3co.py",
         "given/x.yaml",
         "more/part/a.py",
     } <= set(names)
@@ -189,7 +192,7 @@ def test_what_is_too_large_is_said_before_it_is_sent(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text(SPACE + "# " + "x" * 300_000)
     monkeypatch.setattr(staging, "_LIMIT_BYTES", 200_000)
     largest = r"the largest files: given/x\.yaml \(0\.3 MB\)"
-    with pytest.raises(BadInput, match=rf"must be at most 0 MB; {largest}"), staged("x.yaml", []):
+    with pytest.raises(InputError, match=rf"must be at most 0 MB; {largest}"), staged("x.yaml", []):
         pass
 
 
@@ -222,13 +225,13 @@ def test_a_request_without_what_is_newer_is_read():
     ],
 )
 def test_a_job_of_another_version_is_shown_and_not_resumed(capsys, monkeypatch, text, words):
-    known = {cluster.REQUEST: text, cluster.VERSION: "9.1", cluster.STUDY: "rosmap-1"}
+    known = {client.REQUEST: text, client.VERSION: "9.1", client.STUDY: "rosmap-1"}
     job = SimpleNamespace(
         submission_id="a-1", metadata=known, status=SimpleNamespace(value="FAILED"), start_time=None, end_time=None,
         message=None, entrypoint="python -m jobs.cli search",
     )  # fmt: skip
     there = SimpleNamespace(address="http://head:8265", job=lambda id: job)
-    monkeypatch.setattr(cluster, "connect", lambda address: there)
+    monkeypatch.setattr(client, "connect", lambda address: there)
     assert cli.main(["jobs", "status", "a-1", "--address", there.address]) == 0
     assert capsys.readouterr().out.splitlines()[1:4] == ["state    FAILED", "study    rosmap-1", "m3col    9.1"]
     (line,) = refused(capsys, "jobs", "resume", "a-1", "--address", there.address)
@@ -305,12 +308,12 @@ def test_each_node_needs_some_pictures_and_the_local_files_of_encoders(tmp_path)
     encoder.mkdir()
     run = pairs.config(place)
     other = pairs.config(place, model__text__name=str(encoder), data__text__tokenizer=f"{encoder}/no")
-    dataset = data.load("image_text", data_dir=place, layout=layout(run))
+    dataset = loading.load("image_text", data_dir=place, layout=layout(run))
     ready = SimpleNamespace(dataset=dataset, config=SimpleNamespace(run=run, rows={"other": other}))
     source = dataset.train.inputs["image"].source
     assert len(source) == sum(pairs.COUNTS.values())
     assert preflight.needed_files(ready) == {*source[[0, 22, 44]], str(encoder)}
-    tables = SimpleNamespace(dataset=data.load("digits"), config=SimpleNamespace(run=load("digits"), rows={}))
+    tables = SimpleNamespace(dataset=loading.load("digits"), config=SimpleNamespace(run=load("digits"), rows={}))
     assert preflight.needed_files(tables) == set()
 
 
@@ -384,7 +387,7 @@ def test_a_name_that_the_storage_has_is_not_given_again(tmp_path):
 def test_several_studies_are_judged_as_the_job_will_go_on_with_them(tmp_path, monkeypatch):
     """Their job is called without names, so it takes up what is unfinished."""
     asked = []
-    monkeypatch.setattr(api, "judge", lambda *given, options, **named: asked.append(options) or [])
+    monkeypatch.setattr(checks, "validate", lambda *given, options, **named: asked.append(options) or [])
     several = request("datasets=[digits, rosmap]")
     assert len(preflight._drafted(several)) == 2
     preflight._judged(several, str(tmp_path), answer(), several=True)

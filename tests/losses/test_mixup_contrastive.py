@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m3col.losses import m3co_loss
+from m3col.losses.m3co import m3co_loss
 
 
 class Batch(NamedTuple):

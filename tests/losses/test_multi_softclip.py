@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from m3col.losses import multi_softclip_loss
+from m3col.losses.multi_softclip import multi_softclip_loss
 
 
 def make(n: int, modalities: int, *, width: int = 5, seed: int = 0) -> list[Tensor]:

@@ -5,26 +5,28 @@ import copy
 import pytest
 import torch
 
-from m3col import methods
-from m3col.methods.base import FUSED, Batch, Method, Step
-from tests.helpers import tiny_config
+from m3col.methods import build as methods_build
+from m3col.methods import registry
+from m3col.methods.base import FUSED, Method
+from m3col.methods.batch import Batch, Step
+from tests.support.helpers import tiny_config
 
 STEP = Step(seed=0, fold=0, epoch=1, step=0)
 
 
 def build(name: str, **overrides) -> tuple[Method, Batch]:
-    one = methods.TABLE[name].one_modality
+    one = registry.TABLE[name].one_modality
     features = {"a": 4} if one else {"a": 4, "b": 3, "c": 5}
     chosen = {"data__modalities": ["a"]} if one else {}
     config = tiny_config(method=name, **chosen, **overrides)
     torch.manual_seed(0)
-    method = methods.load(name)(config, features=features, num_classes=3).double()
+    method = methods_build.load(name)(config, features=features, num_classes=3).double()
     generator = torch.Generator().manual_seed(1)
     inputs = {m: torch.randn(9, count, generator=generator, dtype=torch.float64) for m, count in features.items()}
     return method, Batch(inputs, torch.arange(9) % 3, config.train.shards or 1)
 
 
-@pytest.fixture(params=methods.names())
+@pytest.fixture(params=registry.names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -47,7 +49,7 @@ def test_same_key_same_loss_other_key_other_loss_where_there_is_chance(name):
     method, batch = build(name)
     first, again = method.losses(batch, STEP)["loss"], method.losses(batch, STEP)["loss"]
     assert torch.equal(first, again)
-    if "objective.alpha" in methods.TABLE[name].keys:
+    if "objective.alpha" in registry.TABLE[name].keys:
         assert not torch.equal(first, method.losses(batch, Step(0, 0, 1, 1))["loss"])
 
 
@@ -77,7 +79,7 @@ def test_only_its_own_keys_change_its_loss(name):
         "objective.unimodal_supervision": False, "mix.level": "embedding", "mix.probability": 0.3,
     }  # fmt: skip
     for key, value in changes.items():
-        if key in methods.TABLE[name].keys:
+        if key in registry.TABLE[name].keys:
             method, batch = build(name, **{key.replace(".", "__"): value})
             assert float(method.losses(batch, STEP)["loss"]) != base, key
 

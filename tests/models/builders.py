@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from m3col.config import ImageModelConfig, TextDataConfig, TextModelConfig
-from m3col.data import tokens
+from m3col.config.modality_sections import ImageModelConfig, TextDataConfig, TextModelConfig
+from m3col.inputs import tokenization
+from m3col.inputs.specs import ImageInput, TextInput, Tokens
 from m3col.models.image import ImageEncoder
-from m3col.models.inputs import ImageInput, TextInput, Tokens
 from m3col.models.text import TextEncoder
 
 TEXTS = ["a cat sleeps", "two dogs run over the green hill", "the sun", "one small bird sings at night in the old tree"]
@@ -52,11 +52,11 @@ def text_folder(folder: Path, texts=TEXTS, *, vocabulary: int = 150, **config) -
     """A folder with config.json, model.safetensors and tokenizer.json of a tiny BERT with random weights."""
     data = TextDataConfig(vocabulary=vocabulary, max_length=16)
     settings = text_config(**config)
-    prepared = tokens.fit(texts, data, settings)
+    prepared = tokenization.fit(texts, data, settings)
     torch.manual_seed(7)
     TextEncoder(settings, TextInput(prepared.vocabulary, 0, 16), 32).model.save_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokens.Tokenizer.from_str(prepared.tokenizer), pad_token="[PAD]", unk_token="[UNK]",
+        tokenizer_object=tokenization.Tokenizer.from_str(prepared.tokenizer), pad_token="[PAD]", unk_token="[UNK]",
         cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
     )  # fmt: skip
     tokenizer.save_pretrained(folder)

@@ -10,9 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from m3col.config import DataConfig, ImageDataConfig, ImageModelConfig, ModelConfig, TextDataConfig, TextModelConfig
-from m3col.models import build_encoder, hub, weights
-from m3col.models.inputs import ImageInput, TextInput, Tokens
+from m3col import pretrained
+from m3col.checks import encoders
+from m3col.config.modality_sections import ImageDataConfig, ImageModelConfig, TextDataConfig, TextModelConfig
+from m3col.config.schema import DataConfig, ModelConfig
+from m3col.inputs.specs import ImageInput, TextInput, Tokens
+from m3col.models.build import build_encoder
 from tests.models.builders import TEXTS, image_config, image_encoder, text_config, text_folder
 
 
@@ -28,7 +31,7 @@ def found(text=None, image=None, *, size=32, kinds=("text",), **data) -> list[tu
     config = DataConfig(
         image=ImageDataConfig(size=size), text=TextDataConfig(**{"max_length": 16, "vocabulary": 120, **data})
     )  # fmt: skip
-    return [tuple(fault) for fault in hub.faults(model, config, kinds)]
+    return [tuple(fault) for fault in encoders.faults(model, config, kinds)]
 
 
 def one(*args, **settings) -> tuple[str, str]:
@@ -157,7 +160,7 @@ def test_names_from_other_times_fit(tmp_path, monkeypatch):
     state = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): value for name, value in state.items()}
     save_file({**state, "cls.predictions.bias": torch.zeros(3)}, file, metadata={"format": "pt"})
     with monkeypatch.context() as patch:
-        patch.setattr(hub.text, "load", lambda *_: pytest.fail("names and shapes say enough"))
+        patch.setattr(encoders.text, "load", lambda *_: pytest.fail("names and shapes say enough"))
         assert found(TextModelConfig(name=str(folder))) == []
     build_encoder(TextInput(60, 0, 16), ModelConfig(text=TextModelConfig(name=str(folder))))
 
@@ -234,11 +237,11 @@ def test_the_hub_is_asked_for_what_is_needed_only(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert weights.text_folder("me/mine", ["config", "weights"], key="k") == tmp_path
+    assert pretrained.text_folder("me/mine", ["config", "weights"], key="k") == tmp_path
     assert asked == [("me/mine", ["config.json", "model.safetensors"])]
     listed.siblings = listed.siblings[:1]
     with pytest.raises(ValueError, match=r"the hub's me/mine has no model\.safetensors"):
-        weights.text_folder("me/mine", ["config", "weights"], key="k")
+        pretrained.text_folder("me/mine", ["config", "weights"], key="k")
 
 
 def cached(root, repository: str, source) -> None:
@@ -275,13 +278,13 @@ def test_counts_are_those_of_built_encoders(tmp_path):
     for text, vocabulary in ((text_config(), 120), (TextModelConfig(name=str(folder)), 60)):
         model = ModelConfig(image=image_config(), text=text, embedding_dim=24)
         data = DataConfig(image=ImageDataConfig(size=32), text=TextDataConfig(vocabulary=120, max_length=16))
-        counts = hub.parameter_counts(model, data, {"numeric", "image", "text"})
+        counts = encoders.parameter_counts(model, data, {"numeric", "image", "text"})
         built = {
             "image": build_encoder(ImageInput(32), model),
             "text": build_encoder(TextInput(vocabulary, 0, 16), model),
         }
         assert counts == {kind: sum(p.numel() for p in encoder.parameters()) for kind, encoder in built.items()}
-    assert hub.parameter_counts(model, data, {"numeric"}) == {}
+    assert encoders.parameter_counts(model, data, {"numeric"}) == {}
 
 
 def test_real_sizes_cost_no_memory():
@@ -290,5 +293,5 @@ def test_real_sizes_cost_no_memory():
     )  # fmt: skip
     data = DataConfig(text=TextDataConfig(vocabulary=30522))
     begin = time.perf_counter()
-    assert hub.parameter_counts(model, data, {"image", "text"}) == {"image": 85_798_656, "text": 108_891_648}
+    assert encoders.parameter_counts(model, data, {"image", "text"}) == {"image": 85_798_656, "text": 108_891_648}
     assert time.perf_counter() - begin < 20

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.utils import parameters_to_vector
 
-from m3col.faults import BadInput
+from m3col.errors import InputError
 from m3col.models.image import create, load
 from tests.models.builders import VIT, image_config, image_encoder
 
@@ -100,14 +100,14 @@ def test_models_without_a_square_of_patches_say_so():
     x = pictures(64)
     # A class token is no patch, and this model gives nothing else.
     pit = image_encoder(image_config(name="pit_ti_224", options={}), size=64).eval()
-    with torch.no_grad(), pytest.raises(BadInput, match="has no square of patch tokens, but 1 for a picture"):
+    with torch.no_grad(), pytest.raises(InputError, match="has no square of patch tokens, but 1 for a picture"):
         pit.tokens(x)
     vit = image_encoder(image_config(), size=64).eval()
     vit.model.forward_head = lambda features: features.reshape(5, 7)
-    with torch.no_grad(), pytest.raises(BadInput, match="VisionTransformer does not pool a patch alone: shape"):
+    with torch.no_grad(), pytest.raises(InputError, match="VisionTransformer does not pool a patch alone: shape"):
         vit.tokens(x)
     vit.model.forward_head = lambda features: features
-    with torch.no_grad(), pytest.raises(BadInput, match=r"alone: pooled features have the shape \[192, 2, 32\]"):
+    with torch.no_grad(), pytest.raises(InputError, match=r"alone: pooled features have the shape \[192, 2, 32\]"):
         vit.tokens(x)
 
 

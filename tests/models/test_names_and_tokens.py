@@ -8,10 +8,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from m3col.config import DataConfig, ModelConfig, TextDataConfig, TextModelConfig
-from m3col.data import tokens
-from m3col.models import hub
-from m3col.models.inputs import TextInput
+from m3col.checks import encoders
+from m3col.config.modality_sections import TextDataConfig, TextModelConfig
+from m3col.config.schema import DataConfig, ModelConfig
+from m3col.inputs import tokenization
+from m3col.inputs.specs import TextInput
 from m3col.models.text import TextEncoder
 from tests.models.builders import text_config, text_folder
 
@@ -24,7 +25,9 @@ def offline(monkeypatch, tmp_path):
 
 def found(name: str | Path, **data) -> list[str]:
     model = ModelConfig(text=TextModelConfig(name=str(name)), embedding_dim=24)
-    return [fault.text for fault in hub.faults(model, DataConfig(text=TextDataConfig(max_length=16, **data)), ["text"])]
+    return [
+        fault.text for fault in encoders.faults(model, DataConfig(text=TextDataConfig(max_length=16, **data)), ["text"])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,7 @@ def with_words(folder: Path, count: int, kind: str = "bert") -> Path:
 
 
 def size_of(folder: Path) -> int:
-    return tokens.vocabulary_size(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    return tokenization.vocabulary_size(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
 def test_a_tokeniser_of_far_fewer_words_is_not_the_encoders(tmp_path):

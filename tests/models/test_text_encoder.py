@@ -7,8 +7,8 @@ import torch
 from torch.nn.utils import parameters_to_vector
 from transformers import AutoModel, CLIPConfig, CLIPModel
 
-from m3col.config import TextModelConfig
-from m3col.models.inputs import TextInput, Tokens
+from m3col.config.modality_sections import TextModelConfig
+from m3col.inputs.specs import TextInput, Tokens
 from m3col.models.text import TextEncoder, encoder_config, kinds
 from tests.models.builders import VOCABULARY, batch, text_config, text_encoder, text_folder
 

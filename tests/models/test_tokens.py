@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from m3col.config import TextDataConfig, TextModelConfig
-from m3col.data import tokens
+from m3col.config.modality_sections import TextDataConfig, TextModelConfig
+from m3col.inputs import tokenization
 from tests.models.builders import TEXTS, text_folder
 
 RANDOM = TextModelConfig(name="bert", pretrained=False)
@@ -24,9 +24,9 @@ def corpus() -> list[str]:
     return [" ".join(draw.choices(WORDS, k=6)) for _ in range(200)]
 
 
-def learnt(texts=None, **settings) -> tokens.TextPreparation:
+def learnt(texts=None, **settings) -> tokenization.TextPreparation:
     settings = {"vocabulary": 150, "max_length": 8, **settings}
-    return tokens.fit(TEXTS if texts is None else texts, TextDataConfig(**settings), RANDOM)
+    return tokenization.fit(TEXTS if texts is None else texts, TextDataConfig(**settings), RANDOM)
 
 
 def test_special_tokens_and_pieces():
@@ -88,7 +88,10 @@ def test_long_texts_are_cut_and_special_tokens_stay():
 def test_what_is_stored_gives_the_same_tokeniser():
     prepared = learnt()
     state = json.loads(json.dumps(prepared.state()))
-    for again in (tokens.TextPreparation.from_state({"kind": "text", **state}), pickle.loads(pickle.dumps(prepared))):
+    for again in (
+        tokenization.TextPreparation.from_state({"kind": "text", **state}),
+        pickle.loads(pickle.dumps(prepared)),
+    ):
         assert again.digest == prepared.digest and again.vocabulary == prepared.vocabulary
         assert [a.tolist() for a in again.encode(TEXTS)] == [a.tolist() for a in prepared.encode(TEXTS)]
     assert learnt(max_length=9).digest != prepared.digest != learnt(TEXTS[:2]).digest
@@ -105,7 +108,7 @@ BAD = [
 @pytest.mark.parametrize(("change", "message"), BAD)
 def test_what_is_stored_is_judged(change, message):
     with pytest.raises(ValueError, match=message):
-        tokens.TextPreparation.from_state({**learnt().state(), **change})
+        tokenization.TextPreparation.from_state({**learnt().state(), **change})
 
 
 def test_the_tokeniser_of_a_folder(tmp_path):
@@ -114,13 +117,13 @@ def test_the_tokeniser_of_a_folder(tmp_path):
         (TextDataConfig(max_length=6), TextModelConfig(name=str(folder))),
         (TextDataConfig(max_length=6, tokenizer=str(folder)), RANDOM),
     ):
-        prepared = tokens.fit(["other words"], data, model)
-        own = tokens.fit(TEXTS, TextDataConfig(vocabulary=150, max_length=6), RANDOM)
+        prepared = tokenization.fit(["other words"], data, model)
+        own = tokenization.fit(TEXTS, TextDataConfig(vocabulary=150, max_length=6), RANDOM)
         assert [a.tolist() for a in prepared.encode(TEXTS)] == [a.tolist() for a in own.encode(TEXTS)]
         assert prepared.vocabulary == own.vocabulary and prepared.pad == 0
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match=r"data\.text\.tokenizer .*: its tokenizer cannot be read"):
-        tokens.fit([], TextDataConfig(tokenizer=str(folder)), RANDOM)
+        tokenization.fit([], TextDataConfig(tokenizer=str(folder)), RANDOM)
 
 
 def test_a_folder_that_pads_and_cuts_by_itself_does_so_no_more(tmp_path):
@@ -129,12 +132,12 @@ def test_a_folder_that_pads_and_cuts_by_itself_does_so_no_more(tmp_path):
     stored.enable_padding(length=40)
     stored.enable_truncation(4)
     stored.save(str(folder / "tokenizer.json"))
-    prepared = tokens.fit([], TextDataConfig(max_length=12), TextModelConfig(name=str(folder)))
+    prepared = tokenization.fit([], TextDataConfig(max_length=12), TextModelConfig(name=str(folder)))
     assert [len(ids) for ids in prepared.encode(["the sun", " ".join(TEXTS)])] == [4, 12]
 
 
 def test_which_tokeniser():
     data = TextDataConfig()
-    assert tokens.source(data, RANDOM) == tokens.FITTED
-    assert tokens.source(data, TextModelConfig()) == "bert-base-uncased"
-    assert tokens.source(TextDataConfig(tokenizer="x"), TextModelConfig()) == "x"
+    assert tokenization.source(data, RANDOM) == tokenization.FITTED
+    assert tokenization.source(data, TextModelConfig()) == "bert-base-uncased"
+    assert tokenization.source(TextDataConfig(tokenizer="x"), TextModelConfig()) == "x"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from m3col import tracking
-from m3col.tracking import Tracker
-from tests.tune.driving import conductor, drive, prepare_study, small
-from tune import predictions
-from tune.study import StudyFolder
+from m3col.tracking import mlflow_store
+from m3col.tracking.mlflow_store import Tracker
+from tests.support.driving import conductor, drive, prepare_study, small
+from tune.results import collect
+from tune.study.record import StudyFolder
 
 ROWS = {"no contrast": {"objective.beta": 0.0}, "pixels alone": {"method": "single", "data.modalities": ["pixels"]}}
 
@@ -26,7 +26,7 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     )  # fmt: skip
     folder, ready = prepare_study(tmp_path_factory.mktemp("runs"), config, name="digits-1")
     drive(conductor(folder, ready), ready.dataset)
-    predictions.collect(folder, ready.config, ready.dataset)
+    collect.collect(folder, ready.config, ready.dataset)
     return folder
 
 
@@ -46,6 +46,6 @@ def study_copy(finished_study: StudyFolder, tmp_path: Path) -> Callable[..., Stu
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Tracker:
     """One MLflow store for all tests of a file: making one takes seconds. Studies differ by name."""
-    tracker = tracking.connect(None, tmp_path_factory.mktemp("store"))
+    tracker = mlflow_store.connect(None, tmp_path_factory.mktemp("store"))
     assert tracker is not None
     return tracker

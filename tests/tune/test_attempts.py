@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tune.attempts import Attempts
+from tune.study.attempts import Attempts
 
 RUN = "trials/3"
 CONFIG: dict[str, Any] = {"train": {"seed": 0}, "data": {"dir": "/a"}, "checkpoint": {"every_s": 1}}

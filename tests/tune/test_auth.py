@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tune import auth
+from tune.engine import auth
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import ray
 
-from m3col.faults import BadInput
-from tune import capacity
-from tune.capacity import Watch
-from tune.conductor import NoRoom
-from tune.runs import Request
+from m3col.errors import InputError
+from tune.config.resources import Request
+from tune.engine import capacity
+from tune.engine.capacity import Watch
+from tune.errors import NoCapacity
 
 
 def node(cpus: float, gpus: float = 0, *, alive: bool = True) -> dict[str, Any]:
@@ -47,23 +47,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 )
 def test_places_are_those_of_whole_trainings(cluster, nodes, request_, expected):
     cluster.extend(nodes)
-    assert capacity.room(capacity.fitting(request_)) == expected
+    assert capacity.capacity(capacity.fitting(request_)) == expected
 
 
 def test_what_never_fits_is_told_with_all_numbers(cluster):
     cluster.extend([node(2), node(4, 1)])
-    with pytest.raises(BadInput, match=r"2 workers with 3 CPUs and 1 GPUs.*has 2 CPUs and 0 GPUs; 4 CPUs and 1 GPUs"):
+    with pytest.raises(InputError, match=r"2 workers with 3 CPUs and 1 GPUs.*has 2 CPUs and 0 GPUs; 4 CPUs and 1 GPUs"):
         capacity.fitting(Request(2, 3.0, 1.0))
 
 
 def test_gpus_are_those_of_the_cluster_unless_the_request_says_how_many(cluster):
     cluster.extend([node(8), node(8, 2, alive=False)])
-    assert capacity.settled(Request(1, 1.0, None)).gpus == 0
+    assert capacity.with_gpus(Request(1, 1.0, None)).gpus == 0
     cluster.append(node(8, 2))
-    assert capacity.settled(Request(1, 1.0, None)) == Request(1, 1.0, 1.0)
-    assert capacity.settled(Request(1, 1.0, 0.5)).gpus == 0.5 and capacity.settled(Request(1, 1.0, 0.0)).gpus == 0
+    assert capacity.with_gpus(Request(1, 1.0, None)) == Request(1, 1.0, 1.0)
+    assert capacity.with_gpus(Request(1, 1.0, 0.5)).gpus == 0.5 and capacity.with_gpus(Request(1, 1.0, 0.0)).gpus == 0
     assert capacity.fitting(Request(1, 1.0, None)) == Request(1, 1.0, 1.0)
-    assert capacity.settled(Request(3, 1.0, None)) == Request(3, 1.0, 0.0), "two GPUs are not enough for three workers"
+    assert capacity.with_gpus(Request(3, 1.0, None)) == Request(3, 1.0, 0.0), (
+        "two GPUs are not enough for three workers"
+    )
 
 
 def test_nodes_that_are_on_their_way_are_waited_for(cluster, clock, monkeypatch):
@@ -77,7 +79,7 @@ def test_nodes_that_are_on_their_way_are_waited_for(cluster, clock, monkeypatch)
     assert capacity.fitting(Request(2, 2.0, None), wait_s=20) == Request(2, 2.0, 1.0), "the GPUs came with the node"
     assert clock[0] < 107
     cluster.clear()
-    with pytest.raises(BadInput, match="has no node"):
+    with pytest.raises(InputError, match="has no node"):
         capacity.fitting(Request(1, 1.0), wait_s=0)
 
 
@@ -109,5 +111,5 @@ def test_without_any_room_it_waits_says_so_once_and_gives_up(cluster, clock):
     clock[0] += 3
     assert watch.places() == 0
     clock[0] += 601
-    with pytest.raises(NoRoom, match="for 600 s no node held a trial"):
+    with pytest.raises(NoCapacity, match="for 600 s no node held a trial"):
         watch.places()

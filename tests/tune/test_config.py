@@ -2,32 +2,32 @@
 
 import pytest
 
-from m3col import config as run_config
-from m3col import yamlio
-from m3col.faults import BadInput
-from tune import config
+from m3col.config import loading as run_config
+from m3col.config import yaml_files
+from m3col.errors import InputError
+from tune.config import loading
 
 SPACE = {"objective.beta": {"low": 0.01, "high": 1.0}}
 
 
 def faults(raw, **overrides) -> list[str]:
-    with pytest.raises(BadInput) as caught:
-        config.load(raw, overrides={key.replace("__", "."): value for key, value in overrides.items()})
+    with pytest.raises(InputError) as caught:
+        loading.load(raw, overrides={key.replace("__", "."): value for key, value in overrides.items()})
     return list(caught.value.faults)
 
 
 @pytest.mark.parametrize("path", sorted((run_config.folder() / "search").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_search_loads_and_survives_study_json(path):
-    (study,) = config.load(path)
+    (study,) = loading.load(path)
     assert study.name == path.stem and study.run.validation.kind != "none"
-    again = config.study_from_dict(yamlio.parse(yamlio.dump(study.to_dict())))
-    assert again.to_dict() == study.to_dict() and again.space == study.space and config.load(path.stem) == [study]
+    again = loading.study_from_dict(yaml_files.parse(yaml_files.dump(study.to_dict())))
+    assert again.to_dict() == study.to_dict() and again.space == study.space and loading.load(path.stem) == [study]
 
 
 def test_one_study_per_data_set_and_method_with_the_same_terms():
     raw = {"datasets": ["digits", "rosmap"], "methods": ["m3col", "concat", "single:pixels"], "search": {"seed": 5},
            "space": {**SPACE, "train.learning_rate": {"low": 1e-4, "high": 0.1}}}  # fmt: skip
-    studies = config.load(raw)
+    studies = loading.load(raw)
     names = [f"{data}-{method}" for data in ("digits", "rosmap") for method in ("m3col", "concat", "single-pixels")]
     assert [study.name for study in studies] == names
     assert [list(study.space) for study in studies[:3]] == [
@@ -38,7 +38,7 @@ def test_one_study_per_data_set_and_method_with_the_same_terms():
 
 
 def test_overrides_find_their_side_by_their_first_word():
-    (study,) = config.load(
+    (study,) = loading.load(
         {"space": SPACE, "overrides": {"train.epochs": 3, "model": {"dropout": 0.2}}},
         overrides={
             "trials": 7, "search.seed": 3, "objective.alpha": 0.3, "train.epochs": 4, "validation.folds": 3,
@@ -53,17 +53,17 @@ def test_overrides_find_their_side_by_their_first_word():
 
 
 def test_a_published_setting_without_validation_gets_one():
-    (study,) = config.load({"base": "digits", "space": SPACE})
+    (study,) = loading.load({"base": "digits", "space": SPACE})
     assert run_config.load("digits").validation.kind == "none" and study.run.validation.kind is None
 
 
 def test_a_study_may_be_its_default_alone():
-    (study,) = config.load({"search": {"trials": 1}})
+    (study,) = loading.load({"search": {"trials": 1}})
     assert study.space == {}
 
 
 def test_rows_are_whole_configs():
-    (study,) = config.load({"space": SPACE, "final": {"rows": {"a": {"method": "concat"}, "b": {"train.seed": 4}}}})
+    (study,) = loading.load({"space": SPACE, "final": {"rows": {"a": {"method": "concat"}, "b": {"train.seed": 4}}}})
     assert study.rows["a"].method == "concat" and study.rows["b"].train.seed == 4
     assert study.point({"objective.beta": 0.5}, seed=3, split_seed=8).validation.seed == 8
 
@@ -153,14 +153,14 @@ def test_a_good_override_beside_a_bad_one_counts_as_default():
     assert faults(raw) == ["config, overrides: objective.beta must be >= 0, but got -1; the nearest valid value is 0"]
 
 
-STORED = config.load({"space": SPACE, "search": {"trials": 5}})[0].to_dict()
+STORED = loading.load({"space": SPACE, "search": {"trials": 5}})[0].to_dict()
 
 
 def test_a_stored_study_takes_settings_and_nothing_else():
-    found = config.stored(STORED, {"trials": 9, "search.concurrency": 2, "data.dir": "/x", "tracking.uri": "none"})
+    found = loading.stored(STORED, {"trials": 9, "search.concurrency": 2, "data.dir": "/x", "tracking.uri": "none"})
     assert (found.settings.search.trials, found.run.data.dir, found.settings.tracking.uri) == (9, "/x", "none")
-    with pytest.raises(BadInput) as caught:
-        config.stored(STORED, {"objective.beta": 1, "space.x": 1, "search.trialss": 1})
+    with pytest.raises(InputError) as caught:
+        loading.stored(STORED, {"objective.beta": 1, "space.x": 1, "search.trialss": 1})
     assert len(caught.value.faults) == 3 and "keeps its config" in caught.value.faults[0]
 
 
@@ -169,6 +169,6 @@ def test_a_damaged_study_is_refused_in_one_line(key):
     for damaged in ({k: v for k, v in STORED.items() if k != key}, {**STORED, key: 3}):
         if damaged.get(key) == 3 and key == "name":
             continue
-        with pytest.raises(BadInput) as caught:
-            config.study_from_dict(damaged)
+        with pytest.raises(InputError) as caught:
+            loading.study_from_dict(damaged)
         assert all(line.startswith("study.json") and "\n" not in line for line in caught.value.faults)

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from optuna.storages import RDBStorage
 
-from m3col import checkpoint, files
-from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values, work
-from tune.study import RunFolder
-from tune.worker import Worker
+from m3col.data import loading
+from m3col.storage import atomic_files
+from m3col.training import checkpoint
+from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values, work
+from tune.engine.run_executor import RunExecutor
+from tune.study.run_folder import RunFolder
 
 
 class Killed(BaseException):
@@ -21,7 +23,12 @@ class Fuse:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count, self.limit, self.after = 0, -1, False
-        writers = [(files, "write_text"), (RunFolder, "append"), (RunFolder, "write_result"), (Worker, "step")]
+        writers = [
+            (atomic_files, "write_text"),
+            (RunFolder, "append"),
+            (RunFolder, "write_result"),
+            (RunExecutor, "step"),
+        ]
         writers += [
             (RDBStorage, name)
             for name in (
@@ -184,7 +191,7 @@ def test_checkpoints_that_a_killed_driver_left_of_an_ended_run_go_at_the_next_st
 
 
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
-    class Moody(Worker):
+    class Moody(RunExecutor):
         def _step(self):
             if self.spec.name == "trials/1":
                 raise ValueError("out of cheese")
@@ -237,10 +244,9 @@ def test_all_arrays_and_labels_of_the_test_split_replaced_by_noise_change_nothin
     """Nothing before the test table can have seen the test split."""
     import numpy as np
 
-    from m3col import data
-    from m3col.data import from_arrays
+    from m3col.data.arrays import from_arrays
 
-    digits = data.load("digits")
+    digits = loading.load("digits")
     rng = np.random.default_rng(7)
 
     def study(runs: Path, *, noise: bool):
@@ -262,16 +268,16 @@ def test_all_arrays_and_labels_of_the_test_split_replaced_by_noise_change_nothin
 
 
 def test_runs_of_one_stage_go_side_by_side_and_stages_wait_for_each_other(tmp_path):
-    from tune.plan import Nothing
+    from tune.scheduling.plan import NextRun
 
     folder, ready = prepare_study(tmp_path, small(search__trials=1, search__replicates=2, final__seeds=3))
     found = conductor(folder, ready, concurrency=3)
     together = [found.next() for _ in range(3)]
     assert [spec.name for spec in together] == ["trials/0", "replicates/0", "replicates/1"]
-    assert found.next() is Nothing.WAIT
+    assert found.next() is NextRun.WAIT
     for spec in together[1:]:
         found.failed(spec.name, "not needed here")
-    assert found.next() is Nothing.WAIT, "the trial still runs"
+    assert found.next() is NextRun.WAIT, "the trial still runs"
     worker = work(folder, together[0], ready.dataset.without_test())
     while not found.result(worker.step()):
         pass

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from m3col import yamlio
-from tests import pairs
+from m3col.config import yaml_files
 from tests.data.pair_builders import write_food101
-from tests.tune.driving import prepare_study
-from tune import summary, tables
-from tune.evidence import Evidence
-from tune.study import StudyFolder
+from tests.support import pairs
+from tests.support.driving import prepare_study
+from tune.results import summary, test_table
+from tune.results.study_results import StudyResults
+from tune.study.record import StudyFolder
 
 
 def test_the_same_picture_in_two_splits_and_pairs_that_are_left_out(
@@ -26,7 +26,7 @@ def test_the_same_picture_in_two_splits_and_pairs_that_are_left_out(
         (data / "images/train/cat" / f"cat_train_{number}.jpg").unlink()
     shutil.copy(data / "images/train/dog/dog_train_0.jpg", data / "images/test/emu/emu_test_0.jpg")
     run = pairs.config(data, data__name="food101", data__text__columns=None).to_dict()
-    (tmp_path / "food.yaml").write_text(yamlio.dump(run))
+    (tmp_path / "food.yaml").write_text(yaml_files.dump(run))
     config: dict[str, Any] = {"base": str(tmp_path / "food.yaml"), "space": {"objective.beta": [0.1, 0.2]}}
     folder, ready = prepare_study(tmp_path / "runs", config)
     many, same = ready.warnings
@@ -36,8 +36,8 @@ def test_the_same_picture_in_two_splits_and_pairs_that_are_left_out(
 
 
 def test_the_summary_counts_what_was_left_out(finished_study: StudyFolder) -> None:
-    evidence = Evidence.read(finished_study)
-    plain = summary.write(evidence, tables.all_metrics(evidence))
+    evidence = StudyResults.read(finished_study)
+    plain = summary.write(evidence, test_table.all_metrics(evidence))
     assert "Samples left out" not in plain and "Warning of the data" not in plain
     about = {
         "dropped": {"train: no picture": 3, "test: no text": 1},
@@ -45,7 +45,7 @@ def test_the_summary_counts_what_was_left_out(finished_study: StudyFolder) -> No
     }
     described = {**evidence.described, "dataset": {**evidence.described["dataset"], **about}}
     changed = dataclasses.replace(evidence, described=described)
-    text = summary.write(changed, tables.all_metrics(changed))
+    text = summary.write(changed, test_table.all_metrics(changed))
     for line in (
         "- Samples left out: 3 (train: no picture).",
         "- Samples left out: 1 (test: no text).",

@@ -11,12 +11,14 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import make_url
 
-from m3col.faults import BadInput
-from tests.servers import Postgres
-from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows
-from tune import api, config, database
-from tune.runs import RunSpec
-from tune.study import StudyFolder
+from m3col.errors import InputError
+from tests.support.driving import conductor, drive, prepare_study, small, trial_rows
+from tests.support.servers import Postgres
+from tune import checks
+from tune.config import loading
+from tune.study import database
+from tune.study.record import StudyFolder
+from tune.study.run_spec import RunSpec
 
 
 def test_urls_that_cannot_be_used_are_faults() -> None:
@@ -49,8 +51,8 @@ def test_a_config_with_several_bad_urls_names_them_all() -> None:
         "storage.uri": "s3://key:hunter22@bucket/x", "storage.database": "nonsense", "search.trials": 0,
         "tracking.uri": "https://me:hunter22@host",
     }  # fmt: skip
-    with pytest.raises(BadInput) as caught:
-        config.load("digits", overrides=overrides)
+    with pytest.raises(InputError) as caught:
+        loading.load("digits", overrides=overrides)
     text = "\n".join(caught.value.faults)
     assert "hunter22" not in text
     for words in ("storage.uri must", "storage.database must", "tracking.uri must hold no password", "search.trials"):
@@ -59,8 +61,8 @@ def test_a_config_with_several_bad_urls_names_them_all() -> None:
 
 
 def test_a_database_that_cannot_be_opened_is_a_fault(tmp_path) -> None:
-    assert database.reach(f"sqlite:////{tmp_path}/ok.db") == []
-    [line] = database.reach(f"sqlite:////{tmp_path}/no/such/folder/x.db")
+    assert database.connection_faults(f"sqlite:////{tmp_path}/ok.db") == []
+    [line] = database.connection_faults(f"sqlite:////{tmp_path}/no/such/folder/x.db")
     assert "the database does not answer" in line and "unable to open database file" in line
 
 
@@ -77,7 +79,7 @@ def test_a_server_that_never_answers_is_a_fault_within_seconds(monkeypatch) -> N
 
         monkeypatch.setattr(sqlalchemy, "create_engine", connect)
         start = time.monotonic()
-        [line] = database.reach("postgresql://me@host/db")
+        [line] = database.connection_faults("postgresql://me@host/db")
         assert "no answer within 1 s" in line and time.monotonic() - start < 5
 
 
@@ -112,18 +114,18 @@ def test_a_study_that_lost_its_database_is_refused_before_anything_moves(tmp_pat
     }.get(
         lost, r"2 trials have ended here, but the database .*/study.db knows none.*; put it back from a copy, or begin"
     )
-    options = api.Options(runs=tmp_path / "runs", resume="study")
+    options = checks.Options(runs=tmp_path / "runs", resume="study")
     if lost == "copied to a storage":  # which may have a newer record
-        api.judge(small(**BRIEF, **more), data=None, overrides={}, options=options)
+        checks.validate(small(**BRIEF, **more), data=None, overrides={}, options=options)
     else:
-        with pytest.raises(BadInput, match=words) as caught:
-            api.judge(small(**BRIEF, **more), data=None, overrides={}, options=options)
+        with pytest.raises(InputError, match=words) as caught:
+            checks.validate(small(**BRIEF, **more), data=None, overrides={}, options=options)
         assert len(caught.value.faults) == 1
     assert lost != "removed" or not path.exists(), "looking makes none"
     folder.lock()
     folder.unlock()
     if lost != "torn":  # a driver that lost it after it was judged
-        with pytest.raises(BadInput, match=words):
+        with pytest.raises(InputError, match=words):
             conductor(*prepare_study(tmp_path / "runs", small(**BRIEF, **more)))
     assert [name for name, _ in folder.runs()] == ["trials/0", "trials/1"] and not (folder.path / "aside").exists()
 
@@ -136,8 +138,8 @@ def test_a_study_whose_database_is_an_older_copy_goes_on_and_says_what_does_not_
     found.failed(found.next().name, "not needed here")
     (folder.path / database.FILE).unlink()
     (folder.path / database.FILE).write_bytes(older)
-    options = api.Options(runs=tmp_path, resume="study")
-    assert api.judge(small(**BRIEF), data=None, overrides={}, options=options)[0].warnings == []
+    options = checks.Options(runs=tmp_path, resume="study")
+    assert checks.validate(small(**BRIEF), data=None, overrides={}, options=options)[0].warnings == []
     told: list[str] = []
     drive(conductor(folder, ready, warn=told.append), ready.dataset)
     assert [line.partition("does not know ")[2].partition(" ")[0] for line in told] == ["trials/1"]

@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 
 import m3col
-from m3col import cleanup, tracking
-from m3col.faults import BadInput
-from m3col.patience import StorageRefused
-from m3col.tracking import FAILURE, KIND, LACKS, NOTE, STATE, STUDY, Tracker
-from tests.tune import fake_study
-from tune import background, delivery, sync
-from tune.api import SearchFailed
-from tune.background import Background
-from tune.ownership import Taken
-from tune.study import StudyFolder
+from m3col.errors import InputError
+from m3col.runtime import exit_hooks
+from m3col.storage.retry import StorageUnavailable
+from m3col.tracking import mlflow_store
+from m3col.tracking.mlflow_store import FAILURE, KIND, LACKS, NOTE, STATE, STUDY, Tracker
+from tests.support import fake_study
+from tune.errors import SearchFailed, StudyTakenOver
+from tune.study.record import StudyFolder
+from tune.tracking import final_results, live_sync, study_to_mlflow, sync
+from tune.tracking import sync as tracking_sync
+from tune.tracking.live_sync import Background
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def _runs(store: Tracker, folder: StudyFolder) -> tuple[tracking.Stored, list[tracking.Stored]]:
+def _runs(store: Tracker, folder: StudyFolder) -> tuple[mlflow_store.Stored, list[mlflow_store.Stored]]:
     """The study's run, and those of its trials."""
     key = f"{folder.name} {folder.described()['created']}"
     found = store.find(store.experiment("digits"), {STUDY: key})
@@ -62,8 +63,8 @@ def _until(holds: Callable[[], bool], *, seconds: float = 60.0) -> None:
 
 ENDS: dict[str, tuple[BaseException, str, str]] = {
     "failed": (SearchFailed("no trial finished: all 3 trials failed"), "FAILED", "all 3 trials failed"),
-    "refused": (BadInput(["resources: a training asks for 8 CPUs"]), "FAILED", "asks for 8 CPUs"),
-    "storage": (StorageRefused("http://ann:secret@host refused a write"), "FAILED", "http://***@host refused"),
+    "refused": (InputError(["resources: a training asks for 8 CPUs"]), "FAILED", "asks for 8 CPUs"),
+    "storage": (StorageUnavailable("http://ann:secret@host refused a write"), "FAILED", "http://***@host refused"),
     "a mistake": (KeyError("rank"), "FAILED", "KeyError: 'rank'"),
     "interrupt": (KeyboardInterrupt(), "KILLED", ""),
     "exit": (SystemExit(1), "KILLED", ""),
@@ -116,13 +117,13 @@ def test_a_search_that_fails_before_the_first_look_is_seen_in_mlflow(store: Trac
 
 def test_runs_that_another_driver_has_taken_over_stay_its_own(store: Tracker, tmp_path: Path) -> None:
     folder = _half(tmp_path, "taken")
-    with pytest.raises(Taken), Background(folder, store, every_s=0.05, warn=pytest.fail):
+    with pytest.raises(StudyTakenOver), Background(folder, store, every_s=0.05, warn=pytest.fail):
         _until(lambda: bool(_known(store, folder)) and len(_runs(store, folder)[1]) == 2)
-        raise Taken("another driver went on with the study")
+        raise StudyTakenOver("another driver went on with the study")
     assert _statuses(store, folder) == ("RUNNING", ["FINISHED", "RUNNING"])
 
 
-def _known(store: Tracker, folder: StudyFolder) -> list[tracking.Stored]:
+def _known(store: Tracker, folder: StudyFolder) -> list[mlflow_store.Stored]:
     key = f"{folder.name} {folder.described()['created']}"
     return store.find(store.experiment("digits"), {STUDY: key, KIND: "study"})
 
@@ -130,21 +131,21 @@ def _known(store: Tracker, folder: StudyFolder) -> list[tracking.Stored]:
 def test_a_signal_closes_them_from_its_own_thread(
     store: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "_INTERRUPTED_S", 2.0)
+    monkeypatch.setattr(live_sync, "_INTERRUPTED_S", 2.0)
     folder = _half(tmp_path, "signal")
     with Background(folder, store, every_s=0.05) as running:
         _until(lambda: running._projection is not None and len(running._projection.children) == 2)
         begun = time.monotonic()
-        cleanup.run(10.0)
+        exit_hooks.run(10.0)
         assert time.monotonic() - begun < 5
         assert _statuses(store, folder) == ("KILLED", ["FINISHED", "KILLED"])
-    assert cleanup._waiting == []
+    assert exit_hooks._waiting == []
 
 
 def test_a_signal_during_an_upload_closes_them_too(
     store: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "_INTERRUPTED_S", 1.0)
+    monkeypatch.setattr(live_sync, "_INTERRUPTED_S", 1.0)
     folder = _half(tmp_path, "upload")
     fake_study.report(folder, winner=0)
     uploading, go_on = threading.Event(), threading.Event()
@@ -157,7 +158,7 @@ def test_a_signal_during_an_upload_closes_them_too(
 
     def signal() -> None:
         uploading.wait(30)
-        cleanup.run(10.0)
+        exit_hooks.run(10.0)
         seen.append(_statuses(store, folder))
         go_on.set()
 
@@ -171,14 +172,14 @@ def test_a_signal_during_an_upload_closes_them_too(
 
 
 def test_a_store_that_hangs_holds_no_signal_up(store: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "_INTERRUPTED_S", 0.3)
+    monkeypatch.setattr(live_sync, "_INTERRUPTED_S", 0.3)
     folder, release = _half(tmp_path, "hung"), threading.Event()
-    monkeypatch.setattr(sync.Projection, "send", lambda self, results: release.wait(30))
+    monkeypatch.setattr(study_to_mlflow.StudyToMlflow, "send", lambda self, results: release.wait(30))
     with Background(folder, store, every_s=0.05, limit_s=0.1, warn=lambda line: None) as running:
         _until(lambda: running._projection is not None)
-        monkeypatch.setattr(sync.Projection, "stop", lambda self, status, failure="": release.wait(30))
+        monkeypatch.setattr(study_to_mlflow.StudyToMlflow, "stop", lambda self, status, failure="": release.wait(30))
         begun = time.monotonic()
-        cleanup.run(1.0)
+        exit_hooks.run(1.0)
         assert time.monotonic() - begun < 3
         release.set()
 
@@ -210,9 +211,9 @@ def copy(whole: StudyFolder, tmp_path: Path) -> StudyFolder:
 PARTS: dict[str, tuple[Any, str]] = {
     "files": (Tracker, "artifacts"),
     "model": (Tracker, "model"),
-    "results": (delivery, "_mark_children"),
-    "columns of the table": (delivery, "view"),
-    "figures": (delivery, "_draw"),
+    "results": (final_results, "_mark_children"),
+    "columns of the table": (final_results, "view"),
+    "figures": (final_results, "_draw"),
 }
 
 
@@ -220,7 +221,7 @@ PARTS: dict[str, tuple[Any, str]] = {
 def test_a_part_that_is_refused_ends_every_run_and_sync_completes_it(
     store: Tracker, copy: StudyFolder, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "_BETWEEN_LAST_S", 0.01)
+    monkeypatch.setattr(live_sync, "_BETWEEN_LAST_S", 0.01)
     lines, tries = list[str](), list[int]()
 
     def refuse(*given: Any, **named: Any) -> None:
@@ -238,9 +239,9 @@ def test_a_part_that_is_refused_ends_every_run_and_sync_completes_it(
     assert len(tries) <= 4, "a store that answers is not asked for ever"
     parent, _ = _runs(store, copy)
     assert f"no {part} today" in parent.tags[LACKS] and "m3col.results" not in parent.tags
-    sync.sync(copy, store, warn=pytest.fail)
+    tracking_sync.sync(copy, store, warn=pytest.fail)
     parent, children = _runs(store, copy)
-    assert parent.tags[LACKS] == "" and parent.metrics[delivery.CONFIRMED] and "m3col.model_uri" in parent.tags
+    assert parent.tags[LACKS] == "" and parent.metrics[final_results.CONFIRMED] and "m3col.model_uri" in parent.tags
     assert any(child.name == "trial 2 (winner)" for child in children)
     names = {item.path for item in store.client.list_artifacts(parent.id)}
     assert {"summary.md", "checkpoint", "figures"} <= names
@@ -277,7 +278,7 @@ def test_one_trial_that_cannot_be_read_does_not_keep_the_others_away(store: Trac
     folder = fake_study.make(tmp_path, "torn", trials=4)
     fake_study.searched(folder, trials=4)
     (folder.path / "trials/1/config.yaml").write_text("objective: [")
-    with pytest.raises(sync.Incomplete, match="trial 1"):
+    with pytest.raises(study_to_mlflow.Incomplete, match="trial 1"):
         sync.sync(folder, store)
     assert _statuses(store, folder) == ("KILLED", ["FINISHED", "FINISHED", "KILLED"])
 
@@ -296,7 +297,7 @@ def test_a_trial_that_was_set_aside_is_no_longer_that_trial(store: Tracker, tmp_
     assert len(children) == 2
     (second,) = (child for child in children if child.tags["m3col.run"] == "trials/1")
     assert second.params["objective.beta"] == str(beta) and second.status == "KILLED"
-    assert delivery.SCORE not in second.metrics
+    assert final_results.SCORE not in second.metrics
     before = len(store.find(store.experiment("digits"), {}))
     sync.sync(folder, store)
     assert len(store.find(store.experiment("digits"), {})) == before
@@ -306,7 +307,7 @@ def test_sync_after_a_kill_closes_what_stays_running_and_a_second_one_changes_no
     store: Tracker, tmp_path: Path
 ) -> None:
     folder = _half(tmp_path, "kill-9")
-    sync.Projection(folder, store).send(results=True)
+    study_to_mlflow.StudyToMlflow(folder, store).send(results=True)
     assert _statuses(store, folder) == ("RUNNING", ["FINISHED", "RUNNING"])
     for _ in range(2):
         sync.sync(folder, store)

@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from m3col import yamlio
-from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
-from tune.runs import Request
-from tune.study import StudyFolder
+from m3col.config import yaml_files
+from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tune.config.resources import Request
+from tune.engine import ray_cluster, trials
+from tune.study.record import StudyFolder
 
 pytestmark = pytest.mark.slow
 
@@ -24,10 +25,10 @@ pytestmark = pytest.mark.slow
 def cluster():
     import ray
 
-    from tune import engine
+    from tune.engine import ray_tune
 
-    assert engine.start_ray(address=None, threads=1, num_cpus=2)
-    yield engine
+    assert ray_cluster.start_ray(address=None, threads=1, num_cpus=2)
+    yield ray_tune
     ray.shutdown()
 
 
@@ -92,23 +93,23 @@ def test_an_actor_killed_in_the_middle_of_a_trial_loses_nothing(cluster, tmp_pat
 
 
 def test_a_trial_that_fits_no_node_is_refused_with_both_numbers(cluster):
-    from m3col.faults import BadInput
+    from m3col.errors import InputError
 
     started = time.monotonic()
-    with pytest.raises(BadInput, match=r"asks for 64 CPUs and 0 GPUs on one node, .* has 2 CPUs and 0 GPUs"):
+    with pytest.raises(InputError, match=r"asks for 64 CPUs and 0 GPUs on one node, .* has 2 CPUs and 0 GPUs"):
         cluster.check(Request(1, 64.0))
-    with pytest.raises(BadInput, match=r"asks for 3 workers with 1 CPUs and 0 GPUs on one node each"):
+    with pytest.raises(InputError, match=r"asks for 3 workers with 1 CPUs and 0 GPUs on one node each"):
         cluster.check(Request(3, 1.0))
-    with pytest.raises(BadInput, match=r"1 CPUs and 0\.5 GPUs"):
+    with pytest.raises(InputError, match=r"1 CPUs and 0\.5 GPUs"):
         cluster.check(Request(1, 1.0, 0.5))
     assert time.monotonic() - started < 30
 
 
 def test_several_workers_without_a_dashboard_are_refused_instead_of_hanging(cluster):
-    from m3col.faults import BadInput
+    from m3col.errors import InputError
 
     started = time.monotonic()
-    with pytest.raises(BadInput, match=r"need the dashboard of the Ray cluster.*include_dashboard=True"):
+    with pytest.raises(InputError, match=r"need the dashboard of the Ray cluster.*include_dashboard=True"):
         cluster.check(Request(2, 1.0))
     assert time.monotonic() - started < 40
 
@@ -144,7 +145,7 @@ def wait_for(process: subprocess.Popen[str], text: str, *, seconds: float = 120)
 @pytest.fixture
 def config_file(tmp_path) -> Path:
     path = tmp_path / "little.yaml"
-    path.write_text(yamlio.dump(SEARCH))
+    path.write_text(yaml_files.dump(SEARCH))
     return path
 
 
@@ -168,7 +169,7 @@ def test_driver_killed_with_signal_9_and_resumed_equals_the_unbroken_search(tmp_
 
     first, second = tmp_path / "calm/little-1", tmp_path / "killed/study"
     assert scores(first) == scores(second)
-    winners = [yamlio.read(folder / "results/best_config.yaml") for folder in (first, second)]
+    winners = [yaml_files.read(folder / "results/best_config.yaml") for folder in (first, second)]
     assert winners[0] == winners[1]
     values_of = [re.findall(r"^\d+,[^,]*,[^,]*", table(folder), flags=re.M) for folder in (first, second)]
     assert values_of[0] == values_of[1] and len(values_of[0]) == 5
@@ -198,9 +199,9 @@ def test_an_interrupt_ends_everything_within_two_seconds_and_says_how_to_go_on(t
 
 @pytest.mark.parametrize(("gpus", "device", "place"), [(0.0, "auto", "cpu"), (1.0, "auto", None), (0.0, "cpu", None)])
 def test_a_trial_without_a_gpu_of_its_own_computes_on_the_cpu(gpus, device, place):
-    from tune import engine
-    from tune.runs import Request, RunSpec
+    from tune.config.resources import Request
+    from tune.study.run_spec import RunSpec
 
     spec = RunSpec("trials/0", "trial", {"train": {"device": device}}, "search")
-    found = engine.alone(Request(1, 1.0, gpus), spec).device
+    found = trials.alone(Request(1, 1.0, gpus), spec).device
     assert (None if found is None else found.type) == place

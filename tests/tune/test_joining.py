@@ -14,17 +14,17 @@ import ray
 from ray._private import services
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from m3col.faults import BadInput
-from tests.servers import free_port
-from tune import auth, engine, joining
+from m3col.errors import InputError
+from tests.support.servers import free_port
+from tune.engine import auth, join_cluster, ray_cluster, ray_tune
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a test can wait for, and an environment that says nothing of a cluster."""
     for name, seconds in {"ANSWER_S": 0.4, "_CALL_S": 0.4, "_OVERHEAD_S": 0.6, "_PAUSE_S": 0.1}.items():
-        monkeypatch.setattr(joining, name, seconds)
-    for name in (joining.ADDRESS, auth.TOKEN, auth.TOKEN_PATH):
+        monkeypatch.setattr(join_cluster, name, seconds)
+    for name in (join_cluster.ADDRESS, auth.TOKEN, auth.TOKEN_PATH):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(auth.MODE, "disabled")
     monkeypatch.setattr(services, "get_node_ip_address", lambda address=None: "127.0.0.1")
@@ -98,8 +98,8 @@ def cluster(monkeypatch):
 
 def fault(address: str) -> str:
     before = time.monotonic()
-    with pytest.raises(BadInput) as caught:
-        joining.reach("--address", address)
+    with pytest.raises(InputError) as caught:
+        join_cluster.reach("--address", address)
     assert time.monotonic() - before < 4
     (line,) = caught.value.faults
     assert f"--address {address}" in line
@@ -141,11 +141,11 @@ def test_a_cluster_that_cannot_be_joined_says_why(cluster, tmp_path, monkeypatch
 
 
 def test_a_cluster_of_this_machine_is_joined(cluster):
-    joining.reach("--address", cluster(nodes=(b"\xab",)))
+    join_cluster.reach("--address", cluster(nodes=(b"\xab",)))
 
 
 def test_a_cluster_that_is_just_starting_is_waited_for(cluster, monkeypatch):
-    monkeypatch.setattr(joining, "ANSWER_S", 5.0)
+    monkeypatch.setattr(join_cluster, "ANSWER_S", 5.0)
     address, started = f"127.0.0.1:{free_port()}", []
 
     def start() -> None:
@@ -157,7 +157,7 @@ def test_a_cluster_that_is_just_starting_is_waited_for(cluster, monkeypatch):
 
     timer = threading.Timer(0.5, start)
     timer.start()
-    joining.reach("--address", address)
+    join_cluster.reach("--address", address)
     started[0].stop(None)
 
 
@@ -187,15 +187,15 @@ def test_a_stale_file_of_a_cluster_is_named_behind_auto(monkeypatch, silent):
 )
 def test_which_cluster_is_meant(monkeypatch, given, variable, expected):
     if variable is not None:
-        monkeypatch.setenv(joining.ADDRESS, variable)
-    assert joining.wanted(given) == expected
+        monkeypatch.setenv(join_cluster.ADDRESS, variable)
+    assert join_cluster.wanted(given) == expected
 
 
 def test_ray_itself_is_not_asked_where_nobody_answers(monkeypatch, silent):
     """`ray.init` would wait for minutes, or end the process."""
     asked = []
-    monkeypatch.setattr(engine, "ray", SimpleNamespace(is_initialized=lambda: False, init=asked.append))
-    monkeypatch.setenv(joining.ADDRESS, silent)
-    with pytest.raises(BadInput, match=silent):
-        engine.start_ray(address=None, threads=1)
+    monkeypatch.setattr(ray_tune, "ray", SimpleNamespace(is_initialized=lambda: False, init=asked.append))
+    monkeypatch.setenv(join_cluster.ADDRESS, silent)
+    with pytest.raises(InputError, match=silent):
+        ray_cluster.start_ray(address=None, threads=1)
     assert not asked

@@ -9,36 +9,34 @@ from typing import Any
 
 import pytest
 
-from m3col import files, storage
-from m3col.faults import BadInput
-from m3col.patience import Patience
-from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values, work
-from tests.tune.test_crashes import (  # noqa: F401
-    Fuse,
-    Killed,
-    checkpoints_at_every_epoch,
-    write_after_the_verdict,
-)
-from tune import api, mirror, resume
-from tune.mirror import StorageMirror
-from tune.ownership import Ownership, Taken
-from tune.runs import RunSpec
-from tune.study import AUTO, StudyFolder
+from m3col.errors import InputError
+from m3col.storage import atomic_files, object_store
+from m3col.storage.retry import RetryPolicy
+from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values, work
+from tests.tune.test_crashes import Fuse, Killed, write_after_the_verdict
+from tune import checks
+from tune.errors import StudyTakenOver
+from tune.study import remote_copy, resume
+from tune.study.directory import AUTO
+from tune.study.driver_lock import DriverLock
+from tune.study.record import StudyFolder
+from tune.study.remote_copy import StorageCopy
+from tune.study.run_spec import RunSpec
 
 SHORT: dict[str, Any] = {"search__trials": 3, "search__confirm": None, "overrides__train.epochs": 6, "final__seeds": 1}
 
 
-def machine(runs: Path, uri: str) -> tuple[StudyFolder, Any, StorageMirror]:
+def machine(runs: Path, uri: str) -> tuple[StudyFolder, Any, StorageCopy]:
     """A driver starts on a machine with this runs folder."""
     if not (runs / "study" / "study.json").exists():
-        mirror.fetch_missing(f"{uri}/study", runs / "study")
+        remote_copy.fetch_missing(f"{uri}/study", runs / "study")
     folder, ready = prepare_study(runs, small(**SHORT, storage__uri=uri))
-    copy = StorageMirror(folder, f"{uri}/study", patience=Patience(5), with_database=True, stale_s=0.5)
+    copy = StorageCopy(folder, f"{uri}/study", patience=RetryPolicy(5), with_database=True, stale_s=0.5)
     copy.claim()
     return folder, ready, copy
 
 
-def die(copy: StorageMirror) -> None:
+def die(copy: StorageCopy) -> None:
     """The machine is gone: no heartbeat any more, and its lock stays."""
     copy._ownership._stop.set()
     copy.remote.write_text("driver.json", json.dumps({"token": "of a dead machine", "machine": "", "process": 1}))
@@ -57,7 +55,7 @@ def test_killed_at_any_write_it_goes_on_elsewhere_and_ends_like_the_unbroken_one
 ):
     fuse = Fuse(monkeypatch)
     for name in ("put", "remove"):
-        monkeypatch.setattr(storage.Folder, name, fuse._wrap(getattr(storage.Folder, name)))
+        monkeypatch.setattr(object_store.Folder, name, fuse._wrap(getattr(object_store.Folder, name)))
     trained: Counter[str] = Counter()
     observe = lambda event: trained.update([event.name] if event.what == "complete" else [])  # noqa: E731
     fuse.set(-1, after=False)
@@ -109,7 +107,7 @@ def test_a_study_that_went_on_elsewhere_is_fetched_by_the_machine_that_has_an_ol
 def test_who_only_looked_gets_the_newest_record_when_it_goes_on(tmp_path, s3):
     folder, _, copy = machine(tmp_path / "a", s3)
     copy.begin()
-    with pytest.raises(BadInput, match="in use by process"):
+    with pytest.raises(InputError, match="in use by process"):
         machine(tmp_path / "b", s3)
     assert (tmp_path / "b/study/study.json").exists(), "it has looked"
     (folder.path / "splits.csv").write_text("newer")
@@ -128,16 +126,16 @@ def test_a_session_that_cannot_be_told_leaves_both_sides_as_they_were(tmp_path, 
     copy.release()
     (folder.path / "trials").mkdir()
     (folder.path / "trials/newer").write_text("")
-    write = storage.Folder._in_one_step
+    write = object_store.Folder._in_one_step
 
-    def refuse(place: storage.Folder, name: str, *rest: Any) -> None:
+    def refuse(place: object_store.Folder, name: str, *rest: Any) -> None:
         if name == "session.json":
             raise OSError("no room")
         write(place, name, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage.Folder, "_in_one_step", refuse)
-        with pytest.raises(BadInput, match="no room"):
+        patched.setattr(object_store.Folder, "_in_one_step", refuse)
+        with pytest.raises(InputError, match="no room"):
             machine(tmp_path / "a", s3)
     *_, again = machine(tmp_path / "a", s3)
     assert (folder.path / "trials/newer").exists(), "nothing was newer there"
@@ -185,13 +183,11 @@ def test_auto_begins_goes_on_and_finds_what_only_the_storage_has(tmp_path, s3):
     copy.remote.put(folder.results / "summary.md", "results/summary.md")
     copy.release()
     assert resume.folder_for(tmp_path / "d", config, AUTO, None) is None, "a finished study is not gone on with"
-    with pytest.raises(BadInput, match=f"'stdy'.*not below {s3}"):
+    with pytest.raises(InputError, match=f"'stdy'.*not below {s3}"):
         resume.find(tmp_path / "e", "stdy", config.settings.storage)
-    with pytest.raises(BadInput, match="a study of this name exists; go on with --resume study"):
-        from tune import api
-
-        api.judge(
-            small(storage__uri=s3), data=None, overrides={}, options=api.Options(runs=tmp_path / "f", name="study")
+    with pytest.raises(InputError, match="a study of this name exists; go on with --resume study"):
+        checks.validate(
+            small(storage__uri=s3), data=None, overrides={}, options=checks.Options(runs=tmp_path / "f", name="study")
         )
 
 
@@ -241,11 +237,11 @@ def test_a_study_that_is_extended_and_dies_is_unfinished_elsewhere(tmp_path, s3)
     folder.results.mkdir()
     (folder.results / "summary.md").write_text("done")
     copy.finished()
-    assert mirror.newest_unfinished(s3, ready.config.name) is None
+    assert remote_copy.newest_unfinished(s3, ready.config.name) is None
     folder.reopen(ready.config)
     copy.begin()
     die(copy)
-    assert mirror.newest_unfinished(s3, ready.config.name) == "study"
+    assert remote_copy.newest_unfinished(s3, ready.config.name) == "study"
     found = resume.folder_for(tmp_path / "b", ready.config, AUTO, None)
     assert found is not None and not found.finished()
 
@@ -253,10 +249,10 @@ def test_a_study_that_is_extended_and_dies_is_unfinished_elsewhere(tmp_path, s3)
 def test_what_another_driver_took_over_meanwhile_is_not_written_again(tmp_path, monkeypatch, s3):
     *_, copy = machine(tmp_path / "a", s3)
     copy.begin()
-    second, put = Ownership(copy.remote, stale_s=0.5), storage.Folder.put
+    second, put = DriverLock(copy.remote, stale_s=0.5), object_store.Folder.put
     tried: list[str] = []
 
-    def refuse_once(place: storage.Folder, path: Path, name: str) -> None:
+    def refuse_once(place: object_store.Folder, path: Path, name: str) -> None:
         tried.append(name)
         if len(tried) == 1:
             copy._ownership._stop.set()  # cut off from the storage: no heartbeat arrives any more
@@ -264,8 +260,8 @@ def test_what_another_driver_took_over_meanwhile_is_not_written_again(tmp_path, 
             raise OSError("no network")
         put(place, path, name)
 
-    monkeypatch.setattr(storage.Folder, "put", refuse_once)
-    with pytest.raises(Taken, match="has gone on with this study"):
+    monkeypatch.setattr(object_store.Folder, "put", refuse_once)
+    with pytest.raises(StudyTakenOver, match="has gone on with this study"):
         copy._put("study.json")
     assert tried == ["study.json"]
     copy.release()
@@ -283,14 +279,14 @@ def test_a_new_start_uploads_what_the_storage_may_lack_and_nothing_else(tmp_path
     copy.begin()
     # Of the same length: an upload that was refused leaves the older one.
     folder.run("trials/1").append([{"epoch": 1, "value": 0.2}], restart=True)
-    files.write_text(folder.path / "trials/1/config.yaml", "train:\n  seed: 1\n")
-    put, sent = storage.Folder.put, []
+    atomic_files.write_text(folder.path / "trials/1/config.yaml", "train:\n  seed: 1\n")
+    put, sent = object_store.Folder.put, []
 
-    def note(place: storage.Folder, path: Path, name: str) -> None:
+    def note(place: object_store.Folder, path: Path, name: str) -> None:
         sent.append(name)
         put(place, path, name)
 
-    monkeypatch.setattr(storage.Folder, "put", note)
+    monkeypatch.setattr(object_store.Folder, "put", note)
     copy.begin()
     for name in ("history.jsonl", "config.yaml"):
         assert copy.remote.read_text(f"trials/1/{name}") == (folder.path / "trials/1" / name).read_text()
@@ -308,21 +304,23 @@ def test_a_fetch_that_was_cut_short_is_begun_again(tmp_path, monkeypatch, s3):
     copy.begin()
     copy.release()
     there = StudyFolder(tmp_path / "b/study")
-    fetch, result = storage.Folder.fetch, "trials/0/result.json"
+    fetch, result = object_store.Folder.fetch, "trials/0/result.json"
 
-    def cut(place: storage.Folder, name: str, local: Path) -> None:
+    def cut(place: object_store.Folder, name: str, local: Path) -> None:
         if name == "study.db":
             fetch(place, result, there.path / result)
             raise OSError("the network is gone")
         fetch(place, name, local)
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage.Folder, "fetch", cut)
-        with pytest.raises(BadInput, match="the network is gone"):
+        patched.setattr(object_store.Folder, "fetch", cut)
+        with pytest.raises(InputError, match="the network is gone"):
             machine(tmp_path / "b", s3)
     assert not (there.path / "study.db").exists()
-    options = api.Options(runs=tmp_path / "b", resume="study")
-    assert api.judge(small(**SHORT, storage__uri=s3), data=None, overrides={}, options=options)[0].folder is not None
+    options = checks.Options(runs=tmp_path / "b", resume="study")
+    assert (
+        checks.validate(small(**SHORT, storage__uri=s3), data=None, overrides={}, options=options)[0].folder is not None
+    )
     *_, again = machine(tmp_path / "b", s3)
     assert (there.path / "study.db").exists() and (there.path / result).exists()
     again.release()
@@ -333,36 +331,36 @@ def test_a_folder_that_cannot_be_made_is_no_fault_of_the_storage(tmp_path, s3):
     copy.begin()
     copy.release()
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"file/study: cannot be written \(Not a directory\)"):
-        mirror.fetch_missing(f"{s3}/study", tmp_path / "file/study")
+    with pytest.raises(InputError, match=r"file/study: cannot be written \(Not a directory\)"):
+        remote_copy.fetch_missing(f"{s3}/study", tmp_path / "file/study")
 
 
 def test_a_record_is_fetched_once_and_never_below_a_driver(tmp_path, monkeypatch, s3):
     *_, copy = machine(tmp_path / "a", s3)
     copy.begin()
     copy.release()
-    fetch, held = storage.Folder.fetch, []
+    fetch, held = object_store.Folder.fetch, []
 
-    def look(place: storage.Folder, name: str, local: Path) -> None:
+    def look(place: object_store.Folder, name: str, local: Path) -> None:
         if not held:
-            with pytest.raises(BadInput) as caught:
+            with pytest.raises(InputError) as caught:
                 StudyFolder(tmp_path / "b/study").lock()
             held.append(str(caught.value))
         fetch(place, name, local)
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage.Folder, "fetch", look)
-        assert mirror.fetch_missing(f"{s3}/study", tmp_path / "b/study")
+        patched.setattr(object_store.Folder, "fetch", look)
+        assert remote_copy.fetch_missing(f"{s3}/study", tmp_path / "b/study")
     assert "in use by process" in held[0], "locked while it is fetched"
     other = StudyFolder(tmp_path / "b/study")
     other.lock()
     (other.path / "trials/0").mkdir(parents=True)  # its driver has begun
-    with pytest.raises(BadInput, match="in use by process"):
-        mirror.fetch_missing(f"{s3}/study", other.path)
+    with pytest.raises(InputError, match="in use by process"):
+        remote_copy.fetch_missing(f"{s3}/study", other.path)
     other.unlock()
-    assert mirror.fetch_missing(f"{s3}/study", other.path)
+    assert remote_copy.fetch_missing(f"{s3}/study", other.path)
     assert (other.path / "trials/0").exists(), "who looked before it was there finds it now"
-    assert not mirror.fetch_missing(f"{s3}/nothing", tmp_path / "c/nothing") and not (tmp_path / "c").exists()
+    assert not remote_copy.fetch_missing(f"{s3}/nothing", tmp_path / "c/nothing") and not (tmp_path / "c").exists()
 
 
 def test_what_a_run_uploads_after_its_verdict_is_dropped_at_the_end(tmp_path, monkeypatch, s3):

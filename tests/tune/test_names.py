@@ -2,10 +2,11 @@
 
 import pytest
 
-from m3col.faults import BadInput
-from tune import config, runs, tables
-from tune import study as studies
-from tune.study import StudyFolder
+from m3col.errors import InputError
+from tune.config import loading
+from tune.results import formatting
+from tune.study import directory, run_spec
+from tune.study.record import StudyFolder
 
 SPACE = {"objective.beta": {"low": 0.01, "high": 1.0}}
 
@@ -13,7 +14,7 @@ SPACE = {"objective.beta": {"low": 0.01, "high": 1.0}}
 def rows(*names: str) -> list[str]:
     """The faults of a search with rows of these names."""
     wanted = {name: {"train.epochs": 3} for name in names}
-    return config.draft({"space": SPACE, "final": {"rows": wanted}})[1]
+    return loading.parse({"space": SPACE, "final": {"rows": wanted}})[1]
 
 
 @pytest.mark.parametrize(
@@ -21,9 +22,9 @@ def rows(*names: str) -> list[str]:
 )
 def test_any_other_name_of_a_row_works(name):
     assert rows(name) == []
-    (study,) = config.load({"space": SPACE, "final": {"rows": {name: {"train.epochs": 3}}}})
+    (study,) = loading.load({"space": SPACE, "final": {"rows": {name: {"train.epochs": 3}}}})
     assert list(study.rows) == [name]
-    assert list(config.study_from_dict(study.to_dict()).rows) == [name]
+    assert list(loading.study_from_dict(study.to_dict()).rows) == [name]
 
 
 @pytest.mark.parametrize(
@@ -61,22 +62,22 @@ def test_a_row_that_cannot_have_a_folder_of_its_own_is_refused(names, words):
     ],
 )
 def test_a_study_is_named_after_its_file(title, name):
-    assert runs.study_name(title) == name
+    assert run_spec.study_name(title) == name
 
 
 @pytest.mark.parametrize("title", ["x" * 400, "训" * 100, "x" * 201])
 def test_a_long_name_is_cut_and_stays_its_own(title):
-    name = runs.study_name(title)
-    assert len(name.encode()) <= 200 and name != runs.study_name(f"{title}y") and name == runs.study_name(title)
-    assert runs.study_name("x" * 200) == "x" * 200
+    name = run_spec.study_name(title)
+    assert len(name.encode()) <= 200 and name != run_spec.study_name(f"{title}y") and name == run_spec.study_name(title)
+    assert run_spec.study_name("x" * 200) == "x" * 200
 
 
 @pytest.mark.parametrize("stem", ["my search (1)", "搜索", "x" * 245, "train", "auto", "-x", "a.b"])
 def test_a_search_from_a_file_of_any_name_gets_a_folder(tmp_path, stem):
     path = tmp_path / f"{stem}.yaml"
     path.write_text("base: digits\nspace: {objective.beta: {low: 0.01, high: 1.0}}\n")
-    (study,) = config.load(path)
-    name = studies.new_name(tmp_path / "runs", None, study)
+    (study,) = loading.load(path)
+    name = directory.new_name(tmp_path / "runs", None, study)
     folder = StudyFolder(tmp_path / "runs" / name)
     folder.path.mkdir(parents=True)
     folder.lock()
@@ -86,17 +87,17 @@ def test_a_search_from_a_file_of_any_name_gets_a_folder(tmp_path, stem):
 
 @pytest.mark.parametrize("name", ["x" * 201, "x" * 300, "a b", "-x", "训练", "train"])
 def test_a_name_that_is_asked_for_must_be_a_folder(tmp_path, name):
-    (study,) = config.load({"space": SPACE})
-    with pytest.raises(BadInput) as caught:
-        studies.new_name(tmp_path, name, study)
+    (study,) = loading.load({"space": SPACE})
+    with pytest.raises(InputError) as caught:
+        directory.new_name(tmp_path, name, study)
     (line,) = caught.value.faults
     assert line.startswith("--name")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\nb", "", "..", "训练"])
 def test_a_study_that_is_not_there_is_one_line(tmp_path, name):
-    with pytest.raises(BadInput, match="not found"):
-        studies.find(tmp_path, name)
+    with pytest.raises(InputError, match="not found"):
+        directory.find(tmp_path, name)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +111,9 @@ def test_a_study_that_is_not_there_is_one_line(tmp_path, name):
     ],
 )
 def test_two_studies_of_one_name_are_refused(lists):
-    faults = config.draft({"space": {"train.learning_rate": {"low": 1e-4, "high": 0.1}}, **lists})[1]
+    faults = loading.parse({"space": {"train.learning_rate": {"low": 1e-4, "high": 0.1}}, **lists})[1]
     assert faults and all("2 studies called" in line for line in faults), faults
 
 
 def test_a_line_in_a_name_does_not_end_its_cell():
-    assert tables.grid({"": ["a|b"], "x": ["1"]}).splitlines()[-1] == "| a\\|b | 1 |"
+    assert formatting.grid({"": ["a|b"], "x": ["1"]}).splitlines()[-1] == "| a\\|b | 1 |"

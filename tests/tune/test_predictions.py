@@ -7,20 +7,22 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from m3col import ledger, metrics, predictor
-from m3col.data import load
-from m3col.data.layout import Layout
+from m3col import predictor
+from m3col.data.formats.csv_columns import Layout
+from m3col.data.loading import load
 from m3col.data.splits import Fold, read_csv
-from m3col.faults import BadInput
-from tests import pairs
+from m3col.errors import InputError
+from m3col.evaluation import test_ledger
+from m3col.metrics import classification
 from tests.models.builders import text_folder
-from tune import predictions
-from tune.study import StudyFolder
+from tests.support import pairs
+from tune.results import baseline_rows, prediction_table
+from tune.study.record import StudyFolder
 
 
 @pytest.fixture(scope="module")
 def table(finished_study: StudyFolder) -> pd.DataFrame:
-    return predictions.read(finished_study)
+    return prediction_table.read(finished_study)
 
 
 def test_every_finished_run_is_there_and_no_other(finished_study: StudyFolder, table: pd.DataFrame) -> None:
@@ -41,7 +43,7 @@ def test_out_of_fold_rows_give_the_metric_of_the_last_epoch(finished_study: Stud
         truth = dict(zip(train.ids, train.labels, strict=True))
         assert rows["label"].tolist() == [truth[i] for i in rows["id"]]
         last = finished_study.run(job).history()[-1]["metrics"]
-        assert predictions.cross_validated(rows)["macro_f1"] == pytest.approx(last["val/macro_f1"], abs=1e-12)
+        assert prediction_table.cross_validated(rows)["macro_f1"] == pytest.approx(last["val/macro_f1"], abs=1e-12)
     assert table[table["job"] == "replicates/1"]["seed"].unique().tolist() == [2]
 
 
@@ -56,7 +58,7 @@ def test_logistic_is_fitted_on_the_other_folds_of_the_deciding_partition(
     model = LogisticRegression(max_iter=10_000).fit(x[fold.train], train.labels[fold.train])
     rows = table[(table["job"] == "baselines/logistic") & (table["kind"] == "oof") & (table["fold"] == 1)]
     assert rows["id"].tolist() == train.ids[fold.validation].tolist()
-    found = metrics.softmax(predictions.logits_of(rows))
+    found = classification.softmax(prediction_table.logits_of(rows))
     np.testing.assert_allclose(found, model.predict_proba(x[fold.validation]), atol=1e-6)
 
 
@@ -64,7 +66,7 @@ def test_best_single_modality_is_the_one_with_the_best_cross_validation(table: p
     [job] = [job for job in table["job"].unique() if job.startswith("baselines/logistic ")]
     own = table[(table["job"] == job) & (table["kind"] == "oof")]
     assert job.removeprefix("baselines/logistic ") in load("digits").modalities
-    assert predictions.cross_validated(own)["macro_f1"] > 0.8
+    assert prediction_table.cross_validated(own)["macro_f1"] > 0.8
 
 
 def test_texts_with_a_trained_encoder_have_a_row_of_frozen_embeddings(tmp_path: Path) -> None:
@@ -76,12 +78,12 @@ def test_texts_with_a_trained_encoder_have_a_row_of_frozen_embeddings(tmp_path: 
     jobs = {}
     for name, changes in (("random", {}), ("trained", trained)):
         run = pairs.config(folder, **changes)
-        table = pd.concat(predictions._of_baselines(run, dataset, dataset.train, folds))
+        table = pd.concat(baseline_rows.baseline_predictions(run, dataset, dataset.train, folds))
         jobs[name] = dict(tuple(table.groupby("job")))
     assert jobs["trained"].keys() - jobs["random"].keys() == {"baselines/logistic frozen"}
     frozen, plain = (jobs["trained"][f"baselines/{row}"] for row in ("logistic frozen", "logistic"))
     assert frozen["id"].tolist() == plain["id"].tolist() and len(frozen) == len(dataset.train) + len(dataset.test)
-    assert not np.allclose(predictions.logits_of(frozen), predictions.logits_of(plain))
+    assert not np.allclose(prediction_table.logits_of(frozen), prediction_table.logits_of(plain))
 
 
 def test_ensemble_is_the_mean_probability_of_the_winners_models(
@@ -89,7 +91,7 @@ def test_ensemble_is_the_mean_probability_of_the_winners_models(
 ) -> None:
     test = load("digits").test
     members = [table[table["job"] == f"refits/winner/{seed}"] for seed in range(2)]
-    mean = np.mean([metrics.softmax(predictions.logits_of(rows)) for rows in members], axis=0)
+    mean = np.mean([classification.softmax(prediction_table.logits_of(rows)) for rows in members], axis=0)
     found = predictor.load(finished_study.results / "model").predict_proba(test.inputs)
     np.testing.assert_allclose(found, mean, atol=1e-6)
 
@@ -100,11 +102,11 @@ def test_a_row_of_one_modality_is_trained_on_it_alone(finished_study: StudyFolde
 
 
 def test_the_ledger_notes_the_study_once(finished_study: StudyFolder) -> None:
-    [entry] = ledger.entries(finished_study.path.parent)
-    assert entry["by"] == predictions.ledger_name(finished_study)
+    [entry] = test_ledger.entries(finished_study.path.parent)
+    assert entry["by"] == prediction_table.ledger_name(finished_study)
     assert entry["digest"] == load("digits").digests()["test"]
 
 
 def test_a_study_without_predictions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="has not come to its end"):
-        predictions.read(StudyFolder(tmp_path))
+    with pytest.raises(InputError, match="has not come to its end"):
+        prediction_table.read(StudyFolder(tmp_path))

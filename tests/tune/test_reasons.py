@@ -9,24 +9,26 @@ from typing import Any
 import pytest
 
 from jobs import cli
-from m3col import notices
+from m3col.data import loading
 from m3col.data.dataset import Dataset
-from tests.tune.driving import conductor, prepare_study, small
-from tune import api, reasons, report
-from tune.conductor import Conductor
-from tune.evidence import Evidence
-from tune.mirror import Mirror
-from tune.plan import Plan
-from tune.study import StudyFolder
+from m3col.runtime import notices
+from tests.support.driving import conductor, prepare_study, small
+from tune import api, checks, errors
+from tune.results import failure_reasons, report
+from tune.results.study_results import StudyResults
+from tune.scheduling.coordinator import Coordinator
+from tune.scheduling.plan import Plan
+from tune.study.record import StudyFolder
+from tune.study.remote_copy import RemoteCopy
 
 
-def _study(runs: Path, **changes: Any) -> tuple[StudyFolder, Conductor]:
+def _study(runs: Path, **changes: Any) -> tuple[StudyFolder, Coordinator]:
     settings = {"search__trials": 3, "search__replicates": 0, "search__confirm": None, **changes}
     folder, ready = prepare_study(runs, small(**settings))
     return folder, conductor(folder, ready, concurrency=3)
 
 
-def _begin(found: Conductor, *, epochs: int, seconds: float = 1.0) -> str:
+def _begin(found: Coordinator, *, epochs: int, seconds: float = 1.0) -> str:
     """Starts the next trial and lets it reach an epoch; the seconds are those of its epochs together."""
     spec: Any = found.next()
     run = found.folder.run(spec.name)
@@ -38,40 +40,40 @@ def _begin(found: Conductor, *, epochs: int, seconds: float = 1.0) -> str:
     return str(spec.name)
 
 
-def _fail(found: Conductor, *reasons: str) -> None:
+def _fail(found: Coordinator, *reasons: str) -> None:
     for reason in reasons:
         found.failed(_begin(found, epochs=1), reason)
 
 
-def _prune(found: Conductor, count: int) -> None:
+def _prune(found: Coordinator, count: int) -> None:
     for _ in range(count):
         name = _begin(found, epochs=4)
         found._record_pruned(name, int(name.removeprefix("trials/")))
         found._end(name, "pruned")
 
 
-def _spend(found: Conductor, seconds: float) -> None:
+def _spend(found: Coordinator, seconds: float) -> None:
     found.trials.add_seconds(seconds)
 
 
-def _budget(found: Conductor) -> None:
+def _budget(found: Coordinator) -> None:
     _begin(found, epochs=2, seconds=4.0)
     _begin(found, epochs=1, seconds=4.0)
     _spend(found, 5.0)
 
 
-def _budget_at_once(found: Conductor) -> None:
+def _budget_at_once(found: Coordinator) -> None:
     found.next()
     _spend(found, 5.0)
 
 
-def _budget_and_failure(found: Conductor) -> None:
+def _budget_and_failure(found: Coordinator) -> None:
     _fail(found, "val/loss is nan in epoch 2")
     _budget(found)
 
 
 NAN = "the training loss became nan in epoch {} (fold 0)"
-CASES: dict[str, tuple[dict[str, Any], Callable[[Conductor], None], list[str]]] = {
+CASES: dict[str, tuple[dict[str, Any], Callable[[Coordinator], None], list[str]]] = {
     "budget": (
         {"search__time_budget_s": 5.0}, _budget,
         ["search.time_budget_s is 5", "trial 0, had reached epoch 2 of 10 after 4.0 s", "takes about 20 s",
@@ -116,7 +118,7 @@ def test_the_message_says_why_and_which_value_to_change(tmp_path: Path, case: st
     changes, happen, expected = CASES[case]
     folder, found = _study(tmp_path, **changes)
     happen(found)
-    said = reasons.no_winner(found.plan)
+    said = failure_reasons.no_winner(found.plan)
     assert said.startswith(f"{folder.path}: no trial finished: ") and "\n" not in said
     for words in expected:
         assert words in said, said
@@ -147,8 +149,8 @@ def test_a_report_of_a_study_that_never_began_makes_no_database(
 def _run(folder: StudyFolder, dataset: Dataset, config: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What `tune.search` does of a study, with an engine that starts nothing."""
     monkeypatch.setattr("tune.engine.run", lambda *given, **named: None)
-    item = api.Ready(config, dataset, folder)
-    return api._run(item, folder, Mirror(), None, api.Options(warn=lines.append))  # type: ignore[arg-type]
+    item = checks.CheckedStudy(config, dataset, folder)
+    return api._run(item, folder, RemoteCopy(), None, checks.Options(warn=lines.append))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", ["budget", "all failed alike", "failed and pruned"])
@@ -158,13 +160,13 @@ def test_a_search_and_a_resumed_one_fail_with_it(tmp_path: Path, case: str, monk
     folder, ready = prepare_study(tmp_path, small(**settings))
     happen(conductor(folder, ready, concurrency=3))
     for _ in range(2):
-        with pytest.raises(api.SearchFailed) as caught:
+        with pytest.raises(errors.SearchFailed) as caught:
             _run(folder, ready.dataset, ready.config, [], monkeypatch)
         assert all(words in str(caught.value) for words in expected), str(caught.value)
 
 
 def test_a_budget_that_leaves_trials_is_told_with_one_that_would_do(finished_study: StudyFolder) -> None:
-    evidence = Evidence.read(finished_study)
+    evidence = StudyResults.read(finished_study)
 
     def plan_of(spent: float, budget: float, target: int) -> Plan:
         plan = Plan(evidence.folder, evidence.config, evidence.plan.trials)
@@ -174,11 +176,11 @@ def test_a_budget_that_leaves_trials_is_told_with_one_that_would_do(finished_stu
         plan.trials.seconds = lambda: spent  # type: ignore[method-assign]
         return plan
 
-    said = reasons.budget_left_trials(plan_of(60.0, 50.0, 20))
+    said = failure_reasons.budget_left_trials(plan_of(60.0, 50.0, 20))
     assert said is not None and "search.time_budget_s 50 was spent with 14 of 20 trials left" in said
     assert "search.time_budget_s=200 would do" in said
-    assert reasons.budget_left_trials(plan_of(60.0, 50.0, 6)) is None, "it kept nothing from running"
-    assert reasons.budget_left_trials(plan_of(10.0, 50.0, 20)) is None, "it is not spent"
+    assert failure_reasons.budget_left_trials(plan_of(60.0, 50.0, 6)) is None, "it kept nothing from running"
+    assert failure_reasons.budget_left_trials(plan_of(10.0, 50.0, 20)) is None, "it is not spent"
     del evidence.plan.trials.seconds
 
 
@@ -189,14 +191,14 @@ def test_a_winner_without_a_model_and_refits_that_failed_are_told(
     folder = study_copy()
     report.write(folder)
     model = folder.results / "model"
-    assert model.is_dir() and reasons.no_model(folder) is None and reasons.failed_refits(folder) is None
+    assert model.is_dir() and failure_reasons.no_model(folder) is None and failure_reasons.failed_refits(folder) is None
     for number in range(failed):
         run = folder.run(f"refits/winner/{number}")
         result: Any = run.result()
         run.write_result({**result, "state": "failed", "failure": f"disk full in epoch {number}"})
         run.log("failed")
     model.rename(folder.path / "elsewhere")
-    said = reasons.no_model(folder)
+    said = failure_reasons.no_model(folder)
     expected = [
         "results/model is gone",
         "1 of 2 of its refits failed, with: disk full in epoch 0",
@@ -205,14 +207,13 @@ def test_a_winner_without_a_model_and_refits_that_failed_are_told(
     assert said is not None and expected[failed] in said and f"--resume {folder.name}" in said
     if failed:
         assert "refits/winner/0/log.txt" in said
-        told = reasons.failed_refits(folder)
+        told = failure_reasons.failed_refits(folder)
         assert told is not None and f"{failed} of" in told
 
 
 def test_a_search_warns_of_it(
     study_copy: Callable[[], StudyFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from m3col import data
 
     folder, lines = study_copy(), list[str]()
     for number in range(2):
@@ -221,10 +222,10 @@ def test_a_search_warns_of_it(
         run.write_result({**result, "state": "failed", "failure": "disk full"})
     # A failed refit would be tried again, by the engine that starts nothing here.
     monkeypatch.setattr(Plan, "_forget_failures", lambda self: None)
-    _run(folder, data.load("digits"), folder.config(), lines, monkeypatch)
+    _run(folder, loading.load("digits"), folder.config(), lines, monkeypatch)
     assert len(lines) == 1 and "the winner has no model: all 2 of its refits failed, with: disk full" in lines[0]
     assert os.path.exists(folder.path / "results/summary.md")
 
 
 def test_options_warn_by_default() -> None:
-    assert api.Options().warn is notices.warn
+    assert checks.Options().warn is notices.warn

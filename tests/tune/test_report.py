@@ -8,25 +8,28 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from m3col import config, ledger
-from tests.helpers import tiny_data
-from tests.tune.driving import conductor, drive, prepare_study, small
-from tune import choice, predictions, report, summary, tables
-from tune.evidence import Evidence
-from tune.study import StudyFolder
+from m3col.config import loading
+from m3col.evaluation import test_ledger
+from tests.support.driving import conductor, drive, prepare_study, small
+from tests.support.helpers import tiny_data
+from tune.results import collect, prediction_table, report, summary, test_table
+from tune.results.study_results import StudyResults
+from tune.scheduling import selection
+from tune.study import record
+from tune.study.record import StudyFolder
 
 CSV = ("test_table.csv", "test_metrics.csv", "trials.csv")
 
 
 @pytest.fixture(scope="module")
-def evidence(finished_study: StudyFolder) -> Evidence:
-    return Evidence.read(finished_study)
+def evidence(finished_study: StudyFolder) -> StudyResults:
+    return StudyResults.read(finished_study)
 
 
 def searched(runs: Path, raw: dict[str, Any], *, data: Any = None) -> tuple[StudyFolder, report.Report]:
     folder, ready = prepare_study(runs, raw, data=data)
     drive(conductor(folder, ready), ready.dataset)
-    predictions.collect(folder, ready.config, ready.dataset)
+    collect.collect(folder, ready.config, ready.dataset)
     return folder, report.write(folder)
 
 
@@ -47,8 +50,8 @@ def test_results_are_complete_and_the_same_when_made_again(study_copy: Callable[
 def test_best_config_is_the_winners_run(study_copy: Callable[[], StudyFolder]) -> None:
     folder = study_copy()
     found = report.write(folder)
-    trained = config.load(folder.path / f"trials/{found.decision.winner}/config.yaml")
-    assert config.load(folder.results / "best_config.yaml") == trained
+    trained = loading.load(folder.path / f"trials/{found.decision.winner}/config.yaml")
+    assert loading.load(folder.results / "best_config.yaml") == trained
 
 
 def test_trials_table_has_every_trial_with_its_role(study_copy: Callable[[], StudyFolder]) -> None:
@@ -60,8 +63,8 @@ def test_trials_table_has_every_trial_with_its_role(study_copy: Callable[[], Stu
     assert found.trials["confirmed"].notna().sum() == 2
 
 
-def test_summary_says_what_won_against_which_noise_and_what_was_invisible(evidence: Evidence) -> None:
-    text = summary.write(evidence, tables.all_metrics(evidence))
+def test_summary_says_what_won_against_which_noise_and_what_was_invisible(evidence: StudyResults) -> None:
+    text = summary.write(evidence, test_table.all_metrics(evidence))
     for part in ("won**", "3 runs of the default", "standard deviation", "would probably not have been seen",
                  "1,597 test samples", "Rank correlation", "6 trials:", "Known issues of the data",
                  "the first study or run in its folder", "### accuracy"):  # fmt: skip
@@ -69,19 +72,19 @@ def test_summary_says_what_won_against_which_noise_and_what_was_invisible(eviden
     assert "### log_loss" not in text  # only what was published is shown in full
 
 
-def test_an_interval_that_holds_zero_is_not_distinguishable(evidence: Evidence) -> None:
-    table = tables.all_metrics(evidence)
+def test_an_interval_that_holds_zero_is_not_distinguishable(evidence: StudyResults) -> None:
+    table = test_table.all_metrics(evidence)
     table.loc[table["row"] == "winner", ["difference", "difference_low", "difference_high"]] = [0.01, -0.02, 0.04]
     assert "**not distinguishable on 1,597 samples**" in summary.write(evidence, table)
     table.loc[table["row"] == "winner", "difference_low"] = 0.001
     assert "**distinguishably better on 1,597 samples**" in summary.write(evidence, table)
 
 
-def test_a_tie_goes_to_the_default_and_is_called_ordinary(evidence: Evidence) -> None:
+def test_a_tie_goes_to_the_default_and_is_called_ordinary(evidence: StudyResults) -> None:
     best = evidence.decision.best or 1
-    decision = choice.Decision(0, best, {0: 0.80, best: 0.81}, True, choice.Noise(0.02, 3), 0.02)
+    decision = selection.Decision(0, best, {0: 0.80, best: 0.81}, True, selection.Noise(0.02, 3), 0.02)
     tied = dataclasses.replace(evidence, decision=decision)
-    text = summary.write(tied, tables.all_metrics(tied))
+    text = summary.write(tied, test_table.all_metrics(tied))
     assert "**The default setting won**: val/macro_f1 80.0 %" in text
     assert "ordinary ending" in text and "ties go to the default" in text
     assert f"Trial {best} scored 81.0 %, which is 1.0 points better, but the noise alone makes 2.0 points" in text
@@ -94,7 +97,7 @@ def test_the_ledger_counts_earlier_looks(study_copy: Callable[[], StudyFolder]) 
     own = path.read_text()
     path.unlink()
     digest = folder.described()["digests"]["test"]
-    ledger.add(folder.path.parent, dataset="digits", digest=digest, by="train/digits-m3col-1", rows=1)
+    test_ledger.add(folder.path.parent, dataset="digits", digest=digest, by="train/digits-m3col-1", rows=1)
     path.write_text(path.read_text() + own)
     assert "had been scored once before" in report.write(folder).summary
 
@@ -117,32 +120,32 @@ def test_two_classes_in_memory_without_a_test_split(tmp_path: Path) -> None:
     assert found.test_table["test"].isna().all() and found.test_table["cv"].notna().any()
     assert found.test_table["metric"].iloc[0] == "auroc"
     assert "no labelled test split" in found.summary and "CV auroc (%)" in found.summary
-    assert ledger.entries(tmp_path) == []
+    assert test_ledger.entries(tmp_path) == []
     assert (folder.results / "model/checkpoint.json").exists()
     assert not any("test" in name for name in found.best_metrics)
 
 
 def test_withheld_test_labels_are_never_scored(study_copy: Callable[[], StudyFolder]) -> None:
     folder = study_copy()
-    rows = pd.read_parquet(folder.path / predictions.FILE)
-    rows.loc[rows["kind"] == "test", "label"] = predictions.NONE
-    rows.to_parquet(folder.path / predictions.FILE)
+    rows = pd.read_parquet(folder.path / record.PREDICTIONS_FILE)
+    rows.loc[rows["kind"] == "test", "label"] = prediction_table.NONE
+    rows.to_parquet(folder.path / record.PREDICTIONS_FILE)
     found = report.write(folder)
     assert found.test_table["test"].isna().all()
     assert "no labelled test split" in found.summary
 
 
-def test_a_study_in_which_nothing_finished_still_has_a_report(evidence: Evidence) -> None:
+def test_a_study_in_which_nothing_finished_still_has_a_report(evidence: StudyResults) -> None:
     rows = evidence.predictions
     empty = dataclasses.replace(
         evidence, decision=None, scored=(), trials=(), noise=None, predictions=rows[rows["job"] == ""]
     )
-    table = tables.all_metrics(empty)
+    table = test_table.all_metrics(empty)
     assert "**No trial finished**" in summary.write(empty, table)
     assert [draw(empty) for draw in report.PLOTS.values()] == [None] * 4
 
 
-def test_one_value_for_all_trials_leaves_the_importance_out(evidence: Evidence) -> None:
+def test_one_value_for_all_trials_leaves_the_importance_out(evidence: StudyResults) -> None:
     only = dataclasses.replace(evidence, trials=evidence.trials[:1])
     drawn = {name: draw(only) for name, draw in report.PLOTS.items()}
     assert drawn["importance.png"] is None

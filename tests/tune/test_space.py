@@ -5,23 +5,24 @@ import itertools
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from m3col import config, methods
-from m3col.judge import get
-from tests.helpers import tiny_config
-from tune import space
+from m3col.config import schema
+from m3col.config.keys import get
+from m3col.methods import registry
+from tests.support.helpers import tiny_config
+from tune.config import search_space
 
 RUN = tiny_config()
 BETA = "objective.beta"
 
 
 def faults(raw, run=RUN, **named) -> list[str]:
-    found, lines = space.parse(raw, run, where="x.yaml", **named)
+    found, lines = search_space.parse(raw, run, where="x.yaml", **named)
     assert not (set(found) & {line.split()[1].removeprefix("space.").rstrip(":") for line in lines})
     return lines
 
 
 def test_ranges_choices_and_lists_become_distributions():
-    found, lines = space.parse(
+    found, lines = search_space.parse(
         {
             BETA: {"low": 0.01, "high": 1, "log": True},
             "objective.switch_point": {"low": 0, "high": 0.99, "step": 0.33},
@@ -99,7 +100,7 @@ def test_a_line_with_path_rule_value_and_nearest(path, spec, words):
 def test_all_faults_of_all_paths_at_once():
     raw = {BETA: {"low": 2, "high": 1}, "objective.alpha": {"low": NAN, "high": INF}, "x": 1, "mix.level": ["z"]}
     assert len(faults(raw)) == 5
-    good, _ = space.parse({**raw, "train.learning_rate": {"low": 1e-4, "high": 1}}, RUN, where="x")
+    good, _ = search_space.parse({**raw, "train.learning_rate": {"low": 1e-4, "high": 1}}, RUN, where="x")
     assert set(good) == {"train.learning_rate"}
 
 
@@ -109,13 +110,13 @@ def test_a_space_that_is_empty_or_none_is_a_fault(raw):
     assert "at least one config path" in line and repr(raw) in line
 
 
-@pytest.mark.parametrize("method", [name for name in methods.names() if methods.ignored_keys(name)])
+@pytest.mark.parametrize("method", [name for name in registry.names() if registry.ignored_keys(name)])
 def test_keys_that_the_method_ignores_are_faults(method):
     run = tiny_config(method=method, **({"data__modalities": ["view_0"]} if method == "single" else {}))
-    for path in methods.ignored_keys(method):
+    for path in registry.ignored_keys(method):
         (line,) = faults({path: {"low": 0.1, "high": 0.2}}, run)
         assert f"space.{path}: method {method!r} ignores this key" in line
-        assert path not in space.searchable(method)
+        assert path not in search_space.searchable(method)
 
 
 def test_the_default_of_a_faulty_key_is_not_compared():
@@ -125,20 +126,20 @@ def test_the_default_of_a_faulty_key_is_not_compared():
 
 def test_softclip_temperature_follows_the_temperature_by_default():
     path = "objective.softclip_temperature"
-    assert space.default_value(tiny_config(objective__temperature=0.3), path) == 0.3
-    assert space.default_value(tiny_config(objective__softclip_temperature=0.4), path) == 0.4
+    assert search_space.default_value(tiny_config(objective__temperature=0.3), path) == 0.3
+    assert search_space.default_value(tiny_config(objective__softclip_temperature=0.4), path) == 0.4
     assert faults({path: {"low": 0.05, "high": 0.2}}) == []
 
 
 def test_what_can_be_searched_exists_and_is_no_section():
-    for method in methods.names():
-        for path in space.searchable(method):
-            assert get(config.RunConfig().model_dump(), path, ...) is not ... and not path.startswith(("data", "valid"))
+    for method in registry.names():
+        for path in search_space.searchable(method):
+            assert get(schema.RunConfig().model_dump(), path, ...) is not ... and not path.startswith(("data", "valid"))
 
 
 def test_defaults_are_the_base_configs_point():
-    found, _ = space.parse({BETA: [0.1, 0.2], "train.epochs": {"low": 1, "high": 9}}, RUN, where="x")
-    assert space.defaults(found, RUN) == {BETA: 0.1, "train.epochs": 6}
+    found, _ = search_space.parse({BETA: [0.1, 0.2], "train.epochs": {"low": 1, "high": 9}}, RUN, where="x")
+    assert search_space.defaults(found, RUN) == {BETA: 0.1, "train.epochs": 6}
 
 
 def test_a_grid_is_the_product_of_its_axes():
@@ -149,7 +150,7 @@ def test_a_grid_is_the_product_of_its_axes():
         "model.embedding_dim": {"low": 8, "high": 100},
         "mix.level": ["input", "embedding"],
     }
-    found, lines = space.parse(raw, RUN, where="x")
+    found, lines = search_space.parse(raw, RUN, where="x")
     assert lines == []
     axes = [
         [0.01, pytest.approx(0.1), 1.0],
@@ -159,4 +160,4 @@ def test_a_grid_is_the_product_of_its_axes():
         ["input", "embedding"],
     ]
     expected = [dict(zip(raw, values, strict=True)) for values in itertools.product(*axes)]
-    assert space.grid(found, points=3) == expected
+    assert search_space.grid(found, points=3) == expected

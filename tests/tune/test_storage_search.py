@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import tune
-from m3col import yamlio
-from tests.servers import S3, Postgres
-from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
-from tune.study import StudyFolder
+from m3col.config import yaml_files
+from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tests.support.servers import S3, Postgres
+from tune.engine import ray_cluster
+from tune.study.record import StudyFolder
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +34,10 @@ def brief(**changes: Any) -> dict[str, Any]:
 def cluster():
     import ray
 
-    from tune import engine
+    from tune.engine import ray_tune
 
-    assert engine.start_ray(address=None, threads=1, num_cpus=2)
-    yield engine
+    assert ray_cluster.start_ray(address=None, threads=1, num_cpus=2)
+    yield ray_tune
     ray.shutdown()
 
 
@@ -45,15 +46,13 @@ def own_s3(monkeypatch: pytest.MonkeyPatch):
     """A server that may be stopped, and a cluster whose actors know its address."""
     import ray
 
-    from tune import engine
-
     server = S3()
     server.start()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     if ray.is_initialized():
         ray.shutdown()
-    assert engine.start_ray(address=None, threads=1, num_cpus=2)
+    assert ray_cluster.start_ray(address=None, threads=1, num_cpus=2)
     yield server
     ray.shutdown()
     server.kill()
@@ -110,7 +109,7 @@ def command(tmp_path: Path, *words: str) -> "subprocess.Popen[str]":
 
 
 def test_an_s3_server_that_stays_away_stops_the_search_with_the_command_to_go_on(s3, s3_server, tmp_path):
-    (tmp_path / "tiny.yaml").write_text(yamlio.dump(brief(storage__uri=s3)))
+    (tmp_path / "tiny.yaml").write_text(yaml_files.dump(brief(storage__uri=s3)))
     process = command(tmp_path, str(tmp_path / "tiny.yaml"), "--name", "gone", "storage.patience_s=3")
     assert process.stdout is not None
     lines = []
@@ -136,8 +135,8 @@ def test_an_s3_server_that_stays_away_stops_the_search_with_the_command_to_go_on
 _DRIVER = """
 import sys
 from pathlib import Path
-from m3col.patience import Patience
-from tests.tune.driving import SMALL, conductor, drive, prepare_study, small
+from m3col.storage.retry import Patience
+from tests.support.driving import SMALL, conductor, drive, prepare_study, small
 runs, patience = Path(sys.argv[1]), float(sys.argv[2])
 from tests.tune import driving, test_storage_search
 folder, ready = prepare_study(runs, test_storage_search.brief())

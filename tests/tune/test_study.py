@@ -10,13 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from m3col import data, files
-from m3col.data import from_arrays, splits
-from m3col.faults import BadInput
-from tests.tune import fake_study
-from tests.tune.driving import conductor, drive, trial_rows
-from tune import api, attempts, provenance, study
-from tune.study import RunFolder, StudyFolder
+from m3col.data import loading, splits
+from m3col.data.arrays import from_arrays
+from m3col.errors import InputError
+from m3col.storage import atomic_files
+from tests.support import fake_study
+from tests.support.driving import conductor, drive, trial_rows
+from tune import checks
+from tune.study import attempts, compatibility, directory, partitions, provenance
+from tune.study import record as study_record
+from tune.study.record import StudyFolder
+from tune.study.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def folder(tmp_path) -> StudyFolder:
 
 
 def refusal(call) -> str:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         call()
     assert all("\n" not in line for line in caught.value.faults)
     return "\n".join(caught.value.faults)
@@ -38,7 +42,7 @@ def test_study_json_says_what_was_asked_of_what_by_which_code(folder):
     assert found["dataset"]["features"] == {"pixels": 64, "fourier": 40, "gradients": 32}
     assert set(found["versions"]) >= {"python", "m3col", "torch", "ray", "optuna", "mlflow"}
     assert set(found["git"]) == {"commit", "dirty"}
-    assert folder.config() == study.find(folder.path.parent, "digits-1").config()
+    assert folder.config() == directory.find(folder.path.parent, "digits-1").config()
 
 
 def rewrite(folder, **changes) -> None:
@@ -61,7 +65,7 @@ def test_newer_and_damaged_studies_are_refused_by_name(folder, changes, words):
     rewrite(folder, **changes)
     line = refusal(folder.described)
     assert str(folder.path / "study.json") in line and all(word in line for word in words), line
-    assert list(study.all_studies(folder.path.parent)) == []
+    assert list(directory.all_studies(folder.path.parent)) == []
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "null"])
@@ -102,7 +106,7 @@ def test_a_file_system_without_locks_is_told_from_a_study_in_use(folder, monkeyp
     def refuse(*given):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(study.fcntl, "flock", refuse)
+    monkeypatch.setattr(study_record.fcntl, "flock", refuse)
     line = refusal(folder.lock)
     if number == errno.EACCES:  # what some systems say of a lock that somebody has
         assert "in use by process" in line
@@ -113,47 +117,47 @@ def test_a_file_system_without_locks_is_told_from_a_study_in_use(folder, monkeyp
 
 def test_names_are_free_counted_and_usable_as_folders(folder):
     runs, config = folder.path.parent, folder.config()
-    assert study.new_name(runs, None, config) == f"{config.name}-1"
+    assert directory.new_name(runs, None, config) == f"{config.name}-1"
     (runs / f"{config.name}-1").mkdir()  # by one that is just beginning
-    assert study.new_name(runs, None, config) == f"{config.name}-1"
+    assert directory.new_name(runs, None, config) == f"{config.name}-1"
     (runs / f"{config.name}-1" / "notes").mkdir()
-    assert study.new_name(runs, None, config) == f"{config.name}-2"
-    assert study.new_name(runs, "a.b-c_1", config) == "a.b-c_1"
-    line = refusal(lambda: study.new_name(runs, "digits-1", config))
+    assert directory.new_name(runs, None, config) == f"{config.name}-2"
+    assert directory.new_name(runs, "a.b-c_1", config) == "a.b-c_1"
+    line = refusal(lambda: directory.new_name(runs, "digits-1", config))
     assert "exists" in line and "--resume digits-1" in line and "choose another name" in line
     usable = {"a/b": "a-b", "../x": "x", "": "search-1", " a": "a", ".": "search-1", "a#1": "a-1"}
     for name, near in usable.items():
-        assert f"nearest valid: {near!r}" in refusal(lambda name=name: study.new_name(runs, name, config))
-    assert "taken" in refusal(lambda: study.new_name(runs, "train", config))
+        assert f"nearest valid: {near!r}" in refusal(lambda name=name: directory.new_name(runs, name, config))
+    assert "taken" in refusal(lambda: directory.new_name(runs, "train", config))
 
 
 def test_find_by_name_or_path_and_the_nearest(folder):
     runs = folder.path.parent
-    assert study.find(runs, "digits-1").path == folder.path == study.find(runs / "x", str(folder.path)).path
-    assert "did you mean 'digits-1'" in refusal(lambda: study.find(runs, "digts-1"))
-    assert "holds no study" in refusal(lambda: study.find(runs / "x", "digits-1"))
+    assert directory.find(runs, "digits-1").path == folder.path == directory.find(runs / "x", str(folder.path)).path
+    assert "did you mean 'digits-1'" in refusal(lambda: directory.find(runs, "digts-1"))
+    assert "holds no study" in refusal(lambda: directory.find(runs / "x", "digits-1"))
 
 
 def test_resume_without_a_name_takes_the_newest_unfinished_study_of_that_config(folder):
     runs, config = folder.path.parent, folder.config()
     second = fake_study.make(runs, "digits-2", trials=4)
     os.utime(folder.path / "study.json", (1, 1))
-    assert study.newest(runs, config).name == "digits-2"
+    assert directory.newest(runs, config).name == "digits-2"
     second.results.mkdir()
     (second.results / "summary.md").write_text("")
-    assert second.finished() and study.newest(runs, config).name == "digits-1"
+    assert second.finished() and directory.newest(runs, config).name == "digits-1"
     folder.results.mkdir()
     (folder.results / "summary.md").write_text("")
-    assert study.newest(runs, config).name == "digits-2"
-    assert study.newest(runs / "x", config) is None
+    assert directory.newest(runs, config).name == "digits-2"
+    assert directory.newest(runs / "x", config) is None
 
 
 def test_what_it_costs_may_change_and_what_it_computes_may_not(folder):
     stored = folder.config().to_dict()
     free = {"search": {**stored["search"], "trials": 99, "time_budget_s": 5.0, "concurrency": 3, "replicates": 0}}
-    assert study.differences(stored, {**stored, **free, "tracking": {"uri": "none"}, "resources": {}}) == []
+    assert compatibility.differences(stored, {**stored, **free, "tracking": {"uri": "none"}, "resources": {}}) == []
     wanted = {**stored, "search": {**stored["search"], "seed": 1}, "run": {**stored["run"], "method": "concat"}}
-    lines = study.differences(stored, wanted)
+    lines = compatibility.differences(stored, wanted)
     assert lines == [
         "run.method was 'm3col' and is now 'concat'; a resumed study keeps it",
         "search.seed was 0 and is now 1; a resumed study keeps it",
@@ -161,11 +165,13 @@ def test_what_it_costs_may_change_and_what_it_computes_may_not(folder):
 
 
 def test_other_data_or_splits_are_noticed(folder):
-    stored, digits = folder.described()["digests"], data.load("digits")
-    assert study.digest_differences(stored, digits, stored["splits"]) == []
-    assert "splits" in study.digest_differences(stored, digits, "1" * 64)[0]
+    stored, digits = folder.described()["digests"], loading.load("digits")
+    assert compatibility.digest_differences(stored, digits, stored["splits"]) == []
+    assert "splits" in compatibility.digest_differences(stored, digits, "1" * 64)[0]
     other = from_arrays({m: x + 1 for m, x in digits.train.inputs.items()}, digits.train.labels)
-    assert [line.split(":")[0] for line in study.digest_differences(stored, other, stored["splits"])] == ["train"]
+    assert [line.split(":")[0] for line in compatibility.digest_differences(stored, other, stored["splits"])] == [
+        "train"
+    ]
 
 
 def test_other_versions_are_a_warning():
@@ -209,7 +215,7 @@ def test_checkpoints_of_a_run_that_ended_are_dropped_with_what_a_kill_tore(tmp_p
     run = RunFolder(tmp_path)
     for name in ("attempt-1/epoch-000001", "attempt-1/.epoch-000002.x", "attempt-2/epoch-000003", "attempt-2/model"):
         (tmp_path / name).mkdir(parents=True)
-    files.write_text(tmp_path / "attempt-1" / "outcome.json", "{}")
+    atomic_files.write_text(tmp_path / "attempt-1" / "outcome.json", "{}")
     run.create({})
     run.drop_checkpoints()
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
@@ -223,14 +229,14 @@ def test_checkpoints_of_a_run_that_ended_are_dropped_with_what_a_kill_tore(tmp_p
 def test_the_outcome_is_the_newest_of_this_config(tmp_path):
     run, config = RunFolder(tmp_path / "refits" / "winner" / "0"), {"train": {"seed": 0}, "data": {"dir": "/a"}}
     run.create(config)
-    other = attempts.essence_digest({"train": {"seed": 1}})
-    mine = attempts.essence_digest({**config, "data": {"dir": "/b"}})  # the data may have moved meanwhile
+    other = attempts.training_config_digest({"train": {"seed": 1}})
+    mine = attempts.training_config_digest({**config, "data": {"dir": "/b"}})  # the data may have moved meanwhile
     assert run.outcome() is None
     for number, digest in ((1, other), (2, None), (9, mine), (10, mine), (11, other)):
         path = run.path / f"attempt-{number}"
         path.mkdir()
-        files.write_json(path / "attempt.json", {"config": digest})
-        files.write_text(path / "outcome.json", "{}")
+        atomic_files.write_json(path / "attempt.json", {"config": digest})
+        atomic_files.write_text(path / "outcome.json", "{}")
         found = run.outcome()
         assert (found and found.name) == {1: None, 11: "attempt-10"}.get(number, path.name)
 
@@ -238,15 +244,15 @@ def test_the_outcome_is_the_newest_of_this_config(tmp_path):
 def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path):
     (tmp_path / "old").mkdir()
     shutil.copyfile(Path(__file__).parent / "formats" / "study-1.json", tmp_path / "old" / "study.json")
-    found = study.find(tmp_path, "old")
+    found = directory.find(tmp_path, "old")
     assert json.loads((found.path / "study.json").read_text())["format"] == 1
     resources = found.config().settings.resources
     assert (resources.workers_per_trial, resources.cpus_per_worker, resources.gpus_per_worker) == (1, 2.0, 0.0)
-    options = api.Options(runs=tmp_path, resume="old")
-    ready = api.judge(None, data=None, overrides={}, options=options)[0]
+    options = checks.Options(runs=tmp_path, resume="old")
+    ready = checks.validate(None, data=None, overrides={}, options=options)[0]
     assert ready.folder is not None and ready.folder.path == found.path
     samples = splits.pool(ready.dataset, "kfold")
-    splits.write_csv(found.path / "splits.csv", samples.ids, api.partitions(ready.config, ready.dataset))
+    splits.write_csv(found.path / "splits.csv", samples.ids, partitions.partitions(ready.config, ready.dataset))
     drive(conductor(found, ready), ready.dataset)
     assert [row[0] for row in trial_rows(found, ready)] == ["COMPLETE", "COMPLETE"]
 
@@ -255,7 +261,7 @@ def test_a_name_whose_lock_cannot_be_opened_is_taken_all_the_same(folder: StudyF
     folder.unlock()
     (folder.path / "lock").unlink(missing_ok=True)
     (folder.path / "lock").mkdir()
-    with pytest.raises(BadInput, match="lock: cannot be written"):
+    with pytest.raises(InputError, match="lock: cannot be written"):
         folder.lock()
-    line = refusal(lambda: study.new_name(folder.path.parent, folder.name, folder.config()))
+    line = refusal(lambda: directory.new_name(folder.path.parent, folder.name, folder.config()))
     assert "a study of this name exists" in line

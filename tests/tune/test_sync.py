@@ -13,12 +13,13 @@ import pytest
 
 import m3col
 from jobs import cli
-from m3col import tracking
-from m3col.tracking import KIND, PARENT, RUN, STUDY, Tracker
-from tests.servers import Server
-from tests.tune import fake_study
-from tune import background, delivery, sync
-from tune.study import StudyFolder
+from m3col.tracking import mlflow_store
+from m3col.tracking.mlflow_store import KIND, PARENT, RUN, STUDY, Tracker
+from tests.support import fake_study
+from tests.support.servers import Server
+from tune.study.record import StudyFolder
+from tune.tracking import final_results, live_sync, notes, study_to_mlflow, sync
+from tune.tracking import sync as tracking_sync
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def _connect(store: Tracker, folder: StudyFolder) -> tuple[str, list[tracking.Stored]]:
+def _connect(store: Tracker, folder: StudyFolder) -> tuple[str, list[mlflow_store.Stored]]:
     """The parent and the children of a study."""
     experiment = store.experiment("digits")
     key = f"{folder.name} {folder.described()['created']}"
@@ -49,19 +50,19 @@ def _steps(store: Tracker, run: str, metric: str) -> list[int]:
 def test_a_study_is_one_parent_and_one_child_per_trial(store: Tracker, tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "whole", trials=7)
     fake_study.searched(folder, trials=7)
-    sync.sync(folder, store)
+    tracking_sync.sync(folder, store)
     parent, children = _connect(store, folder)
     assert [child.tags[RUN] for child in children] == [f"trials/{n}" for n in range(7)]
     assert {child.tags[PARENT] for child in children} == {parent}
-    assert {child.tags[sync.SEARCH] for child in children} == {"search0001"}
+    assert {child.tags[study_to_mlflow.SEARCH] for child in children} == {"search0001"}
     states = ["FINISHED", "FINISHED", "FINISHED", "KILLED", "FINISHED", "FAILED", "KILLED"]
     assert [child.status for child in children] == states
     assert children[0].name == "trial 0 (default)" and children[1].name == "trial 1"
-    assert "nan in epoch 4" in children[5].tags[tracking.NOTE]
+    assert "nan in epoch 4" in children[5].tags[mlflow_store.NOTE]
     assert set(children[1].params) == set(fake_study.SPACE)
     run = store.client.get_run(parent)
-    assert run.info.status == "KILLED" and "6 of 7" not in run.data.tags[tracking.NOTE]
-    assert "7 of 7 trials have ended: 4 complete, 2 pruned, 1 failed" in run.data.tags[tracking.NOTE]
+    assert run.info.status == "KILLED" and "6 of 7" not in run.data.tags[mlflow_store.NOTE]
+    assert "7 of 7 trials have ended: 4 complete, 2 pruned, 1 failed" in run.data.tags[mlflow_store.NOTE]
     assert {item.dataset.digest for item in run.inputs.dataset_inputs} == {
         digest[:32] for digest in fake_study.dataset().digests().values()
     }
@@ -78,7 +79,7 @@ def test_epochs_carry_their_number_and_their_recorded_time(store: Tracker, tmp_p
     assert [(p.step, p.value, p.timestamp) for p in points] == [
         (r["epoch"], r["metrics"][fake_study.METRIC], int(r["time"] * 1000)) for r in history
     ]
-    assert child.metrics[delivery.SCORE] == 0.85
+    assert child.metrics[final_results.SCORE] == 0.85
     assert _steps(store, child.id, "val/brier") == [20]  # what is not drawn is there once
 
 
@@ -89,7 +90,7 @@ def test_sending_again_adds_nothing(store: Tracker, tmp_path: Path) -> None:
     sync.sync(folder, store)
     before = _rows(store)
     sync.sync(folder, store)
-    projection = sync.Projection(folder, store)
+    projection = study_to_mlflow.StudyToMlflow(folder, store)
     projection.send(results=True)
     projection.send(results=True)
     assert _rows(store) == before
@@ -98,7 +99,7 @@ def test_sending_again_adds_nothing(store: Tracker, tmp_path: Path) -> None:
 def test_a_running_trial_grows_and_a_restart_doubles_no_epoch(store: Tracker, tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "grows", trials=2)
     fake_study.add_trial(folder, 0, {}, score=0.8, epochs=6, state=None)
-    sync.Projection(folder, store).send(results=True)
+    study_to_mlflow.StudyToMlflow(folder, store).send(results=True)
     _, (child,) = _connect(store, folder)
     assert (child.status, _steps(store, child.id, "val/loss")) == ("RUNNING", [1, 2, 3, 4, 5, 6])
     # Epochs 5 and 6 were lost with their actor, and are trained again at another time.
@@ -140,7 +141,7 @@ def test_a_driver_killed_between_two_calls_leaves_nothing_twice(
     assert [child.status for child in children] == ["FINISHED"] * 3
     assert all(set(child.params) == set(fake_study.SPACE) for child in children)
     assert all(_steps(store, child.id, "val/loss") == list(range(1, 21)) for child in children)
-    assert all(len(_steps(store, child.id, delivery.SCORE)) == 1 for child in children)
+    assert all(len(_steps(store, child.id, final_results.SCORE)) == 1 for child in children)
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +164,10 @@ def test_the_table_of_runs_says_who_won_and_by_how_much(store: Tracker, delivere
     parent, children = _connect(store, delivered)
     winner, default = children[fake_study.WINNER], children[0]
     assert winner.name == "trial 17 (winner)" and default.name == "trial 0 (default)"
-    assert winner.metrics[delivery.RANK] == 1 and winner.metrics[delivery.GAIN] == pytest.approx(0.892 - 0.85)
+    assert winner.metrics[final_results.RANK] == 1 and winner.metrics[final_results.GAIN] == pytest.approx(0.892 - 0.85)
     assert winner.metrics["test/macro_f1"] == 0.921 and default.metrics["test/macro_f1"] == 0.902
-    ranks = {c.name: c.metrics[delivery.RANK] for c in children if delivery.RANK in c.metrics}
-    scores = {c.name: c.metrics[delivery.SCORE] for c in children if delivery.RANK in c.metrics}
+    ranks = {c.name: c.metrics[final_results.RANK] for c in children if final_results.RANK in c.metrics}
+    scores = {c.name: c.metrics[final_results.SCORE] for c in children if final_results.RANK in c.metrics}
     others = sorted((name for name in ranks if name != winner.name), key=lambda name: ranks[name])
     assert others == sorted(others, key=lambda name: -scores[name])
     run = store.client.get_run(parent)
@@ -178,12 +179,12 @@ def test_the_study_page_has_the_summary_and_the_experiment_names_the_study(
     store: Tracker, delivered: StudyFolder
 ) -> None:
     parent, _ = _connect(store, delivered)
-    note = store.client.get_run(parent).data.tags[tracking.NOTE]
+    note = store.client.get_run(parent).data.tags[mlflow_store.NOTE]
     assert note.startswith("**Trial 17 won**") and "| winner | 90.1 | 92.1 |" in note
     tags = store.client.get_experiment(store.experiment("digits")).tags
-    assert f"runs/{parent}" in tags[tracking.NOTE] and "+0.0420 against the default" in tags[tracking.NOTE]
-    assert '"metrics.`rank`"' in tags[f"{tracking.SHARED_VIEW}{delivery.view_key('delivered')}"]
-    assert store.landing() == (store.experiment("digits"), tags[tracking.LATEST_VIEW])
+    assert f"runs/{parent}" in tags[mlflow_store.NOTE] and "+0.0420 against the default" in tags[mlflow_store.NOTE]
+    assert '"metrics.`rank`"' in tags[f"{mlflow_store.SHARED_VIEW}{notes.view_key('delivered')}"]
+    assert store.landing() == (store.experiment("digits"), tags[mlflow_store.LATEST_VIEW])
 
 
 def test_results_and_figures_are_artifacts_but_no_ids(store: Tracker, delivered: StudyFolder) -> None:
@@ -233,7 +234,7 @@ def test_results_are_sent_once_and_again_only_when_they_change(
     sync.sync(delivered, store)
     _, children = _connect(store, delivered)
     assert [c.name for c in children if "winner" in c.name] == ["trial 7 (winner)"]
-    assert children[7].metrics[delivery.RANK] == 1 and children[17].metrics[delivery.RANK] > 1
+    assert children[7].metrics[final_results.RANK] == 1 and children[17].metrics[final_results.RANK] > 1
     assert _rows(store)["logged_models"] == before["logged_models"]
 
 
@@ -254,7 +255,7 @@ class Flaky:
 def test_a_store_that_dies_does_not_disturb_the_search_and_the_gap_is_filled(store: Tracker, tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "flaky", trials=4)
     flaky, lines = Flaky(store), list[str]()
-    with background.Background(folder, flaky, every_s=0.05, warn=lines.append):  # type: ignore[arg-type]
+    with live_sync.Background(folder, flaky, every_s=0.05, warn=lines.append):  # type: ignore[arg-type]
         fake_study.add_trial(folder, 0, {}, score=0.8)
         _until(lambda: len(_children(store, folder)) == 1)
         flaky.down.set()
@@ -280,7 +281,7 @@ def test_a_lost_answer_makes_no_run_twice(store: Tracker, tmp_path: Path) -> Non
                 raise ConnectionError("connection reset")
             return run
 
-    with background.Background(folder, Deaf(store), every_s=0.05):  # type: ignore[arg-type]
+    with live_sync.Background(folder, Deaf(store), every_s=0.05):  # type: ignore[arg-type]
         _until(lambda: [child.status for child in _children(store, folder)] == ["FINISHED"])
     _connect(store, folder)  # one parent
 
@@ -291,7 +292,7 @@ def test_leaving_with_the_store_away_names_the_command_that_helps(
     folder = fake_study.make(tmp_path / "my runs", "left", trials=1)
     flaky, lines = Flaky(store), list[str]()
     flaky.down.set()
-    with background.Background(folder, flaky, every_s=60, warn=lines.append):  # type: ignore[arg-type]
+    with live_sync.Background(folder, flaky, every_s=60, warn=lines.append):  # type: ignore[arg-type]
         fake_study.add_trial(folder, 0, {}, score=0.8)
     assert len(lines) == 1 and "connection refused" in lines[0]
     # From any folder: a job's is gone when its log is read.
@@ -312,7 +313,7 @@ def test_a_store_that_hangs_holds_the_end_up_no_longer_than_the_limit(store: Tra
             raise ConnectionError("too late")
 
     begun = time.monotonic()
-    with background.Background(folder, Hanging(store), limit_s=0.3, warn=lines.append):  # type: ignore[arg-type]
+    with live_sync.Background(folder, Hanging(store), limit_s=0.3, warn=lines.append):  # type: ignore[arg-type]
         pass
     assert time.monotonic() - begun < 5
     assert "m3col sync hangs" in lines[0] and "no answer" in lines[0]
@@ -321,9 +322,9 @@ def test_a_store_that_hangs_holds_the_end_up_no_longer_than_the_limit(store: Tra
 
 def test_without_a_store_nothing_happens_and_an_error_passes_through(tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "off", trials=1)
-    with background.Background(folder, None):
+    with live_sync.Background(folder, None):
         pass
-    with pytest.raises(ZeroDivisionError), background.Background(folder, None):
+    with pytest.raises(ZeroDivisionError), live_sync.Background(folder, None):
         _ = 1 / 0
 
 
@@ -337,10 +338,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def test_a_real_server_dies_during_the_search_and_comes_back(server: Server, tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path / "runs", "served", trials=3)
-    tracker = tracking.connect(server.uri, tmp_path / "runs")
+    tracker = mlflow_store.connect(server.uri, tmp_path / "runs")
     assert tracker is not None
     lines = list[str]()
-    with background.Background(folder, tracker, every_s=0.2, warn=lines.append):
+    with live_sync.Background(folder, tracker, every_s=0.2, warn=lines.append):
         fake_study.add_trial(folder, 0, {}, score=0.8)
         fake_study.add_trial(folder, 1, {"objective.beta": 0.5}, score=0.82, epochs=5, state=None)
         _until(lambda: len(_children(tracker, folder)) == 2)
@@ -357,7 +358,7 @@ def test_a_real_server_dies_during_the_search_and_comes_back(server: Server, tmp
     assert parent
 
 
-def _children(tracker: Tracker, folder: StudyFolder) -> list[tracking.Stored]:
+def _children(tracker: Tracker, folder: StudyFolder) -> list[mlflow_store.Stored]:
     experiment = tracker.experiment("digits")
     return tracker.find(experiment, {STUDY: f"{folder.name} {folder.described()['created']}", KIND: "trial"})
 
@@ -378,7 +379,7 @@ def test_a_trial_that_the_time_budget_cut_off_is_closed_and_a_resumed_search_goe
     fake_study.report(folder, winner=1)
     sync.sync(folder, store)
     _, children = _connect(store, folder)
-    assert (children[3].status, children[3].tags[sync.STATE]) == ("KILLED", "stopped")
+    assert (children[3].status, children[3].tags[mlflow_store.STATE]) == ("KILLED", "stopped")
     before = _rows(store)
     sync.sync(folder, store)
     assert _rows(store) == before, "sending again adds nothing"
@@ -386,5 +387,5 @@ def test_a_trial_that_the_time_budget_cut_off_is_closed_and_a_resumed_search_goe
     fake_study.finish(folder, 3, score=0.8, epochs=5)
     sync.sync(folder, store)
     _, children = _connect(store, folder)
-    assert (children[3].status, children[3].tags[sync.STATE]) == ("FINISHED", "complete")
+    assert (children[3].status, children[3].tags[mlflow_store.STATE]) == ("FINISHED", "complete")
     assert _steps(store, children[3].id, "train/loss") == [1, 2, 3, 4, 5]

@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 
 from jobs import cli
-from m3col import mlflow_names, tracking
-from m3col.tracking import GIVEN, KIND, SHARED_VIEW, STUDY, Tracker
-from tests.servers import Server
-from tests.tune import fake_study
-from tests.tune.driving import conductor, drive, prepare_study
+from m3col.tracking import mlflow_names, mlflow_store
+from m3col.tracking.mlflow_store import GIVEN, KIND, SHARED_VIEW, STUDY, Tracker
+from tests.support import fake_study
+from tests.support.driving import conductor, drive, prepare_study
+from tests.support.servers import Server
 from tests.tune.test_endings import _half, _statuses
-from tune import delivery, predictions, report, sync
-from tune.study import StudyFolder
+from tune.results import collect, report
+from tune.study.record import StudyFolder
+from tune.tracking import notes, study_to_mlflow, sync
+from tune.tracking import sync as tracking_sync
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +40,14 @@ def _sync(runs: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[
 
 
 def _refuse_metrics(first: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sync.Projection._send_trial
+    real = study_to_mlflow.StudyToMlflow._send_trial
 
-    def refuse(self: sync.Projection, number: int) -> None:
+    def refuse(self: study_to_mlflow.StudyToMlflow, number: int) -> None:
         if self.folder.name == first.name:
             raise LookupError("INVALID_PARAMETER_VALUE at http://ann:secret@host")
         real(self, number)
 
-    monkeypatch.setattr(sync.Projection, "_send_trial", refuse)
+    monkeypatch.setattr(study_to_mlflow.StudyToMlflow, "_send_trial", refuse)
 
 
 def _unreadable(first: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +96,7 @@ def test_sync_says_in_one_line_what_stands_in_the_way_and_goes_on(
     assert code == 1 and "second is in" in out and "first is in" not in out
     (line,) = [line for line in err.splitlines() if line.startswith("failed:")]
     assert all(words in line for words in expected) and "secret" not in line, line
-    tracker = tracking.connect(None, tmp_path)
+    tracker = mlflow_store.connect(None, tmp_path)
     assert tracker is not None and _statuses(tracker, two[1]) == ("KILLED", ["FINISHED", "KILLED"])
 
 
@@ -139,11 +141,11 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, Tracker]
     data = {"train": (views, labels), "test": test}
     folder, ready = prepare_study(runs, config, data=data, name="odd.name")
     drive(conductor(folder, ready), ready.dataset)
-    predictions.collect(folder, ready.config, ready.dataset)
+    collect.collect(folder, ready.config, ready.dataset)
     report.write(folder)
-    tracker = tracking.connect(None, runs)
+    tracker = mlflow_store.connect(None, runs)
     assert tracker is not None
-    sync.sync(folder, tracker, dataset=ready.dataset, warn=pytest.fail)
+    tracking_sync.sync(folder, tracker, dataset=ready.dataset, warn=pytest.fail)
     return folder, tracker
 
 
@@ -160,19 +162,19 @@ def test_a_study_with_names_that_mlflow_does_not_take_is_whole_there(odd: tuple[
         assert "val/accuracy_CpG (450k)" in [text for name, text in child.tags.items() if name.startswith(GIVEN)]
         assert tracker.last_step(child.id, "val/accuracy_CpG (450k)") == 2
     parent = next(run for run in found if run.tags[KIND] == "study")
-    assert "m3col.model_uri" in parent.tags and "val/accuracy_CpG (450k)" in parent.tags[tracking.NOTE]
+    assert "m3col.model_uri" in parent.tags and "val/accuracy_CpG (450k)" in parent.tags[mlflow_store.NOTE]
     assert "val/accuracy_CpG (450k)" in (folder.results / "summary.md").read_text(encoding="utf-8")
 
 
 def test_the_columns_of_its_table_are_the_names_that_mlflow_knows(odd: tuple[StudyFolder, Tracker]) -> None:
     folder, tracker = odd
     tags = tracker.client.get_experiment(tracker.experiment('it\'s a "test" (1)')).tags
-    columns = json.loads(tags[f"{SHARED_VIEW}{delivery.view_key(folder.name)}"])["selectedColumns"]
+    columns = json.loads(tags[f"{SHARED_VIEW}{notes.view_key(folder.name)}"])["selectedColumns"]
     assert all(column.count("`") == 2 for column in columns)
     names = [column.partition("`")[2].rstrip("`") for column in columns]
     assert all(mlflow_names.is_taken(name) for name in names) and "objective.beta" in names
     assert mlflow_names.key("test/accuracy_CpG (450k)") in names
-    assert tags[tracking.LATEST_VIEW] == delivery.view_key(folder.name)
+    assert tags[mlflow_store.LATEST_VIEW] == notes.view_key(folder.name)
 
 
 def test_a_server_takes_it_as_well(odd: tuple[StudyFolder, Tracker], tmp_path: Path) -> None:
@@ -180,14 +182,14 @@ def test_a_server_takes_it_as_well(odd: tuple[StudyFolder, Tracker], tmp_path: P
     server = Server(tmp_path)
     server.start()
     try:
-        tracker = tracking.connect(server.uri, folder.path.parent)
+        tracker = mlflow_store.connect(server.uri, folder.path.parent)
         assert tracker is not None
         for _ in range(2):
             sync.sync(folder, tracker, warn=pytest.fail)
         found = tracker.find(tracker.experiment('it\'s a "test" (1)'), {})
         assert len(found) == 3 and not [run for run in found if run.status == "RUNNING"]
         parent = next(run for run in found if run.tags[KIND] == "study")
-        assert "m3col.model_uri" in parent.tags and not parent.tags.get(tracking.LACKS)
+        assert "m3col.model_uri" in parent.tags and not parent.tags.get(mlflow_store.LACKS)
         child = next(run for run in found if run.tags[KIND] == "trial")
         assert tracker.last_step(child.id, "val/accuracy_CpG (450k)") == 2
     finally:
@@ -196,5 +198,5 @@ def test_a_server_takes_it_as_well(odd: tuple[StudyFolder, Tracker], tmp_path: P
 
 @pytest.mark.parametrize(("first", "second"), [("a.b", "a_b"), ("x" * 200, "x" * 201), ("a", "A"), ("n-1", "n.1")])
 def test_views_of_two_studies_are_two(first: str, second: str) -> None:
-    keys = [delivery.view_key(name) for name in (first, second)]
+    keys = [notes.view_key(name) for name in (first, second)]
     assert len(set(keys)) == 2 and all(len(f"{SHARED_VIEW}{key}") <= 250 for key in keys)

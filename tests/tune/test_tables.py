@@ -11,51 +11,52 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy.stats import t as student_t
 
-from m3col import metrics, statistics
-from m3col.faults import BadInput
-from tests.tune.driving import conductor, prepare_study, small
-from tune import config as search_config
-from tune import predictions, tables
-from tune.evidence import Evidence
-from tune.study import StudyFolder
+from m3col.errors import InputError
+from m3col.metrics import classification, intervals
+from tests.support.driving import conductor, prepare_study, small
+from tune.config import loading as search_config
+from tune.results import leaderboard, prediction_table, test_table
+from tune.results.study_results import StudyResults
+from tune.study import record
+from tune.study.record import StudyFolder
 
 
 @pytest.fixture(scope="module")
-def evidence(finished_study: StudyFolder) -> Evidence:
-    return Evidence.read(finished_study)
+def evidence(finished_study: StudyFolder) -> StudyResults:
+    return StudyResults.read(finished_study)
 
 
 @pytest.fixture(scope="module")
-def table(evidence: Evidence) -> pd.DataFrame:
-    return tables.all_metrics(evidence)
+def table(evidence: StudyResults) -> pd.DataFrame:
+    return test_table.all_metrics(evidence)
 
 
 def line(table: pd.DataFrame, row: str, metric: str = "macro_f1") -> pd.Series:
     return table[(table["row"] == row) & (table["metric"] == metric)].iloc[0]
 
 
-def scores(evidence: Evidence, row: str, metric: str) -> list[float]:
+def scores(evidence: StudyResults, row: str, metric: str) -> list[float]:
     found = [evidence.test_probabilities(f"refits/{row}/{seed}") for seed in range(2)]
-    return [metrics.score(metric, evidence.test_labels, value) for value in found]
+    return [classification.score(metric, evidence.test_labels, value) for value in found]
 
 
 def test_rows_stand_in_the_order_of_the_protocol(table: pd.DataFrame) -> None:
-    order = tables.declared_table(table)["row"].tolist()
+    order = test_table.declared_table(table)["row"].tolist()
     assert order[:6] == ["winner", "default", "no contrast", "pixels alone", "ensemble", "majority"]
     assert order[6] == "logistic" and order[7].startswith("logistic ") and order[8:] == ["another paper"]
-    assert set(table["metric"]) == set(metrics.names(10))
+    assert set(table["metric"]) == set(classification.names(10))
     assert table["metric"].iloc[0] == "macro_f1"
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
-def test_difference_is_paired_by_seed_and_draw(evidence: Evidence, table: pd.DataFrame, metric: str) -> None:
+def test_difference_is_paired_by_seed_and_draw(evidence: StudyResults, table: pd.DataFrame, metric: str) -> None:
     mine, theirs = scores(evidence, "winner", metric), scores(evidence, "default", metric)
     deltas = np.subtract(mine, theirs)
-    counts = statistics.bootstrap_counts(evidence.test_labels, draws=100)
+    counts = intervals.bootstrap_counts(evidence.test_labels, draws=100)
     boots = []
     for seed in range(2):
         pair = [evidence.test_probabilities(f"refits/{row}/{seed}") for row in ("winner", "default")]
-        drawn = [statistics.bootstrap_scores(metric, evidence.test_labels, value, counts) for value in pair]
+        drawn = [intervals.bootstrap_scores(metric, evidence.test_labels, value, counts) for value in pair]
         boots.append(drawn[0] - drawn[1])
     v_bar, s2 = np.var(np.mean(boots, axis=0), ddof=1), np.var(deltas, ddof=1)
     v_one = np.mean([np.var(b, ddof=1) for b in boots])
@@ -80,19 +81,19 @@ def test_default_is_not_compared_with_itself_and_one_model_has_no_spread(table: 
 
 
 def test_holm_is_over_the_rows_of_the_declared_metric(table: pd.DataFrame) -> None:
-    declared = tables.declared_table(table)
-    np.testing.assert_allclose(declared["p_holm"].astype(float), statistics.holm(declared["p"].tolist()))
+    declared = test_table.declared_table(table)
+    np.testing.assert_allclose(declared["p_holm"].astype(float), intervals.holm(declared["p"].tolist()))
     assert declared["p_holm"].notna().sum() == 7  # all rows but the default and the one that was only published
     assert table.loc[table["metric"] != "macro_f1", "p_holm"].isna().all()
 
 
-def test_cv_value_is_the_mean_of_the_confirmations(evidence: Evidence, table: pd.DataFrame) -> None:
+def test_cv_value_is_the_mean_of_the_confirmations(evidence: StudyResults, table: pd.DataFrame) -> None:
     values = [evidence.results[f"confirm/0-{seed}"]["value"] for seed in range(2)]
     assert line(table, "default")["cv"] == pytest.approx(np.mean(values))
     last = [evidence.folder.run(f"confirm/0-{seed}").history()[-1]["metrics"] for seed in range(2)]
     assert line(table, "default", "accuracy")["cv"] == pytest.approx(np.mean([m["val/accuracy"] for m in last]))
     oof = evidence.predictions.query("job == 'baselines/logistic' and kind == 'oof'")
-    assert line(table, "logistic")["cv"] == predictions.cross_validated(oof)["macro_f1"]
+    assert line(table, "logistic")["cv"] == prediction_table.cross_validated(oof)["macro_f1"]
     assert np.isnan(line(table, "no contrast")["cv"])
 
 
@@ -102,10 +103,10 @@ def test_optimistic_is_the_best_test_epoch_of_each_seed(study_copy: Callable[[],
         run = folder.run(f"refits/default/{seed}")
         path = run.path / run.result()["attempt"] / "predictions.safetensors"
         arrays = load_file(path)
-        truth = np.eye(10, dtype=np.float32)[Evidence.read(folder).test_labels]
+        truth = np.eye(10, dtype=np.float32)[StudyResults.read(folder).test_labels]
         epochs = {"epoch.3": -9 * truth, "epoch.5": (9 + seed) * truth, "epoch.10": arrays["epoch.10"]}
         save_file({**arrays, **epochs}, path)
-    table = tables.all_metrics(Evidence.read(folder))
+    table = test_table.all_metrics(StudyResults.read(folder))
     assert line(table, "default", "accuracy")["optimistic"] == 1.0
     losses = [np.log1p(9 * np.exp(-9.0 - seed)) for seed in range(2)]
     assert line(table, "default", "log_loss")["optimistic"] == pytest.approx(np.mean(losses))
@@ -123,10 +124,10 @@ def test_a_failed_refit_is_said_and_the_other_seeds_are_paired(study_copy: Calla
     folder = study_copy()
     path = folder.path / "refits/default/0/result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "state": "failed", "failure": "loss is nan"}))
-    rows = pd.read_parquet(folder.path / predictions.FILE)
-    rows[rows["job"] != "refits/default/0"].to_parquet(folder.path / predictions.FILE)
-    evidence = Evidence.read(folder)
-    table = tables.all_metrics(evidence)
+    rows = pd.read_parquet(folder.path / record.PREDICTIONS_FILE)
+    rows[rows["job"] != "refits/default/0"].to_parquet(folder.path / record.PREDICTIONS_FILE)
+    evidence = StudyResults.read(folder)
+    table = test_table.all_metrics(evidence)
     assert line(table, "default")["note"] == "1 of 2 refits failed: loss is nan"
     assert line(table, "default")["seeds"] == 1
     mine, theirs = scores(evidence, "winner", "macro_f1")[1], line(table, "default")["test"]
@@ -148,7 +149,7 @@ def small_like(folder: StudyFolder) -> dict[str, Any]:
 
 def test_rows_that_cannot_be_told_apart_are_faults() -> None:
     rows = {"a b": {"objective.beta": 0.0}, "a_b": {"objective.beta": 1.0}, "majority": {"objective.beta": 1.0}}
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         search_config.load(small(final__rows=rows))
     assert any("needs the same folder (a_b) as the row 'a b'" in fault for fault in caught.value.faults)
     assert any("final.rows.majority" in fault and "taken" in fault for fault in caught.value.faults)
@@ -165,10 +166,10 @@ def test_leaderboard_ranks_by_cross_validation_within_a_data_set(tmp_path: Path)
                      "config": {"run": {"method": method}}, "digests": {}, "versions": {}}  # fmt: skip
         (folder.path / "study.json").write_text(json.dumps(described))
         row = {"row": "winner", "label": "winner (trial 3)", "metric": "auroc", "cv": cv, "test": test}
-        rows = [dict.fromkeys(tables.COLUMNS, np.nan) | row]
+        rows = [dict.fromkeys(test_table.COLUMNS, np.nan) | row]
         pd.DataFrame(rows).to_csv(folder.results / "test_table.csv", index=False)
         folders.append(folder)
-    board = tables.leaderboard(folders)
+    board = leaderboard.leaderboard(folders)
     assert board["study"].tolist() == ["c", "b", "a"]
     assert board["method"].tolist() == ["single:mRNA", "m3col", "concat"]
     assert board["test"].tolist() == [0.5, 0.6, 0.9]

@@ -7,8 +7,8 @@ import pytest
 from ray._private.utils import validate_socket_filepath
 from ray.dashboard.subprocesses.module import SubprocessModule
 
-from m3col.faults import BadInput
-from tune import temporary
+from m3col.errors import InputError
+from tune.engine import temporary_folder
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def short(tmp_path_factory, monkeypatch):
     """A short folder in place of /tmp, and no variable set."""
     place = Path(f"/tmp/t{os.getpid()}")
     place.mkdir()
-    monkeypatch.setattr(temporary, "_ELSEWHERE", (str(place / "missing"), str(place)))
+    monkeypatch.setattr(temporary_folder, "_ELSEWHERE", (str(place / "missing"), str(place)))
     for name in ("TMPDIR", "RAY_TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     yield place
@@ -35,40 +35,40 @@ def test_a_folder_that_will_do_is_left_to_ray(short, monkeypatch, name):
     (short / name).mkdir()
     for variable in ("TMPDIR", "RAY_TMPDIR"):
         monkeypatch.setenv(variable, str(short / name))
-        assert temporary.folder() is None
+        assert temporary_folder.folder() is None
         monkeypatch.delenv(variable)
 
 
 def test_without_a_variable_it_is_left_to_ray():
-    assert temporary.folder() is None
+    assert temporary_folder.folder() is None
 
 
 @pytest.mark.parametrize("name", ["scratch_of_a_batch_system_" * 4, "ü" * 40, "job/" * 30])
 def test_a_long_folder_is_gone_around(short, monkeypatch, name):
     monkeypatch.setenv("TMPDIR", f"/tmp/{name}")
-    assert temporary.folder() == own(short)
+    assert temporary_folder.folder() == own(short)
     assert (short / f"m3col-{os.getuid()}").stat().st_mode & 0o777 == 0o700
 
 
 def test_what_is_no_folder_or_cannot_be_written_is_gone_around(short, monkeypatch):
     (short / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("TMPDIR", str(short / "file"))
-    assert temporary.folder() == own(short)
+    assert temporary_folder.folder() == own(short)
     monkeypatch.setenv("TMPDIR", str(short / "file" / "below"))
-    assert temporary.folder() == own(short)
+    assert temporary_folder.folder() == own(short)
     closed, allowed = short / "closed", os.access
     closed.mkdir()
     monkeypatch.setenv("TMPDIR", str(closed))
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and allowed(path, mode))  # root may all
-    assert temporary.folder() == own(short)
+    assert temporary_folder.folder() == own(short)
 
 
 @pytest.mark.parametrize("name", ["x" * 60, "file", "file/below"])
 def test_a_folder_that_was_said_explicitly_is_refused_by_name(short, monkeypatch, name):
     (short / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("RAY_TMPDIR", str(short / name))
-    with pytest.raises(BadInput) as caught:
-        temporary.folder()
+    with pytest.raises(InputError) as caught:
+        temporary_folder.folder()
     (line,) = caught.value.faults
     assert line.startswith(f"RAY_TMPDIR {short / name}: ")
 
@@ -85,8 +85,8 @@ def test_a_folder_of_somebody_else_is_not_taken(short, monkeypatch, made):
     else:
         path.write_text("", encoding="utf-8")
     monkeypatch.setenv("TMPDIR", "/tmp/" + "long/" * 30)
-    with pytest.raises(BadInput) as caught:
-        temporary.folder()
+    with pytest.raises(InputError) as caught:
+        temporary_folder.folder()
     (line,) = caught.value.faults
     assert line.startswith("TMPDIR /tmp/long") and "set RAY_TMPDIR to a folder of at most" in line
 
@@ -100,7 +100,7 @@ def test_the_room_is_what_rays_own_check_allows(dashboard):
         import ray.dashboard.utils as utils
 
         names += [f"dash_{module.__name__}" for module in utils.get_all_modules(SubprocessModule)]
-    room = temporary.room(dashboard=dashboard)
+    room = temporary_folder.room(dashboard=dashboard)
 
     def longest(length: int) -> str:
         return max((f"/{'x' * (length - 1)}/{session}/sockets/{name}" for name in names), key=len)

@@ -5,9 +5,10 @@ import os
 import threading
 from pathlib import Path
 
-from m3col.faults import BadInput
-from tests.tune.driving import small
-from tune import api, resume
+from m3col.errors import InputError
+from tests.support.driving import small
+from tune import api, checks
+from tune.study import resume
 
 AT_ONCE, ROUNDS = 6, 6
 
@@ -18,8 +19,8 @@ class Race:
     def __init__(self, runs: Path) -> None:
         self.runs, self.held, self.told = runs, contextlib.ExitStack(), []
         self._barrier = threading.Barrier(AT_ONCE)
-        options = api.Options(name="study", resume="auto", runs=runs)
-        (self._ready,) = api.judge(small(), data=None, overrides={}, options=options)
+        options = checks.Options(name="study", resume="auto", runs=runs)
+        (self._ready,) = checks.validate(small(), data=None, overrides={}, options=options)
         self.winners: list[str] = []
 
     def run(self) -> None:
@@ -33,9 +34,9 @@ class Race:
         self._barrier.wait()
         try:
             folder = api._create(self._ready, self.runs, "study", "search", locked=True)
-            resume.hold(folder, self._ready.config, self.held, warn=lambda line: None)
+            resume.acquire(folder, self._ready.config, self.held, warn=lambda line: None)
             self.winners.append(folder.name)
-        except BadInput as error:
+        except InputError as error:
             self.told += error.faults
 
 

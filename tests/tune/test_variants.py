@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from m3col.data import from_arrays
+from m3col.data.arrays import from_arrays
 from m3col.data.splits import read_csv
-from m3col.faults import BadInput
-from tests.helpers import tiny_data
-from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows, values
-from tune import api
-from tune.sampling import sampler
+from m3col.errors import InputError
+from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tests.support.helpers import tiny_data
+from tune import checks
+from tune.scheduling.optuna_study import sampler
+from tune.study import partitions
 
 
 @pytest.mark.parametrize("kind", ["tpe", "random", "gp"])
@@ -88,8 +89,8 @@ def test_a_given_split_is_used_for_trials_and_for_the_best_epoch_of_a_given_refi
 
 
 def test_a_given_refit_without_a_validation_split_is_refused():
-    with pytest.raises(BadInput, match=r"final\.refit 'given' needs a validation split"):
-        api.judge(small(final__refit="given"), data=None, overrides={}, options=api.Options())
+    with pytest.raises(InputError, match=r"final\.refit 'given' needs a validation split"):
+        checks.validate(small(final__refit="given"), data=None, overrides={}, options=checks.Options())
 
 
 def test_a_plateau_refit_replays_the_drops_of_its_trial(tmp_path):
@@ -114,12 +115,12 @@ def test_a_plateau_refit_replays_the_drops_of_its_trial(tmp_path):
 
 def test_datasets_and_methods_make_one_study_per_pair_with_the_same_folds():
     config = small(methods=["m3col", "concat", "single:pixels"])
-    found = api.judge(config, data=None, overrides={}, options=api.Options())
+    found = checks.validate(config, data=None, overrides={}, options=checks.Options())
     assert [item.config.run.method for item in found] == ["m3col", "concat", "single"]
     assert [sorted(item.config.space) for item in found] == [
         ["objective.beta", "train.learning_rate"], ["train.learning_rate"], ["train.learning_rate"]
     ]  # fmt: skip
-    drawn = [api.partitions(item.config, item.dataset)["search"] for item in found]
+    drawn = [partitions.partitions(item.config, item.dataset)["search"] for item in found]
     for other in drawn[1:]:
         assert all(np.array_equal(a.validation, b.validation) for a, b in zip(drawn[0], other, strict=True))
 
@@ -152,12 +153,12 @@ def test_the_study_opens_in_optuna_dashboard(tmp_path):
 
 
 def test_a_grid_of_which_only_a_corner_would_be_tried_is_refused():
-    with pytest.raises(BadInput, match=r"search\.trials must be >= 25 for this grid .* got 6"):
-        api.judge(small(search__sampler="grid"), data=None, overrides={}, options=api.Options())
+    with pytest.raises(InputError, match=r"search\.trials must be >= 25 for this grid .* got 6"):
+        checks.validate(small(search__sampler="grid"), data=None, overrides={}, options=checks.Options())
 
 
 def test_the_first_rung_follows_the_defaults_switch_point():
-    from tune.sampling import first_rung
+    from tune.scheduling.optuna_study import first_rung
 
     assert [first_rung(point) for point in (0.0, 0.33, 0.4, 0.5, 0.51, 1.0)] == [40, 40, 42, 52, 52, 98]
 
@@ -174,11 +175,11 @@ def test_points_that_are_bad_only_together_fail_and_the_search_goes_on(tmp_path)
 
 def test_fewer_seeds_after_a_resume_leave_the_others_out_of_the_delivered_model(tmp_path):
     from m3col.predictor import load
-    from tune import predictions
+    from tune.results import collect
 
     config = small(search__trials=1, search__replicates=0, final__seeds=3, final__baselines=False)
     folder, ready = prepare_study(tmp_path, config)
     drive(conductor(folder, ready), ready.dataset)
     fewer = prepare_study(tmp_path, {**config, "final": {**config["final"], "seeds": 2}})[1]
-    predictions.collect(folder, fewer.config, fewer.dataset)
+    collect.collect(folder, fewer.config, fewer.dataset)
     assert len(load(folder.results / "model")) == 2

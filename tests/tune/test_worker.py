@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from m3col import checkpoint
-from m3col.faults import BadInput
-from m3col.patience import Patience
-from tests.tune.driving import SMALL, conductor, prepare_study, small, work
-from tune.attempts import Attempts
-from tune.worker import Worker
+from m3col.errors import InputError
+from m3col.storage.retry import RetryPolicy
+from m3col.training import checkpoint
+from tests.support.driving import SMALL, conductor, prepare_study, small, work
+from tune.engine.run_executor import RunExecutor
+from tune.study.attempts import Attempts
 
 
 @pytest.fixture(params=["s3", "path"])
-def begin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Worker]:
+def begin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], RunExecutor]:
     """Starts a worker for a run that another one has trained for a few epochs, with a checkpoint of each."""
     monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
     uri = f"{request.getfixturevalue('s3')}/study" if request.param == "s3" else None
@@ -89,7 +89,7 @@ def test_of_several_workers_none_moves_before_all_have_the_same_checkpoint(begin
     assert again([older, None], [1.0]) == (False, [0.0]) and worker.training.epoch == stood
     assert again([f"{attempt}/epoch-000999", older], [0.0, 0.0]) == (True, [1.0, 0.0])
     assert worker.training.epoch == stood - 1
-    with pytest.raises(BadInput, match="no checkpoint can be read"):
+    with pytest.raises(InputError, match="no checkpoint can be read"):
         again([newest] * 5, [1.0] * 5)
 
 
@@ -105,7 +105,7 @@ def test_the_wait_for_a_storage_counts_as_no_work(begin, monkeypatch):
         publish(attempts, path)
 
     monkeypatch.setattr(Attempts, "publish", refuse)
-    worker._patience = Patience(5, warn=lambda line: None)
+    worker._patience = RetryPolicy(5, warn=lambda line: None)
     worker.step()
     worker.step()
     assert refused and worker._keeper.cost_s < 0.9

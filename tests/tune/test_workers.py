@@ -14,12 +14,13 @@ import pytest
 
 import m3col
 import tune
-from m3col.faults import BadInput
-from m3col.patience import StorageRefused
-from tests.tune.driving import conductor, drive, prepare_study, small, trial_rows
-from tune import api
-from tune.conductor import Event
-from tune.study import StudyFolder
+from m3col.errors import InputError
+from m3col.storage.retry import StorageUnavailable
+from tests.support.driving import conductor, drive, prepare_study, small, trial_rows
+from tune import checks
+from tune.engine import ray_cluster, trials
+from tune.scheduling.coordinator import Event
+from tune.study.record import StudyFolder
 
 pytestmark = pytest.mark.slow
 WORKER, PARTS = "ray::RayTrainWorker", ("ray::TrainController", "ray::PlacementGroupCleaner", "ray::_QueueActor")
@@ -49,9 +50,9 @@ def processes(*titles: str) -> dict[int, str]:
 
 
 def groups() -> set[bytes]:
-    from tune import workers
+    from tune.engine import ray_train
 
-    return {group.placement_group_id for group in workers._groups()}
+    return {group.placement_group_id for group in ray_train._groups()}
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Ended:
     """A trial that has just ended: its workers and placement groups, and how long it took until they were gone."""
 
     at: float
-    workers: set[int]
+    ray_train: set[int]
     groups: set[bytes]
     freed_s: float = float("inf")
 
@@ -87,7 +88,7 @@ class Watcher:
 @dataclass
 class Searched:
     folder: StudyFolder
-    ready: api.Ready
+    ready: checks.CheckedStudy
     watcher: Watcher
     left: dict[int, str]
     cpus: float
@@ -97,10 +98,10 @@ class Searched:
 def cluster() -> Iterator[Any]:
     import ray
 
-    from tune import engine
+    from tune.engine import ray_tune
 
-    assert engine.start_ray(address=None, threads=1, num_cpus=2, dashboard=True)
-    yield engine
+    assert ray_cluster.start_ray(address=None, threads=1, num_cpus=2, dashboard=True)
+    yield ray_tune
     ray.shutdown()
 
 
@@ -169,7 +170,7 @@ def test_what_a_dead_controller_has_reserved_is_freed_without_rays_own_cleaner(c
     import ray
     from ray.util.placement_group import placement_group
 
-    from tune import workers
+    from tune.engine import ray_train
 
     @ray.remote(num_cpus=0)
     class Controller:
@@ -178,11 +179,11 @@ def test_what_a_dead_controller_has_reserved_is_freed_without_rays_own_cleaner(c
 
     controller = Controller.remote()
     ray.get(controller.reserve.remote())
-    assert workers.free_orphans() == 1  # alive: left alone
+    assert ray_train.free_orphans() == 1  # alive: left alone
     ray.kill(controller)
     until = time.monotonic() + FREED_S
     while ray.available_resources().get("CPU") != 2 and time.monotonic() < until:
-        workers.free_orphans()
+        ray_train.free_orphans()
         time.sleep(0.1)
     assert ray.available_resources().get("CPU") == 2
 
@@ -191,7 +192,7 @@ def test_of_several_exceptions_the_cause_is_told():
     import ray
     from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-    from tune.workers import cause
+    from tune.engine.ray_train import cause
 
     def failures(*errors: Exception) -> dict[int, Exception]:
         return dict(enumerate(errors))
@@ -199,7 +200,7 @@ def test_of_several_exceptions_the_cause_is_told():
     echo = RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1234")
     own = ValueError("what went wrong")
     assert cause(failures(echo, own)) is own
-    refused = StorageRefused("full")
+    refused = StorageUnavailable("full")
     assert cause(failures(echo, own, refused)) is refused
     assert cause(failures(echo, echo)) is echo
     died = WorkerHealthCheckFailedError("died without a word", failure=ray.exceptions.ActorDiedError())
@@ -218,11 +219,11 @@ def test_a_training_never_goes_on_from_another_one_of_its_name(cluster):
             ray.train.report({"epoch": 1}, checkpoint=ray.train.Checkpoint.from_directory(folder))
         return begun_anew
 
-    from tune import workers
-    from tune.runs import Request
+    from tune.config.resources import Request
+    from tune.engine import ray_train
 
     for _ in range(2):
-        assert workers.fit(loop, {}, Request(1), device="cpu", name="same", reached=lambda: None)
+        assert ray_train.fit(loop, {}, Request(1), device="cpu", name="same", reached=lambda: None)
 
 
 def test_what_one_worker_alone_runs_into_is_told_at_once(cluster):
@@ -232,42 +233,43 @@ def test_what_one_worker_alone_runs_into_is_told_at_once(cluster):
         import ray.train
         import torch
 
-        from m3col.faults import BadInput
+        from m3col.errors import InputError
 
         if ray.train.get_context().get_world_rank() == 1:
-            raise BadInput(["this node does not see the pictures"])
+            raise InputError(["this node does not see the pictures"])
         torch.distributed.barrier()
 
-    from tune import workers
-    from tune.runs import Request
+    from tune.config.resources import Request
+    from tune.engine import ray_train
 
     started = time.monotonic()
-    with pytest.raises(BadInput, match="does not see the pictures"):
-        workers.fit(loop, {}, Request(2), device="cpu", name="one", reached=lambda: None)
+    with pytest.raises(InputError, match="does not see the pictures"):
+        ray_train.fit(loop, {}, Request(2), device="cpu", name="one", reached=lambda: None)
     assert time.monotonic() - started < 120
 
 
 @pytest.mark.parametrize(
     "error, refused, failure",
-    [(StorageRefused("full"), "full", None), (ValueError("what went wrong"), None, "ValueError: what went wrong")],
+    [(StorageUnavailable("full"), "full", None), (ValueError("what went wrong"), None, "ValueError: what went wrong")],
 )
 def test_a_trial_whose_workers_raise_says_so_as_a_result(monkeypatch, tmp_path, error, refused, failure):
     """A storage that refuses stops the search, any other error fails the trial."""
     import ray.tune
 
-    from tune import engine, workers
-    from tune.runs import Request, RunSpec
+    from tune.config.resources import Request
+    from tune.engine import ray_train, ray_tune
+    from tune.study.run_spec import RunSpec
 
     told: list[dict[str, Any]] = []
 
     def fit(*args: Any, **named: Any) -> None:
         raise error from RuntimeError("line 3, at s3://key:hidden@bucket")
 
-    monkeypatch.setattr(workers, "fit", fit)
+    monkeypatch.setattr(ray_train, "fit", fit)
     monkeypatch.setattr(ray.tune, "report", told.append)
-    monkeypatch.setattr(engine, "TuneReportCallback", lambda: None)
+    monkeypatch.setattr(ray_tune, "TuneReportCallback", lambda: None)
     run = RunSpec("trials/0", "trial", {}, "fold_0").to_dict()
-    engine.trial_of_workers({"run": run}, place=(str(tmp_path), None), request=Request(2), patience_s=1.0)
+    trials.trial_of_workers({"run": run}, place=(str(tmp_path), None), request=Request(2), patience_s=1.0)
     assert told[0]["log"] == ["line 3, at s3://key:***@bucket"]
     assert [(item["refused"], item["failure"], item["done"]) for item in told] == [(refused, failure, True)]
 
@@ -276,8 +278,8 @@ def test_deaths_are_counted_only_while_no_checkpoint_moves_on(monkeypatch):
     import ray
     from ray.train.v2.api.exceptions import WorkerGroupError
 
-    from tune import workers
-    from tune.runs import Request
+    from tune.config.resources import Request
+    from tune.engine import ray_train
 
     died, reached = (
         WorkerGroupError("died", {0: ray.exceptions.ActorDiedError()}),
@@ -289,9 +291,9 @@ def test_deaths_are_counted_only_while_no_checkpoint_moves_on(monkeypatch):
         calls.append(1)
         raise died
 
-    monkeypatch.setattr(workers, "_fit", one)
+    monkeypatch.setattr(ray_train, "_fit", one)
     with pytest.raises(RuntimeError, match="died"):
-        workers.fit(lambda given: None, {}, Request(2), device="cpu", name="x", reached=lambda: next(reached))
+        ray_train.fit(lambda given: None, {}, Request(2), device="cpu", name="x", reached=lambda: next(reached))
     assert len(calls) == 5  # once at 1; then at 2 the first death and three more
 
 
@@ -299,8 +301,8 @@ def test_what_dies_while_workers_start_counts_as_a_death(monkeypatch):
     import ray
     from ray.train.v2.api.exceptions import ControllerError
 
-    from tune import workers
-    from tune.runs import Request
+    from tune.config.resources import Request
+    from tune.engine import ray_train
 
     ends = iter([ControllerError(ray.exceptions.ActorDiedError()), ControllerError(RuntimeError("gloo")), None])
 
@@ -310,12 +312,12 @@ def test_what_dies_while_workers_start_counts_as_a_death(monkeypatch):
             raise error
         return "trained"
 
-    monkeypatch.setattr(workers, "_fit", one)
+    monkeypatch.setattr(ray_train, "_fit", one)
     given: dict[str, Any] = {"device": "cpu", "name": "x", "reached": lambda: None}
-    assert workers.fit(lambda given: None, {}, Request(2), **given) == "trained"
+    assert ray_train.fit(lambda given: None, {}, Request(2), **given) == "trained"
     ends = iter([ControllerError(ray.exceptions.ActorDiedError())] * 9)
     with pytest.raises(RuntimeError, match="controller error"):
-        workers.fit(lambda given: None, {}, Request(2), **given)
+        ray_train.fit(lambda given: None, {}, Request(2), **given)
 
 
 def test_one_training_with_two_workers_equals_one_with_one(cluster, tmp_path):
@@ -333,7 +335,7 @@ def test_one_training_with_two_workers_equals_one_with_one(cluster, tmp_path):
 
 
 def test_a_training_that_fails_on_all_workers_says_why_at_once(cluster, tmp_path):
-    from m3col.training import TrainingFailed
+    from m3col.errors import TrainingFailed
 
     started = time.monotonic()
     with pytest.raises(TrainingFailed, match="nan in epoch"):
@@ -343,40 +345,42 @@ def test_a_training_that_fails_on_all_workers_says_why_at_once(cluster, tmp_path
 
 
 def test_encoders_that_normalise_over_the_batch_are_refused_for_several_workers(tmp_path):
-    from tests import pairs
+    from tests.support import pairs
 
     place = pairs.folder(tmp_path / "data")
     resnet = {"model__image__name": "resnet18", "model__image__options": {}, "data__image__size": 32}
-    with pytest.raises(BadInput, match=r"'resnet18' normalises over the rows of a batch .*use one worker, or a model"):
+    with pytest.raises(
+        InputError, match=r"'resnet18' normalises over the rows of a batch .*use one worker, or a model"
+    ):
         tune.train(pairs.config(place, **resnet), workers=2, runs=tmp_path / "runs", tracking_uri="none")
     (tmp_path / "run.yaml").write_text(pairs.config(place, **resnet).to_yaml())
     search = {
         "base": str(tmp_path / "run.yaml"), "space": {"objective.beta": {"low": 0.01, "high": 1.0}},
         "resources": {"workers_per_trial": 2},
     }  # fmt: skip
-    with pytest.raises(BadInput, match="'resnet18' normalises over the rows of a batch"):
-        api.judge(search, data=None, overrides={}, options=api.Options(runs=tmp_path / "runs"))
+    with pytest.raises(InputError, match="'resnet18' normalises over the rows of a batch"):
+        checks.validate(search, data=None, overrides={}, options=checks.Options(runs=tmp_path / "runs"))
 
 
 @pytest.mark.parametrize(
     "given", [{"gpus_per_worker": -1}, {"gpus_per_worker": float("inf")}, {"cpus_per_worker": float("nan")}]
 )
 def test_numbers_that_no_worker_can_have_are_refused_before_a_folder_is_made(tmp_path, given):
-    with pytest.raises(BadInput, match=f"{next(iter(given))} must be a number >"):
+    with pytest.raises(InputError, match=f"{next(iter(given))} must be a number >"):
         tune.train("digits", workers=2, runs=tmp_path, tracking_uri="none", **given)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_more_workers_than_the_cluster_holds_are_refused_and_leave_no_folder(cluster, tmp_path):
     with pytest.raises(
-        BadInput, match=r"training asks for 3 workers with 1 CPUs and 0 GPUs on one node each.*has 2 CPUs"
+        InputError, match=r"training asks for 3 workers with 1 CPUs and 0 GPUs on one node each.*has 2 CPUs"
     ):
         tune.train("digits", workers=3, runs=tmp_path, tracking_uri="none")
     assert list(tmp_path.glob("train/*")) == []
 
 
 def test_workers_that_cannot_share_the_batch_are_refused_with_everything_else(tmp_path):
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         tune.train("digits", workers=2, overrides={"train.shards": 3, "train.epochs": 0}, runs=tmp_path)
     text = "\n".join(caught.value.faults)
     assert "train.shards must be a multiple of the number of workers (2), but is 3" in text and "train.epochs" in text
@@ -385,8 +389,8 @@ def test_workers_that_cannot_share_the_batch_are_refused_with_everything_else(tm
 
 def test_resources_that_do_not_fit_together_are_refused_at_once():
     wrong = small(resources={"workers_per_trial": 2, "gpus_per_worker": 0.5}, overrides={"train.shards": 3})
-    with pytest.raises(BadInput) as caught:
-        api.judge(wrong, data=None, overrides={}, options=api.Options())
+    with pytest.raises(InputError) as caught:
+        checks.validate(wrong, data=None, overrides={}, options=checks.Options())
     text = "\n".join(caught.value.faults)
     assert "gpus_per_worker must be a whole number for several workers per trial, but is 0.5; nearest valid: 1" in text
     assert "train.shards must be a multiple of the number of workers (2), but is 3" in text
@@ -394,6 +398,6 @@ def test_resources_that_do_not_fit_together_are_refused_at_once():
 
 def test_a_resumed_study_keeps_its_shards_and_the_workers_must_divide_them(tmp_path):
     folder, _ = prepare_study(tmp_path, small())
-    with pytest.raises(BadInput, match=r"train\.shards must be a multiple of the number of workers \(2\), but is 1"):
-        api.judge(None, data=None, overrides={"resources.workers_per_trial": 2},
-                  options=api.Options(runs=tmp_path, resume=folder.name))  # fmt: skip
+    with pytest.raises(InputError, match=r"train\.shards must be a multiple of the number of workers \(2\), but is 1"):
+        checks.validate(None, data=None, overrides={"resources.workers_per_trial": 2},
+                  options=checks.Options(runs=tmp_path, resume=folder.name))  # fmt: skip

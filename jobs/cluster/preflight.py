@@ -1,0 +1,354 @@
+"""What is looked at on the cluster itself before a search is submitted to it. Runs there, as a small job.
+
+Its answer is one line of its log: MARK and a JSON object with `faults`, `warnings`, `notes`, and `name`, `runs` and
+`storage` of the study.
+"""
+
+import importlib
+import json
+import logging
+import os
+import platform
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune import checks
+from tune.study import directory
+
+if TYPE_CHECKING:
+    from tune.checks import CheckedStudy
+    from tune.config.schema import StudyConfig
+
+
+MARK = "m3col-preflight "
+
+REQUEST = "request.json"
+
+_SEEN_WITHIN_S = 5.0  # a network file system may show a new file late
+
+_NODES_S = 90.0
+
+
+def main() -> int:
+    """Reads the request beside the packages, looks, and prints the answer."""
+    request = json.loads(Path(REQUEST).read_text(encoding="utf-8"))
+    answer: dict[str, Any] = {"faults": [], "warnings": [], "notes": [], "name": None, "runs": None, "storage": None}
+    answer["faults"] += version_faults(request["versions"], here(), answer)
+    if not answer["faults"]:
+        # Only now: with a package missing, ours could not even be imported.
+        _look(request, answer)
+    print(MARK + json.dumps(answer), flush=True)
+    return 0
+
+
+def here() -> dict[str, str | None]:
+    """Versions of Python and of installed packages in this process."""
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"python": python, **{name: version(name) for name in ("ray", "torch", "m3col")}}
+
+
+def version_faults(wanted: Mapping[str, Any], found: Mapping[str, str | None], answer: dict[str, Any]) -> list[str]:
+    """Faults of the versions on the cluster; what can be lived with goes to the answer's warnings and notes."""
+    faults = [
+        different(title, found[name], wanted[name])
+        for name, title in (("python", "Python"), ("ray", "Ray"))
+        if wanted[name] != found[name]
+    ]
+    missing = [name for name in wanted["requires"] if not _installed(name)]
+    if missing:
+        faults.append(f"on the cluster these packages are missing: {', '.join(missing)}; install them on every node")
+    if found["torch"] is not None and found["torch"] != wanted["torch"]:
+        answer["warnings"].append(
+            f"torch on the cluster is {found['torch']}, here it is {wanted['torch']}: results may differ in their "
+            "last digits"
+        )
+    if found["m3col"] is not None:
+        answer["notes"].append(f"m3col {found['m3col']} is installed there; the job uses {wanted['m3col']} from here")
+    answer["notes"].append(f"Python {found['python']}, Ray {found['ray']}, torch {found['torch']} on the cluster")
+    return faults
+
+
+def different(title: str, there: str | None, ours: str | None) -> str:
+    return f"{title} on the cluster is {there}, here it is {ours}; use the same version on both"
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _look(request: Mapping[str, Any], answer: dict[str, Any]) -> None:
+    import ray
+
+    from m3col.errors import InputError
+    from m3col.storage.redaction import scrubbed
+
+    ray.init(address="auto", logging_level=logging.ERROR, log_to_driver=False)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    answer["notes"].append(f"{len(nodes)} node{'s' if len(nodes) > 1 else ''}")
+    runs = request["runs"] or os.environ.get("M3COL_RUNS")
+    if not runs or not os.path.isabs(runs):
+        answer["faults"].append(
+            "--runs-dir: name a folder of the cluster by its absolute path, such as /shared/runs, or set M3COL_RUNS "
+            "there"
+        )
+        runs = None
+    answer["runs"] = runs
+    studies = _drafted(request)
+    needed: set[str] = set()
+    try:
+        ready = _judged(request, runs, answer, several=len(studies) > 1)
+    except InputError as error:
+        answer["faults"] += error.faults
+    else:
+        studies = [item.config for item in ready]
+        needed = set().union(*(needed_files(item) for item in ready))
+    answer["faults"] += _places_faults(studies)
+    answer["faults"] += _folder_faults(
+        runs, nodes, {uri for study in studies if (uri := study.settings.storage.uri)}, shared=request["shared"],
+        database=any(study.settings.storage.database for study in studies), needed=sorted(needed), answer=answer,
+    )  # fmt: skip
+    if runs is not None:
+        answer["faults"] += _tracking_faults(request, studies, Path(runs), several=len(nodes) > 1, answer=answer)
+    # Whoever may use the cluster reads the log.
+    answer.update({key: [scrubbed(line) for line in answer[key]] for key in ("faults", "warnings")})
+
+
+def _overrides(request: Mapping[str, Any]) -> dict[str, Any]:
+    from jobs.terminal.console import parse_overrides
+
+    found, faults = parse_overrides(request["words"], Path(request["data_dir"]) if request["data_dir"] else None)
+    assert not faults, faults  # the words have been read before they were sent
+    return found
+
+
+def _drafted(request: Mapping[str, Any]) -> "list[StudyConfig]":
+    """What the config says of itself, for faults that can be told beside those of the data."""
+    from tune.config import loading
+
+    if request["config"] is None:
+        return []
+    sketches, _ = loading.parse(request["config"], overrides=_overrides(request))
+    return [sketch.study for sketch in sketches]
+
+
+def _judged(
+    request: Mapping[str, Any], runs: str | None, answer: dict[str, Any], *, several: bool
+) -> "list[CheckedStudy]":
+    """The studies, judged with the data and the disk of this machine. The driver alone loads the data, so this is the
+    machine that needs it. Raises InputError."""
+    from tune.study import resume
+
+    # Of several studies the job gets no name: it goes on with those of its configs that it finds unfinished.
+    go_on = request["resume"] or (directory.AUTO if several else False)
+    options = checks.Options(name=request["name"], resume=go_on, runs=runs)
+    ready = checks.validate(request["config"], data=None, overrides=_overrides(request), options=options)
+    if len(ready) == 1 and runs is not None:
+        folder, config = ready[0].folder, ready[0].config
+        answer["storage"] = config.settings.storage.uri
+        elsewhere = resume.is_taken(config.settings.storage)
+        answer["name"] = (
+            folder.name if folder else directory.new_name(Path(runs), request["name"], config, elsewhere=elsewhere)
+        )
+    for item in ready:
+        answer["warnings"] += item.warnings
+    return ready
+
+
+def needed_files(ready: "CheckedStudy") -> set[str]:
+    """What each node opens for itself: some of the pictures, and the local files of encoders and tokenisers."""
+    from m3col.data.columns import MediaColumn
+
+    found: set[str] = set()
+    for column in ready.dataset.train.inputs.values():
+        if isinstance(column, MediaColumn) and column.kind == "image" and len(column.source):
+            last = len(column.source) - 1
+            found |= {path for at in (0, last // 2, last) if isinstance(path := column.source[at], str)}
+    for run in (ready.config.run, *ready.config.rows.values()):
+        given = {run.model.image.weights, run.model.text.name, run.data.text.tokenizer} - {None}
+        # Any other name is one of the hub's.
+        found |= {str(name) for name in given if Path(str(name)).expanduser().exists()}
+    return found
+
+
+def _places_faults(studies: "Sequence[StudyConfig]") -> list[str]:
+    from m3col.errors import InputError
+    from tune.engine import capacity
+
+    faults: list[str] = []
+    for study in studies:
+        try:
+            capacity.fitting(study.request)
+        except InputError as error:
+            faults += error.faults
+    return list(dict.fromkeys(faults))
+
+
+def _folder_faults(
+    runs: str | None, nodes: Sequence[Mapping[str, Any]], uris: set[str], *, shared: bool, database: bool,
+    needed: Sequence[str] = (), answer: dict[str, Any],
+) -> list[str]:  # fmt: skip
+    """Whether every node reaches what the trials and the driver exchange through files, and sees the `needed` ones."""
+    remote = {uri for uri in uris if "://" in uri}
+    local = sorted(uris - remote)
+    several, faults = len(nodes) > 1, list[str]()
+    folders = [*local, *([runs] if runs is not None and (shared or local) else [])] if several else []
+    if runs is not None and not remote and not shared:
+        if several:
+            folders = []
+            beside = "storage.database alone moves the Optuna study only; " if database else ""
+            faults.append(
+                f"--runs-dir {runs}: the cluster has {len(nodes)} nodes, and this is a folder of one of them; {beside}"
+                "say --shared where it is mounted on all of them, or set storage.uri to s3://bucket/prefix"
+            )
+        else:
+            answer["warnings"].append(
+                f"{runs} is on the only node's own disk: a node that joins later and does not see it takes a trial, "
+                "and the search then stops, with the command to go on; --shared says that it is mounted everywhere"
+            )
+    with_probe: dict[str, str] = {}
+    for folder in folders:
+        try:
+            with_probe[folder] = _write_probe(folder)
+        except OSError as error:
+            faults.append(
+                f"{folder}: the driver's node cannot write there ({error.strerror or error}); name a folder that is "
+                "mounted on every node and that the cluster's user may write to"
+            )
+    needed = needed if several else ()
+    if not (with_probe or remote or needed):
+        return faults
+    found = _ask_nodes(nodes, with_probe, sorted(remote), needed)
+    faults += dict.fromkeys(fault for lines in found for fault in lines)
+    wrote = [node for node, lines in zip(nodes, found, strict=True) if not lines]
+    for folder, probe in with_probe.items():
+        faults += _read_back(folder, probe, wrote)
+    return faults
+
+
+def _write_probe(folder: str) -> str:
+    """Raises OSError."""
+    name = f".m3col-probe-{uuid.uuid4().hex}"
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    Path(folder, name).write_text(name, encoding="utf-8")
+    return name
+
+
+def _read_back(folder: str, probe: str, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether what the other nodes wrote has arrived here; removes all of it."""
+    lost = []
+    for node in nodes:
+        if not _reads(Path(folder, f"{probe}-{node['NodeID']}"), probe):
+            lost.append(node["NodeManagerAddress"])
+    for path in Path(folder).glob(f"{probe}*"):
+        path.unlink(missing_ok=True)
+    return [f"{folder}: what node {name} writes there is not seen by the others; mount one folder" for name in lost]
+
+
+def _reads(path: Path, text: str) -> bool:
+    deadline = time.monotonic() + _SEEN_WITHIN_S
+    while True:
+        try:
+            if path.read_text(encoding="utf-8") == text:
+                return True
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+
+
+def _ask_nodes(
+    nodes: Sequence[Mapping[str, Any]], probes: Mapping[str, str], remote: Sequence[str], needed: Sequence[str]
+) -> list[list[str]]:
+    """The faults that each node finds, in a task that asks for no CPU and so runs on a busy cluster too."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(look_from_node)
+    asked = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            node["NodeID"], node["NodeManagerAddress"], dict(probes), list(remote), list(needed)
+        )
+        for node in nodes
+    ]
+    ray.wait(asked, num_returns=len(asked), timeout=_NODES_S)
+    found = []
+    for node, answer in zip(nodes, asked, strict=True):
+        try:
+            found.append(ray.get(answer, timeout=0))
+        except Exception as error:  # the node died, hangs, or cannot run our code
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            found.append([f"node {node['NodeManagerAddress']}: cannot run a task ({reason})"])
+    return found
+
+
+def look_from_node(
+    node: str, address: str, probes: Mapping[str, str], remote: Sequence[str], needed: Sequence[str]
+) -> list[str]:
+    """What one node misses: files of the data and of encoders, folders whose probe file is not there or that it cannot
+    write, storages out of reach."""
+    missing = [path for path in needed if not os.access(Path(path).expanduser(), os.R_OK)]
+    faults = [
+        f"{path}: node {address} cannot read it, but the driver's node can; trials read pictures and the files of "
+        "encoders where they run, so mount or copy them to the same place on every node"
+        for path in missing
+    ]
+    for folder, probe in probes.items():
+        if not _reads(Path(folder, probe), probe):
+            faults.append(
+                f"{folder}: node {address} does not see what the driver's node writes there, so it is not shared; "
+                "mount it on every node"
+            )
+            continue
+        try:
+            Path(folder, f"{probe}-{node}").write_text(probe, encoding="utf-8")
+        except OSError as error:
+            faults.append(f"{folder}: node {address} cannot write there ({error.strerror or error})")
+    for uri in remote:
+        try:
+            importlib.import_module("m3col.storage").Folder(uri).check()
+        except Exception as error:  # whatever the file system's library raises
+            faults.append(f"storage.uri {uri}: node {address} does not reach it ({' '.join(str(error).split())[:200]})")
+    return faults
+
+
+def _tracking_faults(
+    request: Mapping[str, Any], studies: "Sequence[StudyConfig]", runs: Path, *, several: bool, answer: dict[str, Any]
+) -> list[str]:
+    """Whether the driver's node reaches the tracking store; no other process of a search speaks to it."""
+    from m3col.errors import InputError
+    from m3col.tracking import mlflow_store
+
+    named = {request["tracking_uri"]} if request["tracking_uri"] else {study.settings.tracking.uri for study in studies}
+    faults: list[str] = []
+    for uri in sorted(str(item or os.environ.get("MLFLOW_TRACKING_URI") or "") for item in named):
+        if uri in ("", mlflow_store.OFF):
+            continue
+        if uri.startswith("sqlite:") and several and not request["shared"]:
+            answer["warnings"].append(f"tracking {uri}: this file will be on the disk of the driver's node")
+        try:
+            mlflow_store.connect(uri, runs)
+        except InputError as error:
+            faults += [f"{line} (asked from the cluster)" for line in error.faults]
+    return faults
+
+
+if __name__ == "__main__":
+    # As a module of its name, so that what is sent to other nodes is found there.
+    sys.exit(importlib.import_module("jobs.cluster.preflight").main())

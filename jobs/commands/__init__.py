@@ -1,0 +1,1 @@
+"""The commands of `m3col`, one module per group."""

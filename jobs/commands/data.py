@@ -1,0 +1,88 @@
+"""`m3col data`: list, check, fetch."""
+
+import argparse
+import sys
+
+from rich.table import Table
+
+from jobs.terminal.console import console
+from m3col.data import catalog as datasets
+from m3col.data import loading
+from m3col.data.formats.csv_columns import Layout
+from m3col.errors import InputError
+from m3col.storage.redaction import scrubbed
+
+_MANY = 7  # columns of a table on a terminal
+
+
+def data(arguments: argparse.Namespace) -> int:
+    return {"list": _data_list, "check": _data_check, "fetch": _data_fetch}[arguments.action](arguments)
+
+
+def _data_list(arguments: argparse.Namespace) -> int:
+    table = Table("name", "here", "modalities", "what it is")
+    for name, entry in datasets.TABLE.items():
+        try:
+            folder = None if entry.embedded else loading.locate(name, data_dir=arguments.data_dir)
+            place = "embedded" if folder is None else str(folder) if entry.looks_like(folder) else "-"
+        except InputError:
+            place = "-"
+        table.add_row(name, place, ", ".join(entry.default or entry.modalities or ()), entry.description)
+    console().print(table)
+    return 0
+
+
+def _data_check(arguments: argparse.Namespace) -> int:
+    from m3col.data.checks.check_folder import check
+
+    given = {name: value for name, value in vars(arguments).items() if name in ("image", "label") and value}
+    if arguments.text:
+        given["text"] = tuple(arguments.text.split(","))
+    tokenizer, faults = None, list[str]()
+    if arguments.max_length < 1:
+        faults.append(f"--max-length {arguments.max_length}: must be >= 1; nearest valid: 1")
+    if arguments.tokenizer:
+        from m3col.inputs import tokenization
+
+        try:
+            tokenizer, _ = tokenization.load(arguments.tokenizer, key="--tokenizer")
+        except InputError as error:
+            faults += error.faults
+    found = check(
+        arguments.folder, layout=Layout(**given) if given else None, tokenizer=tokenizer,
+        max_length=arguments.max_length,
+    )  # fmt: skip
+    screen = console()
+    for columns, rows in ((found.columns, found.rows), (found.class_columns, found.class_rows)):
+        lines = [columns, *rows]
+        if len(columns) > _MANY:  # a line for each column: side by side they would be cut off
+            lines = list(zip(*lines, strict=True))
+        if rows:
+            table = Table(*lines[0])
+            for row in lines[1:]:
+                table.add_row(*row)
+            screen.print(table)
+    for line in found.warnings:
+        screen.print(f"warning: {line}", soft_wrap=True)
+    faults += found.faults
+    sys.stderr.write("".join(f"error: {line}\n" for line in faults))
+    if not faults and found.warnings:
+        count = f"{len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}"
+        screen.print(f"usable: no faults, but {count} above to look at", soft_wrap=True)
+    elif not faults:
+        screen.print("ok: this folder can be used", soft_wrap=True)
+    return 2 if faults else 0
+
+
+def _data_fetch(arguments: argparse.Namespace) -> int:
+    import warnings
+
+    from m3col.data import download
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        place = download.fetch(arguments.name, arguments.to, base_url=arguments.base_url or download.DEFAULT)
+    for item in caught:
+        sys.stderr.write(f"warning: {scrubbed(str(item.message))}\n")
+    print(f"{arguments.name} is in {place}")
+    return 0

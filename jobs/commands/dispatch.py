@@ -1,0 +1,26 @@
+"""Which function each command is. Its module is imported when it is called: no command waits for what others need."""
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def _from(module: str, name: str) -> Command:
+    def call(arguments: argparse.Namespace) -> int:
+        return int(getattr(import_module(module), name)(arguments))
+
+    return call
+
+
+_PLACES = {
+    "jobs.commands.train_search": ("train", "search"),
+    "jobs.commands.cluster_jobs": ("submit", "jobs"),
+    "jobs.commands.study": ("report", "ui", "sync", "runs"),
+    "jobs.commands.model": ("evaluate", "predict"),
+    "jobs.commands.analyse": ("analyse",),
+    "jobs.commands.data": ("data",),
+}
+
+COMMANDS: dict[str, Command] = {name: _from(module, name) for module, names in _PLACES.items() for name in names}

@@ -1,0 +1,152 @@
+"""`m3col evaluate` and `m3col predict`."""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.terminal.console import print_metrics, runs_of
+from m3col.config import loading as run_config
+from m3col.config import schema
+from m3col.data import loading
+from m3col.errors import InputError, nearest
+from m3col.storage import atomic_files
+
+if TYPE_CHECKING:
+    from m3col.data.dataset import Dataset
+    from m3col.predictor import Predictor
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    import m3col
+    from m3col.checks.limits import disk_faults
+    from m3col.evaluation import test_ledger
+    from m3col.metrics import classification
+
+    predictor = m3col.load(arguments.checkpoint)
+    faults = disk_faults(runs_of(arguments), 0, what="the ledger")
+    try:
+        dataset = data_for(predictor, arguments)
+    except InputError as error:
+        raise InputError([*faults, *error.faults]) from None
+    faults += predictor.dataset_faults(dataset)
+    if faults or dataset.test is None or dataset.test.labels is None:
+        raise InputError(faults)
+    found = classification.compute(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
+    by = f"evaluate/{'+'.join(str(Path(folder).absolute()) for folder in arguments.checkpoint)}"
+    test_ledger.add(runs_of(arguments), dataset=dataset.name, digest=dataset.digests()["test"], by=by, rows=1)
+    print_metrics({f"test/{key}": value for key, value in found.items()})
+    return 0
+
+
+def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset":
+    """The data set that --data and --data-dir name, else the one of the training; its columns are those of the
+    training. Raises InputError."""
+    from m3col.checks.resolve import layout
+
+    run = run_config.load_stored(predictor.config, where="checkpoint")
+    name = arguments.data or run.data.name
+    if name == schema.IN_MEMORY:
+        text = "the checkpoint was trained on arrays in memory; name a data set with --data"
+        raise InputError([f"{arguments.command}: {text}"])
+    trained_on = None if arguments.data else run.data.dir
+    folder = arguments.data_dir or (Path(trained_on) if trained_on else None)
+    return loading.load(
+        name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run), pictures=True
+    )  # fmt: skip
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    import m3col
+
+    predictor = m3col.load(arguments.checkpoint)
+    if arguments.csv is not None:
+        inputs = _read_csv(arguments, predictor)
+    else:
+        inputs = _read_inputs(arguments, predictor.modalities)
+    try:
+        found = predictor.predict_table(inputs)
+    except InputError as error:
+        place = "" if arguments.csv is None else f"{arguments.csv}: "
+        raise InputError([f"{place}{line}" for line in error.faults]) from None
+    rows = [
+        [number, *(f"{value:.6g}" if isinstance(value, float) else value for value in line)]
+        for number, line in enumerate(found.itertuples(index=False, name=None), start=1)
+    ]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["row", *found.columns], *rows])
+    if arguments.out is None:
+        sys.stdout.write(text.getvalue())
+        return 0
+    atomic_files.write_text(arguments.out, text.getvalue())
+    print(f"{len(rows)} predictions in {arguments.out}")
+    return 0
+
+
+def _out_faults(out: Path | None) -> list[str]:
+    if out is not None and not out.absolute().parent.is_dir():
+        return [f"--out {out}: {out.absolute().parent} is not a folder"]
+    if out is not None and out.is_dir():
+        return [f"--out {out}: is a folder; name a file in it, such as {out / 'labels.csv'}"]
+    return []
+
+
+def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str, Any]:
+    """One file for all modalities: paths of pictures (beside the file), texts, and numbers as `modality.feature`.
+
+    Raises InputError with every fault of the file and of --out.
+    """
+    from m3col.data.formats import unlabelled_csv
+    from m3col.data.formats.pairs import FaultCollector
+    from m3col.inputs import user_arrays
+    from m3col.tracking.payload import model_columns
+
+    found, faults, path = FaultCollector(), _out_faults(arguments.out), arguments.csv
+    if arguments.inputs:
+        faults.append(f"{arguments.inputs[0]!r}: --csv holds all modalities; leave the other files out")
+    kinds, numeric = predictor.kinds, model_columns(predictor.features, predictor.kinds)
+    columns = {name: numeric[name] if kinds[name] == "numeric" else own for name, own in predictor.features.items()}
+    inputs = unlabelled_csv.read(path, columns, kinds, found)
+    faults += found.lines()
+    for name in inputs:
+        if kinds[name] == "numeric":
+            try:
+                # What is missing is judged by the model, which may fill it.
+                inputs[name] = user_arrays.numbers(
+                    inputs[name], columns[name], where=str(path), may_miss=True, precision=predictor.precision
+                )
+            except InputError as error:
+                faults += error.faults
+    if faults:
+        raise InputError(faults)
+    return inputs
+
+
+def _read_inputs(arguments: argparse.Namespace, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+    """The files of `modality=file.csv` words. Raises InputError with every fault of words, files and --out."""
+    from m3col.data.formats.table_csv import read_matrix
+
+    faults: list[str] = []
+    inputs: dict[str, np.ndarray] = {}
+    named: list[str] = []
+    for word in arguments.inputs:
+        name, sign, file = word.partition("=")
+        if not sign or name not in modalities:
+            faults.append(f"{word!r}: must have the form modality=file.csv{nearest(name, modalities)}")
+            continue
+        if name in named:
+            faults.append(f"{word!r}: modality {name!r} is given twice")
+        named.append(name)
+        matrix = read_matrix(Path(file), faults)
+        if matrix is not None:
+            inputs[name] = matrix
+    faults += [f"modality {name!r} is missing; add {name}=file.csv" for name in modalities if name not in named]
+    faults += _out_faults(arguments.out)
+    if faults:
+        raise InputError(faults)
+    return inputs

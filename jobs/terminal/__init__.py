@@ -1,0 +1,1 @@
+"""The terminal: progress, tables, signals, streams of any encoding."""

@@ -1,0 +1,1 @@
+"""A config checked against its data, its encoders and this machine, before anything is computed."""

@@ -1,0 +1,84 @@
+"""Whether the disk and the memory of this machine suffice for a training."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from m3col.config.schema import RunConfig
+from m3col.config.validation import Fault
+from m3col.data.dataset import Dataset
+
+_MARGIN = 1.5  # free disk asked for, over what the files are expected to take
+
+
+def disk_faults(folder: Path, needed_bytes: int, *, what: str) -> list[str]:
+    """Whether `folder` can be written and has room; the nearest existing parent stands for one that is not there."""
+    existing = folder
+    while not os.path.exists(existing):  # False also below a folder that may not be entered
+        existing = existing.parent
+    if not existing.is_dir():
+        return [f"{folder}: cannot be written, because {existing} is a file"]
+    faults = []
+    probe = existing / f".m3col-{id(folder)}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        faults.append(f"{folder}: cannot be written ({error.strerror})")
+    free = shutil.disk_usage(existing).free
+    if free < _MARGIN * needed_bytes:
+        needed = f"{needed_bytes * _MARGIN / 1e6:,.0f} MB"
+        faults.append(f"{folder}: {what} needs about {needed}, but only {free / 1e6:,.0f} MB are free; free some")
+    return faults
+
+
+def parameter_count(
+    config: RunConfig, features: Mapping[str, int], num_classes: int, *, encoders: Mapping[str, int] | None = None
+) -> int:  # fmt: skip
+    """Weights of one model, from its sizes alone: an upper bound, preprocessing may drop features. `encoders`: those of
+    the encoders of pictures and texts, by modality."""
+    width, hidden = config.model.embedding_dim, config.model.classifier_dim
+    given = encoders or {}
+    count = sum(given.values())
+    count += sum((size + 1) * width + (width + 1) * width for name, size in features.items() if name not in given)
+    between = (config.model.classifier_layers - 2) * (hidden + 1) * hidden
+    count += len(features) * ((width + 1) * hidden + between + (hidden + 1) * num_classes)
+    return count + (width * len(features) + 1) * hidden + between + (hidden + 1) * num_classes
+
+
+def _parameters(config: RunConfig, dataset: Dataset) -> int:
+    sizes = {name: len(values) for name, values in dataset.features.items()}
+    kinds = dataset.kinds
+    if set(kinds.values()) == {"numeric"}:
+        return parameter_count(config, sizes, dataset.num_classes)
+    import m3col.checks.encoders as hub
+
+    by_kind = hub.parameter_counts(config.model, config.data, set(kinds.values()))
+    encoders = {name: by_kind[kind] for name, kind in kinds.items() if kind != "numeric"}
+    return parameter_count(config, sizes, dataset.num_classes, encoders=encoders)
+
+
+def checkpoint_bytes(config: RunConfig, dataset: Dataset, *, folds: int) -> int:
+    """Size of one training checkpoint: weights and Adam's two moments of every fold."""
+    size = 8 if config.train.precision == "float64" else 4
+    return 3 * size * folds * _parameters(config, dataset)
+
+
+def memory_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
+    """Whether the models of all folds, trained in lockstep, fit into this machine: weights, gradients and Adam's two
+    moments, without what a batch takes. Only asked of pictures and texts: other models are small."""
+    folds = config.validation.folds
+    if config.validation.kind != "kfold" or set(dataset.kinds.values()) == {"numeric"}:
+        return []
+    import psutil
+    import torch
+
+    on_gpu = config.train.device != "cpu" and torch.cuda.is_available()
+    free = torch.cuda.mem_get_info()[1] if on_gpu else psutil.virtual_memory().available
+    each = 4 * (8 if config.train.precision == "float64" else 4) * _parameters(config, dataset)
+    if folds * each <= free:
+        return []
+    text = (f"validation.kind 'kfold': {folds} models in lockstep take {folds * each / 1e9:.1f} GB without their "
+            f"batches, but {free / 1e9:.1f} GB are free; use 'holdout'")  # fmt: skip
+    return [Fault("validation.kind", text)]

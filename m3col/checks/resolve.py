@@ -1,0 +1,249 @@
+"""A config and its data set, judged together before anything is spent."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from m3col.checks.limits import disk_faults, memory_faults
+from m3col.config.keys import touches
+from m3col.config.schema import IN_MEMORY, RunConfig
+from m3col.config.validation import Fault, Where, lines
+from m3col.data import arrays, loading, splits
+from m3col.data import catalog as datasets
+from m3col.data.checks import data_warnings, dataset_values, naming
+from m3col.data.columns import MediaColumn
+from m3col.data.dataset import SPLITS, Dataset, choose
+from m3col.data.formats.csv_columns import Layout
+from m3col.data.images import cache, index
+from m3col.errors import InputError, nearest
+from m3col.methods import registry
+from m3col.metrics import classification
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """`config` with everything resolved that depends on the data: validation kind, modalities, metric."""
+
+    config: RunConfig
+    dataset: Dataset
+
+
+def as_dataset(data: Any) -> Dataset:
+    """A `Dataset`, a pair (modalities, labels), or {"train": pair, "test": pair, "validation": pair}.
+
+    `modalities` maps names to arrays or DataFrames [N, D_m]. Raises InputError.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple) and len(data) == 2:
+        return arrays.from_arrays(*data)
+    if isinstance(data, Mapping) and "train" in data:
+        unknown = [key for key in data if key not in SPLITS]
+        faults = [f"data: unknown split {key!r}{nearest(key, SPLITS)}" for key in unknown]
+        faults += [
+            f"data: {key!r} must be a pair (modalities, labels), but is a {type(pair).__name__}"
+            for key, pair in data.items()
+            if key in SPLITS and not (isinstance(pair, tuple | list) and len(pair) == 2)
+        ]
+        if faults:
+            raise InputError(faults)
+        return arrays.from_arrays(*data["train"], test=data.get("test"), validation=data.get("validation"))
+    raise InputError(
+        ["data: must be a Dataset, a pair (modalities, labels), or a mapping with 'train' and maybe 'test' pairs, "
+         f"but got {type(data).__name__}"]
+    )  # fmt: skip
+
+
+def resolve(config: RunConfig, *, data: Any = None, where: Where = "config") -> ResolvedRun:
+    """Loads the data set and resolves the config against it. Raises InputError with every fault of the two together."""
+    prepared, faults = check_against_data(config, data=data, where=where)
+    if prepared is None:
+        raise InputError(faults)
+    return prepared
+
+
+def check_against_data(
+    config: RunConfig, *, data: Any = None, where: Where = "config", faulty: Collection[str] = ()
+) -> tuple[ResolvedRun | None, list[str]]:
+    """As `prepare`, but with the faults instead of an exception. What depends on the keys in `faulty`, which were found
+    wrong before, is not looked at, and nothing is resolved then."""
+    dataset, faults = _load(config, data, where, faulty)
+    if dataset is None:
+        return None, [*faults, *([] if data is not None else lines(_faults_without_data(config, faulty), where))]
+    faults += [] if data is None else dataset_values.unreadable(dataset)
+    named = naming.faults(dataset.modalities, dataset.features, dataset.classes, dataset.kinds)
+    faults += [f"{dataset.name}: {line}" for line in named]
+    faults += [] if touches(faulty, "train.precision") else dataset_values.value_faults(dataset, config.train.precision)
+    kind = config.validation.kind or splits.default_kind(dataset)
+    faults += lines(_faults(config, dataset, kind, faulty), where)
+    faults += [] if touches(faulty, "data.cache", "data.image") else _cache_faults(config, dataset)
+    if faults or faulty:
+        return None, faults
+    resolved = config.with_overrides(
+        {
+            "data.name": dataset.name if data is None else IN_MEMORY,
+            "data.modalities": list(dataset.modalities),
+            "validation.kind": kind,
+            "metric": config.metric or f"val/{classification.default(dataset.num_classes)}",
+            **({"data.dir": str(Path(config.data.dir).absolute())} if config.data.dir else {}),
+        }
+    )
+    return ResolvedRun(resolved, with_suspicions(dataset, resolved, in_memory=data is not None)), []
+
+
+def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> Dataset:
+    """The data set with warnings about its content: samples on both sides of a split or fold, columns that number the
+    rows. Pictures in two splits of a folder were told when it was read."""
+    splits_told = not in_memory and "image" in dataset.kinds.values()
+    found = data_warnings.of_training(dataset) if splits_told else data_warnings.of_dataset(dataset)
+    validation = config.validation
+    if validation.kind in ("kfold", "holdout"):
+        folds = splits.draw(
+            dataset,
+            kind=validation.kind,
+            folds=validation.folds,
+            fraction=validation.fraction,
+            seed=validation.seed,
+        )
+        found += data_warnings.across_folds(dataset.name, dataset.train, folds)
+    return replace(dataset, warnings=tuple(dict.fromkeys((*dataset.warnings, *found)))) if found else dataset
+
+
+def layout(config: RunConfig) -> Layout:
+    """Where the config says that pictures, texts and labels are."""
+    columns = config.data.text.columns
+    return Layout(config.data.image.column, None if columns is None else tuple(columns), config.data.label_column)
+
+
+def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -> tuple[Dataset | None, list[str]]:
+    """The data set, or None and why it cannot be had (no line where that is told by `faulty`)."""
+    wanted = None if touches(faulty, "data.modalities") else config.data.modalities
+    try:
+        if data is not None:
+            dataset = as_dataset(data)
+            return dataset if wanted is None else dataset.select(wanted), []
+        if touches(faulty, "data.name", "data.dir", "data.modalities"):
+            return None, []
+        if config.data.name == IN_MEMORY:
+            text = f"data.name is {IN_MEMORY!r}: these are arrays in memory; hand them over as `data`"
+            return None, lines([Fault("data.name", text)], where)
+        folder = None if config.data.dir is None else Path(config.data.dir)
+        if folder is not None and not os.path.isdir(folder):  # False also for a name that is too long
+            return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
+        return loading.load(
+            config.data.name, data_dir=folder, modalities=wanted, layout=layout(config), pictures=True
+        ), []  # fmt: skip
+    except InputError as error:
+        named = [Fault(text.partition(":")[0], text) for text in error.faults if text.startswith("data.")]
+        return None, [*lines(named, where), *(text for text in error.faults if not text.startswith("data."))]
+
+
+def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[str]) -> list[Fault]:
+    """All that the config and the data set forbid each other."""
+    faults: list[Fault] = []
+    if not touches(faulty, "data.preprocess"):
+        found = dataset_values.faults(dataset, config.data.preprocess, precision=config.train.precision)
+        faults += [Fault("data.preprocess", text) for text in found]
+    if kind != "none" and not touches(faulty, "validation"):
+        validation = config.validation
+        found = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction)
+        faults += [Fault(text.partition(":")[0], text) for text in found]
+    if not touches(faulty, "method", "data.modalities"):
+        faults += _modality_faults(config, dataset.modalities)
+    faults += _per_modality_faults(config, dataset.modalities, (*dataset.modalities, *dataset.unselected))
+    of_models = _model_faults(config, set(dataset.kinds.values()), faulty)
+    if not of_models and not touches(faulty, "model", "data.image", "data.text"):
+        of_models = memory_faults(config.with_overrides({"validation.kind": kind}), dataset)
+    faults += of_models
+    if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
+        faults += _metric_faults(config, dataset)
+    weights = config.objective.class_weight
+    if isinstance(weights, list) and len(weights) != dataset.num_classes:
+        text = f"objective.class_weight must have one weight for each of the {dataset.num_classes} classes"
+        faults.append(Fault("objective.class_weight", f"{text}, but has {len(weights)}: {weights!r}"))
+    return faults
+
+
+def _faults_without_data(config: RunConfig, faulty: Collection[str]) -> list[Fault]:
+    """What the config and the data set forbid each other as far as the name of the data set tells, when its files
+    cannot be used: of modalities, encoders and tokenisers."""
+    entry = datasets.TABLE.get(config.data.name)
+    if entry is None or entry.modalities is None or touches(faulty, "data.name"):
+        return []
+    names: Sequence[str] = entry.default or entry.modalities
+    if config.data.modalities is not None and not touches(faulty, "data.modalities"):
+        names = choose(config.data.modalities, entry.modalities)[0] or names
+    faults = _per_modality_faults(config, names, entry.modalities)
+    return faults + _model_faults(config, {entry.kinds.get(name, "numeric") for name in names}, faulty)
+
+
+def _model_faults(config: RunConfig, kinds: Collection[str], faulty: Collection[str]) -> list[Fault]:
+    """Of the encoders of these kinds whose settings were not found wrong before."""
+    both = ("model.embedding_dim", "model.gradient_checkpointing")
+    judged = [kind for kind in ("image", "text") if kind in kinds]
+    judged = [kind for kind in judged if not touches(faulty, f"model.{kind}", f"data.{kind}", *both)]
+    if not judged:
+        return []
+    import m3col.checks.encoders as hub  # it needs torch and more
+
+    return hub.faults(config.model, config.data, judged)
+
+
+def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
+    """Whether decoded pictures and tokens can be kept where they belong. Nothing is asked for pictures that are there;
+    tokens take little room."""
+    columns = [column for column in dataset.train.inputs.values() if isinstance(column, MediaColumn)]
+    if not config.data.cache or not columns:
+        return []
+    from m3col.inputs.images import ImageTransform  # it needs torch
+
+    side = ImageTransform(config.data.image.size, config.data.image.augment).short_side
+    needed = sum(cache.needed_bytes(column, side) for column in columns if column.kind == "image")
+    if not needed and all(column.kind == "image" for column in columns):
+        return []
+    found = disk_faults(index.folder(), needed, what="the cache of decoded pictures")
+    return [f"{line}; or name another folder in M3COL_CACHE, or set data.cache=false" for line in found]
+
+
+def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault]:
+    # A method for one modality has named it in its config: nothing is left to compare.
+    if len(modalities) > 1 or registry.TABLE[config.method].one_modality:
+        return []
+    only = ", ".join(modalities)
+    return [Fault("method", f"method {config.method!r} needs at least two modalities, but the data has one ({only})")]
+
+
+def _per_modality_faults(config: RunConfig, modalities: Sequence[str], known: Sequence[str]) -> list[Fault]:
+    """What is given for each modality. A row of the test table may leave one of the `known` ones out that the rest of
+    its config names."""
+    level, rates = config.mix.level, config.train.encoder_learning_rate
+    faults = [
+        Fault(key, f"{key}: modality {name!r} is unknown{nearest(name, known)}")
+        for key, given in (("mix.level", level), ("train.encoder_learning_rate", rates))
+        for name in (given if isinstance(given, dict) else ())
+        if name not in known
+    ]
+    missing = [name for name in modalities if isinstance(level, dict) and name not in level]
+    if missing:
+        faults.append(Fault("mix.level", f"mix.level must name every modality, but lacks {', '.join(missing)}"))
+    return faults
+
+
+def _metric_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
+    # Imported here: the module needs torch, which a config with a misspelt key should not have to wait for.
+    from m3col.evaluation.epoch_metrics import known_metrics
+
+    name = config.metric
+    known = [m for m in known_metrics(config, dataset.modalities, dataset.num_classes) if m.startswith("val/")]
+    if name is None or name in known:
+        return []
+    default = f"val/{classification.default(dataset.num_classes)}"
+    if name.startswith("train/"):
+        text = f"metric {name!r} is of the training samples; choose one that starts with val/, such as {default!r}"
+    elif name in known_metrics(config, dataset.modalities, 2):
+        text = f"metric {name!r} is for two classes, but the data has {dataset.num_classes}; use {default!r}"
+    else:
+        text = f"metric {name!r} is never reported{nearest(name, known)}"
+    return [Fault("metric", text)]

@@ -1,0 +1,157 @@
+"""One typed config for one training run, judged whole before anything is spent.
+
+A YAML file holds only what differs from the defaults below. `load` joins file, overrides and defaults and either
+returns a `RunConfig` or raises `InputError` with every fault.
+"""
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m3col.config import rules, yaml_files
+from m3col.config.keys import get, with_value, without
+from m3col.config.schema import BY_MODALITY, RunConfig, known_keys_of_method
+from m3col.config.validation import Fault, lines, places, validate, with_good_keys
+from m3col.errors import InputError, nearest
+
+
+def folder() -> Path:
+    """Where the shipped configs lie: inside an installed package, else at the top of a checkout."""
+    installed = Path(__file__).parents[1] / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def find(name: str | Path, kind: str, *, where: str = "config") -> Path:
+    """The file of a config given by path, or by the name of a shipped one (`kind`: train or search).
+
+    Raises InputError that begins with `where`, for a file that is not there.
+    """
+    path = Path(name)
+    # Not Path.is_file and the like, which raise where a name is too long for a file.
+    if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
+        # `configs/search/x.yaml` works from any directory, installed or not.
+        if not os.path.isfile(path) and path.parts[:1] == ("configs",):
+            path = folder().joinpath(*path.parts[1:])
+        if not os.path.exists(path):
+            beside = [str(other) for other in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
+            close = nearest(path, beside)
+            raise InputError([f"{where} {str(name)!r}: no such file{close if 'did you mean' in close else ''}"])
+        return path
+    shipped = {file.stem: file for file in (folder() / kind).glob("*.yaml")}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    raise InputError([f"{where} {str(name)!r}: no such file, and no shipped {kind} config{nearest(name, shipped)}"])
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`objective.beta=0.2` as key and value; the value is read as YAML."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise InputError([f"override {text!r}: must have the form key.path=value"])
+    try:
+        return key.strip(), yaml_files.parse(value)
+    except Exception:  # any YAML error: the text stands for itself
+        return key.strip(), value
+
+
+def join(
+    raw: Mapping[str, Any], overrides: Mapping[str, Any], *, by_name: Collection[str] = BY_MODALITY
+) -> dict[str, Any]:
+    """`raw` with dotted keys replaced; a mapping as value replaces a whole section. `by_name`: dotted keys of mappings
+    whose own keys may hold dots."""
+    joined = dict(raw)
+    for path, value in overrides.items():
+        joined = with_value(joined, path, value, by_name=by_name)
+    return joined
+
+
+@dataclass(frozen=True)
+class PartialConfig:
+    """A judged config. Where there are `faults` (lines), `config` is what is left without the keys in `faulty`: good
+    enough to look for faults elsewhere, never to train with. `place` says who gave a key."""
+
+    config: RunConfig
+    faults: tuple[str, ...]
+    faulty: frozenset[str]
+    place: Callable[[str], str]
+
+
+def parse(
+    source: "str | Path | Mapping[str, Any] | RunConfig",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    where: str | Callable[[str], str] | None = None,
+) -> PartialConfig:
+    """The config of one run and all its faults. Raises InputError only for a file that cannot be read."""
+    if isinstance(source, RunConfig):
+        raw: Mapping[str, Any] = source.to_dict()
+    elif isinstance(source, Mapping):
+        raw = source
+    else:
+        path = find(source, "train")
+        raw, where = yaml_files.read(path), where or str(path)
+        if "space" in raw:
+            raise InputError([f"{path}: is the config of a search, because it has a 'space'; use `m3col search`"])
+    overrides = overrides or {}
+    place = where if callable(where) else places(where or "config", ("overrides", overrides))
+    joined, found = with_good_keys(join(raw, overrides))
+    config, more = _judged(joined)
+    found += more
+    faulty = frozenset(fault.path for fault in found)
+    rest = joined
+    for _ in range(3):  # a key that is dropped may have hidden what another one breaks
+        if config is not None:
+            break
+        rest = without(rest, faulty)
+        config, more = _judged(rest)
+        faulty |= {fault.path for fault in more}
+    return PartialConfig(config or RunConfig(), tuple(lines(found, place)), faulty, place)
+
+
+def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
+    """The config of a run as this project has written it, beside a checkpoint or in a study's record. Raises
+    InputError.
+
+    What older versions took without using it is left out: keys that the method lacks, and options without a value.
+    """
+    kept = known_keys_of_method(raw, raw.get("method"))
+    for key in rules.OPTIONS:
+        options = get(kept, key)
+        if isinstance(options, Mapping):
+            kept = with_value(kept, key, {name: value for name, value in options.items() if value is not None})
+    return load(kept, where=where)
+
+
+def _judged(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
+    config, faults = validate(RunConfig, raw)
+    crossed = rules.faults(raw)
+    if any(fault.path == "data.preprocess" for fault in crossed):  # these say more than the types alone
+        faults = [fault for fault in faults if not fault.path.startswith("data.preprocess")]
+    faults += crossed
+    return (None if faults else config), faults
+
+
+def load(
+    source: "str | Path | Mapping[str, Any] | RunConfig",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    where: str | None = None,
+) -> RunConfig:
+    """The config of one run. `source`: a shipped name, a file, a mapping or a config.
+
+    Raises InputError with every fault: unknown keys, wrong types, values out of range, keys that the method lacks.
+    """
+    found = parse(source, overrides=overrides, where=where)
+    if found.faults:
+        raise InputError(found.faults)
+    return found.config
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a config's plain values."""
+    import hashlib
+
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,119 @@
+"""Rules across the fields of a run config, looked at on its raw values, so that their faults show with all others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from m3col.config import yaml_files
+from m3col.config.keys import get
+from m3col.config.schema import RunConfig
+from m3col.config.validation import Fault
+from m3col.errors import nearest
+from m3col.methods import registry
+
+IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
+
+OPTIONS = ("model.image.options", "model.text.options")
+
+_ABSENT = object()
+
+
+def faults(raw: Mapping[str, Any]) -> list[Fault]:
+    """All faults across fields."""
+    return [fault for rule in (_method_rules, _train_rules, _data_rules, _option_rules) for fault in rule(raw)]
+
+
+def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    method = raw.get("method", "m3col")
+    if not isinstance(method, str) or method not in registry.TABLE:
+        return [Fault("method", f"method {method!r} is unknown{nearest(method, registry.names())}")]
+    entry, ignored = registry.TABLE[method], registry.ignored_keys(method)
+    has = ", ".join(sorted(entry.keys)) or "none of its own"
+    found = [
+        Fault(path, f"{path} is not a key of method {method!r} (its keys: {has})")
+        for path in sorted(ignored)
+        if get(raw, path, _ABSENT) is not _ABSENT
+    ]
+    modalities = get(raw, "data.modalities")
+    one = isinstance(modalities, list) and len(modalities) == 1
+    to_blame = "method" if modalities is None else "data.modalities"
+    if entry.one_modality and not one:
+        text = f"method {method!r} needs data.modalities with exactly one modality, but got {modalities!r}"
+        found.append(Fault(to_blame, text))
+    if not entry.one_modality and one:
+        text = f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}"
+        found.append(Fault(to_blame, text))
+    return found
+
+
+def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    found = []
+    shards, batch = get(raw, "train.shards", 1), get(raw, "train.batch_size")
+    if _is_int(shards) and _is_int(batch) and shards > batch >= 1:
+        text = f"train.shards must be <= train.batch_size, but got {shards}; the nearest valid value is {batch}"
+        found.append(Fault("train.shards", text))
+    if get(raw, "train.schedule.kind") == "plateau" and get(raw, "validation.kind") == "none":
+        text = "train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'"
+        found.append(Fault("train.schedule.kind", text))
+    weights = get(raw, "objective.class_weight")
+    if isinstance(weights, list) and weights and all(yaml_files.is_finite_number(w) and w == 0 for w in weights):
+        text = f"objective.class_weight must have a positive weight, but got {weights!r}"
+        found.append(Fault("objective.class_weight", text))
+    return found
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    # Imported here: the data package needs numpy and pandas, `m3col --help` does not.
+    from m3col.data import catalog, preprocessing
+
+    found = []
+    name = get(raw, "data.name", "digits")
+    if isinstance(name, str) and name not in catalog.names() and name != IN_MEMORY:
+        found.append(Fault("data.name", f"data.name {name!r} is unknown{nearest(name, catalog.names())}"))
+    steps = get(raw, "data.preprocess")
+    if steps is not None:
+        found += [Fault("data.preprocess", text) for text in preprocessing.faults(steps, "data.preprocess")]
+    return found
+
+
+def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    """Options that no YAML file could hold, and those without a value: the libraries pass over some of these."""
+    found: list[Fault] = []
+    for key in OPTIONS:
+        options = get(raw, key)
+        for name, value in options.items() if isinstance(options, Mapping) else ():
+            if value is None:
+                text = "must have a value, but got None; leave it out for the default"
+            elif not _is_plain(value):
+                text = f"must be text, a finite number, true or false, or a list or mapping of these, but got {value!r}"
+            else:
+                continue
+            found.append(Fault(f"{key}.{name}", f"{key}.{name} {text}"))
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_plain(inner) for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | bool) or yaml_files.is_finite_number(value)
+
+
+def with_shards(config: "RunConfig", workers: int) -> "RunConfig":
+    """The config with `train.shards` said: the number of workers, where the config leaves it open."""
+    return config if config.train.shards is not None else config.with_overrides({"train.shards": workers})
+
+
+def shard_faults(shards: int | None, workers: int) -> list[str]:
+    """Why so many DDP workers cannot divide `train.shards` (None: it follows the workers)."""
+    if workers < 1:
+        return [f"workers must be >= 1, but got {workers}"]
+    if shards is None or shards % workers == 0:
+        return []
+    fewer = max(count for count in range(1, workers) if shards % count == 0)
+    near = f"{fewer} workers, or train.shards={-(-shards // workers) * workers}"
+    return [f"train.shards must be a multiple of the number of workers ({workers}), but is {shards}; nearest: {near}"]

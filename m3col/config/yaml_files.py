@@ -1,0 +1,83 @@
+"""YAML as people write it: `1e-4` is a number, a key given twice is a fault, and nothing is ever constructed."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from m3col.errors import InputError
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+# PyYAML follows YAML 1.1, where 1e-4 has no dot and is therefore text. The dumper has to know as well: it puts text
+# that would read as a number in quotes.
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"),
+        list("-+0123456789."),
+    )
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if not isinstance(key, str | int | float | bool):
+            raise yaml.constructor.ConstructorError(None, None, f"a key must be text, got {key!r}", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def parse(text: str) -> Any:
+    """The value of a piece of YAML. Raises yaml.YAMLError."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises InputError that names the file, and the line where one is known."""
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError([f"{path}: cannot be read ({error.strerror or error})"]) from None
+    except UnicodeDecodeError as error:
+        raise InputError([f"{path}: must be UTF-8 text, but byte {error.start} is not"]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError([f"{place}: not valid YAML ({reason})"]) from None
+    except (ValueError, RecursionError) as error:  # a date such as 2020-13-45, a number of 5,000 digits, [[[[...
+        raise InputError([f"{path}: not valid YAML ({error})"]) from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        hint = "; put a blank after each colon" if isinstance(value, str) and re.search(r":\S", value) else ""
+        raise InputError([f"{path}: must be a mapping of keys to values, but holds {type(value).__name__}{hint}"])
+    return value
+
+
+def dump(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False

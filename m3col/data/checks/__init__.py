@@ -1,0 +1,1 @@
+"""Checks of data: what is refused, and what is warned about."""

@@ -1,0 +1,118 @@
+"""What a folder of pictures and texts holds and what is wrong or suspicious about it."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m3col.data.checks.folder_report import Report, Row
+from m3col.data.columns import encodable
+from m3col.data.dataset import SPLITS
+from m3col.data.formats import food101, image_text_csv, n24news, numbered_csv, overlaps, pair_dataset
+from m3col.data.formats.csv_columns import Layout
+from m3col.data.formats.pairs import Pair, Pairs
+from m3col.data.images.index import ImageInfo
+from m3col.data.labels import case_warnings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+_BATCH = 1000  # texts that are tokenised at a time
+
+_LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Sequence[str], Layout], Pairs]]] = {
+    "n24news": (n24news.looks_like_n24news, n24news.scan_n24news),
+    "food101": (food101.looks_like_food101, food101.scan_food101),
+    "image_text": (image_text_csv.looks_like, image_text_csv.scan),
+}
+
+
+def layout_of(folder: Path) -> str | None:
+    """The layout of pictures and texts that `folder` has: n24news, food101, image_text; None for another one."""
+    if not os.path.isdir(folder) or numbered_csv.looks_like(folder):
+        return None
+    return next((name for name, (looks_like, _) in _LAYOUTS.items() if looks_like(folder)), None)
+
+
+def check_pairs(
+    folder: Path, *, name: str, layout: Layout, tokenizer: "Tokenizer | None" = None, max_length: int = 512
+) -> Report:
+    """Unreadable pictures (all are decoded), empty texts, labels and sizes per split, texts in words or in tokens of
+    `tokenizer` with the share that is cut off at `max_length`, and what stands in two splits. `name`: one of the
+    layouts of `layout_of`. Raises nothing: what is wrong is in the report.
+    """
+    pairs = _LAYOUTS[name][1](folder, SPLITS, layout)
+    seen = pair_dataset.judge_decoding(pairs)
+    counter = _words if tokenizer is None else _tokens(tokenizer)
+    unit = "words" if tokenizer is None else "tokens"
+    columns: tuple[str, ...] = ("file", "split", "pairs", "unreadable", "no text")
+    columns += ("smallest", "median size", "largest", f"median {unit}", f"longest ({unit})")
+    columns += () if tokenizer is None else (f"cut off at {max_length}",)
+    rows = [
+        _describe(split, members, seen, counter, None if tokenizer is None else max_length)
+        for split, members in pairs.splits.items()
+        if members
+    ]
+    warnings = [f"{count} pairs are left out, {reason}" for reason, count in pairs.dropped.items()]
+    counts = Counter(pair.label for pair in pairs.splits.get("train", ()))
+    warnings += case_warnings(pairs.classes, [counts[label] for label in pairs.classes], str(folder))
+    return Report(
+        folder=folder,
+        columns=columns,
+        rows=tuple(rows),
+        class_columns=("class", *pairs.splits),
+        class_rows=_class_rows(pairs),
+        faults=tuple(pairs.found.lines()),
+        warnings=(*warnings, *pairs.warnings, *(found.line for found in overlaps.find(pairs.splits, seen))),
+    )
+
+
+def _words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
+
+
+def _tokens(tokenizer: "Tokenizer") -> Callable[[Sequence[str]], list[int]]:
+    # A copy: a tokenizer that cuts or pads would hide how long the texts are.
+    whole = type(tokenizer).from_str(tokenizer.to_str())
+    whole.no_truncation()
+    whole.no_padding()
+
+    def count(texts: Sequence[str]) -> list[int]:
+        batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
+        return [len(encoding.ids) for batch in batches for encoding in whole.encode_batch(list(batch))]
+
+    return count
+
+
+def _describe(
+    split: str,
+    members: list[Pair],
+    looks: Mapping[str, ImageInfo],
+    counter: Callable[[Sequence[str]], list[int]],
+    max_length: int | None,
+) -> Row:
+    """One row of the table. Pictures are ordered by their number of pixels."""
+    seen = [looks[pair.path] if pair.path is not None else ImageInfo(fault="missing") for pair in members]
+    sizes = sorted((look.size for look in seen if look.size is not None), key=lambda size: (size[0] * size[1], size))
+    shown = [f"{w} x {h}" for w, h in (sizes[0], sizes[(len(sizes) - 1) // 2], sizes[-1])] if sizes else ["-"] * 3
+    # Half a surrogate pair is a fault already, and no tokenizer takes it.
+    texts = [pair.text for pair in members if pair.text and encodable(pair.text)]
+    lengths = np.array(counter(texts), dtype=np.int64)
+    spread = [f"{np.median(lengths):g}", str(lengths.max())] if len(lengths) else ["-"] * 2
+    if max_length is not None:
+        spread.append(f"{100 * np.mean(lengths > max_length):.1f} %" if len(lengths) else "-")
+    unreadable, empty = sum(look.size is None for look in seen), sum(not pair.text for pair in members)
+    return (members[0].file.name, split, str(len(members)), str(unreadable), str(empty), *shown, *spread)
+
+
+def _class_rows(pairs: Pairs) -> tuple[Row, ...]:
+    counts: dict[str, dict[str, int]] = {}
+    for split, members in pairs.splits.items():
+        for pair in members:
+            if pair.label:
+                own = counts.setdefault(pair.label, dict.fromkeys(pairs.splits, 0))
+                own[split] += 1
+    return tuple((label, *map(str, counts[label].values())) for label in sorted(counts))

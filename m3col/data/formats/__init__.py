@@ -1,0 +1,1 @@
+"""File formats: one module per layout of a data set on disk."""

@@ -1,0 +1,281 @@
+"""Files of pictures, decoded to one form or refused with a reason: what is torn or ends too early is not patched up.
+
+What a decoder itself does not notice (a JPEG with wrong bytes in its midst) is a picture with wrong pixels here too.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+RULES = 2  # to be raised where another picture is refused, so that no verdict of before is believed
+
+MAX_PIXELS = 100_000_000
+
+LONGEST = 4  # times the short side: what is longer is cut from the middle
+
+_LARGE = 16_000_000  # pixels from which on a process decodes one picture at a time: each may take 1 GB
+
+_STRIP = 2_000_000  # pixels at a time where a step would take several times the memory of the picture
+
+# Pillow reads more kinds than these, some of them with the help of other programs (EPS starts Ghostscript).
+_KINDS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
+
+_END = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # a marker of a JPEG that is no part of its pixels
+
+_one_large = threading.Lock()
+
+_BOMB = f"has more than {MAX_PIXELS // 1_000_000} million pixels: a decompression bomb"
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_SIDEWAYS = [_TURNS[tag] for tag in (5, 6, 7, 8)]
+
+
+class Unreadable(ValueError):
+    """A picture that cannot be used; the message says why and fits after the picture's name."""
+
+
+class Missing(Unreadable):
+    """There is no such file."""
+
+
+class Outside(Unreadable):
+    """The path leaves the data folder."""
+
+
+def decode(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
+    """The picture of a file (its path, or its bytes) as RGB [h, w, 3] with min(h, w) = `short_side`.
+
+    Small pictures are enlarged. Upright by its EXIF orientation; transparent parts are white; 16 bits are scaled to 8;
+    of an animation the first frame; the long side is cut from the middle to at most 4 x `short_side`. Raises
+    Unreadable.
+    """
+    # Twice the size is kept until the last step, so that JPEG's coarse halving leaves no trace.
+    image, _ = _load(value, 2 * short_side)
+    width, height = image.size
+    short = min(width, height)
+    kept_width, kept_height = min(width, LONGEST * short), min(height, LONGEST * short)
+    left, top = (width - kept_width) / 2, (height - kept_height) / 2
+    size = tuple(max(short_side, round(side * short_side / short)) for side in (kept_width, kept_height))
+    box = (left, top, left + kept_width, top + kept_height)
+    return np.array(image.resize((size[0], size[1]), Image.Resampling.BICUBIC, box=box), dtype=np.uint8)
+
+
+def measure(value: str | bytes) -> tuple[int, int]:
+    """Width and height of an upright picture that was decoded to its last byte. Raises Unreadable."""
+    return _load(value, 16)[1]
+
+
+def fault(path: str | Path, data_dir: str | Path) -> str | None:
+    """Why the picture at `path` (absolute, or relative to `data_dir`) cannot be used; it is decoded whole."""
+    root = os.path.realpath(data_dir)
+    relative = os.path.relpath(path, root) if os.path.isabs(path) else str(path)
+    try:
+        measure(inside(relative, root))
+    except Unreadable as error:
+        return str(error)
+    return None
+
+
+def inside(value: str, root: str) -> str:
+    """The real path of the file `value`, which is relative to the folder `root` (a real path) and must lie in it.
+
+    Backslashes are read as slashes where there is no file with backslashes in its name. Raises Outside and Missing.
+    """
+    if re.match(r"(?i)[a-z]:[\\/]", value):
+        raise Outside(f"is the path of a Windows drive; it must be relative to {root}")
+    if re.match(r"(?i)\w{2,}://", value):
+        raise Missing("is an address, not a file; download it, and name the file")
+    value = with_slashes(value, root)
+    if os.path.isabs(value):
+        raise Outside(f"is an absolute path; it must be relative to {root}")
+    try:
+        path = os.path.realpath(os.path.join(root, value))
+    except (OSError, ValueError) as error:  # a zero byte, or half a character
+        raise Missing("is not a valid path") from error
+    if not path.startswith(os.path.join(root, "")):
+        raise Outside(f"leaves the data folder {root}")
+    if not os.path.isfile(path):
+        near = _near(value, root)
+        raise Missing("the file is missing" + (f"; did you mean {near!r}?" if near else ""))
+    return path
+
+
+def with_slashes(value: str, root: str) -> str:
+    """A path below `root` as it is written, or with slashes for backslashes where only that is a file."""
+    changed = value.replace("\\", "/")
+    try:
+        is_other = changed != value and not os.path.exists(os.path.join(root, value))
+        return changed if is_other and os.path.exists(os.path.join(root, changed)) else value
+    except (OSError, ValueError):  # a zero byte, or half a character
+        return value
+
+
+def _near(value: str, root: str) -> str:
+    """A file that differs from a missing one in its suffix, or in the case of its name only; "" for none."""
+    stem = os.path.splitext(value)[0]
+    other = [stem + suffix for suffix in _SUFFIXES if os.path.isfile(os.path.join(root, stem + suffix))]
+    folder, name = os.path.split(value)
+    try:
+        beside = os.listdir(os.path.join(root, folder))
+    except OSError:
+        beside = []
+    other += [os.path.join(folder, found) for found in sorted(beside) if found.casefold() == name.casefold()]
+    return other[0] if other else ""
+
+
+def _load(value: str | bytes, least: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright RGB picture and its width and height; a JPEG may come smaller, but no side below `least` where it was
+    not."""
+    try:
+        with opened(value) as file:
+            try:
+                image: Image.Image = Image.open(file, formats=kinds())
+            except UnidentifiedImageError:
+                file.seek(0)
+                raise Unreadable(_other(file.read(1024))) from None
+            width, height = image.size  # known from the header, before anything is decoded
+            if width * height > MAX_PIXELS:
+                raise Unreadable(_BOMB)
+            with _one_large if width * height > _LARGE else contextlib.nullcontext():
+                image.draft(None, (least, least))
+                image.load()
+                if image.format in ("JPEG", "MPO") and _ends_in_zeros(file):
+                    raise Unreadable("is truncated: zeros stand where its end should be")
+                turn = _TURNS.get(_orientation(image))
+                image = _rgb(image)
+                if turn is not None:
+                    image = image.transpose(turn)
+            return image, ((height, width) if turn in _SIDEWAYS else (width, height))
+    except (Unreadable, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(_BOMB) from error
+    except Exception as error:  # the readers of broken files raise nearly anything
+        if "truncated" in str(error).lower():
+            raise Unreadable("is truncated") from error
+        raise Unreadable(f"cannot be decoded ({error})") from error
+
+
+def opened(value: str | bytes) -> IO[bytes]:
+    """The file, to be closed by the caller; it is not empty, and no folder or pipe. Raises Unreadable."""
+    if isinstance(value, bytes):
+        size, file = len(value), None
+    else:
+        try:
+            found = os.stat(value)
+            if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for ever
+                raise Unreadable("is not a file")
+            size, file = found.st_size, open(value, "rb")  # noqa: SIM115
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise Missing("the file is missing") from error
+        except OSError as error:
+            raise Unreadable(f"cannot be read ({error.strerror or error})") from error
+        except Unreadable:
+            raise
+        except ValueError as error:  # a zero byte, or half a character
+            raise Missing("is not a valid path") from error
+    if not size:
+        if file is not None:
+            file.close()
+        raise Unreadable("is empty (zero bytes)")
+    return io.BytesIO(value) if isinstance(value, bytes) else file  # type: ignore[return-value]
+
+
+def _ends_in_zeros(file: IO[bytes]) -> bool:
+    """Whether a JPEG runs out into zeros before its end marker, as a download does that was cut off on a disk where its
+    room had been taken beforehand. Cameras may put what they like behind that marker."""
+    file.seek(-2, os.SEEK_END)
+    if file.read() != b"\0\0":
+        return False
+    file.seek(0)
+    content = file.read()
+    at = 2
+    while (marker := _END.search(content, at)) is not None:
+        kind, at = content[marker.end() - 1], marker.end()
+        if kind == 0xD9:
+            return False
+        at += int.from_bytes(content[at : at + 2])  # over the segment; after SOS (0xDA) the pixels follow
+    return True
+
+
+@functools.cache
+def kinds() -> tuple[str, ...]:
+    """Formats that this Pillow reads, of those that are read here."""
+    Image.init()
+    return tuple(kind for kind in _KINDS if kind in Image.OPEN)
+
+
+def _other(start: bytes) -> str:
+    """What a file is that is no picture."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith(_HTML) or (text.startswith(b"<?xml") and b"<html" in text):
+        return "is an HTML page"
+    return f"is not a picture ({', '.join(kinds())})"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # a broken tag says nothing about the pixels
+        return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA"):
+        return image.convert("RGB")
+    found = Image.new("RGB", image.size)
+    for top, bottom in _strips(image.width, image.height):
+        box = (0, top, image.width, bottom)
+        layer = image.crop(box).convert("RGBA")
+        found.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), box)
+    return found
+
+
+def _strips(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """First row and the one after the last of each part of at most `_STRIP` pixels."""
+    rows = max(1, _STRIP // width)
+    return ((top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of more than 8 bits, scaled: Pillow would clip them. 16 bits by their range, wider ones by theirs."""
+    raw = np.asarray(image)
+    strips = list(_strips(image.width, image.height))
+
+    def values(strip: tuple[int, int]) -> NDArray[np.float32]:
+        return np.nan_to_num(raw[slice(*strip)].astype(np.float32), posinf=0, neginf=0)
+
+    ends = [(float(x.min()), float(x.max())) for x in map(values, strips)]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    if image.mode != "F" and low >= 0 and high <= 65535:
+        low, high = 0.0, 65535.0
+    found = np.empty(raw.shape, dtype=np.uint8)
+    for strip in strips:
+        found[slice(*strip)] = np.rint((values(strip) - low) * (255 / (high - low if high > low else 1)))
+    return Image.fromarray(found)

@@ -1,0 +1,33 @@
+"""Bad input: every fault at once, each one line naming place, rule, value and the nearest valid one."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class InputError(ValueError):
+    """Input that cannot be used. `faults` holds one line per fault; the message joins them all."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(map(one_line, faults))
+        super().__init__("\n".join(self.faults))
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[list[str]]]:
+        return (type(self), (list(self.faults),))
+
+
+def one_line(text: str) -> str:
+    """`text` with signs that cannot be printed, such as line breaks in a name, written as in Python."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def nearest(value: object, choices: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the closest of `choices`, or the list of choices when none is close."""
+    options = list(choices)
+    close = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; choose from {', '.join(sorted(options))}" if options else ""
+
+
+class TrainingFailed(RuntimeError):
+    """A training that cannot go on (a loss that is not finite); the message says where."""

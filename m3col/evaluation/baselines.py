@@ -1,0 +1,89 @@
+"""Free baselines of the test table: what no training, and what a linear model, would give.
+
+Letters: N samples, D features (all modalities side by side, or those of one), C classes. Features come
+prepared: every preprocessing step is fitted on the training part before it is passed in.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+
+from m3col.errors import InputError
+from m3col.metrics.classification import Floats
+
+MAX_ITERATIONS = 10_000
+
+Table = ArrayLike | sparse.csr_matrix
+
+
+def majority(y_train: ArrayLike, n_apply: int, *, num_classes: int) -> Floats:
+    """Probabilities [n_apply, C]: for every sample the class frequencies of `y_train`.
+
+    So the prediction is the most frequent class, the log-loss is the entropy that any model has to beat, and
+    AUROC is 0.5. A share of 1 for the most frequent class would predict the same, at a far higher log-loss.
+    """
+    labels = np.asarray(y_train)
+    faults = _label_faults(labels, num_classes)
+    if n_apply < 0:
+        faults.append(f"n_apply must be >= 0, but is {n_apply}")
+    if faults:
+        raise InputError(faults)
+    return np.tile(np.bincount(labels, minlength=num_classes) / len(labels), (n_apply, 1))
+
+
+def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes: int) -> Floats:
+    """Probabilities [N, C] for `x_apply` [N, D] of scikit-learn's LogisticRegression (L2, C = 1).
+
+    It is fitted on `x_train` [N_train, D] and `y_train` [N_train], and has no randomness. Sparse tables stay sparse. A
+    class that is absent from `y_train` gets probability 0. InputError names every fault: shapes, NaN or infinity,
+    labels, one class only.
+    """
+    train, apply, labels = _matrix(x_train), _matrix(x_apply), np.asarray(y_train)
+    faults = _label_faults(labels, num_classes)
+    for name, x in (("x_train", train), ("x_apply", apply)):
+        if x.ndim != 2 or x.shape[-1] == 0:
+            faults.append(f"{name} must have the shape [samples, features >= 1], but has {list(x.shape)}")
+        else:
+            for row, column in _not_finite(x)[:1]:
+                faults.append(f"{name} must be finite, but row {row}, column {column} is {x[row, column]}")
+    if train.shape[:1] != labels.shape[:1]:
+        faults.append(f"x_train must have one row per label {labels.shape}, but has {list(train.shape)}")
+    if train.shape[1:] != apply.shape[1:]:
+        faults.append(f"x_apply must have the columns of x_train, but has {apply.shape} for {train.shape}")
+    if not faults and len(np.unique(labels)) < 2:
+        faults.append(f"y_train must hold at least two classes, but holds only {labels[0]}")
+    if faults:
+        raise InputError(faults)
+    model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS).fit(train, labels)
+    probabilities = np.zeros((apply.shape[0], num_classes))
+    if apply.shape[0]:
+        probabilities[:, model.classes_] = model.predict_proba(apply)
+    return probabilities
+
+
+def _matrix(x: Any) -> Any:
+    return sparse.csr_matrix(x, dtype=np.float64) if _is_sparse(x) else np.asarray(x, dtype=np.float64)
+
+
+def _is_sparse(x: Any) -> bool:
+    return bool(sparse.issparse(x))
+
+
+def _not_finite(x: Any) -> NDArray[np.int64]:
+    """Rows and columns [n, 2] of what is NaN or infinite."""
+    if not _is_sparse(x):
+        return np.argwhere(~np.isfinite(x))
+    cells = x.tocoo()
+    return np.stack([cells.row, cells.col], axis=1)[~np.isfinite(cells.data)]
+
+
+def _label_faults(labels: NDArray[Any], num_classes: int) -> list[str]:
+    """One line unless `labels` is a non-empty vector of integers from 0 to num_classes - 1."""
+    fits = labels.ndim == 1 and len(labels) > 0 and labels.dtype.kind in "iu"
+    if fits and labels.min() >= 0 and labels.max() < num_classes:
+        return []
+    shown = np.unique(labels)[:12].tolist()
+    return [f"y_train must be at least one integer from 0 to {num_classes - 1}, but is {shown}"]

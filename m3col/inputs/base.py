@@ -1,0 +1,67 @@
+"""What every kind of modality provides: an input transform fitted on the training fold, and a source of batches."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m3col.data.columns import ModalityData
+from m3col.data.images.cache import Table
+from m3col.inputs.specs import ImageInput, TextInput, Tokens
+
+Input = Tensor | Tokens
+
+Index = Tensor | slice
+
+
+class Source(Protocol):
+    """N samples of one modality, as the model takes them."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Input:
+        """The samples at `index`. `draws` [n, 3]: uniform numbers for augmentation, None for none."""
+        ...
+
+
+class LazySource:
+    def __init__(self, table: Table, at: NDArray[np.int64], device: torch.device) -> None:
+        self._table, self._at, self._device = table, at, device
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def _positions(self, index: Index) -> NDArray[np.int64]:
+        return self._at[index if isinstance(index, slice) else index.cpu().numpy()]
+
+
+Spec = int | ImageInput | TextInput
+
+Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where batches lie, and whether decoded pictures and tokens are kept on disk."""
+
+    device: torch.device
+    dtype: torch.dtype
+    cached: bool = True
+
+
+class InputTransform(Protocol):
+    """`spec`: what the encoder has to know of its input."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    def source(self, column: ModalityData, place: Placement) -> Source:
+        """Samples as the model takes them."""
+        ...
+
+    def state(self) -> Described:
+        """What `from_state` needs: a dict for JSON, and arrays."""
+        ...

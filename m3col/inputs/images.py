@@ -1,0 +1,70 @@
+"""Images as model input: crop and augmentation, and batches of decoded images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m3col.data.columns import MediaColumn, ModalityData
+from m3col.data.images import cache
+from m3col.data.images.cache import Table
+from m3col.inputs.base import Described, Index, LazySource, Placement
+from m3col.inputs.specs import ImageInput
+
+
+class ImageSource(LazySource):
+    """Pictures as [n, 3, S, S] in [0, 1]: a square cut from the middle or, with draws, from a random place."""
+
+    def __init__(
+        self, table: Table, at: NDArray[np.int64], device: torch.device, *, size: int, dtype: torch.dtype, augment: str
+    ) -> None:
+        super().__init__(table, at, device)
+        self._size, self._dtype = size, dtype
+        self._crop, self._flip = "crop" in augment, "flip" in augment
+
+    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tensor:
+        positions, size = self._positions(index), self._size
+        batch = np.empty((len(positions), size, size, 3), np.uint8)
+        for number, position in enumerate(positions):
+            picture = self._table[int(position)]
+            draw = None if draws is None else draws[number]
+            batch[number] = self._square(picture, draw)
+        pixels = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
+        return pixels.to(self._dtype) / 255
+
+    def _square(self, picture: NDArray[np.uint8], draw: NDArray[np.float64] | None) -> NDArray[np.uint8]:
+        size = self._size
+        down, right = picture.shape[0] - size, picture.shape[1] - size
+        top, left = down // 2, right // 2
+        if draw is not None and self._crop:
+            top, left = int(draw[0] * (down + 1)), int(draw[1] * (right + 1))
+        square = picture[top : top + size, left : left + size]
+        return square[:, ::-1] if draw is not None and self._flip and draw[2] < 0.5 else square
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Pictures decoded at 8/7 of `size` (224 of 256), then cut to a square of that side."""
+
+    size: int
+    augment: str
+
+    @property
+    def spec(self) -> ImageInput:
+        return ImageInput(self.size)
+
+    @property
+    def short_side(self) -> int:
+        return round(self.size * 8 / 7)
+
+    def source(self, column: ModalityData, place: Placement) -> ImageSource:
+        assert isinstance(column, MediaColumn)
+        table = cache.decoded(column, self.short_side, cached=place.cached)
+        return ImageSource(
+            table, column.at, place.device, size=self.size, dtype=place.dtype, augment=self.augment
+        )  # fmt: skip
+
+    def state(self) -> Described:
+        return {"kind": "image", "size": self.size, "augment": self.augment}, {}

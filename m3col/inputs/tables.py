@@ -1,0 +1,62 @@
+"""Numeric tables as model input: the fitted preprocessing pipeline, and batches of rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m3col.config.schema import RunConfig
+from m3col.data.checks import number_limits as ranges
+from m3col.data.columns import Kind, MediaColumn, ModalityData
+from m3col.data.preprocessing import Pipeline, resolve
+from m3col.errors import InputError
+from m3col.inputs.base import Described, Index, Placement
+
+
+class TableSource:
+    """Numbers [N, D_m], on the device already."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tensor:
+        return self.values[index]
+
+
+@dataclass(frozen=True, eq=False)
+class NumericTransform:
+    """Preprocessing steps of a numeric modality."""
+
+    pipeline: Pipeline
+
+    @property
+    def spec(self) -> int:
+        return len(self.pipeline.feature_names)
+
+    def source(self, column: ModalityData, place: Placement) -> TableSource:
+        assert not isinstance(column, MediaColumn)
+        # In one memory layout: the order of sums, hence the last bits, would follow that of the caller's table.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.ascontiguousarray(self.pipeline.transform(column))
+        precision = "float64" if place.dtype == torch.float64 else "float32"
+        # A value far outside of the training part may overflow once it is scaled.
+        wrong = ranges.faults(values, "after preprocessing", self.pipeline.feature_names, precision=precision)
+        if wrong:
+            raise InputError(wrong)
+        return TableSource(torch.as_tensor(values, dtype=place.dtype, device=place.device))
+
+    def state(self) -> Described:
+        return self.pipeline.state()
+
+
+def numeric_steps(config: RunConfig, kinds: Mapping[str, Kind]) -> dict[str, list[Any]]:
+    """The preprocessing steps of each numeric modality. Raises InputError."""
+    numeric = [name for name, kind in kinds.items() if kind == "numeric"]
+    return resolve(config.data.preprocess, numeric) if numeric else {}

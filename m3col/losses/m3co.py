@@ -1,0 +1,109 @@
+"""M3Co: the Mixup-based contrastive loss between every two modalities.
+
+Letters: N samples in the batch, M modalities, D embedding width, tau temperature; a, b two modalities.
+  u_m [N, D]   unit rows of the embedding of the clean input        (p in Eq. 1)
+  v_m [N, D]   unit rows of the embedding of the mixed input        (p~ in Eq. 3)
+  lam [N]      weight of a sample itself in its mixture             (lambda in Eq. 2)
+  pi_m [N]     index of the sample it is mixed with in modality m   (j, k in Eq. 2)
+Paper: Kumar et al., arXiv 2409.17777, Eq. 5-8 and 12.
+Differs: the paper's "drawn arbitrarily, without replacement" is read as one permutation per modality and
+  batch, the same in every pair of modalities; a sample mixed with itself (a fixed point) has weight 1.
+Differs: the authors' code mixes embeddings in place, so that the clean side of a later pair is already
+  mixed; here the arguments are left as they are, and `clean` is clean in every pair.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from m3col.errors import InputError
+from m3col.losses.common import embedding_faults, full_precision, temperature_faults, unit_rows, working_dtype
+
+
+def m3co_loss(
+    clean: Sequence[Tensor],
+    mixed: Sequence[Tensor],
+    permutations: Sequence[Tensor],
+    lam: Tensor,
+    *,
+    temperature: float,
+) -> Tensor:
+    """The scalar M3Co loss, summed over pairs of modalities and averaged over samples (Eq. 12).
+
+    clean, mixed: M embeddings [N, D], not yet normalised, of the inputs and of their mixtures.
+    permutations: M index tensors [N]; sample i of modality m was mixed with sample permutations[m][i].
+    lam: [N] in [0, 1], the weight of sample i itself, the same for all modalities.
+    temperature: finite, > 0; the paper uses 0.1.
+    The result has the widest dtype of the embeddings; float16 and bfloat16 are computed, and returned, in
+    float32. N = 1 gives 0. Raises InputError (a ValueError) with every fault of the arguments.
+    """
+    faults = _faults(clean, mixed, permutations, lam) + temperature_faults(temperature)
+    if faults:
+        raise InputError(faults)
+    dtype = working_dtype([*clean, *mixed])
+    with full_precision(clean[0]):
+        u = [unit_rows(p, dtype) for p in clean]
+        v = [unit_rows(q, dtype) for q in mixed]
+        lam = lam.to(dtype)
+        directions = [  # Eq. 6 where a < b, Eq. 7 where a > b
+            _one_direction(v[a] @ u[b].T / temperature, permutations[a].long(), lam)
+            for a, b in itertools.permutations(range(len(u)), 2)
+        ]
+        return torch.stack(directions).sum() / 2  # Eq. 8, 12
+
+
+def _one_direction(similarity: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
+    """Eq. 6 for mixtures of modality a against clean b, from `similarity` = v_a u_b^T / tau [N, N].
+
+    The bracket of Eq. 6 needs log-softmax over rows at [i, j], the curly bracket that of the transposed
+    matrix at [j, i], which is log-softmax over columns at [i, j]: one matrix product serves both.
+    """
+    log_p = F.log_softmax(similarity, dim=1) + F.log_softmax(similarity, dim=0)  # Eq. 5, twice
+    itself = log_p.diagonal()
+    partner = log_p.gather(1, permutation[:, None]).squeeze(1)
+    return -(lam * itself + (1 - lam) * partner).mean()
+
+
+def _faults(clean: Sequence[Tensor], mixed: Sequence[Tensor], permutations: Sequence[Tensor], lam: Tensor) -> list[str]:
+    """Everything wrong with the tensors; indices and weights are read only where their shapes are right."""
+    faults = embedding_faults("clean", clean)
+    if faults:
+        return faults
+    n, shape = clean[0].shape[0], list(clean[0].shape)
+    for name, given in (("mixed", mixed), ("permutations", permutations)):
+        if len(given) != len(clean):
+            rule = f"one tensor per modality of clean ({len(clean)})"
+            faults.append(f"{name} must hold {rule}, but got {len(given)}")
+    for m, tensor in enumerate(mixed):
+        if list(tensor.shape) != shape:
+            faults.append(f"mixed[{m}] must have the shape of clean[0], {shape}, but got {[*tensor.shape]}")
+        if not tensor.is_floating_point():
+            faults.append(f"mixed[{m}] must have a floating dtype, but got {tensor.dtype}")
+    for m, tensor in enumerate(permutations):
+        faults += _permutation_faults(f"permutations[{m}]", tensor, n)
+    return faults + _weight_faults(lam, n)
+
+
+def _permutation_faults(name: str, permutation: Tensor, n: int) -> list[str]:
+    if permutation.dtype not in (torch.int64, torch.int32):  # bool and uint8 are masks elsewhere
+        return [f"{name} must have dtype int64 or int32, but got {permutation.dtype}"]
+    if list(permutation.shape) != [n]:
+        return [f"{name} must have shape [{n}], but got {list(permutation.shape)}"]
+    low, high = (int(bound) for bound in torch.aminmax(permutation))
+    if low < 0 or high >= n:
+        return [f"{name} must lie in 0..{n - 1}, but got {low if low < 0 else high}"]
+    return []
+
+
+def _weight_faults(lam: Tensor, n: int) -> list[str]:
+    if not lam.is_floating_point():
+        return [f"lam must have a floating dtype, but got {lam.dtype}"]
+    if list(lam.shape) != [n]:
+        return [f"lam must have shape [{n}], but got {list(lam.shape)}"]
+    low, high = (float(bound) for bound in torch.aminmax(lam.detach()))
+    if not (low >= 0 and high <= 1):  # also refuses NaN
+        return [f"lam must lie in [0, 1], but got {high if low >= 0 else low}"]
+    return []

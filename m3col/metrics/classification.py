@@ -1,0 +1,218 @@
+"""Classification metrics from labels and class probabilities, as scikit-learn defines them.
+
+Letters: N samples, C classes. `confusion[..., i, j]` counts samples of class i that are predicted as class j;
+the prediction is the most probable class, the first one in a tie.
+
+- accuracy, balanced_accuracy (mean recall), macro_f1, weighted_f1; f1 is that of class 1. Classes that occur
+  neither among the labels nor among the predictions do not count, and 0 / 0 is 0, both as in scikit-learn.
+- log_loss: mean of -log p[label], natural logarithm, p kept within float64's [eps, 1 - eps].
+- brier: mean over samples of the squared error summed over classes, from 0 to 2; with two classes half of it,
+  from 0 to 1, which is the usual mean of (p[1] - label)^2. This is `sklearn.metrics.brier_score_loss`.
+- auroc, average_precision (step-wise, not interpolated), mcc: two classes only, class 1 is the positive one.
+
+Differs: where scikit-learn warns or raises because a ranking metric has one class only, it is NaN here; a
+NaN among the probabilities (a model that diverged) makes every metric NaN instead of raising.
+
+The confusion matrix is reduced by our own lines because `statistics` needs them for thousands of matrices at
+once and because separate scikit-learn calls would cost 8 ms in every epoch; tests compare each value with
+scikit-learn.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_curve
+
+from m3col.errors import InputError, nearest
+
+Floats = NDArray[np.float64]
+
+Labels = NDArray[np.int64]
+
+
+PER_SAMPLE = ("accuracy", "log_loss", "brier")
+
+"""Metrics that are a mean of one value per sample."""
+
+RANKING = ("auroc", "average_precision")
+
+"""Metrics of the order of the samples: with cross-validation the mean over folds, never pooled, because the
+scores of different models are not on one scale."""
+
+LOWER_IS_BETTER = ("log_loss", "brier", "loss")
+
+
+def names(num_classes: int) -> tuple[str, ...]:
+    """The metrics that apply to `num_classes` classes, in the order in which `compute` reports them."""
+    general = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss", "brier")
+    return (*general, "f1", "auroc", "average_precision", "mcc") if num_classes == 2 else general
+
+
+def default(num_classes: int) -> str:
+    """The metric that a search maximises when none is named (PROTOCOL 4)."""
+    return "auroc" if num_classes == 2 else "macro_f1"
+
+
+def higher_is_better(name: str) -> bool:
+    """Direction of a metric; `val/` and the like in front are ignored, and so is a part or modality behind.
+
+    `auroc`, `val/auroc`, `val/accuracy_mRNA` and `train/loss_contrastive` are understood; InputError otherwise.
+    """
+    base = name.split("/", 1)[-1]
+    known = (*names(2), "loss")
+    for metric in known:
+        if base == metric or base.startswith((f"{metric}_", f"{metric}/")):
+            return metric not in LOWER_IS_BETTER
+    raise InputError([f"metric {name!r} is unknown{nearest(base, known)}"])
+
+
+def softmax(logits: ArrayLike) -> Floats:
+    """Class probabilities [..., C] of logits [..., C], in float64."""
+    values = np.asarray(logits, dtype=np.float64)
+    # A row with +inf gives NaN, which marks the row as diverged; numpy need not warn about it.
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
+    """Labels [N] as int64 and probabilities [N, C] as float64, or InputError with every fault.
+
+    Rows must add up to 1 within 0.001 (so that logits passed by mistake are noticed); NaN is let through.
+    """
+    y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    faults = []
+    if p.ndim != 2 or p.shape[1] < 2:
+        faults.append(f"probabilities must have the shape [samples, classes >= 2], but have {list(p.shape)}")
+    elif y.shape != p.shape[:1]:
+        faults.append(f"labels must have the shape [{len(p)}], as probabilities have rows, but have {list(y.shape)}")
+    elif len(p) == 0:
+        faults.append("labels and probabilities must hold at least one sample, but are empty")
+    elif y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= p.shape[1]:
+        shown = np.unique(y)[:12].tolist()
+        faults.append(f"labels must be integers from 0 to {p.shape[1] - 1}, but are {shown}")
+    else:
+        # Written so that a NaN passes: it compares as false.
+        wrong = (np.abs(p.sum(axis=1) - 1) > 1e-3) | (p < 0).any(axis=1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            faults.append(f"probabilities must be >= 0 and add up to 1, but row {row} is {p[row].tolist()}")
+    if faults:
+        raise InputError(faults)
+    return y.astype(np.int64, copy=False), p
+
+
+def require(name: str, num_classes: int) -> None:
+    """InputError unless `name` is a metric for `num_classes` classes."""
+    if name not in names(num_classes):
+        rule = "is for two classes only" if name in names(2) else "is unknown"
+        raise InputError([f"metric {name!r} {rule}{nearest(name, names(num_classes))}"])
+
+
+def compute(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
+    """Every metric of `names(C)` for labels [N] and probabilities [N, C].
+
+    NaN where a metric is undefined: auroc and average_precision with one class among the labels, and all of
+    them when a probability is not finite.
+    """
+    y, p = checked(labels, probabilities)
+    values = {**_thresholded(y, p), **(_ranked(y, p) if p.shape[1] == 2 else {})}
+    return {name: values[name] for name in names(p.shape[1])}
+
+
+def score(name: str, labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """One metric of `compute`; InputError when it is unknown or does not apply to C classes."""
+    y, p = checked(labels, probabilities)
+    require(name, p.shape[1])
+    return (_ranked(y, p) if name in RANKING else _thresholded(y, p))[name]
+
+
+def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLike]) -> dict[str, float]:
+    """Every metric over the validation parts of k folds, each of labels [N_k] and probabilities [N_k, C].
+
+    auroc and average_precision are means over folds, leaving out folds with one class among their labels (the
+    same folds for every model, since labels decide it); the others come from the pooled predictions.
+    """
+    if not labels or len(labels) != len(probabilities):
+        held = f"{len(labels)} and {len(probabilities)}"
+        raise InputError([f"labels and probabilities must hold the same number >= 1 of folds, but hold {held}"])
+    folds = [checked(*fold) for fold in zip(labels, probabilities, strict=True)]
+    if len({p.shape[1] for _, p in folds}) > 1:
+        raise InputError([f"all folds must have the same classes, but have {[p.shape[1] for _, p in folds]}"])
+    values = _thresholded(np.concatenate([y for y, _ in folds]), np.concatenate([p for _, p in folds]))
+    num_classes = folds[0][1].shape[1]
+    if num_classes == 2:
+        ranked = [_ranked(y, p) for y, p in folds if y.min() < y.max()]
+        for name in RANKING:
+            values[name] = float(np.mean([fold[name] for fold in ranked])) if ranked else np.nan
+    return {name: values[name] for name in names(num_classes)}
+
+
+def per_sample(name: str, labels: Labels, probabilities: Floats) -> Floats:
+    """The values [N] whose mean is the metric `name` of PER_SAMPLE, for what `checked` returned."""
+    if name == "accuracy":
+        return np.asarray(probabilities.argmax(axis=1) == labels, dtype=np.float64)
+    if name == "log_loss":
+        eps = float(np.finfo(np.float64).eps)
+        surprise: Floats = -np.log(np.clip(probabilities[np.arange(len(labels)), labels], eps, 1 - eps))
+        return surprise
+    error = np.array(probabilities)
+    error[np.arange(len(labels)), labels] -= 1
+    squared: Floats = (error**2).sum(axis=1) / (2 if probabilities.shape[1] == 2 else 1)
+    return squared
+
+
+def from_confusion(confusion: ArrayLike) -> dict[str, Floats]:
+    """balanced_accuracy, macro_f1, weighted_f1, and f1 and mcc for two classes, of matrices [..., C, C].
+
+    Each has the shape [...]. A matrix of zeros gives zeros.
+    """
+    counts = np.asarray(confusion, dtype=np.float64)
+    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    support, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    recall = _ratio(right, support)
+    f1 = _ratio(2 * right, support + predicted)
+    values = {
+        "balanced_accuracy": _ratio(recall.sum(axis=-1), (support > 0).sum(axis=-1)),
+        "macro_f1": _ratio(f1.sum(axis=-1), (support + predicted > 0).sum(axis=-1)),
+        "weighted_f1": _ratio((f1 * support).sum(axis=-1), support.sum(axis=-1)),
+    }
+    if counts.shape[-1] == 2:
+        values["f1"] = f1[..., 1]
+        determinant = right.prod(axis=-1) - counts[..., 0, 1] * counts[..., 1, 0]
+        values["mcc"] = _ratio(determinant, np.sqrt(support.prod(axis=-1) * predicted.prod(axis=-1)))
+    return values
+
+
+def _thresholded(labels: Labels, probabilities: Floats) -> dict[str, float]:
+    """All metrics but the RANKING ones."""
+    num_classes = probabilities.shape[1]
+    if not np.isfinite(probabilities).all():
+        return {name: np.nan for name in names(num_classes) if name not in RANKING}
+    cells = labels * num_classes + probabilities.argmax(axis=1)
+    confusion = np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+    values = {name: float(value) for name, value in from_confusion(confusion).items()}
+    return values | {name: float(per_sample(name, labels, probabilities).mean()) for name in PER_SAMPLE}
+
+
+def _ranked(labels: Labels, probabilities: Floats) -> dict[str, float]:
+    """The RANKING metrics from one ROC curve, instead of two functions that each sort and check again."""
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives or not np.isfinite(probabilities).all():
+        return dict.fromkeys(RANKING, np.nan)
+    fall_out, recall, _ = roc_curve(labels, probabilities[:, 1], drop_intermediate=False)
+    true, false = recall[1:] * positives, fall_out[1:] * negatives
+    return {
+        "auroc": float(np.trapezoid(recall, fall_out)),
+        "average_precision": float(np.sum(np.diff(recall) * true / (true + false))),
+    }
+
+
+def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
+    """numerator / denominator, 0 where the denominator is 0."""
+    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    out = np.zeros(np.broadcast_shapes(top.shape, bottom.shape))
+    return np.divide(top, bottom, out=out, where=bottom != 0)

@@ -1,0 +1,78 @@
+"""Encoders by what they read, and the classification head. A new encoder of numbers is one entry in `TABLE`.
+
+Letters: D embedding width, H hidden width of a head, C classes.
+Paper: Kumar et al., arXiv 2409.17777, section 3 (two-layer encoders and classifiers for omics; ViT and BERT or RoBERTa
+with three-layer classifiers for image and text).
+
+Every encoder has `forward` from a batch of its input to embeddings [n, D], `mix(x, permutation, lam)` for Eq. 2, and
+`stored()`: what a checkpoint has to keep beside its weights to build it again.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from m3col.errors import InputError, nearest
+from m3col.inputs.specs import ImageInput, TextInput
+from m3col.models.heads import MLPHead
+from m3col.models.mlp import MLPEncoder
+
+if TYPE_CHECKING:
+    from m3col.config.schema import ModelConfig
+
+
+# name -> (in_features, embedding_dim) -> module from [N, in_features] to [N, embedding_dim]
+TABLE: dict[str, Callable[[int, int], nn.Module]] = {"mlp": MLPEncoder}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all encoders of numbers."""
+    return tuple(TABLE)
+
+
+def build_encoder(
+    spec: int | ImageInput | TextInput,
+    config: "ModelConfig",
+    *,
+    load_weights: bool = True,
+    described: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """The encoder of one modality. `spec`: the columns of a table, or what its pictures or texts are like.
+
+    Random weights come from torch's global generator: the caller seeds it. load_weights: False leaves pretrained
+    weights out, for a model that is about to get its weights from a checkpoint. described: what `stored` of such a
+    model gave. Raises InputError on an unknown name, a width below 1, and files that are missing or do not fit.
+    """
+    if isinstance(spec, ImageInput):
+        from m3col.models.image import ImageEncoder  # timm and transformers take seconds that tables need not wait
+
+        return ImageEncoder(
+            config.image,
+            spec,
+            config.embedding_dim,
+            checkpointing=config.gradient_checkpointing,
+            load_weights=load_weights,
+        )
+    if isinstance(spec, TextInput):
+        from m3col.models.text import TextEncoder
+
+        return TextEncoder(
+            config.text,
+            spec,
+            config.embedding_dim,
+            checkpointing=config.gradient_checkpointing,
+            load_weights=load_weights,
+            described=described,
+        )
+    if config.encoder not in TABLE:
+        raise InputError([f"encoder {config.encoder!r} is unknown{nearest(config.encoder, TABLE)}"])
+    return TABLE[config.encoder](spec, config.embedding_dim)
+
+
+def build_head(in_features: int, hidden: int, num_classes: int, dropout: float, *, layers: int = 2) -> MLPHead:
+    """A head from `in_features` to `num_classes` logits, with fresh weights (torch's global generator)."""
+    return MLPHead(in_features, hidden=hidden, num_classes=num_classes, dropout=dropout, layers=layers)
+
+
+__all__ = ["TABLE", "MLPEncoder", "MLPHead", "build_encoder", "build_head", "names"]

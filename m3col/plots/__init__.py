@@ -1,0 +1,1 @@
+"""Figures: one style, fonts for names of every script, plots of a trained model."""

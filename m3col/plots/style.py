@@ -1,0 +1,39 @@
+"""The look of the figures here: as those of m3col.plots.model_plots, without pyplot."""
+
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from m3col.plots.model_plots import FAINT, GRID, INK
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def dress(axes: Any, *, title: str, x: str = "", y: str = "", grid: str | None = "both") -> None:
+    """Title and labels; lines in the background along `grid` (x, y or both), None for none."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.tick_params(colors=INK, labelsize=9, length=3)
+    axes.grid(visible=False)
+    if grid is not None:
+        axes.grid(visible=True, axis=grid, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+
+
+def bare(axes: Any) -> None:
+    """Neither ticks nor frame: for pictures."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)

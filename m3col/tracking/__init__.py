@@ -1,0 +1,10 @@
+"""MLflow: what is written of a training, and the only module that imports it (`mlflow_store`)."""
+
+from m3col.runtime.lazy_names import lazy_names
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "serve": "m3col.tracking.mlflow_store:serve",
+    },
+)

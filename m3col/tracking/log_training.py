@@ -1,0 +1,80 @@
+"""A finished training as MLflow shows it: metrics, settings, note, figures, checkpoint and model."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m3col.config.keys import flatten
+from m3col.metrics import classification
+from m3col.plots import model_plots
+from m3col.runtime import notices
+from m3col.tracking import payload
+from m3col.tracking.mlflow_store import KIND, LACKS, NOTE, RUN, Tracker
+from m3col.tracking.payload import Point
+from m3col.training import checkpoint
+
+if TYPE_CHECKING:
+    from m3col.data.dataset import Dataset
+    from m3col.train_result import TrainResult
+
+
+def log(tracker: Tracker, result: "TrainResult", *, dataset: "Dataset", started: float) -> str:
+    """Writes the training as one run, FINISHED also where a part of it is refused; returns the run's id.
+
+    What is refused is named in a warning and in a tag. Raises whatever MLflow raises where it takes no run.
+    """
+    tags = {
+        KIND: "training", RUN: result.folder.name, "m3col.folder": str(result.folder),
+        "m3col.versions": ", ".join(f"{name} {value}" for name, value in checkpoint.versions().items()),
+        "m3col.digests": ", ".join(f"{name} {value[:12]}" for name, value in dataset.digests().items()),
+        NOTE: _note(result),
+    }  # fmt: skip
+    features = {name: len(columns) for name, columns in dataset.features.items()}
+    with tracker.running(dataset.name, result.folder.name, tags=tags, started=started) as run:
+        steps = {
+            "metrics": lambda: _write_metrics(tracker, run, result),
+            "data set": lambda: tracker.dataset(
+                run, dataset.name, dataset.digests(), {"features": features, "dropped": dataset.dropped}
+            ),
+            "config": lambda: tracker.artifacts(run, result.folder / "config.yaml"),
+            "checkpoint": lambda: tracker.artifacts(run, result.checkpoint, "checkpoint"),
+            "figures": lambda: _send_figures(tracker, run, result, dataset),
+            "model": lambda: tracker.model(run, result.checkpoint, example=payload.medians(dataset)),
+        }
+        failed = tracker.attempt(run, steps)
+        for what, why in failed.items():
+            notices.warn(f"{result.folder}: MLflow at {tracker.shown} lacks the {what} of this training: {why}")
+        if failed:
+            tracker.write(run, tags={LACKS: "; ".join(f"{what}: {why}" for what, why in failed.items())})
+    return run
+
+
+def _write_metrics(tracker: Tracker, run: str, result: "TrainResult") -> None:
+    history = payload.history_points(payload.records(result.history))
+    last, now = len(result.history), time.time()
+    tested = [Point(name, value, last, now) for name, value in result.metrics.items() if name.startswith("test/")]
+    tracker.write(run, history, params=dict(flatten(result.config.to_dict())))
+    tracker.write(run, tested)
+
+
+def _send_figures(tracker: Tracker, run: str, result: "TrainResult", dataset: "Dataset") -> None:
+    """Learning curves and, where the data set has test labels, confusion matrix and reliability, as PNG files."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        drawn = model_plots.learning_curves([result.history], metric=result.config.metric)
+        model_plots.save(drawn, folder / "learning_curves.png")
+        if dataset.test is not None and dataset.test.labels is not None:
+            probabilities = result.predict_proba(dataset.test.inputs)
+            model_plots.save_test(folder, dataset.test.labels, probabilities, dataset.classes)
+        tracker.artifacts(run, folder, "figures")
+
+
+def _note(result: "TrainResult") -> str:
+    """Markdown for the run's page."""
+    tested = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
+    known = [name for name in classification.names(2) if name in tested]
+    lines = [f"**{result.config.method}** on **{result.config.data.name}**, {len(result.history)} epochs", ""]
+    if known:
+        lines += ["| test metric | value |", "|---|---|", *(f"| {name} | {tested[name]:.4f} |" for name in known), ""]
+    return "\n".join([*lines, f"Checkpoint and log: `{result.folder}`"])

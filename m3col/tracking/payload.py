@@ -1,0 +1,135 @@
+"""What goes to MLflow, before MLflow comes in: points of metrics, columns of a model, the note and figures of a run."""
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from m3col.config import yaml_files
+from m3col.storage.redaction import scrubbed
+from m3col.tracking import mlflow_names
+
+if TYPE_CHECKING:
+    from m3col.data.dataset import Dataset
+
+
+_LONG = 200  # characters of a reason
+
+_BATCH = 1000  # metrics per call, MLflow's limit
+
+_LENGTHS = {"param": 6000, "tag": 8000}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric: `step` is the epoch, `time` Unix seconds."""
+
+    name: str
+    value: float
+    step: int
+    time: float
+
+
+def history_points(records: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """The metrics of epoch records: a record is flat, or has its metrics under "metrics"."""
+    points = []
+    for record in records:
+        found = record["metrics"] if "metrics" in record else {k: v for k, v in record.items() if "/" in k}
+        points += [
+            Point(name, value, int(record["epoch"]), record["time"])
+            for name, value in found.items()
+            if value is not None and not math.isnan(value)
+        ]
+    return points
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, each by the names of its columns."""
+    return [{str(name): value for name, value in line.items()} for line in table.to_dict("records")]
+
+
+def whole_epochs(numbers: Iterable[Any]) -> list[list[Any]]:
+    """Metrics (with their `step`) in batches that MLflow takes, each with whole epochs: what the store has of an epoch
+    it has in full."""
+    batches: list[list[Any]] = []
+    by_step: dict[int, list[Any]] = {}
+    for number in numbers:
+        by_step.setdefault(number.step, []).append(number)
+    for group in by_step.values():
+        if not batches or len(batches[-1]) + len(group) > _BATCH:
+            batches.append([])
+        batches[-1].extend(group[:_BATCH])
+    return batches
+
+
+def cut(values: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """Params ("param") or tags ("tag") under the names that MLflow takes, as texts no longer than it takes them."""
+    return {mlflow_names.key(key): mlflow_names.text(_text(value))[: _LENGTHS[kind]] for key, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    return yaml_files.dump(value).strip() if isinstance(value, dict | list | tuple) else str(value)
+
+
+def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
+    """Per modality the column medians [D_m] of the training split; 0 for a column without any value. None where there
+    are pictures or texts: they have no median, and one of them may be a person's."""
+    found = {}
+    if set(dataset.kinds.values()) != {"numeric"}:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's word on empty columns
+        for name, values in dataset.train.inputs.items():
+            found[name] = np.nan_to_num(np.nanmedian(np.asarray(values), axis=0))
+    return found
+
+
+def model_columns(features: Mapping[str, Sequence[str]], kinds: Mapping[str, str]) -> dict[str, list[str]]:
+    """Per modality the columns that a logged model takes: `<modality>.<feature>`, or one of the modality's name with
+    paths or contents of pictures, or with texts.
+
+    No name comes twice: of those that would, as of modality `a` with feature `b.c` and modality `a.b` with feature `c`,
+    all but the first have a number behind them, as in `a.b.c (2)`.
+    """
+    wanted = {
+        modality: [f"{modality}.{name}" for name in names] if kinds[modality] == "numeric" else [modality]
+        for modality, names in features.items()
+    }
+    taken = {column for columns in wanted.values() for column in columns}
+    seen: set[str] = set()
+    return {modality: [_once(column, seen, taken) for column in columns] for modality, columns in wanted.items()}
+
+
+def _once(column: str, seen: set[str], taken: set[str]) -> str:
+    name, number = column, 2
+    while name in seen or (name != column and name in taken):
+        name, number = f"{column} ({number})", number + 1
+    seen.add(name)
+    return name
+
+
+def stored_kinds(described: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of each modality of a model checkpoint, from its description."""
+    prepared = described["members"][0]["preprocess"] if described["members"] else {}
+    return {name: prepared.get(name, {}).get("kind", "numeric") for name in described["features"]}
+
+
+def reason_of(error: BaseException, *, length: int = _LONG) -> str:
+    """Why something failed, in one line without secrets: of a long message its beginning and the innermost cause."""
+    text = _line(error)
+    if len(text) <= length:
+        return text
+    inner: BaseException = error
+    while (cause := inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)) is not None:
+        inner = cause
+    return f"{text[:length]}..." if inner is error else f"{text[: length // 2]}... ({_line(inner)[:length]})"
+
+
+def _line(error: BaseException) -> str:
+    said = " ".join(str(error).partition("[SQL:")[0].split())
+    is_told = isinstance(error, OSError | RuntimeError | ValueError) or type(error).__module__.startswith("mlflow")
+    return scrubbed(said if said and is_told else f"{type(error).__name__}{f': {said}' if said else ''}")

@@ -1,0 +1,118 @@
+"""Batches of pictures and texts against a slow twin, and the order of batches by length."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from m3col.data.columns import MediaColumn
+from m3col.data.images import cache
+from m3col.inputs.base import Placement
+from m3col.inputs.batches import ahead
+from m3col.inputs.images import ImageTransform
+from m3col.inputs.texts import TokenSource, by_length
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    draw = np.random.default_rng(0)
+    paths = []
+    for number, size in enumerate([(40, 30, 3), (30, 45, 3), (32, 32, 3)]):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(draw.integers(0, 255, size, dtype=np.uint8)).save(paths[-1])
+    return MediaColumn.of("image", paths)
+
+
+def source(records, size=16, augment="none", **place):
+    return ImageTransform(size, augment).source(records, Placement(CPU, torch.float64, **place))
+
+
+def test_without_draws_the_middle_is_cut(pictures):
+    found = source(pictures).rows(torch.tensor([2, 0]))
+    assert found.shape == (2, 3, 16, 16)
+    table = cache.decoded(pictures, 18)
+    for row, number in enumerate((2, 0)):
+        whole = table[number]
+        top, left = (whole.shape[0] - 16) // 2, (whole.shape[1] - 16) // 2
+        for y in range(16):
+            for x in range(16):
+                expected = torch.tensor(whole[top + y, left + x].astype(float) / 255)
+                assert torch.equal(found[row, :, y, x], expected)
+
+
+def test_draws_move_and_mirror_the_cut(pictures):
+    whole = cache.decoded(pictures, 18)[0]
+    made = source(pictures[:1], augment="crop_flip")
+    corner = made.rows(slice(None), np.array([[0.0, 0.0, 0.9]]))[0]
+    assert torch.equal(corner, torch.tensor(whole[:16, :16].transpose(2, 0, 1).astype(float) / 255))
+    other = made.rows(slice(None), np.array([[0.999, 0.999, 0.1]]))[0]
+    expected = whole[-16:, -16:][:, ::-1].transpose(2, 0, 1).astype(float) / 255
+    assert torch.equal(other, torch.tensor(expected))
+    still = source(pictures[:1], augment="flip").rows(slice(None), np.array([[0.9, 0.9, 0.9]]))[0]
+    assert torch.equal(still, source(pictures[:1]).rows(slice(None))[0])
+
+
+def test_batches_are_the_same_with_and_without_the_cache(pictures):
+    assert torch.equal(source(pictures).rows(slice(None)), source(pictures, cached=False).rows(slice(None)))
+
+
+def test_texts_are_padded_to_the_longest_of_the_batch():
+    rows = [[5, 6, 7], [8], [9, 1, 2, 3]]
+    records = MediaColumn.of("text", [" ".join(map(str, row)) for row in rows])
+    table = cache.encoded(
+        records, lambda texts: [np.array(text.split(), dtype=np.int32) for text in texts], settings="numbers"
+    )
+    made = TokenSource(table, records[np.array([2, 0, 1])].at, CPU, pad=99)
+    found = made.rows(torch.tensor([1, 2]))
+    assert found.ids.tolist() == [[5, 6, 7], [8, 99, 99]]
+    assert found.mask.tolist() == [[True, True, True], [True, False, False]]
+    assert made.lengths().tolist() == [4, 3, 1]
+
+
+def test_batches_by_length_hold_every_sample_once_and_pad_less():
+    draw = np.random.default_rng(1)
+    lengths = draw.integers(1, 100, 1003)
+    order = draw.permutation(1003)
+    found = by_length(order, lengths, 16, np.random.default_rng(2), buckets=10)
+    assert sorted(found.tolist()) == list(range(1003))
+
+    def padded(index):
+        return sum(int(lengths[index[at : at + 16]].max()) * len(index[at : at + 16]) for at in range(0, 1003, 16))
+
+    assert padded(found) < 0.75 * padded(order)
+    again = by_length(order, lengths, 16, np.random.default_rng(2), buckets=10)
+    assert np.array_equal(found, again)
+    firsts = [lengths[found[at]] for at in range(0, 992, 16)]
+    assert firsts != sorted(firsts)  # batches are shuffled, so that an epoch does not begin with the short ones
+
+
+def test_items_made_ahead_come_in_order_from_another_thread():
+    seen = []
+
+    def items():
+        for number in range(5):
+            seen.append(threading.get_ident())
+            yield number
+
+    assert list(ahead(items())) == [0, 1, 2, 3, 4]
+    assert set(seen) != {threading.get_ident()}
+
+
+def test_what_fails_ahead_fails_here():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    found = ahead(items())
+    assert next(found) == 1
+    with pytest.raises(ValueError, match="broken"):
+        list(found)

@@ -1,0 +1,178 @@
+"""A search config checked against data, disk and folder, before anything is written."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m3col.checks.limits import checkpoint_bytes, disk_faults
+from m3col.checks.resolve import ResolvedRun, check_against_data
+from m3col.config.rules import with_shards
+from m3col.data.dataset import Dataset
+from m3col.errors import InputError, nearest
+from m3col.runtime import notices
+from m3col.storage import sqlite_urls
+from m3col.storage.object_store import uri_faults
+from tune.config import loading as search_config
+from tune.config.loading import PartialStudy
+from tune.config.resources import encoder_faults
+from tune.config.schema import StorageConfig, StudyConfig
+from tune.scheduling.coordinator import Coordinator, Event
+from tune.study import database, directory, resume
+from tune.study import record as studies
+from tune.study import remote_copy as mirrors
+from tune.study.directory import AUTO
+from tune.study.partitions import partitions_digest
+from tune.study.record import StudyFolder
+
+
+@dataclass(frozen=True)
+class CheckedStudy:
+    """A study that passed every check: its config resolved against its data, and where its folder is or will be."""
+
+    config: StudyConfig
+    dataset: Dataset
+    folder: StudyFolder | None
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what: `name` of the study, `runs` folder, MLflow `tracking_uri`, Ray `address`.
+
+    `resume`: the name of the study to go on with; True: the newest unfinished one of this config; "auto": the one
+    called `name` (without a name: the newest unfinished one), which begins where there is none.
+    `held`: called with a study that there is to go on with, before anything can stop it half-way; `started`: when its
+    first runs are about to start. `warn`: gets every warning, one line each, by default as a UserWarning.
+    """
+
+    name: str | None = None
+    resume: bool | str = False
+    runs: str | Path | None = None
+    tracking_uri: str | None = None
+    address: str | None = None
+    observe: Callable[[Event], None] = lambda event: None
+    held: Callable[[StudyFolder], None] = lambda folder: None
+    started: Callable[[StudyFolder, Coordinator], None] = lambda folder, conductor: None
+    num_cpus: int | None = None
+    warn: Callable[[str], None] = notices.warn
+
+
+def validate(
+    config: str | Path | Mapping[str, Any] | None, *, data: Any, overrides: Mapping[str, Any], options: Options
+) -> list[CheckedStudy]:
+    """Every study of the search against its data, its folder and the disk; all faults in one InputError."""
+    runs = directory.runs_folder(options.runs)
+    sketches, faults = _sketches(config, data=data, overrides=overrides, options=options)
+    ready: list[CheckedStudy] = []
+    for sketch in sketches:
+        study = sketch.study
+        prepared, more = check_against_data(study.run, data=data, where=sketch.place, faulty=sketch.faulty)
+        faults += more
+        if prepared is not None:
+            try:
+                ready.append(_resolve(sketch, prepared, runs, options, data=data, alone=len(sketches) == 1))
+            except InputError as error:
+                faults += error.faults
+    if options.name is not None and options.resume not in (False, AUTO):
+        faults.append(f"--name {options.name}: a resumed study keeps its name; leave --name or --resume out")
+    elif options.name is not None and len(sketches) > 1:
+        faults.append("--name: this search makes several studies; leave the name out")
+    if options.resume not in (False, AUTO) and len(ready) > 1 and not any(item.folder for item in ready):
+        faults.append(f"--resume: {runs} has none of these studies; leave --resume out to begin them")
+    if not ready:  # else this is a part of what _resolve looks at
+        faults += disk_faults(runs, 0, what="a search")
+    faults += sqlite_urls.faults(runs)
+    if faults:
+        raise InputError(list(dict.fromkeys(faults)))
+    return ready
+
+
+def _sketches(
+    config: str | Path | Mapping[str, Any] | None, *, data: Any, overrides: Mapping[str, Any], options: Options
+) -> tuple[list[PartialStudy], list[str]]:
+    """The studies that are asked for, from a config or as a study stored it, and the faults of their configs."""
+    if config is not None:
+        return search_config.parse(config, overrides=overrides, in_memory=data is not None)
+    if not isinstance(options.resume, str) or options.resume == AUTO:
+        raise InputError(["search: name a config, or the study to go on with (--resume NAME)"])
+    uri = overrides.get("storage.uri")
+    storage = StorageConfig(uri=uri if isinstance(uri, str) and not uri_faults(uri, "storage.uri") else None)
+    folder = resume.find(directory.runs_folder(options.runs), options.resume, storage)
+    study = search_config.stored(folder.described()["config"], overrides)
+    place = str(folder.path / studies.DESCRIPTION)
+    return [PartialStudy(study, frozenset(), lambda path: place, place)], []
+
+
+def _resolve(
+    sketch: PartialStudy, prepared: ResolvedRun, runs: Path, options: Options, *, data: Any, alone: bool
+) -> CheckedStudy:
+    """The study with its rows resolved like its base, and the folder that a resume goes on in."""
+    study, dataset = sketch.study, prepared.dataset
+    workers = study.settings.resources.workers_per_trial
+    run = with_shards(prepared.config, workers)
+    faults = [f"{sketch.where}: {line}" for line in encoder_faults(prepared, workers)]
+    rows = {}
+    for name, row in study.rows.items():
+        found, more = check_against_data(row, data=data, where=f"{sketch.where}: final.rows.{name}")
+        faults += more
+        if found is not None:
+            rows[name] = with_shards(found.config, workers)
+            faults += [f"{sketch.where}: final.rows.{name}: {line}" for line in encoder_faults(found, workers)]
+    final = study.settings.final
+    if final.refit == "given" and dataset.validation is None:
+        faults.append(
+            f"{sketch.where}: final.refit 'given' needs a validation split, but {dataset.name} has none; use 'full'"
+        )
+    known = _known_metrics(dataset)
+    faults += [
+        f"{sketch.where}: final.published: metric {name!r} is never reported{nearest(name, known)}"
+        for name in final.published
+        if name not in known
+    ]
+    resolved = StudyConfig(study.name, run, study.space, study.raw_space, rows, study.settings)
+    folder: StudyFolder | None = None
+    warnings: list[str] = []
+    storage = study.settings.storage
+    unreachable = mirrors.connection_faults(storage.uri) if storage.uri is not None else []
+    unreachable += database.connection_faults(storage.database) if storage.database is not None else []
+    faults += [f"{sketch.where}: {line}" for line in unreachable]
+    try:
+        if not unreachable:
+            folder, warnings = _resumable(resolved, dataset, runs, options, alone=alone)
+        if folder is None and not unreachable:
+            directory.new_name(runs, options.name, resolved, elsewhere=resume.is_taken(storage))
+    except InputError as error:
+        faults += error.faults
+    folds = 1 if run.validation.kind in ("holdout", "given") else run.validation.folds
+    needed = (
+        2 * checkpoint_bytes(run, dataset, folds=folds) * (study.settings.search.concurrency or os.cpu_count() or 2)
+    )
+    faults += disk_faults(runs, needed, what="a search with two checkpoints for each running trial")
+    if faults:
+        raise InputError(faults)
+    return CheckedStudy(resolved, dataset, folder, [*dataset.warnings, *warnings])
+
+
+def _known_metrics(dataset: Dataset) -> tuple[str, ...]:
+    from m3col.metrics import classification
+
+    return classification.names(dataset.num_classes)
+
+
+def _resumable(
+    study: StudyConfig, dataset: Dataset, runs: Path, options: Options, *, alone: bool
+) -> tuple[StudyFolder | None, list[str]]:
+    """The folder to go on in, and what is worth a warning. Raises InputError where the study began differently.
+
+    Of a search over several data sets or methods, the studies that had not begun yet begin now.
+    """
+    if not options.resume:
+        return None, []
+    folder = resume.folder_for(runs, study, options.resume, options.name)
+    if folder is None and (options.resume == AUTO or not alone):
+        return None, []
+    if folder is None:
+        raise InputError([f"--resume: {runs} has no study of {study.name!r}; leave --resume out to begin one"])
+    return folder, resume.warnings(folder, study, dataset, splits=partitions_digest(study, dataset))

@@ -1,0 +1,220 @@
+"""The search space: config paths with ranges or choices, judged against the config that they change."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, get_args
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from m3col.config import loading as run_config
+from m3col.config import yaml_files
+from m3col.config.keys import field_of, get, keys, touches
+from m3col.config.schema import RunConfig
+from m3col.errors import nearest
+from m3col.methods import registry
+
+# What defines the question rather than an answer: the same for all trials of a study.
+_FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resources", "train.seed", "train.device")
+
+_RANGE_KEYS = {"low", "high", "log", "step"}
+
+
+@cache
+def searchable(method: str) -> tuple[str, ...]:
+    """Config paths that a space may name."""
+    every = keys(RunConfig)
+    sections = {path.rpartition(".")[0] for path in every}
+    return tuple(
+        path
+        for path in every
+        if path not in sections
+        and not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED)
+        and path not in registry.ignored_keys(method)
+    )
+
+
+def is_int(path: str) -> bool:
+    annotation = field_of(RunConfig, path).annotation
+    # An optional one is a union, in which pydantic leaves the number with its rules.
+    options = get_args(annotation) or (annotation,)
+    return any(option is int or get_args(option)[:1] == (int,) for option in options)
+
+
+def default_value(config: RunConfig, path: str) -> Any:
+    """The value that the base config has at a searched path."""
+    value = get(config.model_dump(), path)
+    if path == "objective.softclip_temperature" and value is None:
+        return config.objective.temperature
+    return value
+
+
+def parse(
+    raw: Any, config: RunConfig, *, where: str, faulty: Collection[str] = ()
+) -> tuple[dict[str, BaseDistribution], list[str]]:
+    """Distributions by config path, and all faults of the space (unknown or ignored key, bad range, a bound that the
+    config refuses, a default outside). `faulty`: keys whose default is wrong itself and therefore not compared."""
+    if not isinstance(raw, Mapping) or not raw:
+        return {}, [f"{where}: space must name at least one config path with its range, but got {raw!r}"]
+    space: dict[str, BaseDistribution] = {}
+    faults: list[str] = []
+    for path, spec in raw.items():
+        if not isinstance(path, str):  # the typed model says so
+            continue
+        fault = _path_fault(path, config.method)
+        found, more = (None, [fault]) if fault else _distribution(path, spec, config)
+        if found is not None and not touches(faulty, path):
+            more = _default_faults(path, found, config)
+            found = None if more else found
+        faults += [f"{where}: space.{line}" for line in more]
+        if found is not None:
+            space[path] = found
+    return space, faults
+
+
+def _path_fault(path: str, method: str) -> str | None:
+    allowed = searchable(method)
+    if path in allowed:
+        return None
+    if path in registry.ignored_keys(method):
+        return f"{path}: method {method!r} ignores this key, so that a search over it finds noise"
+    below = [key for key in allowed if key.startswith(f"{path}.")]
+    if below:
+        return f"{path}: is a section; name one of its keys: {', '.join(below)}"
+    if any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
+        return f"{path}: cannot be searched, because it defines the question rather than an answer"
+    close = nearest(path, allowed)
+    same = [key for key in allowed if key.rpartition(".")[2] == path]
+    return f"{path}: no such config key{f'; did you mean {same[0]!r}?' if same else close}"
+
+
+def _distribution(path: str, spec: Any, config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
+    choices = spec.get("choices") if isinstance(spec, Mapping) else spec
+    if isinstance(choices, list):
+        return _choices(path, choices, config)
+    if not isinstance(spec, Mapping):
+        return None, [f"{path}: must be {{low, high}} or {{choices: [...]}}, but got {spec!r}"]
+    unknown = [key for key in spec if key not in _RANGE_KEYS]
+    if unknown:
+        return None, [f"{path}: unknown key {key!r}{nearest(key, [*_RANGE_KEYS, 'choices'])}" for key in unknown]
+    return _range(path, spec, config)
+
+
+def _choices(path: str, choices: list[Any], config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
+    if not choices:
+        return None, [f"{path}: choices must not be empty"]
+    if any(isinstance(value, list | dict) for value in choices):
+        return None, [f"{path}: choices must be single values, but got {choices!r}"]
+    faults = [fault for value in choices for fault in _refusals(path, value, config)]
+    twice = [value for at, value in enumerate(choices) if value in choices[:at]]
+    faults += [f"{path}: the choice {value!r} stands twice" for value in dict.fromkeys(twice)]
+    return (None, faults) if faults else (CategoricalDistribution(choices), [])
+
+
+def _range(path: str, spec: Mapping[str, Any], config: RunConfig) -> tuple[BaseDistribution | None, list[str]]:
+    faults = _shape_faults(path, spec)
+    if faults:
+        return None, faults
+    low, high, log, step = spec["low"], spec["high"], spec.get("log", False), spec.get("step")
+    if not low < high:
+        faults.append(f"{path}: low must be < high, but got {low} and {high}")
+    if log and low <= 0:
+        faults.append(f"{path}: a log range must have low > 0, but got {low}")
+    whole = is_int(path)
+    fractions = [value for value in (low, high, step or 1) if whole and not float(value).is_integer()]
+    faults += [
+        f"{path}: must have whole numbers, but got {value}; the nearest valid value is {round(value)}"
+        for value in fractions
+    ]
+    for end in (low, high):
+        if end not in fractions:
+            faults += _refusals(path, int(end) if whole else end, config)
+    if faults:
+        return None, faults
+    if whole:
+        return IntDistribution(int(low), int(high), log=log, step=int(step or 1)), []
+    return FloatDistribution(float(low), float(high), log=log, step=step), []
+
+
+def _shape_faults(path: str, spec: Mapping[str, Any]) -> list[str]:
+    faults = [
+        f"{path}.{end} must be a finite number, but got {spec.get(end)!r}"
+        for end in ("low", "high")
+        if not yaml_files.is_finite_number(spec.get(end))
+    ]
+    log, step = spec.get("log", False), spec.get("step")
+    if not isinstance(log, bool):
+        faults.append(f"{path}.log must be true or false, but got {log!r}")
+    if step is not None and not (yaml_files.is_finite_number(step) and step > 0):
+        faults.append(f"{path}.step must be a finite number > 0, but got {step!r}")
+    if step is not None and log is True:
+        faults.append(f"{path}: step and log cannot be combined; leave one out")
+    return faults
+
+
+def _default_faults(path: str, distribution: BaseDistribution, config: RunConfig) -> list[str]:
+    """A default outside of its range: it is always trial 0."""
+    default = default_value(config, path)
+    if isinstance(distribution, CategoricalDistribution):
+        choices = list(distribution.choices)
+        text = f"{path}: the default {default!r} is not among the choices {choices}; add it"
+        return [] if default in choices else [text]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = distribution.low, distribution.high
+    if not yaml_files.is_finite_number(default):
+        return [f"{path}: a range needs a number as default, but the base config has {default!r}; set it there"]
+    if not low <= default <= high:
+        wider = f"{min(low, default):g}..{max(high, default):g}"
+        return [f"{path}: the default {default} lies outside {low:g}..{high:g}; the range {wider} would hold it"]
+    if distribution.step is not None:
+        steps = (default - low) / distribution.step
+        near = low + round(steps) * distribution.step
+        if abs(steps - round(steps)) > 1e-8:
+            listed = f"{low:g}, {low + distribution.step:g}, ..."
+            return [f"{path}: the default {default} is not one of {listed}; the nearest valid value is {near:g}"]
+    return []
+
+
+def _refusals(path: str, value: Any, config: RunConfig) -> list[str]:
+    found = run_config.parse(config, overrides={path: value}, where=lambda key: path).faults
+    return [f"{path}: {line.removeprefix(f'{path}: ').removeprefix(f'{path} ')}" for line in found]
+
+
+def defaults(space: Mapping[str, BaseDistribution], config: RunConfig) -> dict[str, Any]:
+    """The base config's own point in the space: always trial 0."""
+    return {path: default_value(config, path) for path in space}
+
+
+def grid(space: Mapping[str, BaseDistribution], *, points: int = 5) -> list[dict[str, Any]]:
+    """All combinations of choices and of `points` values (or of the `step`s) of each range."""
+    axes: list[tuple[str, Sequence[Any]]] = [(path, _axis(dist, points)) for path, dist in space.items()]
+    combinations: list[dict[str, Any]] = [{}]
+    for path, values in axes:
+        combinations = [{**partial, path: value} for partial in combinations for value in values]
+    return combinations
+
+
+def grid_size(space: Mapping[str, BaseDistribution], *, points: int = 5) -> int:
+    """How many combinations `grid` would give."""
+    return math.prod(len(_axis(distribution, points)) for distribution in space.values())
+
+
+def _axis(distribution: BaseDistribution, points: int) -> Sequence[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = distribution.low, distribution.high
+    if isinstance(distribution, IntDistribution) and (distribution.step != 1 or high - low < points):
+        return list(range(int(low), int(high) + 1, distribution.step))
+    if distribution.step is not None and isinstance(distribution, FloatDistribution):
+        count = int((high - low) / distribution.step + 1e-9)
+        return [round(low + index * distribution.step, 12) for index in range(count + 1)]
+    shares = [index / (points - 1) for index in range(points)]
+    if distribution.log:
+        values = [math.exp(math.log(low) + share * (math.log(high) - math.log(low))) for share in shares]
+        values[0], values[-1] = low, high
+    else:
+        values = [low + share * (high - low) for share in shares]
+    if isinstance(distribution, IntDistribution):
+        return sorted({round(value) for value in values})
+    return values

@@ -1,0 +1,74 @@
+"""Starting, joining and leaving a Ray cluster."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+import ray.train
+import ray.tune
+
+from m3col.errors import InputError
+from m3col.storage.redaction import redacted, scrubbed
+from tune.engine import auth, join_cluster, temporary_folder
+from tune.engine.loopback import loopback
+
+WAIT_FOR_NODES_S = 20.0  # that are on their way to a cluster which somebody else started
+
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_MAX_LEN_IDENTIFIER": "40",
+    "TUNE_WARN_THRESHOLD_S": "5",
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None, dashboard: bool = False) -> bool:
+    """Connects to a cluster (`address` or $RAY_ADDRESS), or starts a local one; True if started.
+
+    A cluster that the caller is already connected to is used as it is. `dashboard`: start the local one with its
+    dashboard, on the loopback address. Raises InputError within 60 s where there is no cluster that can be joined,
+    or no folder for the files of a local one.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    wanted = join_cluster.wanted(address)
+    auth.settle(wanted is not None)
+    if ray.is_initialized():
+        return False
+    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    common: dict[str, Any] = {
+        "logging_level": "error",
+        "log_to_driver": False,
+        "runtime_env": {"env_vars": environment},
+        "namespace": "m3col",
+    }
+    if wanted is not None:
+        _join(*wanted, common)
+        return False
+    folder = temporary_folder.folder(dashboard=dashboard)
+    with loopback():
+        # "local", because without an address Ray joins what its newest `ray start` on this machine left behind.
+        place: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "_temp_dir": folder}
+        ray.init("local", num_cpus=num_cpus, **place, **common)
+    return True
+
+
+def _join(place: str, address: str, common: Mapping[str, Any]) -> None:
+    join_cluster.reach(place, address)
+    try:
+        ray.init(address=address, **common)
+    except (ValueError, OSError, RuntimeError) as error:
+        reason = " ".join(scrubbed(str(error)).split())[:200]
+        raise InputError([f"{place} {redacted(address)}: this Ray cluster cannot be joined ({reason})"]) from None
+
+
+def stop_ray() -> None:
+    """Ends the local cluster that `start_ray` started."""
+    ray.shutdown()

@@ -1,0 +1,186 @@
+"""Ray Tune as the engine: reused trial actors, a searcher and a scheduler that only ask the conductor (PROTOCOL 8).
+
+Tune's own checkpoints, loggers and restore are off: the study's folder is the record.
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.schedulers.trial_scheduler import TrialScheduler
+from ray.tune.search import Searcher
+
+from m3col.data.dataset import Dataset
+from m3col.data.splits import read_csv
+from m3col.runtime import notices
+from tune.config.resources import Request
+from tune.engine import ray_train
+from tune.engine.capacity import Watch, fitting, with_gpus
+from tune.engine.run_executor import SharedStudyData
+from tune.engine.trials import TrialActor, trial_of_workers
+from tune.errors import NoCapacity
+from tune.scheduling.coordinator import Coordinator
+from tune.scheduling.plan import NextRun
+
+_ACTOR_DEATHS = 5  # restarts of one run that gets no further before it counts as failed
+
+_PENDING = 100_000
+
+
+def check(request: Request, *, wait_s: float = 0.0) -> Request:
+    """The request with its number of GPUs. Raises InputError where the cluster cannot hold a single trial, also after
+    `wait_s`, or cannot serve trials of several workers."""
+    found = fitting(request, wait_s=wait_s)
+    if request.workers > 1:
+        ray_train.require_dashboard()
+    return found
+
+
+class CoordinatorSearcher(Searcher):
+    """Tune's questions for the next trial, passed to the conductor."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles searcher and scheduler for a restore that is never asked for.
+        return {}
+
+    def __init__(self, conductor: Coordinator, watch: Watch) -> None:
+        super().__init__()
+        self._conductor, self._watch = conductor, watch
+        self._names: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        try:
+            self._conductor.concurrency = self._watch.places()
+        except NoCapacity as error:
+            self._conductor.stopped_by = error
+            raise
+        spec = self._conductor.next()
+        if spec is NextRun.DONE:
+            return Searcher.FINISHED
+        if isinstance(spec, NextRun):
+            return None
+        self._names[trial_id] = spec.name
+        return {"run": spec.to_dict()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if error:
+            name = self._names[trial_id]
+            self._conductor.failed(name, f"its process died more than {_ACTOR_DEATHS} times and got no further")
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's folder is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study's folder is the record."""
+
+
+class CoordinatorScheduler(FIFOScheduler):
+    """Tune's results, passed to the conductor, and its verdict back."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __init__(self, conductor: Coordinator) -> None:
+        super().__init__()
+        self._conductor = conductor
+        self._reached: dict[str, int] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if result["epoch"] > self._reached.get(trial.trial_id, 0):
+            # Machines that are taken away every hour end no run that gets further in between.
+            self._reached[trial.trial_id] = result["epoch"]
+            trial.run_metadata.num_failures = 0
+        return TrialScheduler.STOP if self._conductor.result(result) else TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        # Tune calls on_trial_result no more once a result says "done".
+        if result.get("done") and result.get("run") in self._conductor.busy:
+            self._conductor.result(result)
+
+
+class _QuietHandler(logging.FileHandler):
+    """A log that cannot be written is lost: the disk may be what the search waits for."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        return
+
+
+@contextlib.contextmanager
+def _log_of_tune(path: Path) -> Iterator[None]:
+    """While it lasts, what Tune has to say of dead processes goes to a file instead of the terminal: the conductor says
+    what it means."""
+    logger, handler = logging.getLogger("ray.tune"), _QuietHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+        handler.close()
+
+
+def run(
+    conductor: Coordinator, dataset: Dataset, request: Request, *, tell: Callable[[str], None] = notices.warn,
+    actor: type[ray.tune.Trainable] | None = None,
+) -> None:  # fmt: skip
+    """Runs the plan to its end on the connected cluster, as many trials at a time as it holds.
+
+    `dataset` may hold test inputs; labels of the test split are taken away before anything leaves this process.
+    `tell`: hears when the cluster has no room left. `actor`: serves the runs in place of `TrialActor`;
+    it gets the runs, and none of the data.
+    """
+    study, request, reused = conductor.plan.config, with_gpus(request), request.workers == 1
+    probe = None if dataset.test is None else dict(dataset.test.inputs)
+    material = SharedStudyData(
+        study=str(conductor.folder.path),
+        dataset=dataset.without_test(),
+        folds=read_csv(conductor.folder.path / "splits.csv"),
+        uri=study.settings.storage.of(conductor.folder.described()["name"]),
+        patience_s=study.settings.storage.patience_s,
+    )
+    chosen: Any = TrialActor if reused else trial_of_workers
+    # In lists: Tune would fetch them itself.
+    shared: dict[str, Any] = {"material": [ray.put(material)], "probe": [ray.put(probe)]}
+    if not reused:
+        shared["patience_s"] = material.patience_s
+    served = ray.tune.with_parameters(chosen, **shared, request=request, place=(material.study, material.uri))
+    served = actor or served
+    # A trial of several workers takes no CPU for itself: they have a placement group of their own. Tune wants it to ask
+    # for something, and every node has a byte.
+    served = ray.tune.with_resources(served, request.per_worker() if reused else {"CPU": 0, "memory": 1})
+    # Tune starts one actor after the other by default; the conductor knows how many there is room for.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING)
+    watch = Watch(request, study.settings.search.concurrency, tell=tell)
+    freed = contextlib.nullcontext() if reused else ray_train.orphans_freed()
+    log = _log_of_tune(conductor.folder.path / "tune.log")
+    with log, freed, tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
+        ray.tune.Tuner(
+            served,
+            tune_config=ray.tune.TuneConfig(
+                search_alg=CoordinatorSearcher(conductor, watch),
+                scheduler=CoordinatorScheduler(conductor),
+                num_samples=-1,
+                reuse_actors=reused,
+            ),
+            run_config=ray.tune.RunConfig(
+                name="study",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=ray.tune.FailureConfig(max_failures=_ACTOR_DEATHS),
+                checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+    conductor.tidy()

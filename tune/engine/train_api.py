@@ -1,0 +1,137 @@
+"""`tune.train`: one training run with several DDP workers, through Ray Train."""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import m3col
+from m3col.checks.resolve import ResolvedRun
+from m3col.config.schema import RunConfig
+from m3col.errors import InputError, TrainingFailed
+from m3col.runtime import notices
+from m3col.train_result import TrainResult
+from m3col.training import checkpoint, run
+from m3col.training.run import Report
+from tune.config.resources import Request, TrialResources, encoder_faults, request_for, resource_faults
+from tune.engine import ray_cluster
+from tune.engine.background_thread import repeated
+
+_LOOK_EVERY_S = 0.2
+
+_WARNINGS = "warnings.txt"  # of the workers, for the process that started them
+
+
+def train(
+    source: "str | Path | Mapping[str, Any] | RunConfig" = "digits",
+    *,
+    workers: int = 1,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+    report: Report | None = None,
+    started: Callable[[Path], None] = lambda folder: None,
+    **named: Any,
+) -> TrainResult:
+    """Trains one configuration with `workers` DDP workers and tests it once; what it computes depends on
+    `train.shards`, not on their number.
+
+    `address`: Ray cluster (default: $RAY_ADDRESS or a local one), whose nodes must all see the runs folder;
+    `cpus_per_worker`: default `resources.threads`; `gpus_per_worker`: default one where the cluster has one for
+    each and `train.device` is not "cpu"; `started`: called with the run's folder when Ray is up. All else as in
+    `m3col.train`, which this is for one worker without an address. Raises InputError with every fault, also where the
+    cluster cannot hold the workers; on this machine alone any number of them may share its cores.
+    """
+    if workers == 1 and address is None and not gpus_per_worker:
+        return m3col.train(source, report=report, **named)
+
+    numbers = {"cpus_per_worker": (cpus_per_worker, 1), "gpus_per_worker": (gpus_per_worker, 0)}
+    wrong = [
+        f"{name} must be a number {'> 0' if near else '>= 0'}, but is {given!r}; nearest valid: {near}"
+        for name, (given, near) in numbers.items()
+        if given is not None and not (math.isfinite(given) and given >= 0 and (given or not near))
+    ]
+    if wrong:
+        raise InputError(wrong)
+
+    def execute(prepared: ResolvedRun, folder: Path, told: Report | None) -> None:
+        gpus = None if gpus_per_worker is None else float(gpus_per_worker)
+        wanted = TrialResources(
+            workers_per_trial=workers, gpus_per_worker=gpus, cpus_per_worker=cpus_per_worker and float(cpus_per_worker)
+        )  # fmt: skip
+        faults = [*resource_faults(wanted, [prepared.config]), *encoder_faults(prepared, workers)]
+        if faults:
+            raise InputError(faults)
+        _on_ray(prepared, folder, told, request_for(wanted, prepared.config), address, started)
+
+    return m3col.train(source, report=report, workers=workers, execute=execute, **named)
+
+
+def _on_ray(
+    prepared: ResolvedRun, folder: Path, told: Report | None, request: Request, address: str | None,
+    ready: Callable[[Path], None],
+) -> None:  # fmt: skip
+    # Imported here: a faulty config should not have to wait for Ray.
+    import ray
+
+    from tune.engine import capacity
+    from tune.engine.ray_train import fit
+
+    # A machine of our own has the room that is asked for: its cores are shared.
+    cpus = math.ceil(request.workers * request.cpus)
+    started = ray_cluster.start_ray(address=address, threads=prepared.config.resources.threads, num_cpus=cpus)
+    ready(folder)
+    try:
+        request = capacity.fitting(request, wait_s=0.0 if started else ray_cluster.WAIT_FOR_NODES_S)
+        # The test split stays here: it is scored once, at the end, from the checkpoint.
+        shared = ResolvedRun(prepared.config, prepared.dataset.without_test())
+        given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device}
+        watched: AbstractContextManager[None] = nullcontext()
+        if told is not None:
+            watch = _Told(folder, prepared.config.train.epochs, told)
+            watched = repeated(watch, every_s=_LOOK_EVERY_S, name="progress")
+        with watched:
+            failure = fit(
+                _loop, given, request, device=prepared.config.train.device, name=folder.name,
+                reached=lambda: checkpoint.newest_training(folder),
+            )  # fmt: skip
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"{folder}: the processes of this training died ({type(error).__name__})") from error
+    finally:
+        notices.repeat_from(folder / _WARNINGS)
+        if started:
+            ray_cluster.stop_ray()
+    if failure is not None:
+        raise TrainingFailed(failure)
+
+
+def _loop(given: dict[str, Any]) -> str | None:
+    """What each worker does. A loss that is not finite is seen by all and returned; whatever else one of them runs
+    into is raised, because the others wait for it: Ray Train then ends them all."""
+    import ray
+
+    from tune.engine.ray_train import joined
+
+    folder = Path(given["folder"])
+    try:
+        with notices.written_to(folder / _WARNINGS):
+            run.run(ray.get(given["prepared"][0]), folder, workers=joined(given["device"]))
+    except TrainingFailed as error:
+        return str(error)
+    return None
+
+
+class _Told:
+    """Passes on what the run's history has beyond what it had: of a run that is gone on with, the epochs that are there
+    have been told, also those that are trained again."""
+
+    def __init__(self, folder: Path, epochs: int, report: Report) -> None:
+        self._folder, self._epochs, self._report = folder, epochs, report
+        self._last = max((record.epoch for record in run.records_of(folder)), default=0)
+
+    def __call__(self) -> None:
+        for record in run.records_of(self._folder):
+            if record.epoch > self._last:
+                self._last = record.epoch
+                self._report(record, self._epochs, self._folder)

@@ -1,0 +1,110 @@
+"""What runs inside Ray for one trial: a reused actor, or a function that starts DDP workers."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+import ray.train
+import ray.tune
+import torch
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from m3col.config.keys import get
+from m3col.distributed import RankContext
+from m3col.storage.redaction import scrubbed
+from m3col.storage.retry import StorageUnavailable
+from tune.config.resources import Request
+from tune.engine import ray_train
+from tune.engine.run_executor import RunExecutor
+from tune.study.attempts import Attempts
+from tune.study.run_spec import RunSpec
+
+
+def failed_report(name: str, error: BaseException) -> dict[str, Any]:
+    """The result of a run that could not begin, or not go on. What Ray knows of its workers goes into its log."""
+    refused = str(error) if isinstance(error, StorageUnavailable) else None
+    return {
+        "run": name, "epoch": 0, "records": [], "restart": False,
+        "log": [] if error.__cause__ is None else [scrubbed(str(error.__cause__))], "refused": refused,
+        "failure": None if refused else f"{type(error).__name__}: {error}", "done": True,
+    }  # fmt: skip
+
+
+def alone(request: Request, spec: RunSpec) -> RankContext:
+    """The place of a single worker. Ray lets a process see all GPUs of its machine where it has asked for none."""
+    if request.gpus or get(spec.config, "train.device", "auto") != "auto":
+        return RankContext()
+    return RankContext(device=torch.device("cpu"))
+
+
+class TrialActor(ray.tune.Trainable):
+    """Serves one run after another. Every run opens its own folder, so that a fresh actor, a reused one and one on
+    another node all go the same way."""
+
+    def setup(self, config: dict[str, Any], **data: Any) -> None:
+        self._data = data or getattr(self, "_data", {})
+        self._open(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._open(new_config)
+        return True
+
+    def _open(self, config: Mapping[str, Any]) -> None:
+        self._worker: RunExecutor | None = None
+        self._broken: dict[str, Any] | None = None
+        spec = RunSpec.from_dict(config["run"])
+        try:
+            material = ray.get(self._data["material"][0])
+            place = alone(self._data["request"], spec)
+            self._worker = RunExecutor(spec, material, probe=lambda: ray.get(self._data["probe"][0]), workers=place)
+        except Exception as error:  # told as a result: an exception here would cost the actor and a retry
+            self._broken = failed_report(spec.name, error)
+
+    def step(self) -> dict[str, Any]:
+        if self._worker is None:
+            assert self._broken is not None
+            return self._broken
+        return self._worker.step()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing: the worker found its own checkpoint when it opened its folder."""
+
+
+def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
+    """A trial of several DDP workers: Ray Train inside the trial, as Ray documents it."""
+    spec = RunSpec.from_dict(config["run"])
+    device = str(get(spec.config, "train.device", "auto"))
+    given = {**data, "run": config["run"], "device": device}
+    study, uri = data["place"]
+    attempts = Attempts(study, spec.name, uri=uri, config=spec.config)
+
+    def reached() -> str | None:
+        with contextlib.suppress(OSError):
+            return attempts.newest()
+        return None
+
+    try:
+        ray_train.fit(
+            step_together, given, data["request"], device=device, name=spec.name, reached=reached,
+            callbacks=[TuneReportCallback()], patience_s=data["patience_s"],
+        )  # fmt: skip
+    except ray.exceptions.RayError:  # a process of Ray Train died: Tune begins the trial anew, from its checkpoint
+        raise
+    except Exception as error:  # told as a result: it would happen again
+        ray.tune.report(failed_report(spec.name, error))
+
+
+def step_together(given: dict[str, Any]) -> None:
+    """What each worker of a trial does."""
+    place = ray_train.joined(given["device"])
+    spec = RunSpec.from_dict(given["run"])
+    worker = RunExecutor(spec, ray.get(given["material"][0]), probe=lambda: ray.get(given["probe"][0]), workers=place)
+    done = False
+    while not done:
+        result = worker.step()
+        done = bool(result["done"])
+        ray.train.report(result)

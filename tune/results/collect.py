@@ -1,0 +1,89 @@
+"""One table of predictions per study, the free baselines, and the ensemble that is delivered.
+
+`predictions.parquet` has one row per run and sample: job (folder of the run, or baselines/<row>), kind ("oof": the
+sample was held out; "test"), id, fold, seed, label, logit_0 .. logit_<C-1>, and group where the test samples have one.
+-1 stands for what is not there: the fold of a test row, the seed of a baseline, a label that was withheld.
+"""
+
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file
+
+from m3col.data.dataset import Dataset, Split
+from m3col.data.splits import pool, read_csv
+from m3col.evaluation import test_ledger
+from m3col.training import checkpoint
+from tune.config.schema import StudyConfig
+from tune.results.baseline_rows import baseline_predictions
+from tune.results.prediction_table import deciding_partition, ledger_name, prediction_frame, write
+from tune.study.record import COMPLETE, PREDICTIONS_FILE, StudyFolder
+from tune.study.run_folder import RunFolder
+from tune.study.run_spec import is_wanted
+
+OOF, TEST = "oof", "test"
+
+
+def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
+    """Brings together what the runs left, once all of them are over; may be called again.
+
+    Writes predictions.parquet and results/model (the winner's refits as one ensemble), and notes in the ledger of the
+    runs folder that the test split was scored. `dataset` holds the test labels, where there are any.
+    """
+    samples = pool(dataset, config.run.validation.kind or "none")
+    runs = [(name, run) for name, run in folder.runs() if is_wanted(name, seeds=config.settings.final.seeds)]
+    parts = [part for name, run in runs if (part := _of_run(name, run, samples, dataset.test)) is not None]
+    if config.settings.final.baselines:
+        partition = deciding_partition(folder)
+        folds = read_csv(folder.path / "splits.csv", ids=samples.ids)[partition]
+        parts += list(baseline_predictions(config.run, dataset, samples, folds))
+    columns = ["job", "kind", "id", "fold", "seed", "label", *(f"logit_{c}" for c in range(dataset.num_classes))]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    write(folder.path / PREDICTIONS_FILE, table)
+    _deliver(folder, runs)
+    if dataset.test is not None and dataset.test.labels is not None:
+        jobs = table.loc[table["kind"] == TEST, "job"].unique()
+        test_ledger.add(
+            folder.path.parent,
+            dataset=dataset.name,
+            digest=dataset.digests()["test"],
+            by=ledger_name(folder),
+            rows=len(jobs),
+        )
+
+
+def arrays_of(run: RunFolder) -> dict[str, np.ndarray] | None:
+    """What a finished run predicted, as its worker wrote it; None for a run that has no predictions."""
+    result = run.result()
+    if result is None or result["state"] != COMPLETE:
+        return None
+    path = run.path / result["attempt"] / "predictions.safetensors"
+    return load_file(path) if path.exists() else None
+
+
+def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None) -> pd.DataFrame | None:
+    arrays = arrays_of(run)
+    if arrays is None:
+        return None
+    seed = run.config()["train"]["seed"]
+    refit = name.startswith("refits/")
+    source = test if refit else samples
+    assert source is not None  # a refit predicts only where there are test samples
+    return prediction_frame(
+        name, source.take(arrays["index"]), arrays["logits"], fold=arrays["fold"], seed=seed, test=refit
+    )
+
+
+def _deliver(folder: StudyFolder, runs: Sequence[tuple[str, RunFolder]]) -> None:
+    models = []
+    for name, run in runs:
+        result = run.result() if name.startswith("refits/winner/") else None
+        if result is not None and result["state"] == COMPLETE:
+            models.append(run.path / result["attempt"] / "model")
+    target = folder.results / "model"
+    if models:
+        checkpoint.join_models(target, models)
+    else:
+        shutil.rmtree(target, ignore_errors=True)

@@ -1,0 +1,176 @@
+"""Why a study has no winner, or no model: one line that names the cause and the value to change."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tune.scheduling.plan import Plan
+from tune.study.record import FAILED, StudyFolder
+from tune.study.run_folder import RunFolder
+
+_LONGEST = 300  # characters of a run's reason
+
+_MARGIN = 1.5  # of a proposed time budget over the estimate: the first trial also waits for its process
+
+# What usually helps against a reason, beside what it says itself.
+_ADVICE = (
+    (r"\b(nan|inf)\b", "a lower train.learning_rate, or a range that ends lower"),
+    (r"out of memory|process died|OutOfMemory", "a smaller train.batch_size, or fewer trials at a time with "
+     "search.concurrency"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Furthest:
+    """The unfinished trial that got furthest, and the seconds it took for that."""
+
+    number: int
+    epoch: int
+    epochs: int
+    seconds: float
+
+
+def no_winner(plan: Plan) -> str:
+    """Why no trial of a study has finished. `search`, `report` and a resumed search say the same."""
+    trials = plan.trials.all()
+    running = sum(trial.state is TrialState.RUNNING for trial in trials)
+    is_cut = plan.out_of_time and (running > 0 or len(trials) < plan.target)
+    parts = [_budget(plan, running)] if is_cut else []
+    parts += _failed(plan, trials, is_cut=is_cut)
+    pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
+    if pruned:
+        parts.append(
+            f"{pruned} of {_trials(len(trials))} {'was' if pruned == 1 else 'were'} pruned (search.pruner is "
+            f"{plan.config.settings.search.pruner!r}; a study with search.pruner=none lets all run to their end)"
+        )
+    if not is_cut and (running or not parts):
+        parts.append(f"{running} of {_trials(len(trials))} unfinished; go on with {_resume(plan.folder)}")
+    return f"{plan.folder.path}: no trial finished: {'; '.join(parts)}"
+
+
+def budget_left_trials(plan: Plan) -> str | None:
+    """What a spent time budget kept from running, and a budget that would do; None where it kept nothing."""
+    trials = plan.trials.all()
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    left = plan.target - len(ended)
+    if not plan.out_of_time or left <= 0:
+        return None
+    spent, budget = plan.trials.seconds(), plan.config.settings.search.time_budget_s
+    again = f"about search.time_budget_s={_rounded_up(spent * plan.target / len(ended))} would do" if ended else ""
+    return (
+        f"The time budget ended the search: search.time_budget_s {budget:g} was spent with {left} of "
+        f"{_trials(plan.target)} left{f'; {again}' if again else ''}."
+    )
+
+
+def no_model(folder: StudyFolder) -> str | None:
+    """Why a study with a winner has no model; None where it has one, or no winner."""
+    if not (folder.results / "best_config.yaml").exists() or (folder.results / "model").is_dir():
+        return None
+    runs = [(name, run) for name, run in folder.runs() if name.startswith("refits/winner/")]
+    reasons = [(name, reason) for name, run in runs if (reason := _reason(run)) is not None]
+    if not reasons:
+        why = "results/model is gone, though it was refitted" if runs else "it was not refitted"
+        return f"{folder.path}: the winner has no model: {why}; go on with {_resume(folder)}"
+    count = f"all {len(runs)}" if len(reasons) == len(runs) else f"{len(reasons)} of {len(runs)}"
+    return (
+        f"{folder.path}: the winner has no model: {count} of its refits failed, {_most_frequent(folder, reasons)}; "
+        f"mend that, and go on with {_resume(folder)}"
+    )
+
+
+def failed_refits(folder: StudyFolder) -> str | None:
+    """That some refits of the winner or of another row failed, so that fewer count; None where none did."""
+    runs = [(name, run) for name, run in folder.runs() if not name.startswith("trials/")]
+    reasons = [(name, reason) for name, run in runs if (reason := _reason(run)) is not None]
+    if not reasons:
+        return None
+    return (
+        f"{folder.path}: {len(reasons)} of {len(runs)} runs after the search failed, "
+        f"{_most_frequent(folder, reasons)}; {_resume(folder)} tries them again"
+    )
+
+
+def _failed(plan: Plan, trials: Sequence[FrozenTrial], *, is_cut: bool) -> list[str]:
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    if not failed:
+        return []
+    reasons = []
+    for trial in failed:
+        name = f"trials/{trial.number}"
+        told = trial.user_attrs.get("failure") or _reason(plan.folder.run(name)) or "no reason was told"
+        reasons.append((name, str(told)))
+    count = f"all {_trials(len(failed))}" if len(failed) == len(trials) else f"{len(failed)} of {_trials(len(trials))}"
+    more = f"search.trials={plan.target + len(failed)}"
+    again = "" if is_cut else f"; mend that, and go on with {_resume(plan.folder, more)}"
+    return [f"{count} failed, {_most_frequent(plan.folder, reasons)}{again}"]
+
+
+def _budget(plan: Plan, running: int) -> str:
+    """The time budget, how far the furthest trial came, and budgets that would do."""
+    budget, spent = plan.config.settings.search.time_budget_s, plan.trials.seconds()
+    said = f"the time budget was spent before a trial could finish: search.time_budget_s is {budget:g}"
+    found = _furthest(plan)
+    if found is None:
+        wanted = f"search.time_budget_s={_rounded_up(10 * max(spent, budget or 0.0))}"
+        unfinished = f" {_trials(running)} had begun, and" if running else ""
+        return f"{said},{unfinished} no epoch was through after {spent:.1f} s; try {_resume(plan.folder, wanted)}"
+    whole = found.seconds * found.epochs / found.epoch
+    one = _rounded_up(_MARGIN * max(whole, spent))
+    every = _rounded_up(_MARGIN * max(whole * plan.target, spent))
+    enough = "" if every == one else f" ({every} for all {plan.target}, one after the other)"
+    return (
+        f"{said}, and the furthest, trial {found.number}, had reached epoch {found.epoch} of {found.epochs} after "
+        f"{found.seconds:.1f} s; a whole trial takes about {whole:.0f} s, so go on with "
+        f"{_resume(plan.folder, f'search.time_budget_s={one}')}{enough}"
+    )
+
+
+def _furthest(plan: Plan) -> _Furthest | None:
+    found: list[_Furthest] = []
+    for trial in plan.trials.running():
+        run = plan.folder.run(f"trials/{trial.number}")
+        history = run.history()
+        if not history:
+            continue
+        epoch, epochs = int(history[-1]["epoch"]), int(run.config()["train"]["epochs"])
+        # Of a trial that was gone on with after a pause, the pause is no part of it.
+        seconds = min(history[-1]["time"] - (run.path / "config.yaml").stat().st_mtime, plan.trials.seconds())
+        found.append(_Furthest(trial.number, epoch, epochs, max(seconds, 0.1)))
+    return max(found, key=lambda item: item.epoch / item.epochs, default=None)
+
+
+def _reason(run: RunFolder) -> str | None:
+    result = run.result()
+    return None if result is None or result["state"] != FAILED else str(result["failure"])
+
+
+def _most_frequent(folder: StudyFolder, reasons: Iterable[tuple[str, str]]) -> str:
+    """The reason that most of these runs have, numbers aside, with their count, one log, and what helps."""
+    told = [(name, " ".join(reason.split())) for name, reason in reasons]
+    kinds = Counter(re.sub(r"\d+", "#", reason) for _, reason in told)
+    kind, count = kinds.most_common(1)[0]
+    name, reason = next((name, reason) for name, reason in told if re.sub(r"\d+", "#", reason) == kind)
+    log = folder.path / name / "log.txt"
+    often = "with" if len(kinds) == 1 else f"{count} of them with"
+    place = f" (see {log})" if log.exists() else ""
+    advice = next((text for pattern, text in _ADVICE if re.search(pattern, reason)), None)
+    return f"{often}: {reason[:_LONGEST]}{place}{f'; what helps is {advice}' if advice else ''}"
+
+
+def _resume(folder: StudyFolder, override: str = "") -> str:
+    return f"`m3col search --resume {folder.name}{f' {override}' if override else ''}`"
+
+
+def _rounded_up(seconds: float) -> int:
+    """To two digits, so that nobody takes an estimate for a measurement."""
+    step = 10 ** max(math.floor(math.log10(max(seconds, 1.0))) - 1, 0)
+    return math.ceil(seconds / step) * step
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'' if count == 1 else 's'}"

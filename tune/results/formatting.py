@@ -1,0 +1,38 @@
+"""Numbers and tables as text."""
+
+import numpy as np
+
+UNBOUNDED = ("log_loss", "brier")  # the others are shown in percent
+
+_MANY = 1000  # test samples from which a second decimal means something
+
+EMPTY = "–"
+
+
+def is_percent(metric: str) -> bool:
+    return metric not in UNBOUNDED
+
+
+def shown(value: float, metric: str, *, samples: int = 0, sign: bool = False) -> str:
+    """A score as tables and sentences show it: percent with one decimal, or two with many samples."""
+    if not np.isfinite(value):
+        return EMPTY
+    decimals = (2 if samples > _MANY else 1) if is_percent(metric) else 3
+    text = f"{100 * value if is_percent(metric) else value:{'+' if sign else ''}.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    if not np.isfinite(value):
+        return EMPTY
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def grid(columns: dict[str, list[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    head = f"| {' | '.join(columns)} |"
+    rule = "|---|" + "---:|" * (len(columns) - 1)
+    # A row may be called anything; a line between columns would end its cell.
+    columns = {name: [cell.replace("|", "\\|") for cell in cells] for name, cells in columns.items()}
+    body = [f"| {' | '.join(cells)} |" for cells in zip(*columns.values(), strict=True)]
+    return "\n".join([head, rule, *body])

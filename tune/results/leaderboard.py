@@ -1,0 +1,40 @@
+"""One table over several studies of the same data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from m3col.metrics import classification
+from tune.results.study_results import WINNER
+from tune.study.record import StudyFolder
+
+BOARD = ("study", "dataset", "method", "metric", "cv", "test", "low", "high", "difference", "difference_low",
+         "difference_high", "samples", "winner")  # fmt: skip
+
+
+def leaderboard(folders: Sequence[StudyFolder]) -> pd.DataFrame:
+    """The winners of several studies, by data set and then by CV value, from their results/test_table.csv.
+
+    The CV value ranks, not the test value: who is picked by the test split cannot be measured on it. `difference` is
+    each winner's from the default of its own study.
+    """
+    lines = []
+    for folder in folders:
+        described = folder.described()
+        table = pd.read_csv(folder.results / "test_table.csv")
+        config = described["config"]["run"]
+        method = config["method"]
+        if method == "single":
+            method = f"single:{described['dataset']['modalities'][0]}"
+        line: dict[str, Any] = {"study": described["name"], "dataset": described["dataset"]["name"], "method": method}
+        winner = table[table["row"] == WINNER]
+        if not winner.empty:
+            first = winner.iloc[0]
+            line |= {name: first[name] for name in BOARD[3:-1]} | {"winner": first["label"]}
+        lines.append(line)
+    board = pd.DataFrame(lines, columns=list(BOARD))
+    better = board["metric"].map(lambda name: isinstance(name, str) and not classification.higher_is_better(name))
+    board["_rank"] = board["cv"].where(better, -board["cv"])
+    board = board.sort_values(["dataset", "_rank", "study"], kind="stable", na_position="last")
+    return board.drop(columns="_rank").reset_index(drop=True)

@@ -1,0 +1,305 @@
+"""Pictures of a search: history with its noise, importance, slices, parallel coordinates. They are only drawn here."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from m3col.plots import fonts
+from tune.results.study_results import StudyResults
+from tune.results.summary import rounded
+
+BLUE, ORANGE, GREEN, GREY, INK = "#3b6fb6", "#d1603d", "#2a9d6f", "#9aa3ad", "#22303c"
+
+_MAP = LinearSegmentedColormap.from_list("blues", ["#c3d0df", "#6f9bd1", "#1d3f78"])
+
+_PER_LINE = 4  # panels beside each other
+
+_NARROW = 50  # end over start of a log range that has room for labels between the powers of ten
+
+_TRIED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.grid(axis="y", color="#e8ebee", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _short(path: str) -> str:
+    return path.rpartition(".")[2].replace("_", " ")
+
+
+def _choice(value: Any) -> str:
+    return fonts.literal(rounded(value))
+
+
+def _title(evidence: StudyResults, what: str) -> str:
+    return f"{fonts.literal(evidence.described['name'])}: {what}"
+
+
+def _value(trial: FrozenTrial) -> float | None:
+    """A trial's value, or the last one before it was pruned."""
+    if trial.state is TrialState.COMPLETE:
+        return trial.value
+    return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
+
+
+def _points(evidence: StudyResults, state: TrialState) -> list[tuple[FrozenTrial, float]]:
+    found = [(trial, _value(trial)) for trial in evidence.trials if trial.state is state]
+    return [(trial, value) for trial, value in found if value is not None and math.isfinite(value)]
+
+
+def history(evidence: StudyResults) -> Figure | None:
+    """Value over trial number, with the best so far and the band in which the default lies with other seeds."""
+    finished, pruned = (_points(evidence, state) for state in _TRIED)
+    if not finished and not pruned:
+        return None
+    figure = _figure(9, 4.8)
+    axes = figure.add_subplot()
+    _tidy(axes)
+    _band(evidence, axes)
+    _scatter(axes, pruned, marker="x", color=GREY, s=36, label="pruned (last value)")
+    _scatter(axes, finished, marker="o", color=BLUE, s=34, label="finished")
+    if finished:
+        numbers = [trial.number for trial, _ in finished]
+        best = (np.maximum if evidence.maximize else np.minimum).accumulate([value for _, value in finished])
+        numbers, steps = [*numbers, max(t.number for t in evidence.trials)], [*best, best[-1]]
+        axes.step(numbers, steps, where="post", color=BLUE, linewidth=1.4, alpha=0.7, label="best so far")
+    failed = [trial.number for trial in evidence.trials if trial.state is TrialState.FAIL]
+    if failed:
+        low = axes.get_ylim()[0]
+        axes.scatter(failed, [low] * len(failed), marker="v", color=ORANGE, s=30, clip_on=False, label="failed")
+    _special(evidence, axes, finished)
+    axes.set_xlabel("trial", color=INK)
+    axes.set_ylabel(evidence.metric, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(_title(evidence, "every trial, and the noise of one score"), loc="left", color=INK, fontsize=12)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    return figure
+
+
+def _scatter(axes: Axes, points: Sequence[tuple[FrozenTrial, float]], **style: Any) -> None:
+    if points:
+        axes.scatter([trial.number for trial, _ in points], [value for _, value in points], zorder=3, **style)
+
+
+def _band(evidence: StudyResults, axes: Axes) -> None:
+    """Two standard deviations around the mean of the default's runs; the replicates stand left of trial 0."""
+    if evidence.noise is None:
+        return
+    own = [trial.value for trial in evidence.scored if trial.number == evidence.default]
+    centre, width = float(np.mean([*own, *evidence.replicates])), 2 * evidence.noise.sd
+    label = f"default ± 2 sd ({evidence.noise.count} seeds)"
+    axes.axhspan(centre - width, centre + width, color=ORANGE, alpha=0.13, linewidth=0, label=label)
+    axes.axhline(centre, color=ORANGE, linewidth=0.8, alpha=0.6)
+    axes.scatter([-0.8] * len(evidence.replicates), evidence.replicates, marker="_", color=ORANGE, s=60, zorder=3,
+                 label="replicates of the default")  # fmt: skip
+
+
+def _special(evidence: StudyResults, axes: Axes, finished: Sequence[tuple[FrozenTrial, float]]) -> None:
+    """Default and winner, and what the confirmation made of those that were confirmed."""
+    values = {trial.number: value for trial, value in finished}
+    if evidence.default in values:
+        axes.scatter([evidence.default], [values[evidence.default]], marker="D", color=ORANGE, s=60, zorder=4,
+                     label="default")  # fmt: skip
+    decision = evidence.decision
+    if decision is None:
+        return
+    if decision.confirmed:
+        kept = {number: value for number, value in decision.values.items() if number in values}
+        for number, value in kept.items():
+            axes.plot([number, number], [values[number], value], color=GREEN, linewidth=1, zorder=2)
+        axes.scatter(list(kept), list(kept.values()), marker="o", s=60, facecolor="white", edgecolor=GREEN,
+                     linewidth=1.6, zorder=4, label="confirmed")  # fmt: skip
+    if decision.winner in values:
+        axes.scatter([decision.winner], [values[decision.winner]], marker="*", color=GREEN, s=190, zorder=5,
+                     edgecolor="white", linewidth=0.7, label="winner")  # fmt: skip
+
+
+def importance(evidence: StudyResults) -> Figure | None:
+    """Share of the variance of the values that each parameter explains (fANOVA); None where it cannot be told."""
+    shares = _importances(evidence)
+    if not shares:
+        return None
+    figure = _figure(8, 1.6 + 0.42 * len(shares))
+    axes = figure.add_subplot()
+    _tidy(axes)
+    axes.grid(visible=False)
+    names = list(shares)[::-1]
+    values = [shares[name] for name in names]
+    axes.barh(names, values, color=BLUE, height=0.62)
+    for row, value in enumerate(values):
+        axes.annotate(f"{value:.2f}", (value, row), xytext=(5, 0), textcoords="offset points", va="center", color=INK)
+    axes.set_xlim(0, max(1e-9, max(values)) * 1.12)
+    count = len(_points(evidence, TrialState.COMPLETE))
+    axes.set_xlabel(f"share of the variance of {evidence.metric} (fANOVA, {count} finished trials)", color=INK)
+    axes.set_title(_title(evidence, "which settings mattered"), loc="left", color=INK, fontsize=12)
+    return figure
+
+
+def _importances(evidence: StudyResults) -> dict[str, float]:
+    values = {value for _, value in _points(evidence, TrialState.COMPLETE)}
+    if len(values) < 2 or not evidence.config.space:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    try:
+        found = optuna.importance.get_param_importances(
+            evidence.plan.trials.study, evaluator=evaluator, params=list(evidence.config.space)
+        )
+    except (RuntimeError, ValueError):  # no parameter varies among the finished trials
+        return {}
+    return {name: share for name, share in found.items() if math.isfinite(share)}
+
+
+def slices(evidence: StudyResults) -> Figure | None:
+    """Value over each parameter; later trials are darker."""
+    finished, pruned = (_points(evidence, state) for state in _TRIED)
+    space = evidence.config.space
+    if not finished or not space:
+        return None
+    columns = min(_PER_LINE, len(space))
+    lines = math.ceil(len(space) / columns)
+    figure = _figure(max(5.0, 3.1 * columns + 1.2), 3.1 * lines + 0.5)
+    colours = Normalize(0, max(1, max(trial.number for trial in evidence.trials)))
+    every = []
+    for index, (path, distribution) in enumerate(space.items()):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        every.append(axes)
+        _tidy(axes)
+        place = _axis(axes, distribution)
+        axes.scatter([place(t.params[path]) for t, _ in pruned], [v for _, v in pruned], marker="x", s=22, color=GREY)
+        where = [place(t.params[path]) for t, _ in finished]
+        axes.scatter(where, [v for _, v in finished], s=34, c=[t.number for t, _ in finished], cmap=_MAP, norm=colours,
+                     edgecolor=INK, linewidth=0.4, zorder=3)  # fmt: skip
+        for number, marker, colour, size in _marked(evidence):
+            for trial, value in finished:
+                if trial.number == number:
+                    axes.scatter([place(trial.params[path])], [value], marker=marker, s=size, color=colour, zorder=4,
+                                 edgecolor="white", linewidth=0.7)  # fmt: skip
+        axes.set_xlabel(path, color=INK, fontsize=9)
+        if index % columns == 0:
+            axes.set_ylabel(evidence.metric, color=INK)
+        else:
+            axes.tick_params(labelleft=False)
+    for axes in every[1:]:
+        axes.sharey(every[0])
+    figure.colorbar(ScalarMappable(colours, _MAP), ax=every, label="trial", pad=0.01, shrink=0.9)
+    marks = "star: winner, diamond: default, x: pruned"
+    figure.suptitle(_title(evidence, f"each setting by itself ({marks})"), x=0.01, ha="left", color=INK, fontsize=12)
+    return figure
+
+
+def _marked(evidence: StudyResults) -> list[tuple[int, str, str, int]]:
+    marks = [(evidence.default, "D", ORANGE, 46)]
+    if evidence.decision is not None:
+        marks.append((evidence.decision.winner, "*", GREEN, 150))
+    return marks
+
+
+def _axis(axes: Axes, distribution: BaseDistribution) -> Callable[[Any], Any]:
+    """Sets the x axis up for a parameter, and gives the place of a value on it."""
+    if isinstance(distribution, CategoricalDistribution):
+        axes.set_xticks(range(len(distribution.choices)), [_choice(value) for value in distribution.choices])
+        axes.set_xlim(-0.5, len(distribution.choices) - 0.5)
+        return distribution.choices.index
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    if distribution.log:
+        axes.set_xscale("log")
+        narrow = distribution.high / distribution.low < _NARROW
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=7))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    low, high = _scaled(distribution)
+    margin = 0.04 * (high - low)
+    back: Callable[[float], float] = math.exp if distribution.log else float
+    axes.set_xlim(back(low - margin), back(high + margin))
+    return lambda value: value
+
+
+def parallel_coordinates(evidence: StudyResults) -> Figure | None:
+    """One line per finished trial through all parameters to its value; winner and default stand out."""
+    finished = _points(evidence, TrialState.COMPLETE)
+    space = evidence.config.space
+    if not finished or not space:
+        return None
+    values = [value for _, value in finished]
+    low, high = min(values), max(values)
+    spread = (high - low) or 1.0
+    colours = Normalize(low, low + spread)
+    figure = _figure(max(7.0, 1.7 * (len(space) + 1) + 2.0), 4.8)
+    axes = figure.add_subplot()
+    axes.set_xlim(-0.15, len(space) + 0.3)
+    axes.set_ylim(-0.04, 1.04)
+    winner = evidence.decision.winner if evidence.decision is not None else None
+    sign = 1 if evidence.maximize else -1
+    for trial, value in sorted(finished, key=lambda item: sign * item[1]):
+        heights = [_height(distribution, trial.params[path]) for path, distribution in space.items()]
+        style: dict[str, Any] = {"color": _MAP(colours(value)), "alpha": 0.8, "linewidth": 1.3}
+        if trial.number == evidence.default:
+            style = {"color": ORANGE, "linewidth": 2.4, "linestyle": "--", "label": "default", "zorder": 4}
+        if trial.number == winner:
+            style = {"color": GREEN, "linewidth": 2.8, "label": f"winner (trial {trial.number})", "zorder": 5}
+        axes.plot(range(len(space) + 1), [*heights, (value - low) / spread], **style)
+    for index, distribution in enumerate(space.values()):
+        _ruler(axes, index, _ticks(distribution))
+    _ruler(axes, len(space), [((v - low) / spread, f"{v:.3f}") for v in np.linspace(low, high, 5 if high > low else 1)])
+    axes.xaxis.set_major_locator(FixedLocator(range(len(space) + 1)))
+    axes.set_xticklabels([*map(_short, space), evidence.metric], color=INK)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(left=False, labelleft=False, bottom=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    axes.set_title(_title(evidence, "all settings of the finished trials"), loc="left", color=INK, fontsize=12)
+    return figure
+
+
+def _height(distribution: BaseDistribution, value: Any) -> float:
+    """Where a value lies in its range, 0 to 1."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = _scaled(distribution)
+    return ((math.log(value) if distribution.log else value) - low) / ((high - low) or 1.0)
+
+
+def _scaled(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:
+    """The ends of a range, as logarithms where it is one."""
+    scale: Callable[[float], float] = math.log if distribution.log else float
+    return scale(distribution.low), scale(distribution.high)
+
+
+def _ticks(distribution: BaseDistribution) -> list[tuple[float, str]]:
+    if isinstance(distribution, CategoricalDistribution):
+        return [(_height(distribution, value), _choice(value)) for value in distribution.choices]
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    low, high = float(distribution.low), float(distribution.high)
+    shares = (0.0, 0.25, 0.5, 0.75, 1.0)
+    if distribution.log:
+        return [(share, f"{low * (high / low) ** share:.2g}") for share in shares]
+    return [(share, f"{low + share * (high - low):.3g}") for share in shares]
+
+
+def _ruler(axes: Axes, place: int, ticks: Sequence[tuple[float, str]]) -> None:
+    axes.plot([place, place], [0, 1], color=INK, linewidth=1, zorder=6)
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
+    for height, text in ticks:
+        axes.annotate(text, (place, height), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
+                      color=INK, zorder=7, bbox=box)  # fmt: skip

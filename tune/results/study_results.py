@@ -1,0 +1,170 @@
+"""What a finished study left on disk, read once for tables, sentences and plots."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from m3col.errors import InputError
+from m3col.evaluation.epoch_metrics import higher_is_better, window
+from m3col.metrics import classification
+from tune.config.schema import StudyConfig
+from tune.results import collect, failure_reasons, prediction_table
+from tune.scheduling import selection
+from tune.scheduling.optuna_study import Trials
+from tune.scheduling.plan import Plan
+from tune.study import record
+from tune.study import record as study_record
+from tune.study.record import COMPLETE, StudyFolder
+
+WINNER, DEFAULT, ENSEMBLE = "winner", "default", "ensemble"
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """`decision` is None where no trial finished; `default` is the number of the default's trial; `results`: the
+    result.json of every run that has one, by the run's name."""
+
+    folder: StudyFolder
+    described: Mapping[str, Any]
+    config: StudyConfig
+    plan: Plan
+    trials: tuple[FrozenTrial, ...]
+    scored: tuple[selection.Scored, ...]
+    default: int
+    noise: selection.Noise | None
+    decision: selection.Decision | None
+    results: Mapping[str, Mapping[str, Any]]
+    predictions: pd.DataFrame = field(repr=False)
+
+    @classmethod
+    def read(cls, folder: StudyFolder) -> "StudyResults":
+        """Raises InputError where the study has not come to its end, or is of a newer format."""
+        if not (folder.path / study_record.PREDICTIONS_FILE).exists() and not any(folder.path.glob("trials/*")):
+            prediction_table.read(folder)  # it refuses; to look at the trials would make a database
+        described = folder.described()
+        config = folder.config()
+        trials = Trials(
+            folder.storage(),
+            name=folder.database_name(),
+            settings=config.settings.search,
+            maximize=higher_is_better(str(config.run.metric)),
+            space=config.space,
+        )
+        plan = Plan(folder, config, trials)
+        scored = tuple(plan.scored())
+        if not scored and not (folder.path / record.PREDICTIONS_FILE).exists():
+            raise InputError([failure_reasons.no_winner(plan)])
+        found = prediction_table.read(folder)
+        results = {name: result for name, run in folder.runs() if (result := run.result()) is not None}
+        return cls(
+            folder=folder,
+            described=described,
+            config=config,
+            plan=plan,
+            trials=tuple(trials.all()),
+            scored=scored,
+            default=plan.default(),
+            noise=plan.noise(),
+            decision=plan.decide() if scored else None,
+            results=results,
+            predictions=found,
+        )
+
+    @property
+    def metric(self) -> str:
+        """What the search looked at, such as val/auroc."""
+        return str(self.config.run.metric)
+
+    @property
+    def maximize(self) -> bool:
+        return self.plan.trials.maximize
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.described["dataset"]["classes"])
+
+    @cached_property
+    def declared(self) -> str:
+        """The metric of the test table, without its split."""
+        return prediction_table.declared(self.config.run, self.num_classes)
+
+    @property
+    def winner_is_default(self) -> bool:
+        return self.decision is not None and self.decision.winner == self.default
+
+    @cached_property
+    def replicates(self) -> list[float]:
+        """Scores of the default with other seeds on the search's folds."""
+        return [r["value"] for name, r in self.complete("replicates/").items() if r["value"] is not None]
+
+    def complete(self, prefix: str) -> dict[str, Mapping[str, Any]]:
+        """Results of the finished runs whose name starts so."""
+        return {n: r for n, r in self.results.items() if n.startswith(prefix) and r["state"] == COMPLETE}
+
+    def deciding_runs(self, number: int) -> list[str]:
+        """The finished runs whose mean is the CV value of a trial: its confirmations, else itself."""
+        if self.decision is not None and self.decision.confirmed:
+            return list(self.complete(f"confirm/{number}-"))
+        return [name for name in self.complete("trials/") if name == f"trials/{number}"]
+
+    def cv(self, number: int, metric: str) -> float:
+        """CV value of a trial in any metric, over epochs and runs as the search's own value is; NaN without runs."""
+        if self.decision is not None and metric == self.metric.partition("/")[2] and number in self.decision.values:
+            return float(self.decision.values[number])
+        scores = []
+        for name in self.deciding_runs(number):
+            history = self.folder.run(name).history()
+            last = history[-window(len(history)) :]
+            scores.append(np.mean([record["metrics"].get(f"val/{metric}", np.nan) for record in last]))
+        return float(np.mean(scores)) if scores else float("nan")
+
+    def confirmed(self, number: int) -> list[float]:
+        """Scores of a trial in its confirmation runs."""
+        return [r["value"] for r in self.complete(f"confirm/{number}-").values()]
+
+    def count(self, state: TrialState) -> int:
+        return sum(trial.state is state for trial in self.trials)
+
+    @cached_property
+    def test_labels(self) -> np.ndarray | None:
+        """Labels [N] of the test samples in the order of every refit's rows; None where there are none to score."""
+        tests = self.predictions[self.predictions["kind"] == collect.TEST]
+        if tests.empty:
+            return None
+        labels = tests[tests["job"] == tests["job"].iloc[0]]["label"].to_numpy(dtype=np.int64)
+        # An interval needs two samples.
+        return labels if len(labels) > 1 and (labels >= 0).all() else None
+
+    @cached_property
+    def test_groups(self) -> np.ndarray | None:
+        tests = self.predictions[self.predictions["kind"] == collect.TEST]
+        if tests.empty or "group" not in tests or tests["group"].isna().any():
+            return None
+        return tests[tests["job"] == tests["job"].iloc[0]]["group"].to_numpy(dtype=str)
+
+    def test_probabilities(self, job: str) -> np.ndarray | None:
+        """Probabilities [N, C] of one refit or baseline on the test samples."""
+        rows = self._tests.get(job)
+        return None if rows is None else classification.softmax(prediction_table.logits_of(rows))
+
+    @cached_property
+    def _tests(self) -> dict[str, pd.DataFrame]:
+        tests = self.predictions[self.predictions["kind"] == collect.TEST]
+        return {str(job): rows for job, rows in tests.groupby("job", sort=False)}
+
+    def baselines(self) -> list[str]:
+        """Rows of the free baselines, in the order in which they were computed."""
+        jobs = self.predictions["job"].unique()
+        return [
+            job.removeprefix(prediction_table.BASELINES) for job in jobs if job.startswith(prediction_table.BASELINES)
+        ]
+
+    def baseline_cv(self, row: str) -> dict[str, float]:
+        rows = self.predictions
+        chosen = rows[(rows["job"] == f"{prediction_table.BASELINES}{row}") & (rows["kind"] == collect.OOF)]
+        return prediction_table.cross_validated(chosen)

@@ -1,0 +1,1 @@
+"""What runs next, what is stopped, what wins."""

@@ -1,0 +1,260 @@
+"""Optuna's side of a search: samplers, pruners, and the study as the record of what was tried."""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
+
+from m3col.storage.retry import RetryPolicy
+from tune.config.schema import SearchSettings
+
+P = ParamSpec("P")
+
+T = TypeVar("T")
+
+
+ABANDONED = "abandoned"  # user attribute: killed before it had all its parameters
+
+DEFAULT = "default"
+
+FIRST_RUNG = 40  # percent of a trial's epochs, at least
+
+_REDUCTION = 2
+
+_RUNG = "completed_rung_"
+
+_STARTUP = 5  # finished trials before the median pruner acts
+
+
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler for the `number`-th trial, seeded by (seed, number).
+
+    Built anew for each trial: one that is seeded once would start again after a restart of the driver and propose its
+    first points a second time.
+    """
+    mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if kind == "tpe":
+        return optuna.samplers.TPESampler(seed=mixed, multivariate=True, group=True, constant_liar=True)
+    if kind == "gp":
+        return optuna.samplers.GPSampler(seed=mixed, deterministic_objective=False)
+    # Grid points are enqueued; should the queue ever run dry, random points follow.
+    return optuna.samplers.RandomSampler(seed=mixed)
+
+
+def first_rung(switch_point: float) -> int:
+    """Percent of a trial's epochs before which nothing is pruned: a report step after the default's switch point,
+    because before it nobody has seen the second phase."""
+    return min(max(FIRST_RUNG, 2 * math.floor(50 * switch_point + 1)), 98)
+
+
+def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
+    if kind == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=rung, reduction_factor=_REDUCTION, min_early_stopping_rate=0
+        )
+    if kind == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=rung - 1)
+    return optuna.pruners.NopPruner()
+
+
+def _patient(method: Callable[Concatenate["Trials", P], T]) -> Callable[Concatenate["Trials", P], T]:
+    """A method that can be repeated after it failed half-way, and is while the database refuses."""
+
+    @functools.wraps(method)
+    def patiently(self: "Trials", *args: P.args, **named: P.kwargs) -> T:
+        return self.patience.call(lambda: method(self, *args, **named))
+
+    return patiently
+
+
+class Trials:
+    """The trials of one study. Only the driver uses it, from one thread.
+
+    While the database refuses, methods try again for as long as `patience` lasts; then they raise StorageRefused.
+    """
+
+    def __init__(
+        self, storage: optuna.storages.BaseStorage, *, name: str, settings: SearchSettings, maximize: bool,
+        space: Mapping[str, BaseDistribution], rung: int = FIRST_RUNG, patience: RetryPolicy | None = None,
+    ) -> None:  # fmt: skip
+        quiet()
+        self.patience = (patience or RetryPolicy(0)).also(optuna.exceptions.StorageInternalError, DBAPIError)
+        self._rung = rung
+        self.storage, self.settings, self.space = storage, settings, dict(space)
+        self.study = self.patience.call(
+            lambda: optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction="maximize" if maximize else "minimize",
+                pruner=pruner(settings.pruner, rung),
+                load_if_exists=True,
+            )
+        )
+        self.maximize = maximize
+        # Nobody else writes to the study, and each look at a running trial costs as much as a report.
+        self._ids: dict[int, int] = {}
+        self._reported: dict[int, set[int]] = {}
+
+    @_patient
+    def all(self) -> list[FrozenTrial]:
+        """Trials that count: those in the queue and those that lost their parameters in a crash do not."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [t for t in trials if t.state is not TrialState.WAITING and ABANDONED not in t.user_attrs]
+
+    def running(self) -> list[FrozenTrial]:
+        return [trial for trial in self.all() if trial.state is TrialState.RUNNING]
+
+    @_patient
+    def get(self, number: int) -> FrozenTrial:
+        return self.storage.get_trial(self._id(number))
+
+    def _id(self, number: int) -> int:
+        if number not in self._ids:
+            self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        return self._ids[number]
+
+    @_patient
+    def enqueue_first(self, points: list[dict[str, Any]]) -> None:
+        """Queues the default (the first point) and, for a grid, all other points: once, however often it is called."""
+        known = {
+            _key(t.params or t.system_attrs.get("fixed_params", {})) for t in self.study.get_trials(deepcopy=False)
+        }
+        for number, point in enumerate(points):
+            if _key(point) not in known:
+                known.add(_key(point))
+                self.study.enqueue_trial(point, user_attrs={DEFAULT: True} if number == 0 else None)
+
+    @_patient
+    def mend(self) -> None:
+        """After a crash: a running trial without all its parameters is failed, and its point queued again.
+
+        The failure comes last: until then a second call finds the trial running, and does what the first one left.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        queued = [_fixed(trial) for trial in trials if trial.state is TrialState.WAITING]
+        for trial in trials:
+            if trial.state is not TrialState.RUNNING or set(trial.params) == set(self.space):
+                continue
+            self.storage.set_trial_user_attr(trial._trial_id, ABANDONED, True)
+            fixed = _fixed(trial)
+            if fixed is not None and fixed not in queued:
+                attrs = {DEFAULT: True} if trial.user_attrs.get(DEFAULT) else None
+                self.study.enqueue_trial(fixed, user_attrs=attrs)
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def judged_but_not_told(self) -> list[int]:
+        """Running trials that a rung has already turned down: the driver died between the verdict and its record.
+
+        Optuna notes a rung as completed before it answers, and would not judge it again.
+        """
+        if self.settings.pruner != "asha":
+            return []
+        found = []
+        for trial in self.running():
+            rungs = [key for key in trial.system_attrs if key.startswith(_RUNG)]
+            if not rungs or trial.user_attrs.get(DEFAULT):
+                continue
+            newest = max(rungs)
+            due = self._rung * _REDUCTION ** int(newest.removeprefix(_RUNG))
+            steps = [step for step in trial.intermediate_values if step >= due]
+            values = sorted(t.system_attrs[newest] for t in self.all() if newest in t.system_attrs)
+            kept = max(len(values) // _REDUCTION, 1)
+            survivors = values[-kept:] if self.maximize else values[:kept]
+            if len(steps) == 1 and trial.system_attrs[newest] not in survivors:
+                found.append(trial.number)
+        return found
+
+    def ask(self) -> FrozenTrial:
+        """The next trial with all its parameters."""
+        known = {trial.number for trial in self.all()}
+
+        def again() -> FrozenTrial:
+            """Whatever the failed call made of a trial: one without all its parameters is given up, a whole one is
+            the answer."""
+            self.mend()
+            whole = [trial for trial in self.running() if trial.number not in known]
+            return whole[0] if whole else self._ask(len(self.all()))
+
+        return self.patience.call(lambda: self._ask(len(known)), again=again)
+
+    def _ask(self, count: int) -> FrozenTrial:
+        self.study.sampler = sampler(self.settings.sampler, self.settings.seed, count)
+        trial = self.study.ask(self.space)
+        return self.get(trial.number)
+
+    @_patient
+    def report(self, number: int, step: int, value: float) -> None:
+        """Stores an intermediate value; a step that is there already keeps its value."""
+        if number not in self._reported:
+            self._reported[number] = set(self.get(number).intermediate_values)
+        if step not in self._reported[number]:
+            self.storage.set_trial_intermediate_value(self._id(number), step, value)
+            self._reported[number].add(step)
+
+    def should_prune(self, number: int) -> bool:
+        """The pruner's word on a trial at its last reported step; the default is judged but never pruned."""
+        if self.settings.pruner == "none" or max(self._reported.get(number, ()), default=self._rung) < self._rung:
+            return False  # no pruner acts before the first rung
+        trial = self.get(number)
+        if trial.user_attrs.get(DEFAULT, False):
+            self.patience.call(lambda: self.study.pruner.prune(self.study, trial))
+            return False
+
+        def ask(seen: FrozenTrial) -> bool:
+            return self.study.pruner.prune(self.study, seen)
+
+        # Optuna judges a rung once: a verdict that the failed call came to must be read from the record.
+        return self.patience.call(
+            lambda: ask(trial), again=lambda: ask(self.get(number)) or number in self.judged_but_not_told()
+        )
+
+    @_patient
+    def complete(self, number: int, value: float, loss: float | None) -> None:
+        trial = self.get(number)
+        if trial.state.is_finished():
+            return
+        self.storage.set_trial_user_attr(trial._trial_id, "val/loss", loss)
+        self.study.tell(number, value)
+
+    @_patient
+    def prune(self, number: int) -> None:
+        if not self.get(number).state.is_finished():
+            self.study.tell(number, state=TrialState.PRUNED)
+
+    @_patient
+    def fail(self, number: int, reason: str) -> None:
+        trial = self.get(number)
+        if not trial.state.is_finished():
+            self.storage.set_trial_user_attr(trial._trial_id, "failure", reason[:1000])
+            self.study.tell(number, state=TrialState.FAIL)
+
+    def add_seconds(self, seconds: float) -> None:
+        """Adds to the time spent on trials, which a time budget counts over all restarts."""
+        total = self.seconds() + seconds
+        self.patience.call(lambda: self.study.set_user_attr("seconds", total))
+
+    @_patient
+    def seconds(self) -> float:
+        return float(self.study.user_attrs.get("seconds", 0.0))
+
+
+def _fixed(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The point that a trial was queued with."""
+    found: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
+    return found
+
+
+def _key(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(params.items(), key=lambda item: item[0]))

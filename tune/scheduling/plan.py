@@ -1,0 +1,226 @@
+"""What runs next. A function of the study's record alone, so that a resumed search goes on where it stood."""
+
+from collections.abc import Set
+from enum import Enum
+from typing import Any
+
+from optuna.trial import TrialState
+
+from m3col.errors import InputError
+from tune.config import search_space as spaces
+from tune.config.schema import StudyConfig, reseeded, slug
+from tune.scheduling import selection
+from tune.scheduling.optuna_study import DEFAULT, Trials
+from tune.study.attempts import training_config
+from tune.study.partitions import CONFIRM_SEED
+from tune.study.record import COMPLETE, FAILED, StudyFolder
+from tune.study.run_spec import CONFIRM, REFIT, REPLICATE, TRIAL, RunSpec
+
+SEARCH_PARTITION, CONFIRM_PARTITION = "search", "confirm"
+
+PROBE_EVERY = 10  # epochs; how often the published code looked at the test split
+
+
+class NextRun(Enum):
+    """`WAIT`: something has to end first; `DONE`: the study is complete."""
+
+    WAIT = "wait"
+    DONE = "done"
+
+
+class Plan:
+    """The stages of a study: trials, replicates of the default, confirmation of the best, refits."""
+
+    def __init__(self, folder: StudyFolder, config: StudyConfig, trials: Trials) -> None:
+        self.folder, self.config, self.trials = folder, config, trials
+        self._decision: selection.Decision | None = None
+        points = [spaces.defaults(config.space, config.run)]
+        is_grid = config.settings.search.sampler == "grid"
+        if is_grid:
+            points += spaces.grid(config.space, points=config.settings.search.grid_points)
+        self._points = list({repr(sorted(point.items())): point for point in points}.values())
+        wanted = config.settings.search.trials
+        self.target = min(wanted, len(self._points)) if is_grid or not config.space else wanted
+
+    def prepare(self) -> None:
+        """Queues the points that are not left to the sampler, and lets failed runs other than trials try again."""
+        self.trials.enqueue_first(self._points)
+        self._forget_failures()
+
+    @property
+    def out_of_time(self) -> bool:
+        budget = self.config.settings.search.time_budget_s
+        return budget is not None and self.trials.seconds() >= budget
+
+    def searching(self) -> bool:
+        """Whether trials are still to be run or finished."""
+        return not self.out_of_time and (len(self.trials.all()) < self.target or bool(self.trials.running()))
+
+    def next(self, busy: Set[str]) -> RunSpec | NextRun:
+        """The next run to start, given the names of those that run now."""
+        trial = self._next_trial(busy)
+        if trial is not None:
+            return trial
+        stages = (("replicates", self.replicates), ("confirm", self.confirmations), ("refits", self.refits))
+        for number, (_, specs) in enumerate(stages):
+            # Confirmations depend on all trials and replicates, refits on all confirmations.
+            earlier = ("trials", *(other for other, _ in stages[:number])) if number else ()
+            if any(run.partition("/")[0] in earlier for run in busy):
+                return NextRun.WAIT
+            for spec in specs():
+                if spec.name in busy:
+                    continue
+                self._forget_other(spec)
+                if self.folder.run(spec.name).result() is None:
+                    return spec
+        return NextRun.WAIT if busy else NextRun.DONE
+
+    def _next_trial(self, busy: Set[str]) -> RunSpec | None:
+        if self.out_of_time:
+            return None
+        trials = self.trials.all()  # once: with many running ones it is the dearest question
+        for trial in trials:
+            if trial.state is TrialState.RUNNING and f"trials/{trial.number}" not in busy:
+                spec = self._trial(trial.number, trial.params)
+                if spec is not None:
+                    return spec
+        count = len(trials)
+        while count < self.target:
+            trial = self.trials.ask()
+            spec = self._trial(trial.number, trial.params)
+            if spec is not None:
+                return spec
+            count = len(self.trials.all())
+        return None
+
+    def _trial(self, number: int, params: dict[str, Any]) -> RunSpec | None:
+        try:
+            config = self.config.point(params)
+        except InputError as error:  # values that are fine one by one, but not together
+            self.trials.fail(number, str(error))
+            return None
+        return RunSpec(f"trials/{number}", TRIAL, config.to_dict(), SEARCH_PARTITION)
+
+    def replicates(self) -> list[RunSpec]:
+        """The default again with other seeds on the same folds."""
+        first = self.config.run.train.seed + 1
+        return [
+            RunSpec(
+                f"replicates/{index}",
+                REPLICATE,
+                reseeded(self.config.run, seed=first + index).to_dict(),
+                SEARCH_PARTITION,
+            )
+            for index in range(self.config.settings.search.replicates)
+        ]
+
+    def confirmations(self) -> list[RunSpec]:
+        """The best trials and the default on a new partition with new seeds."""
+        wanted = self.config.settings.search.confirm
+        finished = self.scored()
+        if wanted is None or not finished:
+            return []
+        numbers = selection.candidates(finished, default=self.default(), top=wanted.top, maximize=self.trials.maximize)
+        if len(numbers) < 2:
+            return []
+        first = self.config.run.train.seed + CONFIRM_SEED
+        split_seed = self.config.run.validation.seed + CONFIRM_SEED
+        return [
+            RunSpec(
+                f"confirm/{number}-{index}",
+                CONFIRM,
+                self.config.point(self.trials.get(number).params, seed=first + index, split_seed=split_seed).to_dict(),
+                CONFIRM_PARTITION,
+            )
+            for number in numbers
+            for index in range(wanted.seeds)
+        ]
+
+    def refits(self) -> list[RunSpec]:
+        """Winner, default and the other rows, each with the same seeds on the whole training split."""
+        if not self.scored():
+            return []
+        decision = self.decide()
+        default = self.default()
+        rows = {"winner": (self.config.point(self.trials.get(decision.winner).params), decision.winner)}
+        if decision.winner != default:
+            rows["default"] = (self.config.run, default)
+        rows |= {name: (run, default) for name, run in self.config.rows.items()}
+        specs = []
+        for name, (run, source) in rows.items():
+            for index in range(self.config.settings.final.seeds):
+                seeded = reseeded(run, seed=self.config.run.train.seed + index)
+                specs.append(
+                    RunSpec(
+                        f"refits/{slug(name)}/{index}",
+                        REFIT,
+                        seeded.to_dict(),
+                        self.config.settings.final.refit,
+                        rates=self._rates(run, source),
+                        probe_every=PROBE_EVERY if self.config.settings.final.optimistic else 0,
+                    )
+                )
+        return specs
+
+    def _rates(self, run: Any, source: int) -> tuple[float, ...]:
+        """A full refit has no validation metric for its plateau: it replays the drops of the trial it stands for (those
+        of the default's, for a row without a trial), from its own learning rate down."""
+        if run.train.schedule.kind != "plateau" or self.config.settings.final.refit != "full":
+            return ()
+        history = self.folder.run(f"trials/{source}").history()
+        rates = [record["metrics"]["train/learning_rate"] for record in history]
+        scale = run.train.learning_rate / rates[0] if rates else 1.0
+        return tuple(scale * rate for rate in rates)
+
+    def default(self) -> int:
+        """The number of the default's trial (0, but for a crash while it was being asked for)."""
+        for trial in self.trials.all():
+            if trial.user_attrs.get(DEFAULT):
+                return trial.number
+        return 0
+
+    def scored(self) -> list[selection.Scored]:
+        return [
+            selection.Scored(trial.number, float(trial.value), trial.user_attrs.get("val/loss") or 0.0)
+            for trial in self.trials.all()
+            if trial.state is TrialState.COMPLETE and trial.value is not None
+        ]
+
+    def noise(self) -> selection.Noise | None:
+        values = {trial.number: trial.value for trial in self.scored()}
+        return selection.noise(values.get(self.default()), self._values("replicates"))
+
+    def decide(self) -> selection.Decision:
+        """The winner. Call it when trials, replicates and confirmations are over."""
+        if self._decision is None:
+            confirmations: dict[int, list[float]] = {}
+            for spec in self.confirmations():
+                result = self.folder.run(spec.name).result()
+                number = int(spec.name.removeprefix("confirm/").partition("-")[0])
+                if result is not None and result["state"] == COMPLETE:
+                    confirmations.setdefault(number, []).append(result["value"])
+            self._decision = selection.decide(
+                self.scored(),
+                default=self.default(),
+                maximize=self.trials.maximize,
+                measured=self.noise(),
+                confirmations=confirmations,
+            )
+        return self._decision
+
+    def _values(self, stage: str) -> list[float]:
+        results = [run.result() for name, run in self.folder.runs() if name.startswith(f"{stage}/")]
+        return [result["value"] for result in results if result is not None and result["state"] == COMPLETE]
+
+    def _forget_other(self, spec: RunSpec) -> None:
+        """Clears the folder of a run that was made with another config: more trials may have changed the winner."""
+        run = self.folder.run(spec.name)
+        if (run.path / "config.yaml").exists() and training_config(run.config()) != training_config(spec.config):
+            run.clear()
+
+    def _forget_failures(self) -> None:
+        # What failed outside the search may work now: a full disk may be empty.
+        for name, run in list(self.folder.runs()):
+            result = run.result()
+            if not name.startswith("trials/") and result is not None and result["state"] == FAILED:
+                run.clear()

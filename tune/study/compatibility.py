@@ -1,0 +1,32 @@
+"""Whether a study on disk may be resumed with a given config and data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from m3col.config.keys import flatten
+from m3col.data.dataset import Dataset
+
+# A resumed search may differ in these: they change what it costs, not what a trial computes.
+_MAY_CHANGE = ("search.trials", "search.time_budget_s", "search.concurrency", "resources", "tracking", "run.data.dir",
+               "run.checkpoint", "search.confirm", "search.replicates", "final.seeds",
+               "storage.patience_s")  # fmt: skip
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What keeps a study from being resumed: every setting that differs and may not, with both values."""
+    old, new = dict(flatten(stored)), dict(flatten(wanted))
+    lines = []
+    for path in [*old, *(path for path in new if path not in old)]:
+        if any(path == free or path.startswith(f"{free}.") for free in _MAY_CHANGE) or old.get(path) == new.get(path):
+            continue
+        lines.append(f"{path} was {old.get(path)!r} and is now {new.get(path)!r}; a resumed study keeps it")
+    return lines
+
+
+def digest_differences(stored: Mapping[str, str], dataset: Dataset, splits: str) -> list[str]:
+    found = {**dataset.digests(), "splits": splits}
+    return [
+        f"{name}: the data differs from what the study began with (digest {stored[name][:12]}, now {value[:12]})"
+        for name, value in found.items()
+        if name in stored and stored[name] != value
+    ]

@@ -1,0 +1,28 @@
+"""The folds of a study: drawn once from a seed, the same for all trials."""
+
+from m3col.config import loading as run_config
+from m3col.data import splits
+from m3col.data.dataset import Dataset
+from tune.config.schema import StudyConfig
+from tune.scheduling.plan import CONFIRM_PARTITION, SEARCH_PARTITION
+
+
+def partitions(study: StudyConfig, dataset: Dataset) -> dict[str, list[splits.Fold]]:
+    """The folds of the search and of the confirmation, drawn from the study's seed alone."""
+    validation = study.run.validation
+    assert validation.kind is not None
+
+    def drawn(seed: int) -> list[splits.Fold]:
+        return splits.draw(
+            dataset, kind=str(validation.kind), folds=validation.folds, fraction=validation.fraction, seed=seed
+        )
+
+    return {SEARCH_PARTITION: drawn(validation.seed), CONFIRM_PARTITION: drawn(validation.seed + CONFIRM_SEED)}
+
+
+def partitions_digest(study: StudyConfig, dataset: Dataset) -> str:
+    drawn = partitions(study, dataset)
+    return run_config.digest({name: [fold.validation.tolist() for fold in folds] for name, folds in drawn.items()})
+
+
+CONFIRM_SEED = 1000  # seeds of the confirmation lie this far from those of the search

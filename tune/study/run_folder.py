@@ -1,0 +1,107 @@
+"""The folder of one run of a study."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from m3col.config import yaml_files
+from m3col.storage import atomic_files
+from m3col.storage.redaction import scrubbed
+from m3col.storage.retry import RetryPolicy
+
+AT_ONCE = RetryPolicy(0)
+
+
+class RunFolder:
+    """One training of a study: a trial, a replicate, a confirmation or a refit."""
+
+    def __init__(self, path: Path, patience: RetryPolicy = AT_ONCE) -> None:
+        self.path, self._patience = path, patience
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        def write() -> None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not (self.path / "config.yaml").exists():
+                atomic_files.write_text(self.path / "config.yaml", yaml_files.dump(dict(config)))
+
+        self._patience.call(write)
+
+    def config(self) -> dict[str, Any]:
+        return yaml_files.read(self.path / "config.yaml")
+
+    def history(self) -> list[dict[str, Any]]:
+        """Records of the finished epochs; a line torn by a crash is left out."""
+        path = self.path / "history.jsonl"
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def append(self, records: Sequence[Mapping[str, Any]], *, restart: bool) -> None:
+        """Adds records; after a restart the file is written anew with all records that the new attempt stands on."""
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        if restart:
+            self._patience.call(lambda: atomic_files.write_text(self.path / "history.jsonl", text))
+        else:
+            self._append("history.jsonl", text)
+
+    def log(self, line: str) -> None:
+        self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {scrubbed(line)}\n")
+
+    def _append(self, name: str, text: str) -> None:
+        path = self.path / name
+        length: int | None = None
+
+        def write() -> None:
+            nonlocal length
+            if length is None:
+                length = path.stat().st_size if path.exists() else 0
+            with path.open("ab") as stream:
+                stream.truncate(length)  # what an earlier try wrote of it
+                stream.write(text.encode())
+
+        self._patience.call(write)
+
+    def result(self) -> dict[str, Any] | None:
+        path = self.path / "result.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        self._patience.call(lambda: atomic_files.write_json(self.path / "result.json", dict(result)))
+
+    def outcome(self) -> Path | None:
+        """The newest attempt folder in which this run trained its last epoch, if any did. What another run of this name
+        left, as one of an earlier winner, is passed over."""
+        from tune.study import attempts  # it needs torch
+
+        done = [path.parent for path in self.path.glob("attempt-*/outcome.json")]
+        wanted = attempts.training_config_digest(self.config()) if done else None
+        about = {path: atomic_files.read_json(path / attempts.DESCRIPTION, {}) for path in done}
+        mine = [path for path in done if attempts.matches_config(about[path], wanted)]
+        return max(mine, key=lambda path: (attempts.number_of(path.name), path.name), default=None)
+
+    def drop_checkpoints(self) -> None:
+        """Frees the disk of a run that will not go on."""
+        for pattern in ("attempt-*/epoch-*", "attempt-*/.epoch-*"):
+            for path in self.path.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def set_aside(self) -> Path:
+        """Moves a run that is not in the database, as after a return to an older copy, out of the study; where to."""
+        aside = self.path.parents[1] / "aside"
+        number = 1
+        while (target := aside / f"{self.path.parent.name}-{self.path.name}-{number}").exists():
+            number += 1
+        aside.mkdir(exist_ok=True)
+        self.path.rename(target)
+        return target
+
+    def clear(self) -> None:
+        """Forgets a failed run, so that it can be tried again."""
+        shutil.rmtree(self.path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""A study in MLflow: kept up to date while it runs, completed when it ends."""

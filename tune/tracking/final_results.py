@@ -1,0 +1,287 @@
+"""The end of a study as MLflow shows it: who won, by how much, with which setting; tables, plots and the model."""
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from m3col.data import loading
+from m3col.errors import InputError
+from m3col.metrics import classification
+from m3col.plots import model_plots
+from m3col.tracking import mlflow_store, payload
+from m3col.tracking.mlflow_store import LACKS, NOTE, RUN_NAME
+from m3col.tracking.payload import Point
+from tune.results import collect, failure_reasons, prediction_table
+from tune.results.study_results import DEFAULT, ENSEMBLE, WINNER
+from tune.study.record import COMPLETE, DESCRIPTION
+from tune.study.run_folder import RunFolder
+from tune.tracking.notes import DECIMALS, view
+
+if TYPE_CHECKING:
+    from tune.tracking.study_to_mlflow import StudyToMlflow
+
+
+SCORE, SO_FAR, BEST = "score", "score_so_far", "best_score"
+
+RANK, CONFIRMED, GAIN = "rank", "confirmed", "vs_default"
+
+_SENT, _MODEL = "m3col.results", "m3col.model"
+
+_RANKED = 20  # children with a rank, so that the top of the table is one screen
+
+_NOTE_LENGTH = 7900
+
+
+Standing = list[dict[str, Any]]
+
+
+def send(projection: "StudyToMlflow") -> dict[str, str]:
+    """Writes results/ once per content; a study that was resumed and reported again is written again.
+
+    What the store refuses is left out and returned, with the reasons; all runs of the study end all the same, and
+    another call sends everything again.
+    """
+    folder, tracker, parent = projection.folder, projection.tracker, projection.parent
+    lacks = failure_reasons.no_model(folder)
+    if lacks is not None and not projection.driven:  # a search has said it
+        projection.warn(lacks)
+    digest = _digest(folder.results)
+    if projection.ended and projection.parent_tags.get(_SENT) == digest:
+        return {}
+    written = (folder.results / "summary.md").stat().st_mtime  # the same when sent again, so that no point is doubled
+    refused = tracker.attempt(
+        parent,
+        {
+            "results": lambda: _send_tables(projection, written),
+            "files": lambda: _send_files(projection),
+            "model": lambda: _send_model(projection),
+            "trials without a result": lambda: projection.close_stopped(written),
+            "columns of the table": lambda: view(projection, finished=True),
+            "end of the study": lambda: _end(projection, written),
+        },
+    )
+    said = "; ".join([*([lacks] if lacks else []), *(f"{what}: {why}" for what, why in refused.items())])
+    tags = {LACKS: said} if said != projection.parent_tags.get(LACKS, "") else {}
+    tags |= {} if refused else {_SENT: digest}
+    refused |= tracker.attempt(parent, {"note": lambda: tracker.write(parent, tags=tags)})
+    projection.parent_tags |= tags
+    return refused
+
+
+def _send_tables(projection: "StudyToMlflow", written: float) -> None:
+    results = projection.folder.results
+    trials = pd.read_csv(results / "trials.csv").sort_values("number")
+    tests = pd.read_csv(results / "test_metrics.csv")
+    standing = _standing(trials, maximize=projection.maximize)
+    _mark_children(projection, standing, tests, written)
+    _write_parent(projection, standing, tests, written)
+
+
+def _send_files(projection: "StudyToMlflow") -> None:
+    described = projection.folder.path / DESCRIPTION
+    for path in [described, *sorted(projection.folder.results.iterdir())]:
+        if path.is_file() and not path.name.startswith("."):
+            projection.tracker.artifacts(projection.parent, path)
+    if projection.config.settings.tracking.log_ids:
+        for name in ("splits.csv", "predictions.parquet"):
+            projection.tracker.artifacts(projection.parent, projection.folder.path / name)
+
+
+def _end(projection: "StudyToMlflow", written: float) -> None:
+    projection.tracker.close(projection.parent, mlflow_store.FINISHED, written)
+    projection.ended, projection.running = True, False
+
+
+def _digest(results: Path) -> str:
+    sha = hashlib.sha256()
+    for path in sorted(results.iterdir()):
+        if path.is_file() and path.suffix in (".md", ".csv", ".yaml"):
+            sha.update(path.name.encode() + path.read_bytes())
+    return sha.hexdigest()
+
+
+def _standing(trials: pd.DataFrame, *, maximize: bool) -> Standing:
+    """Finished trials in order, the winner first; `gain`: over the default, in the runs that decided."""
+    finished = trials[trials["state"] == COMPLETE].copy()
+    finished["role"] = finished["role"].fillna("")
+    finished["won"] = finished["role"].str.contains(WINNER)
+    decided = finished["confirmed"] if finished["confirmed"].notna().any() else finished["value"]
+    default = decided[finished["role"].str.contains(DEFAULT)]
+    finished["gain"] = decided - (default.iloc[0] if len(default) else np.nan)
+    order = finished.sort_values(["won", "value"], ascending=[False, not maximize], kind="stable")
+    return [
+        {str(k): v for k, v in line.items()} for line in order.assign(rank=range(1, len(order) + 1)).to_dict("records")
+    ]
+
+
+def _mark_children(projection: "StudyToMlflow", standing: Standing, tests: pd.DataFrame, written: float) -> None:
+    declared = _declared(tests)
+    for line in standing:
+        child = projection.children.get(line["number"])
+        if child is None or not (line["rank"] <= _RANKED or child.ranked):
+            continue
+        name = f"trial {line['number']}" + (f" ({line['role']})" if line["role"] else "")
+        found = {RANK: line["rank"], CONFIRMED: line["confirmed"], GAIN: line["gain"]}
+        for key in (WINNER, DEFAULT):
+            if key in line["role"]:
+                found |= {f"test/{name}": value for name, value in _tested(tests, key).items() if name == declared}
+        tags = {RUN_NAME: name} if name != child.name else {}
+        if line["won"]:
+            tags[NOTE] = verdict(projection, standing, tests)
+        elif child.ranked:  # it may have won before the study was extended
+            tags[NOTE] = ""
+        projection.tracker.write(child.id, _points(found, written), tags=tags)
+        child.name, child.ranked = name, True
+
+
+def _write_parent(projection: "StudyToMlflow", standing: Standing, tests: pd.DataFrame, written: float) -> None:
+    name = projection.described["name"]
+    found: dict[str, float] = {RANK: 0}
+    tags = {}
+    if standing:
+        best = standing[0]
+        found |= {SCORE: best["value"], CONFIRMED: best["confirmed"], GAIN: best["gain"]}
+        name = f"{name}: trial {int(best['number'])} won"
+        tags["m3col.winner"] = f"trial {int(best['number'])}"
+        tags["m3col.winner_setting"] = _setting(projection, best)
+    for key, split in ((WINNER, "test"), (ENSEMBLE, "test_ensemble"), (DEFAULT, "test_default")):
+        found |= {f"{split}/{metric}": value for metric, value in _tested(tests, key).items()}
+    summary = (projection.folder.results / "summary.md").read_text(encoding="utf-8")
+    if summary.startswith("# "):  # the page has the title already, and shows a few lines only until it is unfolded
+        summary = summary.partition("\n")[2].lstrip()
+    tags |= {RUN_NAME: name, "m3col.verdict": verdict(projection, standing, tests), NOTE: _shortened(summary)}
+    tags |= {mlflow_store.STATE: "complete", mlflow_store.FAILURE: ""}
+    projection.tracker.write(projection.parent, _points(found, written), tags=tags)
+    projection.parent_tags |= tags
+    _write_experiment_note(projection)
+
+
+def _write_experiment_note(projection: "StudyToMlflow") -> None:
+    """The experiment's page names its studies, newest first, each with its verdict and a link to its page."""
+    found = projection.tracker.find(projection.experiment, {mlflow_store.KIND: "study"})
+    about = projection.described["dataset"]
+    counts = ", ".join(f"{name} {count}" for name, count in about["features"].items())
+    lines = []
+    for run in reversed(found):
+        name = run.tags[mlflow_store.STUDY].rpartition(" ")[0]
+        page = f"#/experiments/{projection.experiment}/runs/{run.id}?workflowType=machine_learning"
+        lines.append(f"- [{name}]({page}): {run.tags.get('m3col.verdict', 'running')}")
+    lines += ["", f"{about['name']}: {about['train']} training and {about['test']} test samples; features: {counts}. "
+              f"{about['known_issues']}"]  # fmt: skip
+    projection.tracker.tag_experiment(projection.experiment, {NOTE: _shortened("\n".join(lines))})
+
+
+def verdict(projection: "StudyToMlflow", standing: Standing, tests: pd.DataFrame) -> str:
+    """One sentence: who won, with which setting, by how much, and what the test says."""
+    if not standing:
+        return "no trial finished"
+    best = standing[0]
+    number, setting = int(best["number"]), _setting(projection, best)
+    is_confirmed = np.isfinite(best["confirmed"])
+    scored = f"{projection.metric} {best['confirmed'] if is_confirmed else best['value']:.4f}" + (
+        " in confirmation" if is_confirmed else " in the search"
+    )
+    if DEFAULT in best["role"]:
+        head = f"**The default setting (trial {number}) stays the best**"
+    else:
+        head = f"**Trial {number} won**"
+        head += f" by {best['gain']:+.4f} against the default" if np.isfinite(best["gain"]) else ""
+    return f"{head}: {setting}; {scored}{_test_words(tests)}"
+
+
+def _setting(projection: "StudyToMlflow", line: Any) -> str:
+    return ", ".join(f"{path.rpartition('.')[2]} {_short(line[path])}" for path in projection.config.space)
+
+
+def _test_words(tests: pd.DataFrame) -> str:
+    declared = _declared(tests)
+    line = tests[(tests["row"] == WINNER) & (tests["metric"] == declared)]
+    if not len(line) or not np.isfinite(line.iloc[0]["test"]):
+        return ""
+    found = line.iloc[0]
+    interval = f" [{found['low']:.4f}, {found['high']:.4f}]" if np.isfinite(found["low"]) else ""
+    return f"; test {declared} {found['test']:.4f}{interval}"
+
+
+def _send_model(projection: "StudyToMlflow") -> None:
+    checkpoint = projection.folder.results / "model"
+    if not checkpoint.is_dir():
+        return
+    sha = hashlib.sha256()
+    for path in sorted(checkpoint.iterdir()):
+        sha.update(path.name.encode() + path.read_bytes())
+    if projection.parent_tags.get(_MODEL) == sha.hexdigest():
+        return
+    tracker, parent = projection.tracker, projection.parent
+    tracker.artifacts(parent, checkpoint, "checkpoint")
+    with tempfile.TemporaryDirectory() as folder:
+        _draw(projection, Path(folder))
+        tracker.artifacts(parent, Path(folder), "figures")
+    uri = tracker.model(parent, checkpoint, example=_medians(projection), listed=False)
+    tracker.write(parent, tags={_MODEL: sha.hexdigest(), "m3col.model_uri": uri})
+    projection.parent_tags[_MODEL] = sha.hexdigest()
+
+
+def _medians(projection: "StudyToMlflow") -> dict[str, np.ndarray] | None:
+    """From the training split; None where the data is not at hand, and then the model has no input example."""
+    if projection.dataset is not None:
+        return payload.medians(projection.dataset)
+    described = projection.config.run.data
+    try:
+        folder = None if described.dir is None else Path(described.dir)
+        loaded = loading.load(described.name, data_dir=folder, modalities=described.modalities, splits=("train",))
+    except InputError:
+        return None
+    return payload.medians(loaded)
+
+
+def _draw(projection: "StudyToMlflow", folder: Path) -> None:
+    """Learning curves of the winner's refits; what the delivered ensemble does on the test samples."""
+    refits = [RunFolder(path) for path in sorted((projection.folder.path / "refits" / WINNER).glob("*"))]
+    refits = refits[: projection.config.settings.final.seeds]
+    histories = [
+        pd.DataFrame([{"epoch": r["epoch"], **r["metrics"]} for r in records])
+        for run in refits
+        if (records := run.history())
+    ]
+    if histories:
+        drawn = model_plots.learning_curves(histories, metric=projection.metric)
+        model_plots.save(drawn, folder / "learning_curves.png")
+    rows = prediction_table.read(projection.folder)
+    rows = rows[(rows["kind"] == collect.TEST) & rows["job"].str.startswith(f"refits/{WINNER}/")]
+    members = [group for _, group in rows.groupby("job", sort=True)]
+    if members and (members[0]["label"] >= 0).all():
+        votes = np.mean([classification.softmax(prediction_table.logits_of(group)) for group in members], axis=0)
+        classes = projection.described["dataset"]["classes"]
+        model_plots.save_test(folder, members[0]["label"].to_numpy(dtype=np.int64), votes, classes)
+
+
+def _declared(tests: pd.DataFrame) -> str:
+    return str(tests["metric"].iloc[0]) if len(tests) else ""
+
+
+def _tested(tests: pd.DataFrame, row: str) -> dict[str, float]:
+    chosen = tests[(tests["row"] == row) & tests["test"].notna()]
+    return dict(zip(chosen["metric"], chosen["test"], strict=True))
+
+
+def _points(found: Mapping[str, Any], written: float) -> list[Point]:
+    return [
+        Point(name, round(float(value), DECIMALS), 0, written) for name, value in found.items() if np.isfinite(value)
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _shortened(text: str) -> str:
+    """Within what a tag holds; the whole summary lies among the artifacts."""
+    if len(text) <= _NOTE_LENGTH:
+        return text
+    return text[:_NOTE_LENGTH].rpartition("\n")[0] + "\n\n(cut: the whole text is the artifact summary.md)"

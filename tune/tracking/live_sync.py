@@ -1,0 +1,179 @@
+"""The thread that keeps MLflow up to date while a search runs, and ends its runs there however the search ends."""
+
+import contextlib
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+from m3col.data.dataset import Dataset
+from m3col.runtime import exit_hooks, notices
+from m3col.tracking import mlflow_store
+from m3col.tracking.mlflow_store import Tracker
+from m3col.tracking.payload import reason_of
+from tune.errors import StudyTakenOver
+from tune.study.record import StudyFolder
+from tune.tracking import study_to_mlflow
+
+_LAST_S, _BETWEEN_LAST_S = 20.0, 2.0  # how long the end of a search is sent again
+
+_REFUSALS = 2  # tries of what a store that answers does not take
+
+_MOST_PATIENT_S = 60.0  # between two attempts while the store is away
+
+_REASON = 1000  # characters of it
+
+_FAILED_S = 15.0  # for ending the runs of a search that failed
+
+_INTERRUPTED_S = 3.0  # for that, where a signal ends the process
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How a search ended: `status` of the study in MLflow, None where it has results; `limit_s`: time for the rest;
+    `is_taken`: its runs are another driver's now."""
+
+    limit_s: float
+    status: str | None = None
+    reason: str = ""
+    is_taken: bool = False
+
+
+class Background:
+    """Keeps MLflow up to date while a search runs, from a thread of its own.
+
+    The store may die: the search goes on, attempts become rarer, and the gap is filled when it is back. On a good exit
+    results are sent too, within `limit_s`. After an error the study ends as FAILED, after an interrupt as KILLED, and
+    its unfinished trials as KILLED; a resumed search opens them again. `warn` gets a line, with the command that helps,
+    where something failed.
+    """
+
+    def __init__(
+        self, folder: StudyFolder, tracker: Tracker | None, *, every_s: float = 5.0, limit_s: float = 120.0,
+        warn: Callable[[str], None] = notices.warn, dataset: Dataset | None = None,
+    ) -> None:  # fmt: skip
+        self._folder, self._tracker, self._dataset = folder, tracker, dataset
+        self._every_s, self._warn = every_s, warn
+        self._stop = threading.Event()
+        self._ending = self._good = _Ending(limit_s)
+        self._is_interrupted = False
+        self._failure: str | None = None
+        self._is_refused = False  # the failure is of a store that answers
+        self._projection: study_to_mlflow.StudyToMlflow | None = None
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._registered = contextlib.ExitStack()
+
+    def __enter__(self) -> "Background":
+        if self._tracker is not None:
+            self._registered.enter_context(exit_hooks.before_exit(self._interrupt))
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tracker is None:
+            return
+        if self._is_interrupted:  # the search failed because its processes are being ended, and this one ends as well
+            time.sleep(2 * _INTERRUPTED_S)
+        ending = self._ending = self._ending_of(error)
+        self._stop.set()
+        self._thread.join(ending.limit_s)
+        self._registered.close()
+        reason = f"no answer within {ending.limit_s:.0f} s" if self._thread.is_alive() else self._failure
+        if reason is None or ending.is_taken:
+            return
+        lacks = "lacks a part of this study" if error is None else "lacks the end of this study"
+        self._warn(
+            f"MLflow at {self._tracker.shown} {lacks} ({reason}); nothing is lost: "
+            f"{command(self._folder, self._tracker)} writes it"
+        )
+
+    def _ending_of(self, error: BaseException | None) -> _Ending:
+        if error is None:
+            return self._good
+        if not isinstance(error, Exception):
+            return _Ending(_INTERRUPTED_S, mlflow_store.KILLED)
+        return _Ending(
+            _FAILED_S, mlflow_store.FAILED, reason_of(error, length=_REASON), isinstance(error, StudyTakenOver)
+        )
+
+    def _interrupt(self) -> None:
+        """Called from another thread where a signal ends the process."""
+        self._ending, self._is_interrupted = _Ending(_INTERRUPTED_S, mlflow_store.KILLED), True
+        self._stop.set()
+        self._thread.join(_INTERRUPTED_S / 2)
+        projection = self._projection
+        if self._thread.is_alive() and projection is not None:  # it is in the middle of an upload
+            projection.stop(mlflow_store.KILLED)
+
+    def _work(self) -> None:
+        for _ in self._waits():
+            before = self._failure
+            self._attempt(results=False)
+            if self._failure is not None and before is None:
+                told = "MLflow does not take all of it" if self._is_refused else "MLflow cannot be written"
+                self._warn(f"{told} ({self._failure}); the search goes on, the gap is filled later")
+        if self._ending.is_taken:
+            return
+        if self._ending.status is None:
+            self._deliver()
+        if self._ending.status is not None or not self._folder.finished():
+            self._close(self._ending)
+
+    def _deliver(self) -> None:
+        """The last word: a server that is just coming back, or a connection that died with it, gets another chance."""
+        until, refusals = time.monotonic() + _LAST_S, 0
+        while True:
+            self._attempt(results=True)
+            refusals += self._is_refused
+            if self._failure is None or refusals == _REFUSALS or time.monotonic() >= until or self._is_interrupted:
+                return
+            time.sleep(_BETWEEN_LAST_S)
+
+    def _close(self, ending: _Ending) -> None:
+        """Ends the runs of a search that has no results. What is new goes along, unless the process is being ended."""
+        is_hasty = ending.status == mlflow_store.KILLED
+        if is_hasty and self._projection is None and self._failure is None:
+            return  # nothing of it is in MLflow yet
+        assert self._tracker is not None
+        try:
+            projection = self._projection or study_to_mlflow.StudyToMlflow(
+                self._folder, self._tracker, dataset=self._dataset, driven=False, warn=self._warn
+            )
+            try:
+                if not is_hasty:
+                    projection.send(results=False)
+            finally:
+                projection.stop(ending.status or mlflow_store.KILLED, ending.reason)
+            self._failure = None
+        except Exception as error:  # whatever the store or the network raises
+            self._failure = reason_of(error)
+
+    def _waits(self) -> Iterator[None]:
+        """Yields after each pause until the search ends; pauses double while the store is away."""
+        pause = self._every_s
+        while not self._stop.wait(pause):
+            yield
+            pause = self._every_s if self._failure is None else min(2 * pause, _MOST_PATIENT_S)
+
+    def _attempt(self, *, results: bool) -> None:
+        assert self._tracker is not None
+        try:
+            if self._projection is None:
+                self._projection = study_to_mlflow.StudyToMlflow(
+                    self._folder, self._tracker, dataset=self._dataset, warn=self._warn
+                )
+            self._projection.send(results=results)
+            self._failure, self._is_refused = None, False
+        except Exception as error:  # whatever the store or the network raises: it must not reach the search
+            self._projection = None
+            self._failure, self._is_refused = reason_of(error), isinstance(error, study_to_mlflow.Incomplete)
+
+
+def command(folder: StudyFolder, tracker: Tracker) -> str:
+    """What writes the rest, whatever the defaults are where it is called: a job's are not its reader's."""
+    places = ["--runs-dir", str(folder.path.parent), "--tracking-uri", tracker.shown]
+    return f"m3col {shlex.join(['sync', folder.name, *places])}"

@@ -1,0 +1,31 @@
+"""Writes to MLflow what it lacks of a study, from the study's files alone."""
+
+import contextlib
+from collections.abc import Callable
+
+from m3col.data.dataset import Dataset
+from m3col.runtime import notices
+from m3col.tracking import mlflow_store
+from m3col.tracking.mlflow_store import Tracker
+from tune.study.record import StudyFolder
+from tune.tracking.study_to_mlflow import StudyToMlflow
+
+
+def sync(
+    folder: StudyFolder, tracker: Tracker, *, dataset: Dataset | None = None,
+    warn: Callable[[str], None] = notices.warn,
+) -> None:  # fmt: skip
+    """Writes everything of a study that MLflow lacks, and ends what is still running there: hold the study's lock, so
+    that nobody drives it. `dataset`: for the input example of a study of in-memory data; `warn`: hears what the study
+    itself lacks.
+
+    Raises InputError for a folder that is no study, Incomplete where parts are refused, and whatever MLflow raises.
+    """
+    projection = StudyToMlflow(folder, tracker, dataset=dataset, driven=False, warn=warn)
+    try:
+        projection.send(results=True)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the store may be what failed
+            projection.stop(mlflow_store.KILLED)
+        raise
+    projection.stop(mlflow_store.KILLED)
