@@ -28,6 +28,7 @@ from m3col import randomness
 from m3col.augmentation import sample_mixing
 from m3col.config import loading as run_config
 from m3col.config import schema
+from m3col.config.loading import with_overrides
 from m3col.config.schema import RunConfig
 from m3col.data import arrays, loading
 from m3col.data.dataset import Dataset
@@ -49,7 +50,7 @@ class Problem:
 
     def trainer(self, **overrides: object) -> FoldTrainer:
         return FoldTrainer(
-            self.config.with_overrides(overrides),
+            with_overrides(self.config, overrides),
             self.dataset.train,
             features=self.dataset.features,
             num_classes=self.dataset.num_classes,

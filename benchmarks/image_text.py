@@ -36,7 +36,7 @@ from PIL import Image
 
 from benchmarks.common import machine, parser, table
 from m3col.checks.resolve import resolve
-from m3col.config.loading import load
+from m3col.config.loading import load, with_overrides
 from m3col.config.schema import RunConfig
 from m3col.data.images import decoding
 from m3col.devices import autocast
@@ -164,7 +164,7 @@ def measure(pair: str, row: str, place: str, options: argparse.Namespace, found:
     result = {"rate": 1 / seconds, "tokens": statistics.mean(length for *_, length in taken)}
     if trainer.device.type == "cuda":
         result["memory"] = torch.cuda.max_memory_allocated() / 1e6
-        uncompiled = ready.config.with_overrides({"model.compile": False})
+        uncompiled = with_overrides(ready.config, {"model.compile": False})
         again = FoldTrainer(uncompiled, split, features=ready.dataset.features, num_classes=4)
         result["flops"] = flops_per_sample(again, split, plain=row == "plain", skip=warm, count=options.steps)
     else:

@@ -143,7 +143,7 @@ def passes(study: Fabricated, tracker: Tracker) -> dict[str, Cost]:
     projection = study_to_mlflow.StudyToMlflow(study.folder, tracker)
 
     def one_pass() -> None:
-        projection.send(results=False)
+        sync.send(projection, results=False)
 
     one_pass()
     idle = [timed(one_pass) for _ in range(PASSES)]

@@ -24,7 +24,7 @@ import ray.tune
 from tune.engine import ray_cluster, ray_tune
 from tune.engine import trials as engine_trials
 from tune.scheduling.coordinator import Coordinator
-from tune.scheduling.plan import SEARCH_PARTITION
+from tune.study.partitions import SEARCH_PARTITION
 from tune.study.run_spec import TRIAL, RunSpec
 
 BAR_S = 0.5

@@ -22,7 +22,7 @@ from m3col.metrics import classification
 from m3col.predictor import Predictor, load
 from m3col.runtime import notices
 from m3col.storage import atomic_files
-from m3col.tracking import mlflow_store
+from m3col.tracking import log_training, mlflow_store
 from m3col.train_result import TrainResult, history_frame
 from m3col.training.run import Execute, Report, folds_of, records_of, run
 
@@ -109,7 +109,7 @@ def judge(
     faults += [f"workers: {text}" for text in rules.shard_faults(drafted.config.train.shards, workers)]
     needed = 0
     if prepared is not None and not faults:
-        prepared = replace(prepared, config=rules.with_shards(prepared.config, workers))
+        prepared = replace(prepared, config=loading.with_shards(prepared.config, workers))
         needed = 2 * checkpoint_bytes(prepared.config, prepared.dataset, folds=len(folds_of(prepared)))
     faults += disk_faults(root, needed, what="a training run")
     if faults or prepared is None:
@@ -181,7 +181,7 @@ def _finish(
     result = TrainResult(found, history_frame(history), folder / "model", config, None, folder, dataset.dropped)
     if tracker is None:
         return result
-    return replace(result, mlflow_run_id=tracker.log_training(result, dataset=dataset, started=started))
+    return replace(result, mlflow_run_id=log_training.log_or_warn(tracker, result, dataset=dataset, started=started))
 
 
 def _test(predictor: Predictor, dataset: Dataset) -> dict[str, float]:

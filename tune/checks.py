@@ -8,7 +8,7 @@ from typing import Any
 
 from m3col.checks.limits import checkpoint_bytes, disk_faults
 from m3col.checks.resolve import ResolvedRun, check_against_data
-from m3col.config.rules import with_shards
+from m3col.config.loading import with_shards
 from m3col.data.dataset import Dataset
 from m3col.errors import InputError, nearest
 from m3col.runtime import notices

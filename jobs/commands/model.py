@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.terminal.console import print_metrics, runs_of
 from m3col.config import loading as run_config
-from m3col.config import schema
+from m3col.config import rules
 from m3col.data import loading
 from m3col.errors import InputError, nearest
 from m3col.storage import atomic_files
@@ -51,7 +51,7 @@ def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset"
 
     run = run_config.load_stored(predictor.config, where="checkpoint")
     name = arguments.data or run.data.name
-    if name == schema.IN_MEMORY:
+    if name == rules.IN_MEMORY:
         text = "the checkpoint was trained on arrays in memory; name a data set with --data"
         raise InputError([f"{arguments.command}: {text}"])
     trained_on = None if arguments.data else run.data.dir

@@ -8,7 +8,9 @@ from typing import Any
 
 from m3col.checks.limits import disk_faults, memory_faults
 from m3col.config.keys import touches
-from m3col.config.schema import IN_MEMORY, RunConfig
+from m3col.config.loading import with_overrides
+from m3col.config.rules import IN_MEMORY
+from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault, Where, lines
 from m3col.data import arrays, loading, splits
 from m3col.data import catalog as datasets
@@ -81,14 +83,15 @@ def check_against_data(
     faults += [] if touches(faulty, "data.cache", "data.image") else _cache_faults(config, dataset)
     if faults or faulty:
         return None, faults
-    resolved = config.with_overrides(
+    resolved = with_overrides(
+        config,
         {
             "data.name": dataset.name if data is None else IN_MEMORY,
             "data.modalities": list(dataset.modalities),
             "validation.kind": kind,
             "metric": config.metric or f"val/{classification.default(dataset.num_classes)}",
             **({"data.dir": str(Path(config.data.dir).absolute())} if config.data.dir else {}),
-        }
+        },
     )
     return ResolvedRun(resolved, with_suspicions(dataset, resolved, in_memory=data is not None)), []
 
@@ -155,7 +158,7 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     faults += _per_modality_faults(config, dataset.modalities, (*dataset.modalities, *dataset.unselected))
     of_models = _model_faults(config, set(dataset.kinds.values()), faulty)
     if not of_models and not touches(faulty, "model", "data.image", "data.text"):
-        of_models = memory_faults(config.with_overrides({"validation.kind": kind}), dataset)
+        of_models = memory_faults(with_overrides(config, {"validation.kind": kind}), dataset)
     faults += of_models
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from m3col.config import rules, yaml_files
-from m3col.config.keys import get, with_value, without
-from m3col.config.schema import BY_MODALITY, RunConfig, known_keys_of_method
+from m3col.config.keys import get, with_value, without, without_keys
+from m3col.config.schema import BY_MODALITY, RunConfig
 from m3col.config.validation import Fault, lines, places, validate, with_good_keys
 from m3col.errors import InputError, nearest
+from m3col.methods import registry
 
 
 def folder() -> Path:
@@ -148,6 +149,23 @@ def load(
     if found.faults:
         raise InputError(found.faults)
     return found.config
+
+
+def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """The config with dotted keys replaced. A new `method` drops the keys that it does not have."""
+    raw = known_keys_of_method(config.to_dict(), overrides.get("method", config.method))
+    return load(raw, overrides=overrides, where="overrides")
+
+
+def with_shards(config: RunConfig, workers: int) -> RunConfig:
+    """The config with `train.shards` set to the number of workers, where the config leaves it open."""
+    return config if config.train.shards is not None else with_overrides(config, {"train.shards": workers})
+
+
+def known_keys_of_method(raw: Mapping[str, Any], method: Any) -> dict[str, Any]:
+    """`raw` without the keys that the method lacks, where there is such a method."""
+    is_known = isinstance(method, str) and method in registry.TABLE
+    return without_keys(raw, registry.ignored_keys(method)) if is_known else dict(raw)
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from typing import Any
 
 from m3col.config import yaml_files
 from m3col.config.keys import get
-from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault
 from m3col.errors import nearest
 from m3col.methods import registry
@@ -101,11 +100,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return isinstance(value, str | bool) or yaml_files.is_finite_number(value)
-
-
-def with_shards(config: "RunConfig", workers: int) -> "RunConfig":
-    """The config with `train.shards` said: the number of workers, where the config leaves it open."""
-    return config if config.train.shards is not None else config.with_overrides({"train.shards": workers})
 
 
 def shard_faults(shards: int | None, workers: int) -> list[str]:

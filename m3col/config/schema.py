@@ -1,13 +1,11 @@
 """The typed sections of a run config. Each knob stands here once: type, default, allowed values."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from m3col.config import rules, yaml_files
+from m3col.config import yaml_files
 from m3col.config.keys import Strict, without_keys
-from m3col.config.loading import load
 from m3col.config.modality_sections import ImageDataConfig, ImageModelConfig, TextDataConfig, TextModelConfig
 from m3col.methods import registry
 
@@ -25,8 +23,6 @@ Level = Literal["input", "embedding"]
 
 Steps = list[str | dict[str, Any]]
 
-
-IN_MEMORY = rules.IN_MEMORY
 
 # Mappings whose keys are modalities, which may hold dots.
 BY_MODALITY = ("data.preprocess", "mix.level", "train.encoder_learning_rate")
@@ -158,16 +154,3 @@ class RunConfig(Strict):
 
     def to_yaml(self) -> str:
         return yaml_files.dump(self.to_dict())
-
-    def with_overrides(self, overrides: Mapping[str, Any]) -> "RunConfig":
-        """This config with dotted keys replaced. A new `method` drops the keys that it does not have."""
-        method = overrides.get("method", self.method)
-        raw = self.to_dict()
-        raw = known_keys_of_method(raw, method)
-        return load(raw, overrides=overrides, where="overrides")
-
-
-def known_keys_of_method(raw: Mapping[str, Any], method: Any) -> dict[str, Any]:
-    """`raw` without the keys that the method lacks, where there is such a method."""
-    is_known = isinstance(method, str) and method in registry.TABLE
-    return without_keys(raw, registry.ignored_keys(method)) if is_known else dict(raw)

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from m3col.train_result import TrainResult
 
 
+def log_or_warn(tracker: Tracker, result: "TrainResult", *, dataset: "Dataset", started: float) -> str | None:
+    """Writes a finished training; returns the run's id, None where the store has no run of it.
+
+    What cannot be written is left out with a warning: the training is complete in its folder, and an answer that
+    comes too late must not spoil it.
+    """
+    try:
+        return log(tracker, result, dataset=dataset, started=started)
+    except Exception as error:  # whatever MLflow raises
+        notices.warn(f"{result.folder}: not written to MLflow at {tracker.shown}: {payload.reason_of(error)}")
+        return None
+
+
 def log(tracker: Tracker, result: "TrainResult", *, dataset: "Dataset", started: float) -> str:
     """Writes the training as one run, FINISHED also where a part of it is refused; returns the run's id.
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from m3col.errors import InputError
-from m3col.runtime import exit_hooks, notices
+from m3col.runtime import exit_hooks
 from m3col.storage import atomic_files, sqlite_urls
 from m3col.storage.redaction import redacted
 from m3col.tracking import connection, mlflow_names, payload
@@ -30,9 +30,6 @@ from m3col.version import __version__
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-    from m3col.data.dataset import Dataset
-    from m3col.train_result import TrainResult
 
 
 OFF = "none"
@@ -347,20 +344,6 @@ class Tracker:
             for path in paths:
                 self.artifacts(run, path, under)
         return run
-
-    def log_training(self, result: "TrainResult", *, dataset: "Dataset", started: float) -> str | None:
-        """Writes a finished training; returns the run's id, None where the store has no run of it.
-
-        What cannot be written is left out with a warning: the training is complete in its folder, and an answer that
-        comes too late must not spoil it.
-        """
-        from m3col.tracking import log_training as tracking_log_training  # it needs torch
-
-        try:
-            return tracking_log_training.log(self, result, dataset=dataset, started=started)
-        except Exception as error:  # whatever MLflow raises
-            notices.warn(f"{result.folder}: not written to MLflow at {self.shown}: {payload.reason_of(error)}")
-            return None
 
 
 def link(base: str, experiment: str, view: str | None = None) -> str:

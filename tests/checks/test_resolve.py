@@ -10,6 +10,7 @@ import pytest
 from m3col.checks.limits import disk_faults, parameter_count
 from m3col.checks.resolve import as_dataset, check_against_data, resolve
 from m3col.config import loading
+from m3col.config.loading import with_overrides
 from m3col.data.arrays import from_arrays
 from m3col.data.columns import MediaColumn
 from m3col.data.dataset import Dataset, build_split
@@ -201,7 +202,7 @@ def test_the_cache_is_judged_before_anything_begins(place, tmp_path, monkeypatch
     monkeypatch.setenv("M3COL_CACHE", "/dev/null/x")
     (line,) = faults(run, data=None)
     assert line.startswith("/dev/null/x: cannot be written, because /dev/null is a file; or name another folder")
-    assert resolve(run.with_overrides({"data.cache": False}))
+    assert resolve(with_overrides(run, {"data.cache": False}))
     monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "cache"))
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:

@@ -4,6 +4,7 @@ import pytest
 
 from m3col.config import loading, yaml_files
 from m3col.config.keys import flatten
+from m3col.config.loading import with_overrides
 from m3col.config.schema import RunConfig
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
@@ -27,14 +28,14 @@ def test_a_config_is_frozen_and_overrides_make_a_new_one():
     run = RunConfig()
     with pytest.raises(Exception, match="frozen"):
         run.method = "concat"
-    changed = run.with_overrides({"objective.beta": 0.7, "train.epochs": 3})
+    changed = with_overrides(run, {"objective.beta": 0.7, "train.epochs": 3})
     assert (changed.objective.beta, changed.train.epochs, run.objective.beta) == (0.7, 3, 0.1)
 
 
 @pytest.mark.parametrize("method", registry.names())
 def test_a_new_method_drops_the_keys_that_it_does_not_have(method):
     more = {"data.modalities": ["pixels"]} if method == "single" else {}
-    run = RunConfig().with_overrides({"method": method, **more})
+    run = with_overrides(RunConfig(), {"method": method, **more})
     stored = {path for path, _ in flatten(run.to_dict())}
     assert not stored & registry.ignored_keys(method)
     assert loading.load(run.to_dict()) == run

@@ -12,6 +12,7 @@ from torch import nn
 
 import m3col
 from m3col.config import loading
+from m3col.config.loading import with_overrides
 from m3col.config.schema import RunConfig
 from m3col.data.arrays import from_arrays
 from m3col.data.splits import draw
@@ -223,7 +224,7 @@ def test_a_config_keeps_the_names_of_modalities_whole(names):
     run = odd_config(names)
     assert loading.load(run.to_dict()) == run
     assert list(run.to_dict()["data"]["preprocess"]) == list(names)
-    again = run.with_overrides({f"mix.level.{names[0]}": "embedding", "train.epochs": 3})
+    again = with_overrides(run, {f"mix.level.{names[0]}": "embedding", "train.epochs": 3})
     assert again.mix.level == dict.fromkeys(names, "embedding") and again.train.epochs == 3
 
 

@@ -42,7 +42,7 @@ def _log(trained: Any) -> tuple[str | None, list[str], mlflow_store.Stored]:
     """The id, the warnings, and the run as MLflow has it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = trained.tracker.log_training(trained.result, dataset=trained.dataset, started=time.time())
+        found = log_training.log_or_warn(trained.tracker, trained.result, dataset=trained.dataset, started=time.time())
     lines = [str(item.message) for item in caught if "MLflow at" in str(item.message)]
     return found, lines, _runs(trained)[-1]
 
@@ -108,7 +108,7 @@ def test_an_interrupt_closes_the_run(
 
     monkeypatch.setattr(Tracker, "model", interrupt)
     with pytest.raises(type(error)):
-        trained.tracker.log_training(trained.result, dataset=trained.dataset, started=time.time())
+        log_training.log_or_warn(trained.tracker, trained.result, dataset=trained.dataset, started=time.time())
     assert _runs(trained)[-1].status == status
 
 

@@ -14,7 +14,7 @@ import pytest
 import m3col
 from m3col.data.arrays import from_arrays
 from m3col.errors import InputError
-from m3col.tracking import mlflow_store
+from m3col.tracking import log_training, mlflow_store
 from m3col.tracking.mlflow_store import Tracker
 from m3col.tracking.payload import Point, history_points
 from tests.support.servers import free_port
@@ -159,7 +159,7 @@ def test_a_store_that_fails_at_the_end_does_not_cost_the_training(tmp_path: Path
 
     tracker = Tracker(Broken(), uri="http://gone", artifacts=None)  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="not written to MLflow at http://gone: gone"):
-        assert tracker.log_training(result, dataset=from_arrays(*train), started=0.0) is None
+        assert log_training.log_or_warn(tracker, result, dataset=from_arrays(*train), started=0.0) is None
 
 
 def test_an_epoch_is_never_torn_over_two_calls() -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from m3col.config.loading import with_overrides
 from m3col.config.rules import shard_faults
 from m3col.config.schema import RunConfig
 from m3col.data.arrays import from_arrays
@@ -192,7 +193,7 @@ def test_without_shards_the_batch_has_one_for_each_worker():
     data = dataset(2)
     run = tiny_config(train__shards=None, train__precision="float64")
     trainers = [
-        FoldTrainer(run.with_overrides({"train.shards": shards}), data.train, features=data.features, num_classes=3)
+        FoldTrainer(with_overrides(run, {"train.shards": shards}), data.train, features=data.features, num_classes=3)
         for shards in (None, 1)
     ]
     losses = [trainer.train_epoch(1, learning_rate=0.01)["loss"] for trainer in trainers]

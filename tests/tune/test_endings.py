@@ -23,7 +23,7 @@ from m3col.tracking.mlflow_store import FAILURE, KIND, LACKS, NOTE, STATE, STUDY
 from tests.support import fake_study
 from tune.errors import SearchFailed, StudyTakenOver
 from tune.study.record import StudyFolder
-from tune.tracking import final_results, live_sync, study_to_mlflow, sync
+from tune.tracking import final_results, live_sync, notes, study_to_mlflow, sync
 from tune.tracking import sync as tracking_sync
 from tune.tracking.live_sync import Background
 
@@ -241,7 +241,7 @@ def test_a_part_that_is_refused_ends_every_run_and_sync_completes_it(
     assert f"no {part} today" in parent.tags[LACKS] and "m3col.results" not in parent.tags
     tracking_sync.sync(copy, store, warn=pytest.fail)
     parent, children = _runs(store, copy)
-    assert parent.tags[LACKS] == "" and parent.metrics[final_results.CONFIRMED] and "m3col.model_uri" in parent.tags
+    assert parent.tags[LACKS] == "" and parent.metrics[notes.CONFIRMED] and "m3col.model_uri" in parent.tags
     assert any(child.name == "trial 2 (winner)" for child in children)
     names = {item.path for item in store.client.list_artifacts(parent.id)}
     assert {"summary.md", "checkpoint", "figures"} <= names
@@ -278,7 +278,7 @@ def test_one_trial_that_cannot_be_read_does_not_keep_the_others_away(store: Trac
     folder = fake_study.make(tmp_path, "torn", trials=4)
     fake_study.searched(folder, trials=4)
     (folder.path / "trials/1/config.yaml").write_text("objective: [")
-    with pytest.raises(study_to_mlflow.Incomplete, match="trial 1"):
+    with pytest.raises(sync.Incomplete, match="trial 1"):
         sync.sync(folder, store)
     assert _statuses(store, folder) == ("KILLED", ["FINISHED", "FINISHED", "KILLED"])
 
@@ -297,7 +297,7 @@ def test_a_trial_that_was_set_aside_is_no_longer_that_trial(store: Tracker, tmp_
     assert len(children) == 2
     (second,) = (child for child in children if child.tags["m3col.run"] == "trials/1")
     assert second.params["objective.beta"] == str(beta) and second.status == "KILLED"
-    assert final_results.SCORE not in second.metrics
+    assert notes.SCORE not in second.metrics
     before = len(store.find(store.experiment("digits"), {}))
     sync.sync(folder, store)
     assert len(store.find(store.experiment("digits"), {})) == before
@@ -307,7 +307,7 @@ def test_sync_after_a_kill_closes_what_stays_running_and_a_second_one_changes_no
     store: Tracker, tmp_path: Path
 ) -> None:
     folder = _half(tmp_path, "kill-9")
-    study_to_mlflow.StudyToMlflow(folder, store).send(results=True)
+    sync.send(study_to_mlflow.StudyToMlflow(folder, store), results=True)
     assert _statuses(store, folder) == ("RUNNING", ["FINISHED", "RUNNING"])
     for _ in range(2):
         sync.sync(folder, store)

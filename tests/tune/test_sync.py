@@ -18,7 +18,7 @@ from m3col.tracking.mlflow_store import KIND, PARENT, RUN, STUDY, Tracker
 from tests.support import fake_study
 from tests.support.servers import Server
 from tune.study.record import StudyFolder
-from tune.tracking import final_results, live_sync, notes, study_to_mlflow, sync
+from tune.tracking import live_sync, notes, study_to_mlflow, sync
 from tune.tracking import sync as tracking_sync
 
 
@@ -79,7 +79,7 @@ def test_epochs_carry_their_number_and_their_recorded_time(store: Tracker, tmp_p
     assert [(p.step, p.value, p.timestamp) for p in points] == [
         (r["epoch"], r["metrics"][fake_study.METRIC], int(r["time"] * 1000)) for r in history
     ]
-    assert child.metrics[final_results.SCORE] == 0.85
+    assert child.metrics[notes.SCORE] == 0.85
     assert _steps(store, child.id, "val/brier") == [20]  # what is not drawn is there once
 
 
@@ -91,15 +91,15 @@ def test_sending_again_adds_nothing(store: Tracker, tmp_path: Path) -> None:
     before = _rows(store)
     sync.sync(folder, store)
     projection = study_to_mlflow.StudyToMlflow(folder, store)
-    projection.send(results=True)
-    projection.send(results=True)
+    sync.send(projection, results=True)
+    sync.send(projection, results=True)
     assert _rows(store) == before
 
 
 def test_a_running_trial_grows_and_a_restart_doubles_no_epoch(store: Tracker, tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "grows", trials=2)
     fake_study.add_trial(folder, 0, {}, score=0.8, epochs=6, state=None)
-    study_to_mlflow.StudyToMlflow(folder, store).send(results=True)
+    sync.send(study_to_mlflow.StudyToMlflow(folder, store), results=True)
     _, (child,) = _connect(store, folder)
     assert (child.status, _steps(store, child.id, "val/loss")) == ("RUNNING", [1, 2, 3, 4, 5, 6])
     # Epochs 5 and 6 were lost with their actor, and are trained again at another time.
@@ -141,7 +141,7 @@ def test_a_driver_killed_between_two_calls_leaves_nothing_twice(
     assert [child.status for child in children] == ["FINISHED"] * 3
     assert all(set(child.params) == set(fake_study.SPACE) for child in children)
     assert all(_steps(store, child.id, "val/loss") == list(range(1, 21)) for child in children)
-    assert all(len(_steps(store, child.id, final_results.SCORE)) == 1 for child in children)
+    assert all(len(_steps(store, child.id, notes.SCORE)) == 1 for child in children)
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +164,10 @@ def test_the_table_of_runs_says_who_won_and_by_how_much(store: Tracker, delivere
     parent, children = _connect(store, delivered)
     winner, default = children[fake_study.WINNER], children[0]
     assert winner.name == "trial 17 (winner)" and default.name == "trial 0 (default)"
-    assert winner.metrics[final_results.RANK] == 1 and winner.metrics[final_results.GAIN] == pytest.approx(0.892 - 0.85)
+    assert winner.metrics[notes.RANK] == 1 and winner.metrics[notes.GAIN] == pytest.approx(0.892 - 0.85)
     assert winner.metrics["test/macro_f1"] == 0.921 and default.metrics["test/macro_f1"] == 0.902
-    ranks = {c.name: c.metrics[final_results.RANK] for c in children if final_results.RANK in c.metrics}
-    scores = {c.name: c.metrics[final_results.SCORE] for c in children if final_results.RANK in c.metrics}
+    ranks = {c.name: c.metrics[notes.RANK] for c in children if notes.RANK in c.metrics}
+    scores = {c.name: c.metrics[notes.SCORE] for c in children if notes.RANK in c.metrics}
     others = sorted((name for name in ranks if name != winner.name), key=lambda name: ranks[name])
     assert others == sorted(others, key=lambda name: -scores[name])
     run = store.client.get_run(parent)
@@ -234,7 +234,7 @@ def test_results_are_sent_once_and_again_only_when_they_change(
     sync.sync(delivered, store)
     _, children = _connect(store, delivered)
     assert [c.name for c in children if "winner" in c.name] == ["trial 7 (winner)"]
-    assert children[7].metrics[final_results.RANK] == 1 and children[17].metrics[final_results.RANK] > 1
+    assert children[7].metrics[notes.RANK] == 1 and children[17].metrics[notes.RANK] > 1
     assert _rows(store)["logged_models"] == before["logged_models"]
 
 

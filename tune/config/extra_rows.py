@@ -5,6 +5,7 @@ from typing import Any
 
 from m3col.config import schema
 from m3col.config.keys import flatten, get
+from m3col.config.loading import with_overrides
 from m3col.config.schema import RunConfig
 from m3col.data.checks import naming
 from m3col.errors import InputError
@@ -26,7 +27,7 @@ def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
             faults.append(f"{where}: final.rows.{name}: {fault}")
             continue
         try:
-            rows[name] = run.with_overrides(dict(dotted(overrides)))
+            rows[name] = with_overrides(run, dict(dotted(overrides)))
         except InputError as error:
             faults += [f"{where}: final.rows.{name}: {line.partition(': ')[2] or line}" for line in error.faults]
     return rows, faults

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import ValidationError
 
 from m3col.config import loading as run_config
-from m3col.config import schema, yaml_files
+from m3col.config import rules, yaml_files
 from m3col.config.keys import get, with_value, without_keys
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault, lines, places, validate, with_good_keys
@@ -65,7 +65,7 @@ def parse(
     who = places(place, ("overrides", own))
     faults = lines([*found, *map(_explained, of_types)], who) + urls.faults(raw, who)
     if in_memory:
-        for_runs.setdefault("data.name", schema.IN_MEMORY)
+        for_runs.setdefault("data.name", rules.IN_MEMORY)
     given = _Given(raw, settings or SearchConfig(), own, for_runs, place, name)
     faults += _space_faults(given)
     sketches: list[PartialStudy] = []

@@ -8,6 +8,7 @@ from optuna.distributions import BaseDistribution
 from pydantic import Field
 
 from m3col.config.keys import Strict
+from m3col.config.loading import with_overrides
 from m3col.config.schema import Count, NotNegative, RunConfig, Seed, ValidationConfig
 from tune.config.resources import Request, TrialResources, request_for
 
@@ -115,7 +116,7 @@ class StudyConfig:
 
     def point(self, params: Mapping[str, Any], *, seed: int | None = None, split_seed: int | None = None) -> RunConfig:
         """The run config of one point of the space."""
-        return reseeded(self.run.with_overrides(dict(params)), seed=seed, split_seed=split_seed)
+        return reseeded(with_overrides(self.run, dict(params)), seed=seed, split_seed=split_seed)
 
 
 def reseeded(config: RunConfig, *, seed: int | None = None, split_seed: int | None = None) -> RunConfig:
@@ -124,7 +125,7 @@ def reseeded(config: RunConfig, *, seed: int | None = None, split_seed: int | No
         changes["train.seed"] = seed
     if split_seed is not None:
         changes["validation.seed"] = split_seed
-    return config.with_overrides(changes) if changes else config
+    return with_overrides(config, changes) if changes else config
 
 
 def slug(name: str) -> str:

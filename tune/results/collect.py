@@ -18,12 +18,10 @@ from m3col.evaluation import test_ledger
 from m3col.training import checkpoint
 from tune.config.schema import StudyConfig
 from tune.results.baseline_rows import baseline_predictions
-from tune.results.prediction_table import deciding_partition, ledger_name, prediction_frame, write
+from tune.results.prediction_table import TEST, deciding_partition, ledger_name, prediction_frame, write
 from tune.study.record import COMPLETE, PREDICTIONS_FILE, StudyFolder
 from tune.study.run_folder import RunFolder
 from tune.study.run_spec import is_wanted
-
-OOF, TEST = "oof", "test"
 
 
 def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:

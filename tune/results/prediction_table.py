@@ -11,8 +11,9 @@ from m3col.config.schema import RunConfig
 from m3col.data.dataset import Split
 from m3col.errors import InputError
 from m3col.metrics import classification
-from tune.results.collect import OOF, TEST
 from tune.study.record import COMPLETE, PREDICTIONS_FILE, StudyFolder
+
+OOF, TEST = "oof", "test"
 
 NONE = -1
 

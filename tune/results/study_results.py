@@ -13,7 +13,7 @@ from m3col.errors import InputError
 from m3col.evaluation.epoch_metrics import higher_is_better, window
 from m3col.metrics import classification
 from tune.config.schema import StudyConfig
-from tune.results import collect, failure_reasons, prediction_table
+from tune.results import failure_reasons, prediction_table
 from tune.scheduling import selection
 from tune.scheduling.optuna_study import Trials
 from tune.scheduling.plan import Plan
@@ -133,7 +133,7 @@ class StudyResults:
     @cached_property
     def test_labels(self) -> np.ndarray | None:
         """Labels [N] of the test samples in the order of every refit's rows; None where there are none to score."""
-        tests = self.predictions[self.predictions["kind"] == collect.TEST]
+        tests = self.predictions[self.predictions["kind"] == prediction_table.TEST]
         if tests.empty:
             return None
         labels = tests[tests["job"] == tests["job"].iloc[0]]["label"].to_numpy(dtype=np.int64)
@@ -142,7 +142,7 @@ class StudyResults:
 
     @cached_property
     def test_groups(self) -> np.ndarray | None:
-        tests = self.predictions[self.predictions["kind"] == collect.TEST]
+        tests = self.predictions[self.predictions["kind"] == prediction_table.TEST]
         if tests.empty or "group" not in tests or tests["group"].isna().any():
             return None
         return tests[tests["job"] == tests["job"].iloc[0]]["group"].to_numpy(dtype=str)
@@ -154,7 +154,7 @@ class StudyResults:
 
     @cached_property
     def _tests(self) -> dict[str, pd.DataFrame]:
-        tests = self.predictions[self.predictions["kind"] == collect.TEST]
+        tests = self.predictions[self.predictions["kind"] == prediction_table.TEST]
         return {str(job): rows for job, rows in tests.groupby("job", sort=False)}
 
     def baselines(self) -> list[str]:
@@ -166,5 +166,5 @@ class StudyResults:
 
     def baseline_cv(self, row: str) -> dict[str, float]:
         rows = self.predictions
-        chosen = rows[(rows["job"] == f"{prediction_table.BASELINES}{row}") & (rows["kind"] == collect.OOF)]
+        chosen = rows[(rows["job"] == f"{prediction_table.BASELINES}{row}") & (rows["kind"] == prediction_table.OOF)]
         return prediction_table.cross_validated(chosen)

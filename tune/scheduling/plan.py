@@ -12,11 +12,9 @@ from tune.config.schema import StudyConfig, reseeded, slug
 from tune.scheduling import selection
 from tune.scheduling.optuna_study import DEFAULT, Trials
 from tune.study.attempts import training_config
-from tune.study.partitions import CONFIRM_SEED
+from tune.study.partitions import CONFIRM_PARTITION, CONFIRM_SEED, SEARCH_PARTITION
 from tune.study.record import COMPLETE, FAILED, StudyFolder
 from tune.study.run_spec import CONFIRM, REFIT, REPLICATE, TRIAL, RunSpec
-
-SEARCH_PARTITION, CONFIRM_PARTITION = "search", "confirm"
 
 PROBE_EVERY = 10  # epochs; how often the published code looked at the test split
 

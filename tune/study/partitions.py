@@ -4,7 +4,10 @@ from m3col.config import loading as run_config
 from m3col.data import splits
 from m3col.data.dataset import Dataset
 from tune.config.schema import StudyConfig
-from tune.scheduling.plan import CONFIRM_PARTITION, SEARCH_PARTITION
+
+SEARCH_PARTITION, CONFIRM_PARTITION = "search", "confirm"
+
+CONFIRM_SEED = 1000  # seeds of the confirmation lie this far from those of the search
 
 
 def partitions(study: StudyConfig, dataset: Dataset) -> dict[str, list[splits.Fold]]:
@@ -23,6 +26,3 @@ def partitions(study: StudyConfig, dataset: Dataset) -> dict[str, list[splits.Fo
 def partitions_digest(study: StudyConfig, dataset: Dataset) -> str:
     drawn = partitions(study, dataset)
     return run_config.digest({name: [fold.validation.tolist() for fold in folds] for name, folds in drawn.items()})
-
-
-CONFIRM_SEED = 1000  # seeds of the confirmation lie this far from those of the search

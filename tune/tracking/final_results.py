@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,19 +16,12 @@ from m3col.plots import model_plots
 from m3col.tracking import mlflow_store, payload
 from m3col.tracking.mlflow_store import LACKS, NOTE, RUN_NAME
 from m3col.tracking.payload import Point
-from tune.results import collect, failure_reasons, prediction_table
+from tune.results import failure_reasons, prediction_table
 from tune.results.study_results import DEFAULT, ENSEMBLE, WINNER
 from tune.study.record import COMPLETE, DESCRIPTION
 from tune.study.run_folder import RunFolder
-from tune.tracking.notes import DECIMALS, view
-
-if TYPE_CHECKING:
-    from tune.tracking.study_to_mlflow import StudyToMlflow
-
-
-SCORE, SO_FAR, BEST = "score", "score_so_far", "best_score"
-
-RANK, CONFIRMED, GAIN = "rank", "confirmed", "vs_default"
+from tune.tracking.notes import CONFIRMED, DECIMALS, GAIN, RANK, SCORE
+from tune.tracking.study_to_mlflow import StudyToMlflow
 
 _SENT, _MODEL = "m3col.results", "m3col.model"
 
@@ -40,7 +33,7 @@ _NOTE_LENGTH = 7900
 Standing = list[dict[str, Any]]
 
 
-def send(projection: "StudyToMlflow") -> dict[str, str]:
+def send(projection: StudyToMlflow) -> dict[str, str]:
     """Writes results/ once per content; a study that was resumed and reported again is written again.
 
     What the store refuses is left out and returned, with the reasons; all runs of the study end all the same, and
@@ -61,7 +54,7 @@ def send(projection: "StudyToMlflow") -> dict[str, str]:
             "files": lambda: _send_files(projection),
             "model": lambda: _send_model(projection),
             "trials without a result": lambda: projection.close_stopped(written),
-            "columns of the table": lambda: view(projection, finished=True),
+            "columns of the table": lambda: projection.set_view(finished=True),
             "end of the study": lambda: _end(projection, written),
         },
     )
@@ -73,7 +66,7 @@ def send(projection: "StudyToMlflow") -> dict[str, str]:
     return refused
 
 
-def _send_tables(projection: "StudyToMlflow", written: float) -> None:
+def _send_tables(projection: StudyToMlflow, written: float) -> None:
     results = projection.folder.results
     trials = pd.read_csv(results / "trials.csv").sort_values("number")
     tests = pd.read_csv(results / "test_metrics.csv")
@@ -82,7 +75,7 @@ def _send_tables(projection: "StudyToMlflow", written: float) -> None:
     _write_parent(projection, standing, tests, written)
 
 
-def _send_files(projection: "StudyToMlflow") -> None:
+def _send_files(projection: StudyToMlflow) -> None:
     described = projection.folder.path / DESCRIPTION
     for path in [described, *sorted(projection.folder.results.iterdir())]:
         if path.is_file() and not path.name.startswith("."):
@@ -92,7 +85,7 @@ def _send_files(projection: "StudyToMlflow") -> None:
             projection.tracker.artifacts(projection.parent, projection.folder.path / name)
 
 
-def _end(projection: "StudyToMlflow", written: float) -> None:
+def _end(projection: StudyToMlflow, written: float) -> None:
     projection.tracker.close(projection.parent, mlflow_store.FINISHED, written)
     projection.ended, projection.running = True, False
 
@@ -119,7 +112,7 @@ def _standing(trials: pd.DataFrame, *, maximize: bool) -> Standing:
     ]
 
 
-def _mark_children(projection: "StudyToMlflow", standing: Standing, tests: pd.DataFrame, written: float) -> None:
+def _mark_children(projection: StudyToMlflow, standing: Standing, tests: pd.DataFrame, written: float) -> None:
     declared = _declared(tests)
     for line in standing:
         child = projection.children.get(line["number"])
@@ -139,7 +132,7 @@ def _mark_children(projection: "StudyToMlflow", standing: Standing, tests: pd.Da
         child.name, child.ranked = name, True
 
 
-def _write_parent(projection: "StudyToMlflow", standing: Standing, tests: pd.DataFrame, written: float) -> None:
+def _write_parent(projection: StudyToMlflow, standing: Standing, tests: pd.DataFrame, written: float) -> None:
     name = projection.described["name"]
     found: dict[str, float] = {RANK: 0}
     tags = {}
@@ -161,7 +154,7 @@ def _write_parent(projection: "StudyToMlflow", standing: Standing, tests: pd.Dat
     _write_experiment_note(projection)
 
 
-def _write_experiment_note(projection: "StudyToMlflow") -> None:
+def _write_experiment_note(projection: StudyToMlflow) -> None:
     """The experiment's page names its studies, newest first, each with its verdict and a link to its page."""
     found = projection.tracker.find(projection.experiment, {mlflow_store.KIND: "study"})
     about = projection.described["dataset"]
@@ -176,7 +169,7 @@ def _write_experiment_note(projection: "StudyToMlflow") -> None:
     projection.tracker.tag_experiment(projection.experiment, {NOTE: _shortened("\n".join(lines))})
 
 
-def verdict(projection: "StudyToMlflow", standing: Standing, tests: pd.DataFrame) -> str:
+def verdict(projection: StudyToMlflow, standing: Standing, tests: pd.DataFrame) -> str:
     """One sentence: who won, with which setting, by how much, and what the test says."""
     if not standing:
         return "no trial finished"
@@ -194,7 +187,7 @@ def verdict(projection: "StudyToMlflow", standing: Standing, tests: pd.DataFrame
     return f"{head}: {setting}; {scored}{_test_words(tests)}"
 
 
-def _setting(projection: "StudyToMlflow", line: Any) -> str:
+def _setting(projection: StudyToMlflow, line: Any) -> str:
     return ", ".join(f"{path.rpartition('.')[2]} {_short(line[path])}" for path in projection.config.space)
 
 
@@ -208,7 +201,7 @@ def _test_words(tests: pd.DataFrame) -> str:
     return f"; test {declared} {found['test']:.4f}{interval}"
 
 
-def _send_model(projection: "StudyToMlflow") -> None:
+def _send_model(projection: StudyToMlflow) -> None:
     checkpoint = projection.folder.results / "model"
     if not checkpoint.is_dir():
         return
@@ -227,7 +220,7 @@ def _send_model(projection: "StudyToMlflow") -> None:
     projection.parent_tags[_MODEL] = sha.hexdigest()
 
 
-def _medians(projection: "StudyToMlflow") -> dict[str, np.ndarray] | None:
+def _medians(projection: StudyToMlflow) -> dict[str, np.ndarray] | None:
     """From the training split; None where the data is not at hand, and then the model has no input example."""
     if projection.dataset is not None:
         return payload.medians(projection.dataset)
@@ -240,7 +233,7 @@ def _medians(projection: "StudyToMlflow") -> dict[str, np.ndarray] | None:
     return payload.medians(loaded)
 
 
-def _draw(projection: "StudyToMlflow", folder: Path) -> None:
+def _draw(projection: StudyToMlflow, folder: Path) -> None:
     """Learning curves of the winner's refits; what the delivered ensemble does on the test samples."""
     refits = [RunFolder(path) for path in sorted((projection.folder.path / "refits" / WINNER).glob("*"))]
     refits = refits[: projection.config.settings.final.seeds]
@@ -253,7 +246,7 @@ def _draw(projection: "StudyToMlflow", folder: Path) -> None:
         drawn = model_plots.learning_curves(histories, metric=projection.metric)
         model_plots.save(drawn, folder / "learning_curves.png")
     rows = prediction_table.read(projection.folder)
-    rows = rows[(rows["kind"] == collect.TEST) & rows["job"].str.startswith(f"refits/{WINNER}/")]
+    rows = rows[(rows["kind"] == prediction_table.TEST) & rows["job"].str.startswith(f"refits/{WINNER}/")]
     members = [group for _, group in rows.groupby("job", sort=True)]
     if members and (members[0]["label"] >= 0).all():
         votes = np.mean([classification.softmax(prediction_table.logits_of(group)) for group in members], axis=0)

@@ -15,7 +15,7 @@ from m3col.tracking.mlflow_store import Tracker
 from m3col.tracking.payload import reason_of
 from tune.errors import StudyTakenOver
 from tune.study.record import StudyFolder
-from tune.tracking import study_to_mlflow
+from tune.tracking import study_to_mlflow, sync
 
 _LAST_S, _BETWEEN_LAST_S = 20.0, 2.0  # how long the end of a search is sent again
 
@@ -145,7 +145,7 @@ class Background:
             )
             try:
                 if not is_hasty:
-                    projection.send(results=False)
+                    sync.send(projection, results=False)
             finally:
                 projection.stop(ending.status or mlflow_store.KILLED, ending.reason)
             self._failure = None
@@ -166,11 +166,11 @@ class Background:
                 self._projection = study_to_mlflow.StudyToMlflow(
                     self._folder, self._tracker, dataset=self._dataset, warn=self._warn
                 )
-            self._projection.send(results=results)
+            sync.send(self._projection, results=results)
             self._failure, self._is_refused = None, False
         except Exception as error:  # whatever the store or the network raises: it must not reach the search
             self._projection = None
-            self._failure, self._is_refused = reason_of(error), isinstance(error, study_to_mlflow.Incomplete)
+            self._failure, self._is_refused = reason_of(error), isinstance(error, sync.Incomplete)
 
 
 def command(folder: StudyFolder, tracker: Tracker) -> str:

@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from m3col.tracking import mlflow_names, mlflow_store
-from m3col.tracking.mlflow_store import LATEST_VIEW, SHARED_VIEW
+from tune.config.schema import StudyConfig
 from tune.study.record import COMPLETE, FAILED, PRUNED
-from tune.tracking.final_results import CONFIRMED, GAIN, RANK, SCORE, SO_FAR
 
-if TYPE_CHECKING:
-    from tune.tracking.study_to_mlflow import StudyToMlflow
+SCORE, SO_FAR, BEST = "score", "score_so_far", "best_score"
 
+RANK, CONFIRMED, GAIN = "rank", "confirmed", "vs_default"
 
 DECIMALS = 6  # of scores in MLflow's tables; the study's files have them all
 
@@ -20,48 +19,63 @@ _VIEW_LENGTH = 150  # with what MLflow puts before it, the key of a tag
 _NARROW, _WIDE = 60, 92  # pixels
 
 
-def progress_note(projection: "StudyToMlflow", results: Mapping[int, Mapping[str, Any]]) -> str:
-    """The study's page until it has results. `results`: of the trials that have ended, by number."""
+def progress_note(
+    name: str, config: StudyConfig, results: Mapping[int, Mapping[str, Any]], *, maximize: bool, running: bool,
+    failure: str = "",
+) -> str:  # fmt: skip
+    """The text of a study's page until it has results.
+
+    Args:
+        name: the study's name, for the command that resumes it.
+        config: the study's config.
+        results: of the trials that have ended, by trial number.
+        maximize: whether higher values of the study's metric are better.
+        running: whether a search works on the study now.
+        failure: why the search failed, "" where it did not.
+    """
     ended = [result for result in results.values() if result]
     counts = {state: sum(result["state"] == state for result in ended) for state in (COMPLETE, PRUNED, FAILED)}
-    total = projection.config.settings.search.trials
-    if projection.driven:
+    if running:
         head, tail = "**The search is running.**", (
             "Which trial wins is decided when the best ones have been confirmed on other folds and seeds."
         )  # fmt: skip
     else:
-        head = f"**The search failed:** {projection.failure}." if projection.failure else "**The search has stopped.**"
-        tail = f"`m3col search --resume {projection.folder.name}` goes on with it."
-    text = (f"{head} {len(ended)} of {total} trials have ended: {counts[COMPLETE]} complete, "
+        head = f"**The search failed:** {failure}." if failure else "**The search has stopped.**"
+        tail = f"`m3col search --resume {name}` goes on with it."
+    text = (f"{head} {len(ended)} of {config.settings.search.trials} trials have ended: {counts[COMPLETE]} complete, "
             f"{counts[PRUNED]} pruned, {counts[FAILED]} failed.")  # fmt: skip
     scored = {number: result["value"] for number, result in results.items() if result.get("state") == COMPLETE}
     if scored:
-        best = (max if projection.maximize else min)(scored, key=lambda number: scored[number])
-        text += f" Best so far: trial {best} with {projection.metric} {scored[best]:.4f}."
+        best = (max if maximize else min)(scored, key=lambda number: scored[number])
+        text += f" Best so far: trial {best} with {config.run.metric} {scored[best]:.4f}."
     return f"{text}\n\n{tail}"
 
 
-def view(projection: "StudyToMlflow", *, finished: bool) -> None:
-    """Tells MLflow's table of runs which columns to show, and in which order, for this study.
+def table_view(config: StudyConfig, study: str, *, maximize: bool, finished: bool) -> str:
+    """Which columns MLflow's table of runs shows for a study, and in which order, as the JSON of a view.
 
     A table that is sorted by a metric is flat: children stand beside their study instead of being folded below it.
+
+    Args:
+        config: the study's config.
+        study: the value of the study's tag, which the view filters by.
+        maximize: whether higher values of the study's metric are better.
+        finished: whether the study has its results.
     """
     scores = [RANK, SCORE, CONFIRMED, GAIN] if finished else [SCORE, SO_FAR]
-    tested = [f"test/{projection.metric.partition('/')[2]}"] if finished else []
+    tested = [f"test/{str(config.run.metric).partition('/')[2]}"] if finished else []
     columns = [f"metrics.`{mlflow_names.key(name)}`" for name in [*scores, *tested]]
-    columns += [f"params.`{mlflow_names.key(path)}`" for path in projection.config.space]
+    columns += [f"params.`{mlflow_names.key(path)}`" for path in config.space]
     state = {
         "selectedColumns": columns,
         "columnOrder": columns,
         # Narrow, so that scores and settings fit on one screen.
         "columnWidths": {name: _NARROW if RANK in name else _WIDE for name in columns},
         "orderByKey": f"metrics.`{RANK if finished else SCORE}`",
-        "orderByAsc": finished or not projection.maximize,
-        "searchFilter": f"tags.`{mlflow_store.STUDY}` = '{projection.key}'",
+        "orderByAsc": finished or not maximize,
+        "searchFilter": f"tags.`{mlflow_store.STUDY}` = '{study}'",
     }
-    key = view_key(projection.described["name"])
-    tags = {f"{SHARED_VIEW}{key}": json.dumps(state), LATEST_VIEW: key}
-    projection.tracker.tag_experiment(projection.experiment, tags)
+    return json.dumps(state)
 
 
 def view_key(study: str) -> str:

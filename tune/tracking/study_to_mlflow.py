@@ -10,7 +10,7 @@ RUNNING while a search drives it, FINISHED with its results, FAILED or KILLED wh
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,24 @@ from m3col.data.dataset import Dataset
 from m3col.evaluation.epoch_metrics import higher_is_better
 from m3col.runtime import notices
 from m3col.tracking import mlflow_store, payload
-from m3col.tracking.mlflow_store import FAILURE, KIND, NOTE, PARENT, RUN, RUN_NAME, STATE, STUDY, Stored, Tracker
+from m3col.tracking.mlflow_store import (
+    FAILURE,
+    KIND,
+    LATEST_VIEW,
+    NOTE,
+    PARENT,
+    RUN,
+    RUN_NAME,
+    SHARED_VIEW,
+    STATE,
+    STUDY,
+    Stored,
+    Tracker,
+)
 from m3col.tracking.payload import Point, history_points
 from tune.config import search_space as spaces
 from tune.study.record import COMPLETE, FAILED, PRUNED, StudyFolder
-from tune.tracking import final_results, notes
+from tune.tracking import notes
 
 SEARCH = "m3col.search"
 
@@ -42,22 +55,11 @@ _NOT_PARAMS = ("data.dir", "checkpoint", "resources", "validation.seed")
 # of twenty curves would be a million rows, which MLflow's pages take badly.
 _CURVES = ("train/loss", "val/loss", "val/accuracy")
 
-_SHOWN = 3  # refused parts in a message
-
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAILED: "failed"}
 
 _ENDS = {_WORDS[state]: status for state, status in _STATUS.items()}
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a thousand configs: the one in C is ten times as fast
-
-
-class Incomplete(RuntimeError):
-    """Parts of a study that the store refused while it took the others. The message names each with its reason."""
-
-    def __init__(self, refused: Mapping[str, str]) -> None:
-        shown = [f"{what}: {why}" for what, why in list(refused.items())[:_SHOWN]]
-        more = len(refused) - len(shown)
-        super().__init__("; ".join(shown) + (f"; and {more} more" if more else ""))
 
 
 @dataclass
@@ -100,7 +102,7 @@ class StudyToMlflow:
         self.children = self._adopt_children()
         self._curves = {self.metric, *_CURVES}
         self._results: dict[int, dict[str, Any]] = {}
-        self._bests = tracker.last_step(self.parent, final_results.BEST)
+        self._bests = tracker.last_step(self.parent, notes.BEST)
 
     def _adopt_parent(self) -> tuple[str, dict[str, str]]:
         found = self.tracker.find(self.experiment, {STUDY: self.key, KIND: STUDY_KIND})
@@ -121,7 +123,7 @@ class StudyToMlflow:
         digests = {k: v for k, v in self.described["digests"].items() if k in ("train", "validation", "test")}
         profile = {k: about[k] for k in ("train", "test", "features", "dropped") if k in about}
         self.tracker.dataset(parent, about["name"], digests, profile)
-        notes.view(self, finished=False)
+        self.set_view(finished=False)
         return parent, {**(found[0].tags if found else {}), **{key: str(value) for key, value in tags.items()}}
 
     def _adopt_children(self) -> dict[int, Child]:
@@ -211,18 +213,18 @@ class StudyToMlflow:
         raw = yaml.load(text, Loader=_Loader)
         return {path: get(raw, path) for path in self.config.space}
 
-    def send(self, *, results: bool) -> None:
-        """One pass over all trials; with `results`, the end of the study too, once it is there.
-
-        Raises Incomplete where the store refused a part; all others are written.
-        """
+    def send(self) -> dict[str, str]:
+        """One pass over all trials. Returns the parts that the store refused, with its reasons; all others are
+        written."""
         left = [number for number in self._numbers() if not (child := self.children.get(number)) or not child.closed]
         steps = {f"trial {number}": functools.partial(self._send_trial, number) for number in left}
-        refused = self.tracker.attempt(self.parent, {**steps, "progress": self._send_progress})
-        if results and self.folder.finished():
-            refused |= final_results.send(self)
-        if refused:
-            raise Incomplete(refused)
+        return self.tracker.attempt(self.parent, {**steps, "progress": self._send_progress})
+
+    def set_view(self, *, finished: bool) -> None:
+        """Tells MLflow's table of runs which columns to show for this study."""
+        state = notes.table_view(self.config, self.key, maximize=self.maximize, finished=finished)
+        key = notes.view_key(self.described["name"])
+        self.tracker.tag_experiment(self.experiment, {f"{SHARED_VIEW}{key}": state, LATEST_VIEW: key})
 
     def _numbers(self) -> list[int]:
         place = self.folder.path / "trials"
@@ -237,21 +239,17 @@ class StudyToMlflow:
         params = self._params(number) if child is None or not child.known else {}
         child = child or self._new_child(number, params, history, result)
         if not child.known:
-            child.sent, child.known = self.tracker.last_step(child.id, final_results.SO_FAR), True
+            child.sent, child.known = self.tracker.last_step(child.id, notes.SO_FAR), True
         fresh = [record for record in history if record["epoch"] > child.sent]
         points = [point for point in history_points(fresh) if point.name in self._curves]
-        points += [
-            Point(final_results.SO_FAR, r["value"], r["epoch"], r["time"]) for r in fresh if r["value"] is not None
-        ]
+        points += [Point(notes.SO_FAR, r["value"], r["epoch"], r["time"]) for r in fresh if r["value"] is not None]
         tags: dict[str, Any] = {}
         if result is not None:
             tags[STATE] = _WORDS[result["state"]]
             points += [point for point in history_points(history[-1:]) if point.name not in self._curves]
             if result["state"] == COMPLETE:
                 points.append(
-                    Point(
-                        final_results.SCORE, round(result["value"], notes.DECIMALS), result["epochs"], result["ended"]
-                    )
+                    Point(notes.SCORE, round(result["value"], notes.DECIMALS), result["epochs"], result["ended"])
                 )
             if result["failure"]:
                 tags |= {FAILURE: result["failure"], NOTE: f"**Failed:** {result['failure']}"}
@@ -285,9 +283,7 @@ class StudyToMlflow:
         if len(finished) > self._bests:
             pick = max if self.maximize else min
             points = [
-                Point(
-                    final_results.BEST, pick(r["value"] for r in finished[:count]), count, finished[count - 1]["ended"]
-                )
+                Point(notes.BEST, pick(r["value"] for r in finished[:count]), count, finished[count - 1]["ended"])
                 for count in range(self._bests + 1, len(finished) + 1)
             ]
             self.tracker.write(self.parent, points)
@@ -299,13 +295,16 @@ class StudyToMlflow:
         """The study's page until there are results."""
         tags = {
             STATE: "running" if self.driven else STOPPED, FAILURE: self.failure, RUN_NAME: self.described["name"],
-            NOTE: notes.progress_note(self, self._results),
+            NOTE: notes.progress_note(
+                self.folder.name, self.config, self._results,
+                maximize=self.maximize, running=self.driven, failure=self.failure,
+            ),
         }  # fmt: skip
         if all(self.parent_tags.get(key) == value for key, value in tags.items()):
             return
         if self.ended:  # a finished study goes on
             self.tracker.reopen(self.parent)
-            notes.view(self, finished=False)
+            self.set_view(finished=False)
             self.ended, self.running = False, True
         self.tracker.write(self.parent, tags=tags)
         self.parent_tags |= tags

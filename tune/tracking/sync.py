@@ -1,14 +1,38 @@
 """Writes to MLflow what it lacks of a study, from the study's files alone."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from m3col.data.dataset import Dataset
 from m3col.runtime import notices
 from m3col.tracking import mlflow_store
 from m3col.tracking.mlflow_store import Tracker
 from tune.study.record import StudyFolder
+from tune.tracking import final_results
 from tune.tracking.study_to_mlflow import StudyToMlflow
+
+_SHOWN = 3  # refused parts in a message
+
+
+class Incomplete(RuntimeError):
+    """Parts of a study that the store refused while it took the others. The message names each with its reason."""
+
+    def __init__(self, refused: Mapping[str, str]) -> None:
+        shown = [f"{what}: {why}" for what, why in list(refused.items())[:_SHOWN]]
+        more = len(refused) - len(shown)
+        super().__init__("; ".join(shown) + (f"; and {more} more" if more else ""))
+
+
+def send(projection: StudyToMlflow, *, results: bool) -> None:
+    """Writes what MLflow lacks of the trials and, with `results`, the end of the study where it is there.
+
+    Raises Incomplete where the store refused a part; all others are written.
+    """
+    refused = projection.send()
+    if results and projection.folder.finished():
+        refused |= final_results.send(projection)
+    if refused:
+        raise Incomplete(refused)
 
 
 def sync(
@@ -23,7 +47,7 @@ def sync(
     """
     projection = StudyToMlflow(folder, tracker, dataset=dataset, driven=False, warn=warn)
     try:
-        projection.send(results=True)
+        send(projection, results=True)
     except BaseException:
         with contextlib.suppress(Exception):  # the store may be what failed
             projection.stop(mlflow_store.KILLED)

@@ -11,9 +11,9 @@ import numpy as np
 from m3col.data.dataset import Dataset
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
-from m3col.data.formats.image_text_csv import read_table
+from m3col.data.formats.image_text_csv import read_table, require
 from m3col.data.formats.n24news import MANY_FAULTS, NO_IMAGE
-from m3col.data.formats.pair_dataset import build, judge, judge_labels, require
+from m3col.data.formats.pair_dataset import build, judge, judge_labels
 from m3col.data.formats.pairs import Pair, Pairs
 from m3col.data.images import decoding as picture_files
 from m3col.data.images import index

@@ -17,8 +17,9 @@ from m3col.data.dataset import SPLITS, Dataset
 from m3col.data.formats import text_files
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
-from m3col.data.formats.pair_dataset import build, joined, judge, judge_labels, require
+from m3col.data.formats.pair_dataset import build, joined, judge, judge_labels
 from m3col.data.formats.pairs import FaultCollector, Pairs
+from m3col.errors import nearest
 
 FILES = {"train": "train", "validation": "val", "test": "test"}  # names without suffix, see textfile.SUFFIXES
 
@@ -179,3 +180,13 @@ def _ends(cells: Sequence[str], header: Sequence[str], mark: str) -> str:
     """Why a row may have one field more than the header."""
     ends = len(cells) == len(header) + 1 and not cells[-1].strip()
     return f"; it ends with {mark!r}: delete that last separator" if ends else ""
+
+
+def require(table: Table, column: str, key: str, found: FaultCollector) -> bool:
+    """Whether the table has the column; `key`: the setting that names it, "" for none."""
+    if column in table.header:
+        return True
+    setting = f" ({key})" if key else ""
+    fault = f"column {column!r}{setting} is missing{nearest(column, table.header)}"
+    found.add(table.path, f"column {column}", fault)
+    return False

@@ -11,22 +11,11 @@ from m3col.data.dataset import Dataset, Split, build_split, choose
 from m3col.data.formats import overlaps
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
-from m3col.data.formats.image_text_csv import Table
 from m3col.data.formats.missing_marks import MARKS
-from m3col.data.formats.pairs import MODALITIES, FaultCollector, Pair, Pairs
+from m3col.data.formats.pairs import MODALITIES, Pair, Pairs
 from m3col.data.images import decoding, index
 from m3col.data.images.index import ImageInfo
 from m3col.errors import InputError, nearest
-
-
-def require(table: Table, column: str, key: str, found: FaultCollector) -> bool:
-    """Whether the table has the column; `key`: the setting that names it, "" for none."""
-    if column in table.header:
-        return True
-    setting = f" ({key})" if key else ""
-    fault = f"column {column!r}{setting} is missing{nearest(column, table.header)}"
-    found.add(table.path, f"column {column}", fault)
-    return False
 
 
 def joined(texts: Iterable[str]) -> str:

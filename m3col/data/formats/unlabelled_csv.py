@@ -24,7 +24,7 @@ def read(
     table = image_text_csv.read_table(path, found)
     inputs: dict[str, Any] = {}
     for name, wanted in columns.items():
-        if table is None or not all([pair_dataset.require(table, column, "", found) for column in wanted]):
+        if table is None or not all([image_text_csv.require(table, column, "", found) for column in wanted]):
             continue
         if kinds[name] == "image":
             inputs[name] = _pictures(table, wanted[0], found)
