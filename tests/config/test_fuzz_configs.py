@@ -98,13 +98,13 @@ def changed(draw: random.Random, raw: Mapping[str, Any], keys: list[str]) -> dic
         path = draw.choice(keys)
         what = draw.random()
         if what < 0.45:
-            found = keys.with_value(found, path, plausible(draw, path))
+            found = config_keys.with_value(found, path, plausible(draw, path))
         elif what < 0.75:
-            found = keys.with_value(found, path, anything(draw))
+            found = config_keys.with_value(found, path, anything(draw))
         elif what < 0.85:
-            found = keys.without(found, {path})
+            found = config_keys.without(found, {path})
         elif what < 0.95:
-            found = keys.with_value(found, f"{path}.{draw.choice(ODD_TEXTS)}", anything(draw))
+            found = config_keys.with_value(found, f"{path}.{draw.choice(ODD_TEXTS)}", anything(draw))
         else:
             found[any_key(draw)] = anything(draw)
     return found

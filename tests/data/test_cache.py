@@ -265,10 +265,10 @@ def test_a_user_without_a_home_has_a_folder_too(monkeypatch):
 _FULL = """
 import resource, sys
 from pathlib import Path
-from m3col.data import cache
-from m3col.data.columns import Records
+from m3col.data.images import cache
+from m3col.data.columns import MediaColumn
 from m3col.errors import InputError
-records = Records.of("image", sys.argv[1:])
+records = MediaColumn.of("image", sys.argv[1:])
 cache.faults(records)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, -1))
 try:

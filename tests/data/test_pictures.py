@@ -192,14 +192,14 @@ def test_a_jpeg_whose_end_became_zeros_is_refused():
 _PEAK = """
 import re, sys
 from pathlib import Path
-from m3col.data import pictures
+from m3col.data.images import decoding
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
-pictures.decode(sys.argv[1], 64)
+decoding.decode(sys.argv[1], 64)
 before = peak()
-pictures.decode(sys.argv[2], 64)
+decoding.decode(sys.argv[2], 64)
 print((peak() - before) / 1024)
 """
 

@@ -44,8 +44,8 @@ SECRET = "h0rse-staple"
 
 RAY = """
 import os, sys, threading, ray, tune
-from tune import engine
-engine.start_ray(address=None, threads=1, num_cpus=3, dashboard=True)
+from tune.engine import ray_cluster
+ray_cluster.start_ray(address=None, threads=1, num_cpus=3, dashboard=True)
 
 @ray.remote
 class Actor:
@@ -60,7 +60,7 @@ run = lambda: tune.train("digits", workers=2, report=lambda *told: trains.set(),
 threading.Thread(target=run, daemon=True).start()
 print("ready" if trains.wait(120) else "nothing was trained", flush=True)
 sys.stdin.readline()
-engine.stop_ray()
+ray_cluster.stop_ray()
 os._exit(0)
 """
 

@@ -41,8 +41,8 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr
 import jobs.cli, m3col, tune
 for package in (m3col, tune, jobs):
     assert Path(package.__file__).is_relative_to(installed), package.__file__
-from m3col import config
-assert config.folder() == installed / "m3col" / "configs"
+from m3col.config import loading
+assert loading.folder() == installed / "m3col" / "configs"
 sys.exit(jobs.cli.main(sys.argv[1:]))
 """
 

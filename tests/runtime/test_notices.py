@@ -116,7 +116,7 @@ def test_a_storage_that_refuses_does_not_end_a_search_by_its_warning() -> None:
 
 def test_a_folder_without_room_for_a_checkpoint_warns_the_script(tmp_path: Path) -> None:
     code = (
-        "import m3col\nfrom m3col import checkpoint\n"
+        "import m3col\nfrom m3col.training import checkpoint\n"
         "def full(*given): raise OSError(28, 'No space left')\n"
         "checkpoint.Keeper.write = full\n"
         "m3col.train('digits', overrides={'train.epochs': 2, 'checkpoint.every_s': 0.0}, runs='runs',"

@@ -13,16 +13,16 @@ from m3col.storage.retry import RetryPolicy, StorageUnavailable
 _CHILD = """
 import sys, signal
 from pathlib import Path
-from m3col import files
-from m3col.storage.retry import Patience, StorageRefused
+from m3col.storage import atomic_files
+from m3col.storage.retry import RetryPolicy, StorageUnavailable
 path = Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
-patience = Patience(float(sys.argv[2]), warn=lambda line: print("waiting", flush=True))
+patience = RetryPolicy(float(sys.argv[2]), warn=lambda line: print("waiting", flush=True))
 try:
-    patience.call(lambda: files.write_text(path, "x" * 100_000))
+    patience.call(lambda: atomic_files.write_text(path, "x" * 100_000))
     print("written", flush=True)
-except StorageRefused as error:
+except StorageUnavailable as error:
     print("refused", error, flush=True)
 """
 

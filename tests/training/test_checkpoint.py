@@ -216,7 +216,7 @@ _FULL_DISK = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails, as on a full disk
 from pathlib import Path
-from m3col import checkpoint
+from m3col.training import checkpoint
 from tests.training.test_checkpoint import trained
 folder = Path(sys.argv[1])
 training = trained(epochs=2)

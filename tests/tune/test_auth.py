@@ -62,7 +62,7 @@ def test_what_is_set_already_stays(monkeypatch):
 def test_ray_follows_it(first, monkeypatch):
     monkeypatch.setenv(auth.TOKEN, "s3cret")
     code = (
-        f"{first}from tune import auth\nauth.settle(True)\n"
+        f"{first}from tune.engine import auth\nauth.settle(True)\n"
         "from ray._private.authentication.authentication_utils import is_token_auth_enabled\n"
         "print(is_token_auth_enabled())"
     )

@@ -331,8 +331,8 @@ def test_why_a_search_failed_stays_on_its_page_when_it_is_synced(store: Tracker,
 
 SCRIPT = """
     import os, signal, sys, threading, time
-    from jobs import interrupt
-    from m3col import cleanup
+    from jobs.terminal import interrupt
+    from m3col.runtime import exit_hooks
 
     def close():
         if {hangs}:
@@ -341,7 +341,7 @@ SCRIPT = """
 
     interrupt._CLEANUP_S = 1.5
     interrupt.on_interrupt(lambda: "Interrupted.")
-    with cleanup.before_exit(close):
+    with exit_hooks.before_exit(close):
         os.kill(os.getpid(), signal.{signal})
         time.sleep({second})
         os.kill(os.getpid(), signal.{signal})

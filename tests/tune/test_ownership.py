@@ -79,8 +79,8 @@ def test_of_two_that_begin_at_once_one_wins(s3):
 
 def test_a_driver_that_died_on_this_machine_is_not_waited_for(s3):
     code = (
-        "import sys, os; from m3col.storage import Folder; from tune.study.driver_lock import Ownership\n"
-        "Ownership(Folder(sys.argv[1])).claim(); os._exit(1)"
+        "import sys, os; from m3col.storage.object_store import Folder; from tune.study.driver_lock import DriverLock\n"
+        "DriverLock(Folder(sys.argv[1])).claim(); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", code, f"{s3}/study"], env=dict(os.environ), check=False)
     place = object_store.Folder(f"{s3}/study")

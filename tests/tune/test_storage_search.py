@@ -135,12 +135,13 @@ def test_an_s3_server_that_stays_away_stops_the_search_with_the_command_to_go_on
 _DRIVER = """
 import sys
 from pathlib import Path
-from m3col.storage.retry import Patience
+from m3col.storage.retry import RetryPolicy
 from tests.support.driving import SMALL, conductor, drive, prepare_study, small
 runs, patience = Path(sys.argv[1]), float(sys.argv[2])
-from tests.tune import driving, test_storage_search
+from tests.support import driving
+from tests.tune import test_storage_search
 folder, ready = prepare_study(runs, test_storage_search.brief())
-folder.patience = Patience(patience, warn=lambda line: print("waiting", flush=True))
+folder.patience = RetryPolicy(patience, warn=lambda line: print("waiting", flush=True))
 found = conductor(folder, ready, observe=lambda event: print(event.what, event.name, flush=True))
 found.trials.patience = folder.patience.also(*found.trials.patience.errors)
 drive(found, ready.dataset)

@@ -78,7 +78,7 @@ def test_what_is_no_study_is_refused(folder, content):
 _HOLD = """
 import sys, time
 from pathlib import Path
-from tune.study import StudyFolder
+from tune.study.record import StudyFolder
 folder = StudyFolder(Path(sys.argv[1]))
 folder.lock()
 print("held", flush=True)
