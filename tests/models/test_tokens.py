@@ -58,7 +58,8 @@ def test_a_vocabulary_is_a_function_of_the_texts():
 @pytest.mark.parametrize("parallel", ["true", "false"])
 def test_another_process_learns_and_reads_the_same(parallel):
     code = (
-        "import sys, json\nfrom m3col.config.modality_sections import TextDataConfig, TextModelConfig\nfrom m3col.inputs import tokenization\n"
+        "import sys, json\nfrom m3col.config.modality_sections import TextDataConfig, TextModelConfig\n"
+        "from m3col.inputs import tokenization\n"
         "texts = json.load(sys.stdin)\nmodel = TextModelConfig(name='bert', pretrained=False)\n"
         "found = tokenization.fit(texts, TextDataConfig(vocabulary=110, max_length=8), model)\n"
         "print(found.digest, json.dumps([ids.tolist() for ids in found.encode(texts)]))"

@@ -149,7 +149,10 @@ def test_the_scratch_of_a_killed_process_is_swept_and_that_of_a_living_one_stays
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_store.tempfile, "tempdir", str(tmp_path))
-    code = "import sys, time; from m3col.storage.object_store import Scratch; s = Scratch(); print(s.path, flush=True); time.sleep(60)"
+    code = (
+        "import sys, time; from m3col.storage.object_store import Scratch\n"
+        "s = Scratch(); print(s.path, flush=True); time.sleep(60)"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
     )
