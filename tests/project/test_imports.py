@@ -42,7 +42,8 @@ def users(package: str, *modules: str) -> set[str]:
 
 def test_the_reader_of_imports_sees_them():
     assert users("tune", "ray") and "tune/scheduling/optuna_study.py" in users("tune", "optuna")
-    assert "m3col/api.py" in users("m3col", "m3col.config") and "tune/api.py" in users("tune", "m3col.checks.resolve")
+    assert "m3col/api.py" in users("m3col", "m3col.config")
+    assert "tune/checks.py" in users("tune", "m3col.checks.resolve")
 
 
 def test_m3col_knows_neither_ray_nor_optuna_nor_what_stands_above_it():
@@ -65,8 +66,8 @@ def test_tune_does_not_know_the_commands_and_writes_ray_tune_in_full():
 
 
 def test_ray_is_in_the_engine_only():
-    around = {"capacity", "joining", "loopback", "meeting", "training", "workers"}
-    assert users("tune", "ray") == {"tune/engine/ray_tune.py", *(f"tune/{name}.py" for name in around)}
+    assert "tune/engine/ray_tune.py" in users("tune", "ray")
+    assert [path for path in users("tune", "ray") if not path.startswith("tune/engine/")] == []
 
 
 def names_of(requirements: list[str]) -> set[str]:
