@@ -17,7 +17,7 @@ from m3col.config.schema import RunConfig
 from m3col.data.dataset import Dataset
 from m3col.errors import InputError, nearest
 from m3col.evaluation import test_ledger
-from m3col.methods.base import FUSED
+from m3col.methods.supervised import FUSED
 from m3col.metrics import classification
 from m3col.predictor import Predictor, load
 from m3col.runtime import notices

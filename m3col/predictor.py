@@ -19,8 +19,9 @@ from m3col.errors import InputError, nearest
 from m3col.inputs import fitting, user_arrays
 from m3col.inputs.base import InputTransform, Placement, Source
 from m3col.inputs.tables import NumericTransform, TableSource
-from m3col.methods import build
-from m3col.methods.base import FUSED, Method
+from m3col.methods import registry
+from m3col.methods.base import Method
+from m3col.methods.supervised import FUSED
 from m3col.metrics import classification
 from m3col.runtime import notices
 from m3col.training import checkpoint
@@ -284,7 +285,7 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
             described["features"][name]
         ):
             raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: two lists of the features of {name!r}"])
-    method = build.load(run.method)(
+    method = registry.load(run.method)(
         run,
         features={name: preparation.spec for name, preparation in preparations.items()},
         num_classes=len(described["classes"]),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from m3col.data import splits
 from m3col.evaluation.epoch_metrics import higher_is_better
+from m3col.methods import registry
 from m3col.tracking import mlflow_store
 from tune.checks import CheckedStudy, Options, validate
 from tune.config.resources import Request
@@ -124,7 +125,7 @@ def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: R
         settings=config.settings.search,
         maximize=higher_is_better(str(config.run.metric)),
         space=config.space,
-        rung=first_rung(config.run.objective.switch_point),
+        rung=first_rung(registry.find(config.run.method).share_before_pruning(config.run.objective)),
         patience=folder.patience,
     )
     mirror.begin()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from m3col.analysis import modality_noise, robustness
 from m3col.analysis.context import AnalysisContext, Result
-from m3col.methods.base import FUSED
+from m3col.methods.supervised import FUSED
 from m3col.plots import style
 from m3col.plots.model_plots import COLOURS, FAINT, INK
 

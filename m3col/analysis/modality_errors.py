@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from m3col.analysis.context import AnalysisContext, Result
 from m3col.data.checks import naming
-from m3col.methods.base import FUSED
+from m3col.methods.supervised import FUSED
 from m3col.plots import fonts, style
 from m3col.plots.model_plots import FAINT, INK
 

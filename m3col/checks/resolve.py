@@ -212,7 +212,7 @@ def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
 
 def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault]:
     # A method for one modality has named it in its config: nothing is left to compare.
-    if len(modalities) > 1 or registry.TABLE[config.method].one_modality:
+    if len(modalities) > 1 or registry.find(config.method).one_modality:
         return []
     only = ", ".join(modalities)
     return [Fault("method", f"method {config.method!r} needs at least two modalities, but the data has one ({only})")]
@@ -221,7 +221,8 @@ def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault
 def _per_modality_faults(config: RunConfig, modalities: Sequence[str], known: Sequence[str]) -> list[Fault]:
     """What is given for each modality. A row of the test table may leave one of the `known` ones out that the rest of
     its config names."""
-    level, rates = config.mix.level, config.train.encoder_learning_rate
+    level = config.mix.level if config.mix is not None else ""
+    rates = config.train.encoder_learning_rate
     faults = [
         Fault(key, f"{key}: modality {name!r} is unknown{nearest(name, known)}")
         for key, given in (("mix.level", level), ("train.encoder_learning_rate", rates))

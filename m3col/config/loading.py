@@ -8,12 +8,15 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from m3col.config import rules, yaml_files
 from m3col.config.keys import get, with_value, without, without_keys
-from m3col.config.schema import BY_MODALITY, RunConfig
+from m3col.config.schema import BY_MODALITY, MixConfig, RunConfig
 from m3col.config.validation import Fault, lines, places, validate, with_good_keys
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
@@ -69,6 +72,27 @@ def join(
     return joined
 
 
+class _MethodConfig(RunConfig):
+    """A run config with the sections of its method. Its class is made at run time, so that pickle needs a way back."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load, (self.to_dict(),)
+
+
+@cache
+def model_of(method: str) -> type[RunConfig]:
+    """The typed model of a run config with that method. Raises InputError for an unknown method."""
+    spec = registry.find(method)
+    try:
+        sections: dict[str, Any] = {"objective": (spec.settings, spec.settings())}
+    except pydantic.ValidationError as error:
+        lacking = ", ".join(str(fault["loc"][0]) for fault in error.errors())
+        raise InputError([f"method {method!r}: fields of its Settings without a default: {lacking}"]) from None
+    if spec.mixes:
+        sections["mix"] = (MixConfig, MixConfig())
+    return pydantic.create_model("RunConfig", __base__=_MethodConfig, **sections)
+
+
 @dataclass(frozen=True)
 class PartialConfig:
     """A judged config. Where there are `faults` (lines), `config` is what is left without the keys in `faulty`: good
@@ -109,7 +133,7 @@ def parse(
         rest = without(rest, faulty)
         config, more = _judged(rest)
         faulty |= {fault.path for fault in more}
-    return PartialConfig(config or RunConfig(), tuple(lines(found, place)), faulty, place)
+    return PartialConfig(config or load({}), tuple(lines(found, place)), faulty, place)
 
 
 def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
@@ -127,9 +151,17 @@ def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
 
 
 def _judged(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
-    config, faults = validate(RunConfig, raw)
+    method = raw.get("method", registry.DEFAULT)
+    if not registry.is_method(method):
+        method = registry.DEFAULT  # has the most keys: no fault hides another
+    elif not registry.find(method).mixes and raw.get("mix") == {}:
+        raw = {key: value for key, value in raw.items() if key != "mix"}
+    config, faults = validate(model_of(method), raw)
     crossed = rules.faults(raw)
-    if any(fault.path == "data.preprocess" for fault in crossed):  # these say more than the types alone
+    # What the rules say of these keys says more than the types alone.
+    refused = registry.ignored_keys(method)
+    faults = [fault for fault in faults if fault.path not in refused]
+    if any(fault.path == "data.preprocess" for fault in crossed):
         faults = [fault for fault in faults if not fault.path.startswith("data.preprocess")]
     faults += crossed
     return (None if faults else config), faults
@@ -164,8 +196,7 @@ def with_shards(config: RunConfig, workers: int) -> RunConfig:
 
 def known_keys_of_method(raw: Mapping[str, Any], method: Any) -> dict[str, Any]:
     """`raw` without the keys that the method lacks, where there is such a method."""
-    is_known = isinstance(method, str) and method in registry.TABLE
-    return without_keys(raw, registry.ignored_keys(method)) if is_known else dict(raw)
+    return without_keys(raw, registry.ignored_keys(method)) if registry.is_method(method) else dict(raw)
 
 
 def digest(value: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from m3col.config import yaml_files
 from m3col.config.keys import get
 from m3col.config.validation import Fault
-from m3col.errors import nearest
+from m3col.errors import InputError, nearest
 from m3col.methods import registry
 
 IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
@@ -22,11 +22,12 @@ def faults(raw: Mapping[str, Any]) -> list[Fault]:
 
 
 def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    method = raw.get("method", "m3col")
-    if not isinstance(method, str) or method not in registry.TABLE:
-        return [Fault("method", f"method {method!r} is unknown{nearest(method, registry.names())}")]
-    entry, ignored = registry.TABLE[method], registry.ignored_keys(method)
-    has = ", ".join(sorted(entry.keys)) or "none of its own"
+    method = raw.get("method", registry.DEFAULT)
+    try:
+        spec, ignored = registry.find(method), registry.ignored_keys(method)
+    except InputError as error:
+        return [Fault("method", line) for line in error.faults]
+    has = ", ".join(sorted(spec.keys)) or "none of its own"
     found = [
         Fault(path, f"{path} is not a key of method {method!r} (its keys: {has})")
         for path in sorted(ignored)
@@ -35,10 +36,10 @@ def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
     modalities = get(raw, "data.modalities")
     one = isinstance(modalities, list) and len(modalities) == 1
     to_blame = "method" if modalities is None else "data.modalities"
-    if entry.one_modality and not one:
+    if spec.one_modality and not one:
         text = f"method {method!r} needs data.modalities with exactly one modality, but got {modalities!r}"
         found.append(Fault(to_blame, text))
-    if not entry.one_modality and one:
+    if not spec.one_modality and one:
         text = f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}"
         found.append(Fault(to_blame, text))
     return found

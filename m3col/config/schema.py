@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from m3col.config import yaml_files
-from m3col.config.keys import Strict, without_keys
+from m3col.config.keys import Strict
 from m3col.config.modality_sections import ImageDataConfig, ImageModelConfig, TextDataConfig, TextModelConfig
-from m3col.methods import registry
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -59,15 +58,11 @@ class ModelConfig(Strict):
 
 
 class ObjectiveConfig(Strict):
-    """Eq. 16. `switch_point`: share of the epochs trained with M3Co before MultiSClip takes over;
-    `softclip_temperature`: tau of MultiSClip, default: `temperature`."""
+    """What every method's section `objective:` has; each method adds fields of its own (m3col.methods.settings).
 
-    alpha: Positive = 0.15
-    beta: NotNegative = 0.1
-    temperature: Positive = 0.1
-    softclip_temperature: Positive | None = None
-    switch_point: Share = 0.33
-    unimodal_supervision: bool = True
+    `class_weight`: of the cross-entropy; balanced: N / (C * samples of the class), or one weight per class.
+    """
+
     class_weight: Literal["none", "balanced"] | list[NotNegative] = "none"
 
 
@@ -133,7 +128,8 @@ class ResourcesConfig(Strict):
 
 
 class RunConfig(Strict):
-    """All that determines one training run. `metric`: what the plateau schedule, the history's `value` and a search
+    """All that determines one training run. The sections `objective` and `mix` are those of its method, see
+    `m3col.config.loading.model_of`. `metric`: what the plateau schedule, the history's `value` and a search
     look at; default: val/auroc for two classes, val/macro_f1 for more."""
 
     method: str = "m3col"
@@ -142,15 +138,16 @@ class RunConfig(Strict):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
-    mix: MixConfig = MixConfig()
+    mix: MixConfig | None = None
     train: TrainConfig = TrainConfig()
     validation: ValidationConfig = ValidationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without the keys that the method does not have: `load` takes it back."""
-        return without_keys(self.model_dump(), registry.ignored_keys(self.method))
+        """Plain values, without sections that the method does not have: `load` takes it back."""
+        plain = self.model_dump()
+        return plain if self.mix is not None else {key: value for key, value in plain.items() if key != "mix"}
 
     def to_yaml(self) -> str:
         return yaml_files.dump(self.to_dict())

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from m3col.config.schema import RunConfig
-from m3col.methods.base import FUSED
+from m3col.methods import registry
+from m3col.methods.supervised import FUSED
 from m3col.metrics import classification
 
 
@@ -30,9 +31,7 @@ def default_metric(config: RunConfig, num_classes: int) -> str:
 
 def known_metrics(config: RunConfig, modalities: Sequence[str], num_classes: int) -> list[str]:
     """All names under which a training with validation reports numbers per epoch."""
-    heads = [FUSED]
-    if config.objective.unimodal_supervision and config.method != "single":
-        heads = [*modalities, FUSED]
+    heads = registry.load(config.method).output_names(config, modalities)
     names = [f"val/{name}" for name in classification.names(num_classes)]
     names += [f"val/ce_{head}" for head in heads] + [f"val/accuracy_{head}" for head in heads if head != FUSED]
     return [*names, "val/loss", "train/loss"]

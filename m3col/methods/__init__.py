@@ -7,6 +7,9 @@ __getattr__ = lazy_names(
     {
         "TABLE": "m3col.methods.registry:TABLE",
         "names": "m3col.methods.registry:names",
-        "load": "m3col.methods.build:load",
+        "find": "m3col.methods.registry:find",
+        "Method": "m3col.methods.base:Method",
+        "SupervisedMethod": "m3col.methods.supervised:SupervisedMethod",
+        "SupervisedSettings": "m3col.methods.settings:SupervisedSettings",
     },
 )

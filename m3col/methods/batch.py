@@ -14,27 +14,56 @@ from m3col.inputs.specs import Tokens
 Key = TypeVar("Key", bound=Hashable)
 
 
+CLEAN = "clean"  # the view of a batch that is not augmented at random, or the only one
+
+
 @dataclass(frozen=True)
 class Batch:
-    """`inputs`: this worker's rows, per modality [n, D_m], pictures [n, 3, S, S], or n texts; `labels`: [N] of the
-    global batch; `shards`: groups of it within which samples are mixed; `workers`: who shares it; `weighing`: the mean
-    class weight of its labels over that of all labels of the step, of which other batches may be a part."""
+    """The global batch of one training step, as one worker sees it.
 
-    inputs: Mapping[str, Tensor | Tokens]
-    labels: Tensor
+    Attributes:
+        views: this worker's rows by view and modality: numeric tables [n, D_m], images [n, 3, S, S], or n texts. A
+            method names the views that it needs (`Method.views`); each is augmented with draws of its own.
+        size: N, samples of the global batch.
+        labels: [N] of the global batch; None where the training split has none.
+        shards: groups of the batch within which samples are mixed.
+        workers: who shares the batch.
+        weighing: the mean class weight of its labels over that of all labels of the step, of which other batches may
+            be a part.
+    """
+
+    views: Mapping[str, Mapping[str, Tensor | Tokens]]
+    size: int
+    labels: Tensor | None = None
     shards: int = 1
     workers: RankContext = SINGLE_RANK
     weighing: float = 1.0
 
+    @classmethod
+    def of(cls, inputs: Mapping[str, Tensor | Tokens], labels: Tensor, shards: int = 1) -> "Batch":
+        """A labelled batch with one view, for a single worker."""
+        return cls({CLEAN: inputs}, len(labels), labels, shards)
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor | Tokens]:
+        """The first view."""
+        return next(iter(self.views.values()))
+
+    @property
+    def targets(self) -> Tensor:
+        """The labels [N] of a batch that must have them."""
+        assert self.labels is not None, "a supervised method was given a batch without labels"
+        return self.labels
+
     @cached_property
     def counts(self) -> list[int]:
         """Rows of each worker."""
-        return self.workers.counts(len(self.labels), self.shards)
+        return self.workers.counts(self.size, self.shards)
 
     @cached_property
     def rows(self) -> slice:
         """This worker's rows in the global batch."""
-        return self.workers.rows(len(self.labels), self.shards)
+        return self.workers.rows(self.size, self.shards)
 
     def gather(self, parts: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
         """[N, D] per name from this worker's [n, D], with gradient, in one exchange."""

@@ -2,11 +2,14 @@
 
 from torch import Tensor
 
-from m3col.methods.base import Method
 from m3col.methods.batch import Batch, Step
-from m3col.methods.supervised import sum_losses
+from m3col.methods.supervised import SupervisedMethod, sum_losses
 
 
-class Concat(Method):
+class Concat(SupervisedMethod):
+    """The cross-entropies of all heads, and nothing else."""
+
+    summary = "concatenated embeddings and supervised heads, no contrast (beta = 0)"
+
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         return sum_losses(self.cross_entropies(self.logits(batch.inputs), batch))

@@ -1,16 +1,20 @@
 """One modality alone: its encoder and one head."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
-from m3col.methods.base import Method
+from m3col.config.schema import ObjectiveConfig
 from m3col.methods.batch import Batch, Step
-from m3col.methods.supervised import sum_losses
+from m3col.methods.supervised import SupervisedMethod, sum_losses
 
 
-class Single(Method):
-    def has_unimodal_heads(self) -> bool:
-        # With one modality the fused head is the unimodal one.
-        return False
+class Single(SupervisedMethod):
+    """The cross-entropy of one modality's head, which stands in the place of the fused one."""
+
+    Settings: ClassVar = ObjectiveConfig
+    summary = "one modality alone"
+    one_modality = True
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         return sum_losses(self.cross_entropies(self.logits(batch.inputs), batch))

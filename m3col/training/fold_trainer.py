@@ -22,9 +22,8 @@ from m3col.inputs import base, fitting
 from m3col.inputs.base import Source
 from m3col.inputs.batches import ahead, is_lazy
 from m3col.inputs.texts import TokenSource, by_length
-from m3col.methods import build
-from m3col.methods.base import FUSED
-from m3col.methods.batch import Batch, Step
+from m3col.methods import registry
+from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.methods.supervised import nonzero_sum
 from m3col.training.optimizer import class_weights, parameter_groups
 
@@ -62,7 +61,6 @@ class FoldTrainer:
         fold: int = 0,
         workers: RankContext = SINGLE_RANK,
     ) -> None:
-        assert train.labels is not None
         check_shards(config.train.shards, workers.size)
         self.config, self.fold, self.seed, self.workers = config, fold, config.train.seed, workers
         self.num_classes = num_classes
@@ -70,10 +68,11 @@ class FoldTrainer:
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.preparations = fitting.fit(config, train, features)
         self._inputs = self.prepare(train.inputs)
-        self._labels = torch.as_tensor(np.array(train.labels), device=self.device)
-        weight = class_weights(config, train.labels, num_classes)
+        self._count = len(train)
+        self._labels = None if train.labels is None else torch.as_tensor(np.array(train.labels), device=self.device)
+        weight = None if train.labels is None else class_weights(config, train.labels, num_classes)
         self._reseed(randomness.torch_seed(seed=self.seed, fold=fold, epoch=0, purpose="weights"))
-        self.method = build.load(config.method)(
+        self.method = registry.load(config.method)(
             config,
             features={name: preparation.spec for name, preparation in self.preparations.items()},
             num_classes=num_classes,
@@ -91,7 +90,12 @@ class FoldTrainer:
         self._model = DistributedDataParallel(self.method, broadcast_buffers=False) if workers.size > 1 else self.method
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return self._count
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what `logits` returns."""
+        return self.method.output_names(self.config, self.method.modalities)
 
     def _reseed(self, seed: int) -> None:
         if self.device.type == "cpu":
@@ -125,7 +129,7 @@ class FoldTrainer:
             if part.closes:
                 self.optimizer.step()
             for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch.labels)
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) * batch.size
         means = {name: value / len(self) for name, value in self.workers.mean(sums).items()}
         if not np.isfinite(means["loss"]):
             raise TrainingFailed(f"the training loss became {means['loss']} in epoch {epoch} (fold {self.fold})")
@@ -167,29 +171,33 @@ class FoldTrainer:
     def _batch(self, index: Tensor | slice, group: Sequence[Tensor | slice], epoch: int, step: int) -> Batch:
         """The global batch of the training rows `index`, with this worker's share of the inputs. `group`: the batches
         of the same step of the optimiser."""
-        labels, shards = self._labels[index], self.config.train.shards or self.workers.size
-        rows = self.workers.rows(len(labels), shards)
+        size = len(self) if isinstance(index, slice) else len(index)
+        shards = self.config.train.shards or self.workers.size
+        rows = self.workers.rows(size, shards)
         own = rows if isinstance(index, slice) else index[rows]
-        inputs = {
-            name: source.rows(own, self._draws(name, len(labels), epoch, step, rows))
-            for name, source in self._inputs.items()
+        views = {
+            view: {
+                name: source.rows(own, self._draws(name, size, epoch, step, rows, view=view))
+                for name, source in self._inputs.items()
+            }
+            for view in self.method.views
         }
-        return Batch(inputs, labels, shards, self.workers, self._weighing(index, group))
+        labels = None if self._labels is None else self._labels[index]
+        return Batch(views, size, labels, shards, self.workers, self._weighing(index, group))
 
     def _weighing(self, index: Tensor | slice, group: Sequence[Tensor | slice]) -> float:
-        weight = self.method.class_weight
-        if weight is None or len(group) == 1:
+        weight, labels = self.method.class_weight, self._labels
+        if weight is None or labels is None or len(group) == 1:
             return 1.0
-        together = torch.cat([weight[self._labels[other]] for other in group])
-        return float(weight[self._labels[index]].mean() / nonzero_sum(together.mean()))
+        together = torch.cat([weight[labels[other]] for other in group])
+        return float(weight[labels[index]].mean() / nonzero_sum(together.mean()))
 
-    def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice) -> np.ndarray | None:
+    def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice, *, view: str) -> np.ndarray | None:
         """Uniform numbers [n, 3] for the augmentation of this worker's rows, drawn for the whole batch."""
         if getattr(self.preparations[name], "augment", "none") == "none":
             return None
-        draw = randomness.generator(
-            seed=self.seed, fold=self.fold, epoch=epoch, step=step, purpose=f"augment/{name}"
-        )  # fmt: skip
+        purpose = f"augment/{name}" if view == CLEAN else f"augment/{name}/{view}"
+        draw = randomness.generator(seed=self.seed, fold=self.fold, epoch=epoch, step=step, purpose=purpose)
         return draw.random((count, 3))[rows]
 
     def logits(self, inputs: Mapping[str, Source]) -> dict[str, np.ndarray]:
@@ -199,7 +207,7 @@ class FoldTrainer:
         """
         count = len(next(iter(inputs.values())))
         if not count:
-            return {FUSED: np.zeros((0, self.num_classes))}
+            return {name: np.zeros((0, self.num_classes)) for name in self.outputs}
         own = self.workers.rows(count, self.workers.size)
         size = evaluation_batch(self.config, inputs)
         places = [

@@ -15,7 +15,6 @@ from m3col.data.dataset import Split
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import TrainingFailed
 from m3col.evaluation.epoch_metrics import default_metric, evaluate, higher_is_better, window
-from m3col.methods.base import FUSED
 from m3col.metrics import classification
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import Best, Record, TrainingJob
@@ -60,6 +59,13 @@ class LockstepTrainer:
         self.schedule = Schedule(
             self.config.train, higher_is_better=higher_is_better(self.metric), replay=self.task.rates
         )
+
+    @property
+    def primary(self) -> str:
+        """The output that is scored."""
+        name = self.trainers[0].method.primary_output
+        assert name is not None, "a method without outputs cannot be validated"
+        return name
 
     @property
     def epoch(self) -> int:
@@ -110,7 +116,8 @@ class LockstepTrainer:
         labels = [truth for _, _, truth in self._validation]
         heads = [evaluate(value, truth) for value, truth in zip(logits, labels, strict=True)]
         found = {f"val/{name}": float(np.mean([head[name] for head in heads])) for name in heads[0]}
-        scores = classification.cross_validated(labels, [classification.softmax(value[FUSED]) for value in logits])
+        probabilities = [classification.softmax(value[self.primary]) for value in logits]
+        scores = classification.cross_validated(labels, probabilities)
         found |= {f"val/{name}": value for name, value in scores.items()}
         if self.metric not in found or not math.isfinite(found[self.metric]):
             raise TrainingFailed(f"{self.metric} is {found.get(self.metric)} in epoch {self.epoch + 1}")
@@ -130,7 +137,7 @@ class LockstepTrainer:
     def _take_probe(self, epoch: int) -> None:
         every = self.task.probe_every
         if self._probe is not None and every and (epoch % every == 0 or self.done):
-            self.probes[epoch] = self.trainers[0].logits(self._probe)[FUSED]
+            self.probes[epoch] = self.trainers[0].logits(self._probe)[self.primary]
 
     def out_of_fold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows in the pool [n], fold numbers [n] and fused logits [n, C] of the validation parts."""
@@ -138,7 +145,7 @@ class LockstepTrainer:
         for number, (fold, (trainer, inputs, _)) in enumerate(zip(self.task.folds, self._validation, strict=True)):
             rows.append(fold.validation)
             folds.append(np.full(len(fold.validation), number))
-            logits.append(trainer.logits(inputs)[FUSED])
+            logits.append(trainer.logits(inputs)[self.primary])
         return np.concatenate(rows), np.concatenate(folds), np.concatenate(logits)
 
     def restore(self, states: Sequence[Mapping[str, Any]], history: Sequence[Record]) -> None:

@@ -4,8 +4,7 @@ import pytest
 
 from m3col.config import loading, yaml_files
 from m3col.config.keys import flatten
-from m3col.config.loading import with_overrides
-from m3col.config.schema import RunConfig
+from m3col.config.loading import load, with_overrides
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
 from m3col.methods.m3col import last_mixup_epoch
@@ -25,7 +24,7 @@ def test_every_shipped_config_loads_and_survives_a_round_trip(path):
 
 
 def test_a_config_is_frozen_and_overrides_make_a_new_one():
-    run = RunConfig()
+    run = load({})
     with pytest.raises(Exception, match="frozen"):
         run.method = "concat"
     changed = with_overrides(run, {"objective.beta": 0.7, "train.epochs": 3})
@@ -35,7 +34,7 @@ def test_a_config_is_frozen_and_overrides_make_a_new_one():
 @pytest.mark.parametrize("method", registry.names())
 def test_a_new_method_drops_the_keys_that_it_does_not_have(method):
     more = {"data.modalities": ["pixels"]} if method == "single" else {}
-    run = with_overrides(RunConfig(), {"method": method, **more})
+    run = with_overrides(load({}), {"method": method, **more})
     stored = {path for path, _ in flatten(run.to_dict())}
     assert not stored & registry.ignored_keys(method)
     assert loading.load(run.to_dict()) == run
@@ -101,7 +100,7 @@ def test_rules_across_fields_show_together_with_all_others():
 
 def test_a_draft_keeps_what_is_good_and_says_what_is_not():
     draft = loading.parse({"train": {"epochs": 0, "seed": 5}, "method": "m3coll", "x": 1})
-    assert draft.config.train.seed == 5 and draft.config.train.epochs == RunConfig().train.epochs
+    assert draft.config.train.seed == 5 and draft.config.train.epochs == load({}).train.epochs
     assert draft.faulty == {"train.epochs", "method", "x"} and len(draft.faults) == 3
     good = loading.parse({"train": {"seed": 5}})
     assert not good.faults and good.config == loading.load({"train": {"seed": 5}})

@@ -3,8 +3,8 @@
 import pytest
 
 from m3col.checks import encoders
-from m3col.config import loading, schema, yaml_files
-from m3col.config.loading import with_overrides
+from m3col.config import loading, yaml_files
+from m3col.config.loading import load, with_overrides
 from m3col.config.modality_sections import ImageModelConfig
 from m3col.errors import InputError
 from tests.models.builders import image_config
@@ -107,7 +107,7 @@ def test_a_mapping_for_each_modality_is_no_way_around_the_keys_of_a_method():
 
 def test_what_older_versions_stored_still_loads():
     """They took a level for each modality with every method, and options without a value."""
-    stored = with_overrides(schema.RunConfig(), {"method": "concat"}).to_dict()
+    stored = with_overrides(load({}), {"method": "concat"}).to_dict()
     stored = loading.join(stored, {"mix.level": {"a": "input"}, "model.image.options": {"depth:3": None, "depth": 2}})
     run = loading.load_stored(stored, where="checkpoint")
     assert run.method == "concat" and run.model.image.options == {"depth": 2}

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from m3col.checks.resolve import check_against_data
-from m3col.config.schema import RunConfig
+from m3col.config.loading import load
 from m3col.data.arrays import from_arrays
 from m3col.data.checks.naming import FUSED, apart, faults, is_printable, repeats
-from m3col.methods import base
+from m3col.methods import supervised
 
 NUMERIC = {"a": "numeric", "b": "numeric"}
 FEATURES = {"a": ("x", "y"), "b": ("x", "z")}
@@ -68,7 +68,7 @@ def test_a_modality_that_would_be_mixed_up_is_one_line(names, words):
 
 
 def test_the_reserved_name_is_that_of_the_fused_head():
-    assert FUSED == base.FUSED
+    assert FUSED == supervised.FUSED
 
 
 @pytest.mark.parametrize(
@@ -149,5 +149,5 @@ def test_a_modality_stands_apart_from_the_words_of_a_table():
 def test_all_of_them_are_told_at_once_before_a_training():
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(12, 3)), columns=["1-Mar", "1-Mar", ""])
     data = from_arrays({"fused": table, "b": table}, np.arange(12) % 2, classes=["x", "x"])
-    prepared, found = check_against_data(RunConfig(), data=data)
+    prepared, found = check_against_data(load({}), data=data)
     assert prepared is None and len(found) == 6 and all(line.startswith("arrays: ") for line in found), found

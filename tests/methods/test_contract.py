@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from m3col.methods import build as methods_build
-from m3col.methods import registry
-from m3col.methods.base import FUSED, Method
+from m3col.methods import mixed_views, registry
+from m3col.methods.base import Method
 from m3col.methods.batch import Batch, Step
+from m3col.methods.supervised import FUSED
 from tests.support.helpers import tiny_config
 
 STEP = Step(seed=0, fold=0, epoch=1, step=0)
@@ -20,15 +20,19 @@ def build(name: str, **overrides) -> tuple[Method, Batch]:
     chosen = {"data__modalities": ["a"]} if one else {}
     config = tiny_config(method=name, **chosen, **overrides)
     torch.manual_seed(0)
-    method = methods_build.load(name)(config, features=features, num_classes=3).double()
+    method = registry.load(name)(config, features=features, num_classes=3).double()
     generator = torch.Generator().manual_seed(1)
     inputs = {m: torch.randn(9, count, generator=generator, dtype=torch.float64) for m, count in features.items()}
-    return method, Batch(inputs, torch.arange(9) % 3, config.train.shards or 1)
+    return method, Batch.of(inputs, torch.arange(9) % 3, config.train.shards or 1)
 
 
 @pytest.fixture(params=registry.names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+def test_its_entry_says_what_its_class_says(name):
+    assert registry._of_class(f"{name} again", registry.TABLE[name].target, display_name=name) == registry.TABLE[name]
 
 
 def test_losses_are_finite_and_their_parts_are_named(name):
@@ -94,7 +98,7 @@ def test_class_weights_change_the_loss(name):
 def test_a_batch_of_a_class_that_does_not_count_has_no_loss_of_classes(name):
     method, batch = build(name)
     method.class_weight = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
-    nothing = Batch(batch.inputs, torch.zeros_like(batch.labels), batch.shards)
+    nothing = Batch.of(batch.inputs, torch.zeros_like(batch.targets), batch.shards)
     parts = method.losses(nothing, STEP)
     assert {key: float(value) for key, value in parts.items() if key.startswith("ce_")} == {
         key: 0.0 for key in parts if key.startswith("ce_")
@@ -124,7 +128,7 @@ def test_without_unimodal_supervision_those_heads_are_not_built():
 def test_mixup_uses_one_permutation_and_the_mixed_target():
     """The whole loss again, written with loops over samples and classes."""
     method, batch = build("mixup", mix__level="input")
-    mixing = method.draw(batch, STEP, shared_permutation=True)
+    mixing = mixed_views.draw(method, batch, STEP, alpha=method.settings.alpha, shared_permutation=True)
     partner = mixing.permutations["a"]
     assert all(torch.equal(partner, mixing.permutations[m]) for m in ("b", "c"))
     mixed = {
@@ -144,6 +148,6 @@ def test_mixup_uses_one_permutation_and_the_mixed_target():
 def test_shards_keep_mixing_inside_their_groups(shards):
     method, batch = build("m3col", train__shards=shards)
     groups = torch.tensor_split(torch.arange(9), shards)
-    for permutation in method.draw(batch, STEP).permutations.values():
+    for permutation in mixed_views.draw(method, batch, STEP, alpha=method.settings.alpha).permutations.values():
         for group in groups:
             assert set(permutation[group].tolist()) == set(group.tolist())

@@ -144,7 +144,7 @@ def test_a_damaged_member_does_not_join(copy, tmp_path):
 
 def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
     training = trained()
-    monkeypatch.setattr(checkpoint.files, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(checkpoint.atomic_files, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         checkpoint.write_training(tmp_path / "epoch-000003", training)
     assert list(tmp_path.iterdir()) == []

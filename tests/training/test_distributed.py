@@ -17,7 +17,7 @@ from m3col.data.dataset import Dataset
 from m3col.data.splits import Fold
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import InputError
-from m3col.methods.base import FUSED
+from m3col.methods.supervised import FUSED
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer

@@ -15,7 +15,7 @@ from m3col.config.keys import get, with_value, without_keys
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault, lines, places, validate, with_good_keys
 from m3col.data.checks import naming
-from m3col.errors import InputError, nearest, one_line
+from m3col.errors import InputError, one_line
 from m3col.methods import registry
 from tune.config import extra_rows, urls
 from tune.config import search_space as spaces
@@ -119,7 +119,7 @@ def _space_faults(given: _Given) -> list[str]:
         return [f"{given.where}: space must name at least one config path with its range, but is empty"]
     if not isinstance(wanted, list) or not wanted:
         return []
-    kinds = {str(method).partition(":")[0] for method in wanted} & set(registry.names())
+    kinds = {kind for method in wanted if registry.is_method(kind := registry.split(str(method))[0])}
     ignored = [key for key in raw_space if kinds and all(key in registry.ignored_keys(kind) for kind in kinds)]
     listed = ", ".join(sorted(kinds))
     return [f"{given.where}: space.{key}: none of the methods ({listed}) has this key" for key in ignored]
@@ -204,9 +204,12 @@ def _base_run(given: _Given, base: str, method: str | None, *, key: str) -> run_
     changes = {**below, **given.for_runs, **validation}
     from_method: dict[str, Any] = {}
     if method is not None:
-        kind, _, modality = method.partition(":")
-        if kind not in registry.TABLE:
-            raise InputError([f"{given.where}: methods: {kind!r} is unknown{nearest(kind, registry.names())}"])
+        kind, modality = registry.split(method)
+        try:
+            registry.find(kind)
+        except InputError as error:
+            refused = [line.removeprefix("method ") for line in error.faults]
+            raise InputError([f"{given.where}: methods: {line}" for line in refused]) from None
         raw = without_keys({**raw, "method": kind}, registry.ignored_keys(kind))
         changes = {k: v for k, v in changes.items() if k not in registry.ignored_keys(kind) and k != "method"}
         from_method = {"method": kind, **({"data.modalities": [modality]} if modality else {})}

@@ -23,19 +23,18 @@ _RANGE_KEYS = {"low", "high", "log", "step"}
 @cache
 def searchable(method: str) -> tuple[str, ...]:
     """Config paths that a space may name."""
-    every = keys(RunConfig)
+    every = keys(run_config.model_of(method))
     sections = {path.rpartition(".")[0] for path in every}
     return tuple(
         path
         for path in every
-        if path not in sections
-        and not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED)
+        if path not in sections and not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED)
         and path not in registry.ignored_keys(method)
     )
 
 
-def is_int(path: str) -> bool:
-    annotation = field_of(RunConfig, path).annotation
+def is_int(path: str, config: RunConfig) -> bool:
+    annotation = field_of(type(config), path).annotation
     # An optional one is a union, in which pydantic leaves the number with its rules.
     options = get_args(annotation) or (annotation,)
     return any(option is int or get_args(option)[:1] == (int,) for option in options)
@@ -44,8 +43,10 @@ def is_int(path: str) -> bool:
 def default_value(config: RunConfig, path: str) -> Any:
     """The value that the base config has at a searched path."""
     value = get(config.model_dump(), path)
-    if path == "objective.softclip_temperature" and value is None:
-        return config.objective.temperature
+    section, _, field = path.rpartition(".")
+    inherits = registry.find(config.method).inherits
+    if section == "objective" and value is None and field in inherits:
+        return getattr(config.objective, inherits[field])
     return value
 
 
@@ -120,7 +121,7 @@ def _range(path: str, spec: Mapping[str, Any], config: RunConfig) -> tuple[BaseD
         faults.append(f"{path}: low must be < high, but got {low} and {high}")
     if log and low <= 0:
         faults.append(f"{path}: a log range must have low > 0, but got {low}")
-    whole = is_int(path)
+    whole = is_int(path, config)
     fractions = [value for value in (low, high, step or 1) if whole and not float(value).is_integer()]
     faults += [
         f"{path}: must have whole numbers, but got {value}; the nearest valid value is {round(value)}"

@@ -23,7 +23,7 @@ from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold, pool
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import InputError, TrainingFailed
-from m3col.methods.base import FUSED
+from m3col.methods.supervised import FUSED
 from m3col.storage import atomic_files
 from m3col.storage.retry import RetryPolicy, StorageUnavailable
 from m3col.training import checkpoint

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from m3col.methods import registry
 from m3col.metrics import classification
 from tune.results.study_results import WINNER
 from tune.study.record import StudyFolder
@@ -25,8 +26,8 @@ def leaderboard(folders: Sequence[StudyFolder]) -> pd.DataFrame:
         table = pd.read_csv(folder.results / "test_table.csv")
         config = described["config"]["run"]
         method = config["method"]
-        if method == "single":
-            method = f"single:{described['dataset']['modalities'][0]}"
+        if registry.find(method).one_modality:
+            method = f"{method}:{described['dataset']['modalities'][0]}"
         line: dict[str, Any] = {"study": described["name"], "dataset": described["dataset"]["name"], "method": method}
         winner = table[table["row"] == WINNER]
         if not winner.empty:

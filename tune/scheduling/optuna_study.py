@@ -53,10 +53,10 @@ def sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=mixed)
 
 
-def first_rung(switch_point: float) -> int:
-    """Percent of a trial's epochs before which nothing is pruned: a report step after the default's switch point,
-    because before it nobody has seen the second phase."""
-    return min(max(FIRST_RUNG, 2 * math.floor(50 * switch_point + 1)), 98)
+def first_rung(share: float) -> int:
+    """Percent of a trial's epochs before which nothing is pruned: a report step after `share` of them, because before
+    that scores of trials cannot be compared (a method may have a second phase)."""
+    return min(max(FIRST_RUNG, 2 * math.floor(50 * share + 1)), 98)
 
 
 def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
