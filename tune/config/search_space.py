@@ -28,7 +28,8 @@ def searchable(method: str) -> tuple[str, ...]:
     return tuple(
         path
         for path in every
-        if path not in sections and not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED)
+        if path not in sections
+        and not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED)
         and path not in registry.ignored_keys(method)
     )
 
