@@ -1,11 +1,11 @@
-"""Data-parallel workers of one training: which rows each one has, and what they exchange.
+"""Data-parallel training with several ranks: which rows each rank has, and what the ranks exchange.
 
-Letters: W workers, S shards of the batch (`train.shards`, a multiple of W), N samples in the global batch, n rows of
-one worker, K columns.
-Every worker draws the same batch and the same mixing (all draws are keyed) and takes whole shards of it, so that no
-sample is mixed with one that another worker has. What has to be seen over the global batch is gathered with its
-gradient: the backward pass of the gather adds up what all workers want of a row, and DDP divides by W, so a loss that
-every worker computes on the whole batch has the gradient of one process, without any factor.
+Letters: W ranks, S shards of the batch (`train.shards`, a multiple of W), N samples in the global batch, n rows of
+one rank, K columns.
+Every rank draws the same batch and the same mixing (all draws are keyed) and takes whole shards of it, so no sample is
+mixed with a sample of another rank. What needs the global batch is gathered with its gradient: the backward pass of the
+gather sums the gradients of all ranks for each row, and DDP divides by W. A loss that every rank computes on the whole
+batch therefore has the gradient of a single process, without any factor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RankContext:
-    """The place of this process among the workers. `device`: where it computes; None: as the config says.
+    """This process among the ranks of a training, and its collectives.
 
-    With more than one worker the default process group of torch.distributed must be there, and all workers must call
-    the methods below in the same order.
+    With more than one rank the default process group of torch.distributed must exist, and all ranks must call the
+    methods below in the same order.
+
+    Args:
+        rank: number of this process, from 0 to `size - 1`.
+        size: number of ranks.
+        device: where this rank computes; None (default): as `train.device` says.
     """
 
     rank: int = 0
@@ -35,50 +40,56 @@ class RankContext:
     device: torch.device | None = None
 
     @property
-    def writes(self) -> bool:
-        """Whether this process is the one that writes files and speaks for all."""
+    def is_rank_zero(self) -> bool:
+        """Whether this is rank 0, the only rank that writes files and reports."""
         return self.rank == 0
 
     def counts(self, n: int, shards: int) -> list[int]:
-        """Rows of each worker in a batch of `n`, in the order of the ranks: whole shards; some may have none."""
+        """The number of rows of each rank, in a batch of `n` rows: whole shards; a rank may have none."""
         sizes = [len(members) for members in np.array_split(np.arange(n), shards)]
         each = shards // self.size
         return [sum(sizes[rank * each : (rank + 1) * each]) for rank in range(self.size)]
 
-    def rows(self, n: int, shards: int) -> slice:
-        """The rows of this worker in a batch of `n`."""
+    def local_rows(self, n: int, shards: int) -> slice:
+        """The rows of this rank, in a batch of `n` rows."""
         counts = self.counts(n, shards)
         start = sum(counts[: self.rank])
         return slice(start, start + counts[self.rank])
 
     def gather(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        """Rows of all workers [N, K] from this one's [n, K], in the order of the ranks, with gradient.
+        """Concatenates the rows of all ranks, in rank order, with gradient.
 
-        counts: n of every worker; the collective needs equal shapes, so rows are padded to the largest and cut off.
+        Args:
+            x: the rows of this rank [n, K].
+            counts: n of every rank. The collective needs equal shapes, so rows are padded to the largest n and cut
+                off again.
+
+        Returns:
+            The rows of all ranks [N, K].
         """
         if self.size == 1:
             return x
         longest = max(counts)
         padded = functional.pad(x, (0, 0, 0, longest - len(x)))
         # A group by name, not by rank list: a list would be a new group in every call.
-        found = collectives.all_gather_single(padded.contiguous(), 0, cast(dist.ProcessGroup, dist.group.WORLD))
-        if isinstance(found, collectives.AsyncCollectiveTensor):
-            found = found.wait()
+        gathered = collectives.all_gather_single(padded.contiguous(), 0, cast(dist.ProcessGroup, dist.group.WORLD))
+        if isinstance(gathered, collectives.AsyncCollectiveTensor):
+            gathered = gathered.wait()
         if min(counts) == longest:
-            return found
+            return gathered
         kept = [rank * longest + row for rank, count in enumerate(counts) for row in range(count)]
-        return found[torch.tensor(kept, device=found.device)]
+        return gathered[torch.tensor(kept, device=gathered.device)]
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The mean over workers of each value, in float64; all workers must have the same names in the same order."""
+        """The mean over ranks of each value, in float64; all ranks must pass the same names in the same order."""
         if self.size == 1:
             return dict(values)
         sums = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
         return dict(zip(values, (sums / self.size).tolist(), strict=True))
 
-    def from_first(self, value: T) -> T:
-        """The value that the first worker has; it must be plain (it is pickled between the workers of one training)."""
+    def broadcast(self, value: T) -> T:
+        """The value of rank 0, on every rank. It is pickled between the processes of one training."""
         if self.size == 1:
             return value
         box = [value]

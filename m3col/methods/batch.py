@@ -63,7 +63,7 @@ class Batch:
     @cached_property
     def rows(self) -> slice:
         """This worker's rows in the global batch."""
-        return self.workers.rows(self.size, self.shards)
+        return self.workers.local_rows(self.size, self.shards)
 
     def gather(self, parts: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
         """[N, D] per name from this worker's [n, D], with gradient, in one exchange."""

@@ -173,7 +173,7 @@ class FoldTrainer:
         of the same step of the optimiser."""
         size = len(self) if isinstance(index, slice) else len(index)
         shards = self.config.train.shards or self.workers.size
-        rows = self.workers.rows(size, shards)
+        rows = self.workers.local_rows(size, shards)
         own = rows if isinstance(index, slice) else index[rows]
         views = {
             view: {
@@ -208,7 +208,7 @@ class FoldTrainer:
         count = len(next(iter(inputs.values())))
         if not count:
             return {name: np.zeros((0, self.num_classes)) for name in self.outputs}
-        own = self.workers.rows(count, self.workers.size)
+        own = self.workers.local_rows(count, self.workers.size)
         size = evaluation_batch(self.config, inputs)
         places = [
             slice(start, min(start + size, own.stop))

@@ -48,15 +48,15 @@ def run(
     )
     training = LockstepTrainer(config, task, workers)
     torch.set_num_threads(config.resources.threads)
-    newest = workers.from_first(checkpoint.newest_training(folder) if workers.writes else None)
+    newest = workers.broadcast(checkpoint.newest_training(folder) if workers.is_rank_zero else None)
     if newest is not None:
         checkpoint.restore_training(newest, training)
     keeper = checkpoint.Keeper(folder / "state", config.checkpoint.every_s)
-    if workers.writes:
+    if workers.is_rank_zero:
         atomic_files.write_text(folder / HISTORY, _lines(training.history))
 
     def after_epoch(record: Record) -> None:
-        if not workers.writes:
+        if not workers.is_rank_zero:
             return
         with (folder / HISTORY).open("a", encoding="utf-8") as stream:
             stream.write(_lines([record]))
@@ -66,7 +66,7 @@ def run(
             report(record, config.train.epochs, folder)
 
     training.advance(config.train.epochs, after_epoch=after_epoch)
-    if workers.writes:
+    if workers.is_rank_zero:
         checkpoint.write_model(
             folder / "model", training.trainers, config=config.to_dict(), classes=dataset.classes,
             features=dataset.features,

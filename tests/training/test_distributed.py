@@ -172,7 +172,7 @@ def test_all_workers_come_to_the_same_records(ranks):
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 def test_workers_divide_a_batch_into_whole_shards(n, size):
     shards = np.array_split(np.arange(n), SHARDS)
-    held = [np.arange(n)[RankContext(rank, size).rows(n, SHARDS)] for rank in range(size)]
+    held = [np.arange(n)[RankContext(rank, size).local_rows(n, SHARDS)] for rank in range(size)]
     assert np.array_equal(np.concatenate(held), np.arange(n))
     assert [len(rows) for rows in held] == RankContext(0, size).counts(n, SHARDS)
     for rank, rows in enumerate(held):

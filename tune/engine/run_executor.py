@@ -70,7 +70,7 @@ class RunExecutor:
         self._log_lines: list[str] = []
         self._patience = RetryPolicy(material.patience_s)
         self.attempts = Attempts(material.study, spec.name, uri=material.uri, config=spec.config)
-        if workers.writes:
+        if workers.is_rank_zero:
             self.attempt = self._patience.call(self.attempts.new)
             self._keeper = checkpoint.Keeper(self.attempt, run.checkpoint.every_s)
         self._resumed = self._go_on()
@@ -83,8 +83,8 @@ class RunExecutor:
         """
         reason = ""
         for _ in range(_LOOKS):
-            found = self._patience.call(self.attempts.newest) if self.workers.writes else None
-            newest = self.workers.from_first(found)
+            found = self._patience.call(self.attempts.newest) if self.workers.is_rank_zero else None
+            newest = self.workers.broadcast(found)
             if newest is None:
                 return False
             put: Callable[[], None] | None = None
@@ -143,10 +143,10 @@ class RunExecutor:
         """Whether to report now. One worker alone does at every step, so that a pruned trial trains no epoch more."""
         if self.workers.size == 1:
             return True
-        return self.workers.from_first(time.monotonic() - start >= _BETWEEN_REPORTS_S)
+        return self.workers.broadcast(time.monotonic() - start >= _BETWEEN_REPORTS_S)
 
     def _after_epoch(self, record: Record) -> None:
-        if self.workers.writes and self._keeper.due() and not self.training.done:
+        if self.workers.is_rank_zero and self._keeper.due() and not self.training.done:
             path = self._patience.call(lambda: self._keeper.write(self.training))
             # An upload takes its share of the time as well, but not the wait for a storage that refused it.
             self._keeper.cost_s += self._patience.call(partial(self._publish, path))
@@ -177,7 +177,7 @@ class RunExecutor:
         """Writes all that a finished run leaves; `outcome.json` comes last and says that the rest is there."""
         training, last = self.training, self.training.history[-1]
         names = self._leave_refit() if self.spec.kind == REFIT else self._leave_out_of_fold()
-        if not self.workers.writes:
+        if not self.workers.is_rank_zero:
             return
         outcome = {
             "value": last.value,
@@ -199,13 +199,13 @@ class RunExecutor:
         return self._leave("predictions.safetensors", index=rows, fold=folds, logits=logits)
 
     def _leave(self, name: str, **arrays: np.ndarray) -> list[str]:
-        if self.workers.writes:
+        if self.workers.is_rank_zero:
             self._patience.call(lambda: _write_arrays(self.attempt / name, **arrays))
         return [name]
 
     def _leave_refit(self) -> list[str]:
         training, dataset = self.training, self._dataset
-        if self.workers.writes:
+        if self.workers.is_rank_zero:
             self._patience.call(
                 lambda: checkpoint.write_model(
                     self.attempt / "model",
