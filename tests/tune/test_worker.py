@@ -65,7 +65,7 @@ class Rank1:
     def __init__(self, names: list[str | None], others: list[float]) -> None:
         self.names, self.others, self.told = names, others, []  # type: ignore[var-annotated]
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         assert value is None, "only the first one looks"
         return self.names.pop(0)
 
@@ -116,7 +116,7 @@ class OfTwo:
 
     size, writes = 2, True
 
-    def from_first(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value
 
 
