@@ -60,7 +60,7 @@ def test_where_all_vanish_the_run_begins_at_the_start(begin, monkeypatch):
 class Rank1:
     """The second of two workers, and what it hears: the names that the first one found, and how many lack each."""
 
-    rank, size, writes = 1, 2, False
+    rank, size, is_rank_zero = 1, 2, False
 
     def __init__(self, names: list[str | None], others: list[float]) -> None:
         self.names, self.others, self.told = names, others, []  # type: ignore[var-annotated]
@@ -114,7 +114,7 @@ def test_the_wait_for_a_storage_counts_as_no_work(begin, monkeypatch):
 class OfTwo:
     """The first of two workers, of which the other one is only thought."""
 
-    size, writes = 2, True
+    size, is_rank_zero = 2, True
 
     def broadcast(self, value: Any) -> Any:
         return value
