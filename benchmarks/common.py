@@ -14,7 +14,7 @@ import optuna
 
 from m3col.data import splits
 from m3col.data.dataset import Dataset
-from m3col.evaluation.epoch_metrics import higher_is_better
+from m3col.metrics.spec import higher_is_better
 from tune import checks
 from tune.config.schema import StudyConfig
 from tune.engine.run_executor import RunExecutor, SharedStudyData

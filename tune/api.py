@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3col.data import splits
-from m3col.evaluation.epoch_metrics import higher_is_better
 from m3col.methods import registry
+from m3col.metrics.spec import higher_is_better
 from m3col.tracking import mlflow_store
 from tune.checks import CheckedStudy, Options, validate
 from tune.config.resources import Request

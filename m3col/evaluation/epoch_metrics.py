@@ -37,13 +37,6 @@ def known_metrics(config: RunConfig, modalities: Sequence[str], num_classes: int
     return [*names, "val/loss", "train/loss"]
 
 
-def higher_is_better(metric: str) -> bool:
-    name = metric.partition("/")[2]
-    return not (name == "loss" or name.startswith("ce_")) and (
-        name.startswith("accuracy") or classification.higher_is_better(name)
-    )
-
-
 def window(epochs: int) -> int:
     """Epochs over which a score is averaged: the last tenth of the configured number."""
     return max(1, math.ceil(epochs / 10))

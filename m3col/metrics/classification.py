@@ -25,46 +25,30 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_curve
 
 from m3col.errors import InputError, nearest
+from m3col.metrics import spec
 
 Floats = NDArray[np.float64]
 
 Labels = NDArray[np.int64]
 
 
-PER_SAMPLE = ("accuracy", "log_loss", "brier")
+_GENERAL = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss", "brier")
 
-"""Metrics that are a mean of one value per sample."""
+_BINARY = ("f1", "auroc", "average_precision", "mcc")
 
-RANKING = ("auroc", "average_precision")
+PER_SAMPLE = tuple(name for name in _GENERAL if spec.TABLE[name].per_sample)
 
-"""Metrics of the order of the samples: with cross-validation the mean over folds, never pooled, because the
-scores of different models are not on one scale."""
-
-LOWER_IS_BETTER = ("log_loss", "brier", "loss")
+RANKING = tuple(name for name in _BINARY if spec.TABLE[name].ranking)
 
 
 def names(num_classes: int) -> tuple[str, ...]:
     """The metrics that apply to `num_classes` classes, in the order in which `compute` reports them."""
-    general = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss", "brier")
-    return (*general, "f1", "auroc", "average_precision", "mcc") if num_classes == 2 else general
+    return (*_GENERAL, *_BINARY) if num_classes == 2 else _GENERAL
 
 
 def default(num_classes: int) -> str:
     """The metric that a search maximises when none is named (PROTOCOL 4)."""
     return "auroc" if num_classes == 2 else "macro_f1"
-
-
-def higher_is_better(name: str) -> bool:
-    """Direction of a metric; `val/` and the like in front are ignored, and so is a part or modality behind.
-
-    `auroc`, `val/auroc`, `val/accuracy_mRNA` and `train/loss_contrastive` are understood; InputError otherwise.
-    """
-    base = name.split("/", 1)[-1]
-    known = (*names(2), "loss")
-    for metric in known:
-        if base == metric or base.startswith((f"{metric}_", f"{metric}/")):
-            return metric not in LOWER_IS_BETTER
-    raise InputError([f"metric {name!r} is unknown{nearest(base, known)}"])
 
 
 def softmax(logits: ArrayLike) -> Floats:
@@ -126,7 +110,7 @@ def score(name: str, labels: ArrayLike, probabilities: ArrayLike) -> float:
     """One metric of `compute`; InputError when it is unknown or does not apply to C classes."""
     y, p = checked(labels, probabilities)
     require(name, p.shape[1])
-    return (_ranked(y, p) if name in RANKING else _thresholded(y, p))[name]
+    return (_ranked(y, p) if spec.TABLE[name].ranking else _thresholded(y, p))[name]
 
 
 def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLike]) -> dict[str, float]:

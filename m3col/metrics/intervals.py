@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
 from m3col.errors import InputError
-from m3col.metrics import classification
+from m3col.metrics import classification, spec
 from m3col.metrics.classification import Floats, Labels
 
 Counts = NDArray[np.int32]
@@ -174,10 +174,10 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def _scores(metric: str, labels: Labels, probabilities: Floats, counts: Floats) -> Floats:
     """`bootstrap_scores` for one block of draws, counts as floats (exact, and fit for BLAS)."""
-    if metric in classification.PER_SAMPLE:
+    if spec.TABLE[metric].per_sample:
         means: Floats = counts @ classification.per_sample(metric, labels, probabilities) / counts.sum(axis=1)
         return means
-    if metric in classification.RANKING:
+    if spec.TABLE[metric].ranking:
         return _ranking_scores(metric, labels, probabilities[:, 1], counts)
     num_classes = probabilities.shape[1]
     cells = labels * num_classes + probabilities.argmax(axis=1)

@@ -14,8 +14,9 @@ from m3col.config.schema import RunConfig
 from m3col.data.dataset import Split
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import TrainingFailed
-from m3col.evaluation.epoch_metrics import default_metric, evaluate, higher_is_better, window
+from m3col.evaluation.epoch_metrics import default_metric, evaluate, window
 from m3col.metrics import classification
+from m3col.metrics.spec import higher_is_better
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import Best, Record, TrainingJob
 from m3col.training.schedule import Schedule

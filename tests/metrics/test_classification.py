@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics as reference
 
 from m3col.errors import InputError
-from m3col.metrics import classification, intervals
+from m3col.metrics import classification, intervals, spec
 from m3col.metrics.classification import Floats, Labels
 
 FUNCTIONS: dict[str, Callable[[Labels, Floats], float]] = {
@@ -124,13 +124,13 @@ def test_a_fold_with_one_class_is_left_out_of_the_mean_but_a_diverged_fold_is_no
 
 
 def test_directions_and_defaults() -> None:
-    lower = {name for name in classification.names(2) if not classification.higher_is_better(name)}
+    lower = {name for name in classification.names(2) if not spec.higher_is_better(name)}
     assert lower == {"log_loss", "brier"}
-    assert classification.higher_is_better("val/accuracy_mRNA")
-    assert not classification.higher_is_better("train/loss_contrastive")
+    assert spec.higher_is_better("val/accuracy_mRNA")
+    assert not spec.higher_is_better("train/loss_contrastive")
     assert (classification.default(2), classification.default(3)) == ("auroc", "macro_f1")
     with pytest.raises(InputError, match=r"'val/aucroc' is unknown; did you mean 'auroc'"):
-        classification.higher_is_better("val/aucroc")
+        spec.higher_is_better("val/aucroc")
 
 
 @pytest.mark.parametrize(

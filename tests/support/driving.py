@@ -6,7 +6,7 @@ from typing import Any
 
 from m3col.data.dataset import Dataset
 from m3col.data.splits import pool, read_csv, write_csv
-from m3col.evaluation.epoch_metrics import higher_is_better
+from m3col.metrics.spec import higher_is_better
 from tune import api, checks
 from tune.engine.run_executor import RunExecutor, SharedStudyData
 from tune.scheduling.coordinator import Coordinator

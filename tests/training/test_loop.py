@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from m3col.data.splits import Fold, draw
-from m3col.evaluation.epoch_metrics import higher_is_better, known_metrics, window
+from m3col.evaluation.epoch_metrics import known_metrics, window
 from m3col.methods.supervised import FUSED
+from m3col.metrics.spec import higher_is_better
 from m3col.training import checkpoint
 from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer

@@ -10,7 +10,7 @@ from m3col.data.checks import naming
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold
 from m3col.evaluation import baselines, linear_features
-from m3col.metrics import classification
+from m3col.metrics import spec
 from tune.results.prediction_table import BASELINES, cross_validated, declared, prediction_frame
 
 _FROZEN = "logistic frozen"
@@ -30,7 +30,7 @@ def baseline_predictions(run: RunConfig, dataset: Dataset, samples: Split, folds
     if len(modalities) < 2:
         return
     metric = declared(run, dataset.num_classes)
-    sign = 1 if classification.higher_is_better(metric) else -1
+    sign = 1 if spec.higher_is_better(metric) else -1
     scores = {}
     for modality in modalities:
         parts = [_held_out("", [modality], views, dataset, samples, fold, k) for k, fold in enumerate(folds)]

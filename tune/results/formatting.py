@@ -2,7 +2,7 @@
 
 import numpy as np
 
-UNBOUNDED = ("log_loss", "brier")  # the others are shown in percent
+from m3col.metrics import spec
 
 _MANY = 1000  # test samples from which a second decimal means something
 
@@ -10,7 +10,8 @@ EMPTY = "–"
 
 
 def is_percent(metric: str) -> bool:
-    return metric not in UNBOUNDED
+    """Whether tables show 100 times the value of this metric."""
+    return spec.of(metric).unit == "%"
 
 
 def shown(value: float, metric: str, *, samples: int = 0, sign: bool = False) -> str:

@@ -10,8 +10,9 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from m3col.errors import InputError
-from m3col.evaluation.epoch_metrics import higher_is_better, window
+from m3col.evaluation.epoch_metrics import window
 from m3col.metrics import classification
+from m3col.metrics.spec import higher_is_better
 from tune.config.schema import StudyConfig
 from tune.results import failure_reasons, prediction_table
 from tune.scheduling import selection

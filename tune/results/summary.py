@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
 from m3col.evaluation import test_ledger
-from m3col.metrics import classification
+from m3col.metrics import spec
 from tune.config.search_space import default_value
 from tune.results import failure_reasons, formatting, prediction_table, test_table
 from tune.results.formatting import shown
@@ -47,8 +47,7 @@ def _bullets(lines: list[str]) -> str:
 
 def _score(evidence: StudyResults, value: float, *, sign: bool = False) -> str:
     """A value of the search's own metric, with its unit."""
-    name = evidence.metric.partition("/")[2]
-    if name.startswith(("loss", "ce_", "log_loss", "brier")):
+    if not formatting.is_percent(evidence.metric):
         return f"{value:{'+' if sign else ''}.3f}".replace("-", "−")
     return f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−") + (" points" if sign else " %")
 
@@ -164,7 +163,7 @@ def _test(evidence: StudyResults, table: pd.DataFrame) -> Iterator[str]:
 def _verdict(line: pd.Series, metric: str, samples: int) -> str:
     if not (line["difference_low"] > 0 or line["difference_high"] < 0):
         return f"not distinguishable on {samples:,} samples"
-    better = (line["difference"] > 0) == classification.higher_is_better(metric)
+    better = (line["difference"] > 0) == spec.higher_is_better(metric)
     return f"distinguishably {'better' if better else 'worse'} on {samples:,} samples"
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3col.metrics import classification, intervals
+from m3col.metrics import classification, intervals, spec
 from m3col.metrics.intervals import Interval
 from tune.config.schema import slug
 from tune.results import collect, prediction_table
-from tune.results.formatting import EMPTY, UNBOUNDED, grid, is_percent, p_value, shown
+from tune.results.formatting import EMPTY, grid, is_percent, p_value, shown
 from tune.results.study_results import DEFAULT, ENSEMBLE, WINNER, StudyResults
 from tune.study.record import COMPLETE
 
@@ -212,7 +212,7 @@ def _published(evidence: StudyResults, row: Row, metric: str) -> float:
     key = DEFAULT if row.key == WINNER and evidence.winner_is_default and WINNER not in values else row.key
     value = values.get(key, np.nan)
     # Papers print percent; a score that cannot exceed 1 was meant so.
-    return value / 100 if value > 1 and metric not in UNBOUNDED else value
+    return value / 100 if value > 1 and spec.of(metric).bounded else value
 
 
 def _probes(evidence: StudyResults, compared: Sequence[Row]) -> dict[str, list[list[np.ndarray]]]:
@@ -234,7 +234,7 @@ def _optimistic(evidence: StudyResults, metric: str, probes: list[list[np.ndarra
     labels = evidence.test_labels
     if labels is None or not probes:
         return float("nan")
-    best = max if classification.higher_is_better(metric) else min
+    best = max if spec.of(metric).higher_is_better else min
     return float(np.mean([best(classification.score(metric, labels, epoch) for epoch in epochs) for epochs in probes]))
 
 

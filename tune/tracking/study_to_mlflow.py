@@ -18,7 +18,7 @@ import yaml
 
 from m3col.config.keys import flatten, get
 from m3col.data.dataset import Dataset
-from m3col.evaluation.epoch_metrics import higher_is_better
+from m3col.metrics.spec import higher_is_better
 from m3col.runtime import notices
 from m3col.tracking import mlflow_store, payload
 from m3col.tracking.mlflow_store import (

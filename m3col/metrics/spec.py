@@ -1,0 +1,82 @@
+"""What is known of each metric by its name: the direction, the unit, and how it combines over samples and folds.
+
+A new metric is one entry in `TABLE`.
+"""
+
+from dataclasses import dataclass
+
+from m3col.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """The facts about one metric.
+
+    Attributes:
+        name: as in configs, tables and MLflow, without the split; parts and outputs follow after `_` (`ce_fused`).
+        higher_is_better: its direction.
+        unit: "%" where tables show 100 times the value, "" where they show the value itself.
+        bounded: whether no value exceeds 1, so that a larger published figure must be a percentage.
+        per_sample: whether it is the mean of one value per sample.
+        ranking: whether it depends on the order of the samples only. Over folds it is then averaged and never pooled,
+            because the scores of different models are not on one scale.
+    """
+
+    name: str
+    higher_is_better: bool = True
+    unit: str = "%"
+    bounded: bool = True
+    per_sample: bool = False
+    ranking: bool = False
+
+
+def _loss(name: str, *, per_sample: bool = False) -> MetricSpec:
+    return MetricSpec(name, higher_is_better=False, unit="", bounded=False, per_sample=per_sample)
+
+
+TABLE: dict[str, MetricSpec] = {
+    spec.name: spec
+    for spec in (
+        MetricSpec("accuracy", per_sample=True),
+        MetricSpec("balanced_accuracy"),
+        MetricSpec("macro_f1"),
+        MetricSpec("weighted_f1"),
+        _loss("log_loss", per_sample=True),
+        _loss("brier", per_sample=True),
+        MetricSpec("f1"),
+        MetricSpec("auroc", ranking=True),
+        MetricSpec("average_precision", ranking=True),
+        MetricSpec("mcc"),
+        _loss("loss"),  # what a training minimises, and its parts
+        _loss("ce"),  # the cross-entropy of one output
+    )
+}
+
+
+def of(name: str) -> MetricSpec:
+    """The facts about a metric by its full name.
+
+    Args:
+        name: such as `auroc`, `val/auroc`, `val/accuracy_mRNA` or `train/loss_contrastive`. The split in front and the
+            part, output or modality behind are ignored.
+
+    Returns:
+        The entry of `TABLE`.
+
+    Raises:
+        InputError: for an unknown metric, with the nearest known one.
+
+    Example:
+        >>> of("val/ce_fused").higher_is_better
+        False
+    """
+    base = name.split("/", 1)[-1]
+    for metric, spec in TABLE.items():
+        if base == metric or base.startswith((f"{metric}_", f"{metric}/")):
+            return spec
+    raise InputError([f"metric {name!r} is unknown{nearest(base, TABLE)}"])
+
+
+def higher_is_better(name: str) -> bool:
+    """Direction of a metric, see `of`."""
+    return of(name).higher_is_better
