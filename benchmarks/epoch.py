@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m3col import randomness
+from m3col import randomness, tasks
 from m3col.augmentation import sample_mixing
 from m3col.config import loading as run_config
 from m3col.config import schema
@@ -53,7 +53,7 @@ class Problem:
             with_overrides(self.config, overrides),
             self.dataset.train,
             features=self.dataset.features,
-            num_classes=self.dataset.num_classes,
+            task=tasks.build(classes=self.dataset.classes),
         )
 
 
@@ -83,7 +83,7 @@ class Plain:
         drop = self.config.model.dropout
 
         def head(count: int) -> nn.Sequential:
-            last = nn.Linear(hidden, trainer.num_classes)
+            last = nn.Linear(hidden, trainer.task.width)
             return nn.Sequential(nn.Linear(count, hidden), nn.ReLU(), nn.Dropout(drop), last)
 
         self.encoders = [
@@ -243,7 +243,7 @@ def rounds(found: Problem, phase: str, count: int) -> tuple[list[list[float]], f
     plain = plain_twin(found, ours)
     features = {name: len(columns) for name, columns in found.dataset.features.items()}
     products = Products(
-        found.config, features, samples=len(found.dataset.train), classes=found.dataset.num_classes, phase=phase
+        found.config, features, samples=len(found.dataset.train), classes=len(found.dataset.classes), phase=phase
     )
     rate = found.config.train.learning_rate
     times: list[list[float]] = [[], [], []]

@@ -35,6 +35,7 @@ import torch
 from PIL import Image
 
 from benchmarks.common import machine, parser, table
+from m3col import tasks
 from m3col.checks.resolve import resolve
 from m3col.config.loading import load, with_overrides
 from m3col.config.schema import RunConfig
@@ -157,7 +158,7 @@ def measure(pair: str, row: str, place: str, options: argparse.Namespace, found:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     ready = resolve(config_of(pair, row, Path(place), options))
     split = ready.dataset.train
-    trainer = FoldTrainer(ready.config, split, features=ready.dataset.features, num_classes=4)
+    trainer = FoldTrainer(ready.config, split, features=ready.dataset.features, task=tasks.build(classes=4))
     warm = 3 if trainer.device.type == "cuda" else 1
     taken = list(steps(trainer, split, plain=row == "plain", count=options.steps + warm))[warm:]
     seconds = statistics.median(s / n for s, n, _ in taken)
@@ -165,7 +166,7 @@ def measure(pair: str, row: str, place: str, options: argparse.Namespace, found:
     if trainer.device.type == "cuda":
         result["memory"] = torch.cuda.max_memory_allocated() / 1e6
         uncompiled = with_overrides(ready.config, {"model.compile": False})
-        again = FoldTrainer(uncompiled, split, features=ready.dataset.features, num_classes=4)
+        again = FoldTrainer(uncompiled, split, features=ready.dataset.features, task=tasks.build(classes=4))
         result["flops"] = flops_per_sample(again, split, plain=row == "plain", skip=warm, count=options.steps)
     else:
         result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -17,8 +17,6 @@ from m3col.config.schema import RunConfig
 from m3col.data.dataset import Dataset
 from m3col.errors import InputError, nearest
 from m3col.evaluation import test_ledger
-from m3col.methods.supervised import FUSED
-from m3col.metrics import classification
 from m3col.predictor import Predictor, load
 from m3col.runtime import notices
 from m3col.storage import atomic_files
@@ -188,9 +186,5 @@ def _test(predictor: Predictor, dataset: Dataset) -> dict[str, float]:
     if dataset.test is None or dataset.test.labels is None:
         return {}
     votes = predictor.votes(dataset.test.inputs)
-    labels = dataset.test.labels
-    found = {f"test/{name}": value for name, value in classification.compute(labels, votes[FUSED]).items()}
-    for name, probabilities in votes.items():
-        if name != FUSED:
-            found[f"test/accuracy_{name}"] = float((probabilities.argmax(1) == labels).mean())
-    return found
+    scores = predictor.task.test_metrics(votes, dataset.test.labels, predictor.primary)
+    return {f"test/{name}": value for name, value in scores.items()}

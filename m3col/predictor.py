@@ -21,9 +21,9 @@ from m3col.inputs.base import InputTransform, Placement, Source
 from m3col.inputs.tables import NumericTransform, TableSource
 from m3col.methods import registry
 from m3col.methods.base import Method
-from m3col.methods.supervised import FUSED
-from m3col.metrics import classification
 from m3col.runtime import notices
+from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 from m3col.training import checkpoint
 from m3col.training.fold_trainer import evaluation_batch
 
@@ -39,6 +39,7 @@ class Predictor:
         self.classes: tuple[str, ...] = tuple(described["classes"])
         self.features: dict[str, tuple[str, ...]] = {m: tuple(names) for m, names in described["features"].items()}
         self.config: dict[str, Any] = dict(described["config"])
+        self.task = self._members[0].task
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -48,6 +49,13 @@ class Predictor:
     def kinds(self) -> dict[str, Kind]:
         """Of each modality: numeric, image or text."""
         return {name: fitting.kind_of(found) for name, found in self._members[0].preparations.items()}
+
+    @property
+    def primary(self) -> str:
+        """The output that predicts, one of the keys of `votes`."""
+        name = self._members[0].method.primary_output
+        assert name is not None, "a method without outputs cannot predict"
+        return name
 
     @property
     def precision(self) -> str:
@@ -82,11 +90,11 @@ class Predictor:
             that
                 is missing, infinite or too large, picture that cannot be read, and text that is empty.
         """
-        return self.votes(data)[FUSED]
+        return self.votes(data)[self.primary]
 
     def predict(self, data: Mapping[str, Any]) -> np.ndarray:
         """Class names [N]. `data`, order of the rows and errors as in `predict_proba`."""
-        return np.asarray(self.classes)[self.predict_proba(data).argmax(axis=1)]
+        return self.task.answers(self.predict_proba(data))
 
     def predict_table(self, data: Mapping[str, Any]) -> pd.DataFrame:
         """Everything that is predicted, one row per sample, with the index of the input.
@@ -95,12 +103,7 @@ class Predictor:
         alone would give. `data` and errors as in `predict_proba`.
         """
         inputs, index = self._inputs(data)
-        votes = self._votes(inputs)
-        classes, fused = np.asarray(self.classes), votes[FUSED]
-        columns: dict[str, Any] = {"label": classes[fused.argmax(axis=1)]}
-        columns |= {f"p({name})": fused[:, number] for number, name in enumerate(self.classes)}
-        columns |= {f"vote({name})": classes[p.argmax(axis=1)] for name, p in votes.items() if name != FUSED}
-        return pd.DataFrame(columns, index=index)
+        return pd.DataFrame(self.task.answer_columns(self._votes(inputs), self.primary), index=index)
 
     def embeddings(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Embeddings [N, D] of each modality by the first member, not normalised: those of other members lie in spaces
@@ -125,9 +128,7 @@ class Predictor:
     def _votes(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
         found = [member.probabilities(inputs) for member in self._members]
         votes = {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
-        wrong = ~np.isfinite(votes[FUSED]).all(axis=1)
-        for probabilities in votes.values():
-            wrong |= ~np.isfinite(probabilities).all(axis=1)
+        wrong = ~np.logical_and.reduce([np.isfinite(p).all(axis=1) for p in votes.values()])
         if wrong.any():
             row = int(wrong.argmax())
             raise InputError(
@@ -188,12 +189,14 @@ class Predictor:
 class Member:
     """One trained model with what was fitted to its training part, on the CPU."""
 
-    def __init__(self, method: Method, preparations: Mapping[str, InputTransform], dtype: torch.dtype) -> None:
-        self.method, self.preparations, self.dtype = method, preparations, dtype
+    def __init__(
+        self, method: Method, preparations: Mapping[str, InputTransform], dtype: torch.dtype, task: Task
+    ) -> None:
+        self.method, self.preparations, self.dtype, self.task = method, preparations, dtype, task
 
     def probabilities(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
         """Probabilities [N, C] of each head."""
-        return _probabilities(self._passes(self.sources(inputs), self.method.logits))
+        return self._link(self._passes(self.sources(inputs), self.method.logits))
 
     def sources(self, inputs: Mapping[str, ModalityData]) -> dict[str, Source]:
         """The modalities of `inputs` as the model takes them."""
@@ -212,13 +215,16 @@ class Member:
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Probabilities [N, C] of each head from the embeddings of all modalities."""
         tables = {name: TableSource(value) for name, value in embeddings.items()}
-        return _probabilities(self._passes(tables, self.method.classify))
+        return self._link(self._passes(tables, self.method.classify))
 
     def patches(self, modality: str, source: Source) -> Tensor:
         """Patch tokens [N, P, D] of pictures, see `ImageEncoder.tokens`. Raises InputError for models without
         patches."""
         encoder: Any = self.method.encoders[modality]
         return self._passes({modality: source}, lambda batch: {modality: encoder.tokens(batch[modality])})[modality]
+
+    def _link(self, logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        return {name: self.task.link(value.double().numpy()) for name, value in logits.items()}
 
     def _passes(
         self, sources: Mapping[str, Source], call: Callable[[dict[str, Any]], Mapping[str, Tensor]]
@@ -242,10 +248,6 @@ def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
     name = max(tables, key=lambda key: tables[key].max())
     column = int(tables[name].argmax())
     return f"its largest value is {tables[name][column]:g} in modality {name!r}, column {column + 1}"
-
-
-def _probabilities(logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: classification.softmax(value.double().numpy()) for name, value in logits.items()}
 
 
 def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
@@ -285,10 +287,11 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
             described["features"][name]
         ):
             raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: two lists of the features of {name!r}"])
+    task = tasks.build(run.task, described["classes"])
     method = registry.load(run.method)(
         run,
         features={name: preparation.spec for name, preparation in preparations.items()},
-        num_classes=len(described["classes"]),
+        task=task,
         stored=described.get("encoders", {}),
     ).to(dtype)
     weights = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
@@ -296,7 +299,7 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         method.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError([f"{path}: weights do not fit the config ({' '.join(str(error).split())})"]) from None
-    return Member(method.eval(), preparations, dtype)
+    return Member(method.eval(), preparations, dtype, task)
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import m3col
+from m3col import tasks
 from m3col.data.splits import draw
 from m3col.errors import InputError
 from m3col.training import checkpoint
@@ -20,7 +21,7 @@ def model(folder, data=DATA, **overrides):
     folds = draw(data, kind="none")
     run = tiny_config(**overrides)
     training = LockstepTrainer(
-        run, TrainingJob(pool=data.train, folds=folds, features=data.features, num_classes=data.num_classes)
+        run, TrainingJob(pool=data.train, folds=folds, features=data.features, task=tasks.build(classes=data.classes))
     )
     training.advance(3)
     described = {"config": run.to_dict(), "classes": data.classes, "features": data.features}

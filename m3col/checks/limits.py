@@ -8,6 +8,7 @@ from pathlib import Path
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault
 from m3col.data.dataset import Dataset
+from m3col.tasks import registry as tasks
 
 _MARGIN = 1.5  # free disk asked for, over what the files are expected to take
 
@@ -34,29 +35,35 @@ def disk_faults(folder: Path, needed_bytes: int, *, what: str) -> list[str]:
 
 
 def parameter_count(
-    config: RunConfig, features: Mapping[str, int], num_classes: int, *, encoders: Mapping[str, int] | None = None
+    config: RunConfig, features: Mapping[str, int], outputs: int, *, encoders: Mapping[str, int] | None = None
 ) -> int:  # fmt: skip
-    """Weights of one model, from its sizes alone: an upper bound, preprocessing may drop features. `encoders`: those of
-    the encoders of pictures and texts, by modality."""
+    """Weights of one model, from its sizes alone: an upper bound, because preprocessing may drop features.
+
+    Args:
+        config: of the run.
+        features: columns of each modality.
+        outputs: of each head.
+        encoders: weights of the encoders of images and texts, by modality.
+    """
     width, hidden = config.model.embedding_dim, config.model.classifier_dim
     given = encoders or {}
     count = sum(given.values())
     count += sum((size + 1) * width + (width + 1) * width for name, size in features.items() if name not in given)
     between = (config.model.classifier_layers - 2) * (hidden + 1) * hidden
-    count += len(features) * ((width + 1) * hidden + between + (hidden + 1) * num_classes)
-    return count + (width * len(features) + 1) * hidden + between + (hidden + 1) * num_classes
+    count += len(features) * ((width + 1) * hidden + between + (hidden + 1) * outputs)
+    return count + (width * len(features) + 1) * hidden + between + (hidden + 1) * outputs
 
 
 def _parameters(config: RunConfig, dataset: Dataset) -> int:
     sizes = {name: len(values) for name, values in dataset.features.items()}
-    kinds = dataset.kinds
+    kinds, outputs = dataset.kinds, tasks.build(config.task, dataset.classes).width
     if set(kinds.values()) == {"numeric"}:
-        return parameter_count(config, sizes, dataset.num_classes)
+        return parameter_count(config, sizes, outputs)
     import m3col.checks.encoders as hub
 
     by_kind = hub.parameter_counts(config.model, config.data, set(kinds.values()))
     encoders = {name: by_kind[kind] for name, kind in kinds.items() if kind != "numeric"}
-    return parameter_count(config, sizes, dataset.num_classes, encoders=encoders)
+    return parameter_count(config, sizes, outputs, encoders=encoders)
 
 
 def checkpoint_bytes(config: RunConfig, dataset: Dataset, *, folds: int) -> int:

@@ -21,7 +21,8 @@ from m3col.data.formats.csv_columns import Layout
 from m3col.data.images import cache, index
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
-from m3col.metrics import classification
+from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class ResolvedRun:
 
     config: RunConfig
     dataset: Dataset
+
+    @property
+    def task(self) -> Task:
+        """What the config predicts on this data set."""
+        return tasks.build(self.config.task, self.dataset.classes)
 
 
 def as_dataset(data: Any) -> Dataset:
@@ -89,7 +95,7 @@ def check_against_data(
             "data.name": dataset.name if data is None else IN_MEMORY,
             "data.modalities": list(dataset.modalities),
             "validation.kind": kind,
-            "metric": config.metric or f"val/{classification.default(dataset.num_classes)}",
+            "metric": config.metric or f"val/{tasks.build(config.task, dataset.classes).default_metric}",
             **({"data.dir": str(Path(config.data.dir).absolute())} if config.data.dir else {}),
         },
     )
@@ -162,9 +168,9 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     faults += of_models
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)
-    weights = config.objective.class_weight
-    if isinstance(weights, list) and len(weights) != dataset.num_classes:
-        text = f"objective.class_weight must have one weight for each of the {dataset.num_classes} classes"
+    weights, width = config.objective.class_weight, tasks.build(config.task, dataset.classes).width
+    if isinstance(weights, list) and len(weights) != width:
+        text = f"objective.class_weight must have one weight for each of the {width} classes"
         faults.append(Fault("objective.class_weight", f"{text}, but has {len(weights)}: {weights!r}"))
     return faults
 
@@ -239,15 +245,15 @@ def _metric_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
     # Imported here: the module needs torch, which a config with a misspelt key should not have to wait for.
     from m3col.evaluation.epoch_metrics import known_metrics
 
-    name = config.metric
-    known = [m for m in known_metrics(config, dataset.modalities, dataset.num_classes) if m.startswith("val/")]
+    name, task = config.metric, tasks.build(config.task, dataset.classes)
+    known = [m for m in known_metrics(config, dataset.modalities, task) if m.startswith("val/")]
     if name is None or name in known:
         return []
-    default = f"val/{classification.default(dataset.num_classes)}"
+    default = f"val/{task.default_metric}"
     if name.startswith("train/"):
         text = f"metric {name!r} is of the training samples; choose one that starts with val/, such as {default!r}"
-    elif name in known_metrics(config, dataset.modalities, 2):
-        text = f"metric {name!r} is for two classes, but the data has {dataset.num_classes}; use {default!r}"
+    elif name in known_metrics(config, dataset.modalities, tasks.build(config.task, 2)):
+        text = f"metric {name!r} is for two classes, but the data has {task.width}; use {default!r}"
     else:
         text = f"metric {name!r} is never reported{nearest(name, known)}"
     return [Fault("metric", text)]

@@ -8,6 +8,7 @@ from m3col.config.keys import get
 from m3col.config.validation import Fault
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
+from m3col.tasks import registry as tasks
 
 IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
 
@@ -18,7 +19,13 @@ _ABSENT = object()
 
 def faults(raw: Mapping[str, Any]) -> list[Fault]:
     """All faults across fields."""
-    return [fault for rule in (_method_rules, _train_rules, _data_rules, _option_rules) for fault in rule(raw)]
+    return [
+        fault for rule in (_task_rules, _method_rules, _train_rules, _data_rules, _option_rules) for fault in rule(raw)
+    ]
+
+
+def _task_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    return [Fault("task", line) for line in tasks.faults(raw.get("task", tasks.DEFAULT))]
 
 
 def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:

@@ -7,6 +7,7 @@ from pydantic import Field
 from m3col.config import yaml_files
 from m3col.config.keys import Strict
 from m3col.config.modality_sections import ImageDataConfig, ImageModelConfig, TextDataConfig, TextModelConfig
+from m3col.tasks import registry as tasks
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -130,10 +131,11 @@ class ResourcesConfig(Strict):
 class RunConfig(Strict):
     """All that determines one training run. The sections `objective` and `mix` are those of its method, see
     `m3col.config.loading.model_of`. `metric`: what the plateau schedule, the history's `value` and a search
-    look at; default: val/auroc for two classes, val/macro_f1 for more."""
+    look at; default: that of the `task`, which is
+    val/auroc for two classes and val/macro_f1 for more."""
 
     method: str = "m3col"
-    task: Literal["single_label"] = "single_label"
+    task: str = tasks.DEFAULT
     metric: str | None = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

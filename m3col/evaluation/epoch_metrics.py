@@ -1,40 +1,34 @@
-"""Metrics of one epoch: which are known, which is watched by default, and how they are computed from logits."""
+"""Metrics of one epoch: which are reported, which is watched, and over how many epochs a score is averaged."""
 
 import math
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from m3col.config.schema import RunConfig
 from m3col.methods import registry
-from m3col.methods.supervised import FUSED
-from m3col.metrics import classification
+from m3col.tasks.base import Task
 
 
-def evaluate(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Cross-entropy of each head, their sum as "loss", and the accuracy of each modality's own head."""
-    found: dict[str, float] = {}
-    for name, value in logits.items():
-        probabilities = classification.softmax(value)
-        picked = probabilities[np.arange(len(labels)), labels]
-        found[f"ce_{name}"] = float(-np.log(np.maximum(picked, np.finfo(float).tiny)).mean())
-        if name != FUSED:
-            found[f"accuracy_{name}"] = float((value.argmax(1) == labels).mean())
-    found["loss"] = sum(value for name, value in found.items() if name.startswith("ce_"))
-    return found
+def default_metric(config: RunConfig, task: Task) -> str:
+    """The metric that is watched: the config's `metric`, or the task's default on validation samples."""
+    return config.metric or f"val/{task.default_metric}"
 
 
-def default_metric(config: RunConfig, num_classes: int) -> str:
-    """The config's `metric`, or val/auroc for two classes and val/macro_f1 for more."""
-    return config.metric or f"val/{classification.default(num_classes)}"
+def known_metrics(config: RunConfig, modalities: Sequence[str], task: Task) -> list[str]:
+    """All names under which a training with validation reports numbers per epoch, as method and task declare them.
 
+    Args:
+        config: of the run; its method has the outputs.
+        modalities: names in the order of the data set.
+        task: has the metrics of the primary output and those of each output.
 
-def known_metrics(config: RunConfig, modalities: Sequence[str], num_classes: int) -> list[str]:
-    """All names under which a training with validation reports numbers per epoch."""
-    heads = registry.load(config.method).output_names(config, modalities)
-    names = [f"val/{name}" for name in classification.names(num_classes)]
-    names += [f"val/ce_{head}" for head in heads] + [f"val/accuracy_{head}" for head in heads if head != FUSED]
-    return [*names, "val/loss", "train/loss"]
+    Returns:
+        Names such as `val/accuracy` and `val/ce_fused`, and `train/loss`.
+    """
+    method = registry.load(config.method)
+    primary, names = method.primary_output, list[str]()
+    if primary is not None:
+        names = [*task.metrics, *task.output_metric_names(method.output_names(config, modalities), primary)]
+    return [*(f"val/{name}" for name in names), "train/loss"]
 
 
 def window(epochs: int) -> int:

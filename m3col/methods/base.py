@@ -14,6 +14,7 @@ from m3col.inputs.specs import ImageInput, TextInput, Tokens, one_like
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.models import build
 from m3col.models.named_modules import NamedModules
+from m3col.tasks.base import Task
 
 
 class Method(nn.Module):
@@ -55,7 +56,7 @@ class Method(nn.Module):
         config: RunConfig,
         *,
         features: Mapping[str, int | ImageInput | TextInput],
-        num_classes: int = 0,
+        task: Task | None = None,
         class_weight: Tensor | None = None,
         stored: Mapping[str, Any] | None = None,
     ) -> None:
@@ -64,7 +65,7 @@ class Method(nn.Module):
         Args:
             config: the config of the run.
             features: per modality the columns after preprocessing, or what its images or texts are like.
-            num_classes: C, for methods with heads.
+            task: what its heads predict, for methods with heads.
             class_weight: [C] weights of the cross-entropy, for methods with heads; None: all equal.
             stored: the encoders' own configs from a checkpoint, for a model that is about to get its weights from
                 there; None: encoders begin with the weights that the config names.

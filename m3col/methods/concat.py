@@ -12,4 +12,4 @@ class Concat(SupervisedMethod):
     summary = "concatenated embeddings and supervised heads, no contrast (beta = 0)"
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        return sum_losses(self.cross_entropies(self.logits(batch.inputs), batch))
+        return sum_losses(self.head_losses(self.logits(batch.inputs), batch))

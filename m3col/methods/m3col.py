@@ -45,7 +45,7 @@ class M3CoL(SupervisedMethod):
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         embeddings = self.encode(batch.inputs)
-        parts = self.cross_entropies(self.classify(embeddings), batch)
+        parts = self.head_losses(self.classify(embeddings), batch)
         objective = self.settings
         if objective.beta == 0:
             return sum_losses(parts)

@@ -1,4 +1,4 @@
-"""Methods that learn from labels: a head per modality, a head of all modalities together, cross-entropies.
+"""Methods that learn from labels: a head per modality, a head of all modalities together, the task's loss of each.
 
 Letters: N samples in the global batch, n of them on this worker, W workers, D embedding width, C classes.
 """
@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from m3col.config.schema import ObjectiveConfig, RunConfig
 from m3col.data.checks import naming
@@ -18,13 +17,10 @@ from m3col.methods.batch import Batch
 from m3col.methods.settings import SupervisedSettings
 from m3col.models import build
 from m3col.models.named_modules import NamedModules
+from m3col.tasks import registry as tasks
+from m3col.tasks.base import Mixed, Task
 
 FUSED = naming.FUSED
-
-
-def nonzero_sum(weights: Tensor) -> Tensor:
-    """A sum or mean of class weights to divide by; 1 where it is 0, because then there is nothing to be divided."""
-    return torch.where(weights > 0, weights, torch.ones_like(weights))
 
 
 def sum_losses(parts: dict[str, Tensor], **weighted: Tensor) -> dict[str, Tensor]:
@@ -50,21 +46,22 @@ class SupervisedMethod(Method):
         config: RunConfig,
         *,
         features: Mapping[str, int | ImageInput | TextInput],
-        num_classes: int = 0,
+        task: Task | None = None,
         class_weight: Tensor | None = None,
         stored: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(config, features=features, class_weight=class_weight, stored=stored)
-        width = config.model.embedding_dim
+        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
+        assert task is not None, "a method with heads was given no task"
+        self.task, width = task, config.model.embedding_dim
         with_heads = self.modalities if self.has_unimodal_heads(config) else ()
-        self.heads = NamedModules({name: self._head(width, num_classes) for name in with_heads})
+        self.heads = NamedModules({name: self._head(width) for name in with_heads})
         if self.fuses:
-            self.fusion = self._head(width * len(features), num_classes)
+            self.fusion = self._head(width * len(features))
 
-    def _head(self, width: int, num_classes: int) -> nn.Module:
+    def _head(self, width: int) -> nn.Module:
         model = self.config.model
         return build.build_head(
-            width, model.classifier_dim, num_classes, model.dropout, layers=model.classifier_layers
+            width, model.classifier_dim, self.task.width, model.dropout, layers=model.classifier_layers
         )  # fmt: skip
 
     @classmethod
@@ -79,7 +76,8 @@ class SupervisedMethod(Method):
 
     @classmethod
     def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        return ("loss", *(f"ce_{name}" for name in cls.output_names(config, modalities)))
+        prefix = tasks.load(config.task).loss_name
+        return ("loss", *(f"{prefix}_{name}" for name in cls.output_names(config, modalities)))
 
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Logits [N, C] of each modality's head and of the fused one."""
@@ -88,17 +86,28 @@ class SupervisedMethod(Method):
             logits[FUSED] = self.fusion(torch.cat([embeddings[name] for name in self.modalities], dim=1))
         return logits
 
-    def cross_entropies(self, logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Eq. 14 and 15, one part per head, named `ce_<head>`: the sum over this worker's rows times W / N.
+    def head_losses(self, logits: Mapping[str, Tensor], batch: Batch, mixed: Mixed | None = None) -> dict[str, Tensor]:
+        """The task's loss of each head, such as the cross-entropies `ce_<head>` of Eq. 14 and 15.
 
-        With class weights N is the sum of the weights of the step's labels, as in torch, times the batch's share of its
-        samples.
+        Args:
+            logits: [n, C] by head, of this worker's rows.
+            batch: the batch that they are of.
+            mixed: how targets are mixed; None: not at all.
+
+        Returns:
+            Scalars by name, whose mean over the workers is the mean over the samples of the global batch. With class
+            weights it is the weighted mean, as in torch, times the batch's share of the weight of its step.
         """
-        weight, labels = self.class_weight, batch.targets
-        own = labels[batch.rows]
-        whole = len(labels) if weight is None else nonzero_sum(weight[labels].sum())
+        # The share is 1 for mixed targets, whose weights are known batch by batch only.
+        share = batch.weighing if mixed is None else 1.0
         return {
-            f"ce_{name}": functional.cross_entropy(value, own, weight=weight, reduction="sum")
-            * (batch.weighing * batch.workers.size / whole)
+            f"{self.task.loss_name}_{name}": self.task.loss(
+                value,
+                batch.targets,
+                rows=batch.rows,
+                scale=share * batch.workers.size,
+                weight=self.class_weight,
+                mixed=mixed,
+            )
             for name, value in logits.items()
         }

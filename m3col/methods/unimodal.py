@@ -17,4 +17,4 @@ class Single(SupervisedMethod):
     one_modality = True
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        return sum_losses(self.cross_entropies(self.logits(batch.inputs), batch))
+        return sum_losses(self.head_losses(self.logits(batch.inputs), batch))

@@ -24,8 +24,8 @@ from m3col.inputs.batches import ahead, is_lazy
 from m3col.inputs.texts import TokenSource, by_length
 from m3col.methods import registry
 from m3col.methods.batch import CLEAN, Batch, Step
-from m3col.methods.supervised import nonzero_sum
-from m3col.training.optimizer import class_weights, parameter_groups
+from m3col.tasks.base import Task
+from m3col.training.optimizer import parameter_groups
 
 # Evaluation keeps nothing for a backward pass, so that its batches can be larger than those of training.
 _EVALUATION_BATCH = 4096
@@ -57,25 +57,25 @@ class FoldTrainer:
         train: Split,
         *,
         features: Mapping[str, tuple[str, ...]],
-        num_classes: int,
+        task: Task,
         fold: int = 0,
         workers: RankContext = SINGLE_RANK,
     ) -> None:
         check_shards(config.train.shards, workers.size)
         self.config, self.fold, self.seed, self.workers = config, fold, config.train.seed, workers
-        self.num_classes = num_classes
+        self.task = task
         self.device = workers.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.preparations = fitting.fit(config, train, features)
         self._inputs = self.prepare(train.inputs)
         self._count = len(train)
-        self._labels = None if train.labels is None else torch.as_tensor(np.array(train.labels), device=self.device)
-        weight = None if train.labels is None else class_weights(config, train.labels, num_classes)
+        self._labels = None if train.labels is None else task.targets(train.labels).to(self.device)
+        weight = None if train.labels is None else task.class_weights(config.objective.class_weight, train.labels)
         self._reseed(randomness.torch_seed(seed=self.seed, fold=fold, epoch=0, purpose="weights"))
         self.method = registry.load(config.method)(
             config,
             features={name: preparation.spec for name, preparation in self.preparations.items()},
-            num_classes=num_classes,
+            task=task,
             class_weight=None if weight is None else torch.as_tensor(weight, dtype=self.dtype),
         ).to(device=self.device, dtype=self.dtype)
         self.optimizer = torch.optim.Adam(
@@ -189,8 +189,8 @@ class FoldTrainer:
         weight, labels = self.method.class_weight, self._labels
         if weight is None or labels is None or len(group) == 1:
             return 1.0
-        together = torch.cat([weight[labels[other]] for other in group])
-        return float(weight[labels[index]].mean() / nonzero_sum(together.mean()))
+        together = torch.cat([labels[other] for other in group])
+        return self.task.relative_weight(labels[index], together, weight)
 
     def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice, *, view: str) -> np.ndarray | None:
         """Uniform numbers [n, 3] for the augmentation of this worker's rows, drawn for the whole batch."""
@@ -207,7 +207,7 @@ class FoldTrainer:
         """
         count = len(next(iter(inputs.values())))
         if not count:
-            return {name: np.zeros((0, self.num_classes)) for name in self.outputs}
+            return {name: np.zeros((0, self.task.width)) for name in self.outputs}
         own = self.workers.local_rows(count, self.workers.size)
         size = evaluation_batch(self.config, inputs)
         places = [

@@ -9,21 +9,29 @@ from torch import Tensor
 from m3col.data.columns import ModalityData
 from m3col.data.dataset import Split
 from m3col.data.splits import Fold
+from m3col.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class TrainingJob:
     """What one training works on.
 
-    `pool`: the samples that folds index; `features`: names per modality; `probe`: inputs whose fused logits are wanted
-    during a refit every `probe_every` epochs (their labels are not needed); `rates`: learning rates to replay;
-    `keep_best`: end with the weights of the epoch that was best by the validation part, not with the last ones.
+    Attributes:
+        pool: the samples that `folds` index.
+        folds: which samples train and which validate; a model is trained for each.
+        features: names of the columns, by modality.
+        task: what is predicted.
+        fold_offset: number of the first fold, which keys its random draws.
+        probe: inputs whose primary outputs are wanted during a refit; their labels are not needed.
+        probe_every: epochs between two such evaluations; 0: none.
+        rates: learning rates to replay.
+        keep_best: whether to end with the weights of the epoch that was best by the validation samples.
     """
 
     pool: Split
     folds: Sequence[Fold]
     features: Mapping[str, tuple[str, ...]]
-    num_classes: int
+    task: Task
     fold_offset: int = 0
     probe: Mapping[str, ModalityData] | None = None
     probe_every: int = 0

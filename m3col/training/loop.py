@@ -14,8 +14,7 @@ from m3col.config.schema import RunConfig
 from m3col.data.dataset import Split
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import TrainingFailed
-from m3col.evaluation.epoch_metrics import default_metric, evaluate, window
-from m3col.metrics import classification
+from m3col.evaluation.epoch_metrics import default_metric, window
 from m3col.metrics.spec import higher_is_better
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import Best, Record, TrainingJob
@@ -28,37 +27,37 @@ class LockstepTrainer:
     Of several `workers` each runs the same loop on its share of every batch, and all come to the same records.
     """
 
-    def __init__(self, config: RunConfig, task: TrainingJob, workers: RankContext = SINGLE_RANK) -> None:
-        self.config, self.task, self.workers = config, task, workers
-        self.metric = default_metric(config, task.num_classes)
+    def __init__(self, config: RunConfig, job: TrainingJob, workers: RankContext = SINGLE_RANK) -> None:
+        self.config, self.job, self.workers = config, job, workers
+        self.metric = default_metric(config, job.task)
         self.history: list[Record] = []
         self.probes: dict[int, np.ndarray] = {}
         self.best: Best | None = None
         self.trainers = [
             FoldTrainer(
                 config,
-                task.pool.take(fold.train),
-                features=task.features,
-                num_classes=task.num_classes,
-                fold=task.fold_offset + number,
+                job.pool.take(fold.train),
+                features=job.features,
+                task=job.task,
+                fold=job.fold_offset + number,
                 workers=workers,
             )
-            for number, fold in enumerate(task.folds)
+            for number, fold in enumerate(job.folds)
         ]
         self._validation = [
             (trainer, trainer.prepare(part.inputs), np.asarray(part.labels))
             for trainer, part in zip(self.trainers, self._parts(), strict=True)
             if len(part)
         ]
-        self._probe = None if task.probe is None else self.trainers[0].prepare(task.probe)
+        self._probe = None if job.probe is None else self.trainers[0].prepare(job.probe)
         self._new_schedule()
 
     def _parts(self) -> list[Split]:
-        return [self.task.pool.take(fold.validation) for fold in self.task.folds]
+        return [self.job.pool.take(fold.validation) for fold in self.job.folds]
 
     def _new_schedule(self) -> None:
         self.schedule = Schedule(
-            self.config.train, higher_is_better=higher_is_better(self.metric), replay=self.task.rates
+            self.config.train, higher_is_better=higher_is_better(self.metric), replay=self.job.rates
         )
 
     @property
@@ -102,7 +101,7 @@ class LockstepTrainer:
 
     def _keep_best(self, epoch: int, score: float) -> None:
         sign = 1 if higher_is_better(self.metric) else -1
-        if self.task.keep_best and (self.best is None or sign * score > sign * self.best.score):
+        if self.job.keep_best and (self.best is None or sign * score > sign * self.best.score):
             weights = [{k: v.detach().clone() for k, v in t.method.state_dict().items()} for t in self.trainers]
             self.best = Best(epoch, score, weights)
 
@@ -113,12 +112,12 @@ class LockstepTrainer:
     def _validate(self) -> dict[str, float]:
         if not self._validation:
             return {}
+        task = self.job.task
         logits = [trainer.logits(inputs) for trainer, inputs, _ in self._validation]
         labels = [truth for _, _, truth in self._validation]
-        heads = [evaluate(value, truth) for value, truth in zip(logits, labels, strict=True)]
+        heads = [task.output_metrics(value, truth, self.primary) for value, truth in zip(logits, labels, strict=True)]
         found = {f"val/{name}": float(np.mean([head[name] for head in heads])) for name in heads[0]}
-        probabilities = [classification.softmax(value[self.primary]) for value in logits]
-        scores = classification.cross_validated(labels, probabilities)
+        scores = task.cross_validated(labels, [task.link(value[self.primary]) for value in logits])
         found |= {f"val/{name}": value for name, value in scores.items()}
         if self.metric not in found or not math.isfinite(found[self.metric]):
             raise TrainingFailed(f"{self.metric} is {found.get(self.metric)} in epoch {self.epoch + 1}")
@@ -136,14 +135,14 @@ class LockstepTrainer:
         return float(np.mean([r.metrics["val/loss"] for r in self.history[-window(self.config.train.epochs) :]]))
 
     def _take_probe(self, epoch: int) -> None:
-        every = self.task.probe_every
+        every = self.job.probe_every
         if self._probe is not None and every and (epoch % every == 0 or self.done):
             self.probes[epoch] = self.trainers[0].logits(self._probe)[self.primary]
 
     def out_of_fold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows in the pool [n], fold numbers [n] and fused logits [n, C] of the validation parts."""
         rows, folds, logits = [], [], []
-        for number, (fold, (trainer, inputs, _)) in enumerate(zip(self.task.folds, self._validation, strict=True)):
+        for number, (fold, (trainer, inputs, _)) in enumerate(zip(self.job.folds, self._validation, strict=True)):
             rows.append(fold.validation)
             folds.append(np.full(len(fold.validation), number))
             logits.append(trainer.logits(inputs)[self.primary])

@@ -1,23 +1,11 @@
-"""The optimizer's parameter groups and the class weights of the loss."""
+"""The optimizer's parameter groups."""
 
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from m3col.config.schema import RunConfig
 from m3col.methods.base import Method
-
-
-def class_weights(config: RunConfig, labels: np.ndarray, num_classes: int) -> np.ndarray | None:
-    """Weights [C] of the cross-entropy from the labels [N] of the training part; balanced: N / (C * count)."""
-    wanted = config.objective.class_weight
-    if wanted == "none":
-        return None
-    if wanted == "balanced":
-        counts = np.bincount(labels, minlength=num_classes)
-        return len(labels) / (num_classes * np.maximum(counts, 1))
-    return np.asarray(wanted, dtype=np.float64)
 
 
 def parameter_groups(config: RunConfig, method: Method) -> list[dict[str, Any]]:

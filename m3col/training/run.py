@@ -43,10 +43,8 @@ def run(
     """
     config, dataset = prepared.config, prepared.dataset
     samples = pool(dataset, config.validation.kind or "none")
-    task = TrainingJob(
-        pool=samples, folds=folds_of(prepared), features=dataset.features, num_classes=dataset.num_classes
-    )
-    training = LockstepTrainer(config, task, workers)
+    job = TrainingJob(pool=samples, folds=folds_of(prepared), features=dataset.features, task=prepared.task)
+    training = LockstepTrainer(config, job, workers)
     torch.set_num_threads(config.resources.threads)
     newest = workers.broadcast(checkpoint.newest_training(folder) if workers.is_rank_zero else None)
     if newest is not None:

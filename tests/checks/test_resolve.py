@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from m3col import tasks
 from m3col.checks.limits import disk_faults, parameter_count
 from m3col.checks.resolve import as_dataset, check_against_data, resolve
 from m3col.config import loading
@@ -240,6 +241,6 @@ def test_disk_that_is_no_folder_or_too_small(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["m3col", "concat"])
 def test_the_size_of_a_checkpoint_is_known_beforehand(method):
     run = tiny_config(method=method)
-    trainer = FoldTrainer(run, DATA.train, features=DATA.features, num_classes=2)
+    trainer = FoldTrainer(run, DATA.train, features=DATA.features, task=tasks.build(classes=2))
     features = {name: len(values) for name, values in DATA.features.items()}
     assert parameter_count(run, features, 2) == sum(p.numel() for p in trainer.method.parameters())

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from m3col import tasks
 from m3col.methods import mixed_views, registry
 from m3col.methods.base import Method
 from m3col.methods.batch import Batch, Step
@@ -20,7 +21,7 @@ def build(name: str, **overrides) -> tuple[Method, Batch]:
     chosen = {"data__modalities": ["a"]} if one else {}
     config = tiny_config(method=name, **chosen, **overrides)
     torch.manual_seed(0)
-    method = registry.load(name)(config, features=features, num_classes=3).double()
+    method = registry.load(name)(config, features=features, task=tasks.build(classes=3)).double()
     generator = torch.Generator().manual_seed(1)
     inputs = {m: torch.randn(9, count, generator=generator, dtype=torch.float64) for m, count in features.items()}
     return method, Batch.of(inputs, torch.arange(9) % 3, config.train.shards or 1)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import m3col
+from m3col import tasks
 from m3col.config import loading
 from m3col.config.loading import with_overrides
 from m3col.config.schema import RunConfig
@@ -64,7 +65,8 @@ def training(names, *, folds: int = 2, **overrides) -> LockstepTrainer:
     dataset = data(names)
     drawn = draw(dataset, kind="kfold", folds=folds, seed=0)
     return LockstepTrainer(
-        odd_config(names, **overrides), TrainingJob(dataset.train, drawn, dataset.features, dataset.num_classes)
+        odd_config(names, **overrides),
+        TrainingJob(dataset.train, drawn, dataset.features, tasks.build(classes=dataset.classes)),
     )
 
 
@@ -197,7 +199,7 @@ def whole_run(workers: RankContext) -> dict[str, np.ndarray]:
     names = ("rna.seq", "training")
     dataset = data(names)
     run = odd_config(names, **{"train.shards": 2, "train.precision": "float64", "train.batch_size": 8})
-    trainer = FoldTrainer(run, dataset.train, features=dataset.features, num_classes=2, workers=workers)
+    trainer = FoldTrainer(run, dataset.train, features=dataset.features, task=tasks.build(classes=2), workers=workers)
     for epoch in (1, 2, 3):
         trainer.train_epoch(epoch, learning_rate=0.01)
     return trainer.logits(trainer.prepare(dataset.train.inputs))

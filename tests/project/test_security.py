@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import m3col
+from m3col import tasks
 from m3col.config import loading, yaml_files
 from m3col.data import loading as data_loading
 from m3col.data.arrays import from_arrays
@@ -116,7 +117,9 @@ def test_the_bomb_works(tmp_path):
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found, run = tiny_data(), tiny_config()
     folds = draw(found, kind="none")
-    training = LockstepTrainer(run, TrainingJob(pool=found.train, folds=folds, features=found.features, num_classes=2))
+    training = LockstepTrainer(
+        run, TrainingJob(pool=found.train, folds=folds, features=found.features, task=tasks.build(classes=2))
+    )
     training.advance(1)
     folder = tmp_path_factory.mktemp("model") / "model"
     checkpoint.write_model(

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import m3col
+from m3col import tasks
 from m3col.data.splits import draw
 from m3col.errors import InputError
 from m3col.training import checkpoint
@@ -23,7 +24,9 @@ DATA = tiny_data()
 
 def trained(epochs: int = 3, *, keep_best: bool = False, **overrides) -> LockstepTrainer:
     folds = draw(DATA, kind="kfold", folds=2, seed=0)
-    task = TrainingJob(pool=DATA.train, folds=folds, features=DATA.features, num_classes=2, keep_best=keep_best)
+    task = TrainingJob(
+        pool=DATA.train, folds=folds, features=DATA.features, task=tasks.build(classes=2), keep_best=keep_best
+    )
     training = LockstepTrainer(tiny_config(validation__folds=2, **overrides), task)
     training.advance(epochs)
     return training

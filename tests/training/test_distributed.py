@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from m3col import tasks
 from m3col.config.loading import with_overrides
 from m3col.config.rules import shard_faults
 from m3col.config.schema import RunConfig
@@ -54,7 +55,7 @@ def one_epoch(case: tuple[str, int, str, str, str], workers: RankContext, *, cou
     method, modalities, phase, weights, level = case
     data = dataset(modalities, count)
     run = config(method, level=level, train__epochs=10, objective__class_weight=weights)
-    trainer = FoldTrainer(run, data.train, features=data.features, num_classes=3, workers=workers)
+    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=3), workers=workers)
     means = trainer.train_epoch(1 if phase == "first" else 10, learning_rate=0.0)
     found = {f"loss.{name}": np.array(value) for name, value in means.items()}
     for name, parameter in trainer.method.named_parameters():
@@ -68,7 +69,7 @@ def whole_run(precision: str, workers: RankContext) -> dict[str, np.ndarray]:
     data = dataset(2, count=23)
     folds = [Fold(np.arange(9, 23), np.arange(9)), Fold(np.arange(14), np.arange(14, 23))]
     run = config("m3col", precision=precision, train__epochs=5, objective__switch_point=0.5)
-    task = TrainingJob(pool=data.train, folds=folds, features=data.features, num_classes=3)
+    task = TrainingJob(pool=data.train, folds=folds, features=data.features, task=tasks.build(classes=3))
     training = LockstepTrainer(run, task, workers)
     records = training.advance(5)
     found = {f"{r.epoch}.{name}": np.array(value) for r in records for name, value in r.metrics.items()}
@@ -79,7 +80,9 @@ def whole_run(precision: str, workers: RankContext) -> dict[str, np.ndarray]:
 def few(count: int, workers: RankContext) -> np.ndarray:
     """Logits of so few samples that workers may have none of them."""
     data = dataset(2)
-    trainer = FoldTrainer(config("m3col"), data.train, features=data.features, num_classes=3, workers=workers)
+    trainer = FoldTrainer(
+        config("m3col"), data.train, features=data.features, task=tasks.build(classes=3), workers=workers
+    )
     return trainer.logits(trainer.prepare(data.train.take(np.arange(count)).inputs))[FUSED]
 
 
@@ -186,14 +189,21 @@ def test_shards_that_the_workers_cannot_divide_are_refused():
     assert "workers must be >= 1" in shard_faults(4, 0)[0]
     data = dataset(2)
     with pytest.raises(InputError, match=r"train\.shards must be a multiple of the number of workers \(4\), but is 6"):
-        FoldTrainer(config("m3col"), data.train, features=data.features, num_classes=3, workers=RankContext(0, 4))
+        FoldTrainer(
+            config("m3col"), data.train, features=data.features, task=tasks.build(classes=3), workers=RankContext(0, 4)
+        )
 
 
 def test_without_shards_the_batch_has_one_for_each_worker():
     data = dataset(2)
     run = tiny_config(train__shards=None, train__precision="float64")
     trainers = [
-        FoldTrainer(with_overrides(run, {"train.shards": shards}), data.train, features=data.features, num_classes=3)
+        FoldTrainer(
+            with_overrides(run, {"train.shards": shards}),
+            data.train,
+            features=data.features,
+            task=tasks.build(classes=3),
+        )
         for shards in (None, 1)
     ]
     losses = [trainer.train_epoch(1, learning_rate=0.01)["loss"] for trainer in trainers]

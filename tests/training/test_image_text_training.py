@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 import m3col
+from m3col import tasks
 from m3col.checks.resolve import resolve
 from m3col.config.loading import load
 from m3col.data.splits import draw, pool
@@ -40,7 +41,7 @@ def trained(place, epochs=2, workers=SINGLE_RANK, **changes):
     found = resolve(pairs.config(place, **changes))
     task = TrainingJob(
         pool=pool(found.dataset, "given"), folds=draw(found.dataset, kind="given"), features=found.dataset.features,
-        num_classes=found.dataset.num_classes,
+        task=tasks.build(classes=found.dataset.classes),
     )  # fmt: skip
     training = LockstepTrainer(found.config, task, workers)
     training.advance(epochs)
@@ -109,7 +110,7 @@ def test_an_accumulated_step_equals_one_large_step(method):
     ]  # fmt: skip
     models = []
     for run in runs:
-        trainer = FoldTrainer(run, data.train, features=data.features, num_classes=2)
+        trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=2))
         losses = [trainer.train_epoch(epoch, learning_rate=0.01)["loss"] for epoch in (1, 2, 3)]
         models.append((losses, torch.nn.utils.parameters_to_vector(trainer.method.parameters())))
     assert models[0][0][1] == pytest.approx(models[1][0][1], rel=1e-9)
@@ -124,7 +125,9 @@ def test_an_accumulated_step_weighs_classes_as_one_large_step(method):
     common |= {"objective__beta": 0.0} if method == "m3col" else {}
     models = []
     for sizes in ({"train__batch_size": 5, "train__accumulate": 3}, {"train__batch_size": 15}):
-        trainer = FoldTrainer(tiny_config(**sizes, **common), data.train, features=data.features, num_classes=2)
+        trainer = FoldTrainer(
+            tiny_config(**sizes, **common), data.train, features=data.features, task=tasks.build(classes=2)
+        )
         losses = [trainer.train_epoch(epoch, learning_rate=0.01)["loss"] for epoch in (1, 2)]
         models.append((losses, torch.nn.utils.parameters_to_vector(trainer.method.parameters())))
     assert models[0][0] == pytest.approx(models[1][0], rel=1e-9)
@@ -135,7 +138,9 @@ def test_the_contrast_stays_within_a_batch_when_steps_are_accumulated():
     data = tiny_data(samples=24)
     runs = [tiny_config(train__batch_size=4, train__accumulate=3), tiny_config(train__batch_size=12)]
     losses = [
-        FoldTrainer(run, data.train, features=data.features, num_classes=2).train_epoch(1, learning_rate=0.0)
+        FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=2)).train_epoch(
+            1, learning_rate=0.0
+        )
         for run in runs
     ]
     assert losses[0]["ce_fused"] == pytest.approx(losses[1]["ce_fused"], rel=1e-5)
@@ -148,7 +153,7 @@ def test_parts_have_rates_and_decay_of_their_own(place):
         train__encoder_weight_decay=0.01, train__decay="weights",
     )  # fmt: skip
     found = resolve(run)
-    trainer = FoldTrainer(run, found.dataset.train, features=found.dataset.features, num_classes=3)
+    trainer = FoldTrainer(run, found.dataset.train, features=found.dataset.features, task=tasks.build(classes=3))
     names = {id(parameter): name for name, parameter in trainer.method.named_parameters()}
     spared = {f"{name}.bias" for name, module in trainer.method.named_modules() if hasattr(module, "bias")}
     norms = {name for name, module in trainer.method.named_modules() if isinstance(module, torch.nn.LayerNorm)}
@@ -175,7 +180,7 @@ def test_biases_that_are_tables_are_spared_too(place):
         place, model__image__name="swin_tiny_patch4_window7_224", model__image__options=swin, train__decay="weights"
     )  # fmt: skip
     found = resolve(run)
-    trainer = FoldTrainer(run, found.dataset.train, features=found.dataset.features, num_classes=3)
+    trainer = FoldTrainer(run, found.dataset.train, features=found.dataset.features, task=tasks.build(classes=3))
     (table,) = [p for name, p in trainer.method.named_parameters() if name.endswith("relative_position_bias_table")]
     (group,) = [g for g in parameter_groups(run, trainer.method) if any(p is table for p in g["params"])]
     assert table.ndim == 2 and group["weight_decay"] == 0
@@ -188,7 +193,7 @@ def test_a_last_picture_alone_joins_the_batch_before_where_a_batch_is_normalised
     assert np.isfinite(record.metrics["train/loss"])
     alone = resolve(pairs.config(place, train__batch_size=23)).dataset
     trainer = FoldTrainer(
-        pairs.config(place, train__batch_size=23), alone.train, features=alone.features, num_classes=3
+        pairs.config(place, train__batch_size=23), alone.train, features=alone.features, task=tasks.build(classes=3)
     )  # fmt: skip
     assert [len(batch.labels) for batch, _, _ in trainer._steps(1)] == [23, 1]
 
@@ -212,7 +217,7 @@ def test_under_bfloat16_targets_are_mixed_in_float32():
 
 def mixup_method():
     data = tiny_data(samples=24)
-    trainer = FoldTrainer(tiny_config(method="mixup"), data.train, features=data.features, num_classes=2)
+    trainer = FoldTrainer(tiny_config(method="mixup"), data.train, features=data.features, task=tasks.build(classes=2))
     ((batch, _, _),) = trainer._steps(1)
     return trainer.method, batch
 
@@ -220,7 +225,7 @@ def mixup_method():
 def test_a_modality_may_have_a_rate_of_its_own(place):
     run = pairs.config(place, train__learning_rate=1e-3, train__encoder_learning_rate={"text": 1e-4})
     found = resolve(run)
-    trainer = FoldTrainer(run, found.dataset.train, features=found.dataset.features, num_classes=3)
+    trainer = FoldTrainer(run, found.dataset.train, features=found.dataset.features, task=tasks.build(classes=3))
     names = {id(parameter): name for name, parameter in trainer.method.named_parameters()}
     for group in parameter_groups(run, trainer.method):
         for parameter in group["params"]:
@@ -237,7 +242,7 @@ def test_a_modality_may_have_a_rate_of_its_own(place):
 def test_without_settings_of_their_own_all_parameters_are_one_group():
     run = tiny_config()
     data = tiny_data()
-    trainer = FoldTrainer(run, data.train, features=data.features, num_classes=2)
+    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=2))
     (group,) = parameter_groups(run, trainer.method)
     assert group["scale"] == 1.0 and group["weight_decay"] == run.train.weight_decay
 
@@ -255,7 +260,7 @@ def test_compiled_encoders_give_the_same_training():
     data, found = tiny_data(), []
     for flag in (False, True):
         run = tiny_config(model__compile=flag, train__precision="float64")
-        trainer = FoldTrainer(run, data.train, features=data.features, num_classes=2)
+        trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=2))
         losses = [trainer.train_epoch(epoch, learning_rate=0.01)["loss"] for epoch in (1, 2)]
         found.append((losses, trainer.method.state_dict().keys()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
@@ -337,7 +342,7 @@ def test_a_table_beside_pictures_and_texts(place):
         validation=with_numbers(data.validation), test=with_numbers(data.test),
     )  # fmt: skip
     task = TrainingJob(
-        pool=pool(both, "given"), folds=draw(both, kind="given"), features=both.features, num_classes=3
+        pool=pool(both, "given"), folds=draw(both, kind="given"), features=both.features, task=tasks.build(classes=3)
     )  # fmt: skip
     run = load({**copy.deepcopy(found.config.to_dict()), "metric": None}, overrides={"data.modalities": None})
     training = LockstepTrainer(run, task)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from m3col import tasks
 from m3col.data.splits import Fold, draw
-from m3col.evaluation.epoch_metrics import known_metrics, window
+from m3col.evaluation.epoch_metrics import window
 from m3col.methods.supervised import FUSED
 from m3col.metrics.spec import higher_is_better
 from m3col.training import checkpoint
 from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer
-from m3col.training.optimizer import class_weights
 from m3col.training.schedule import Schedule
 from tests.support.helpers import tiny_config, tiny_data
 
@@ -20,7 +20,9 @@ DATA = tiny_data()
 
 def task(**changes) -> TrainingJob:
     drawn = draw(DATA, kind="kfold", folds=3, seed=0)
-    return TrainingJob(**({"pool": DATA.train, "folds": drawn, "features": DATA.features, "num_classes": 2} | changes))
+    return TrainingJob(
+        **({"pool": DATA.train, "folds": drawn, "features": DATA.features, "task": tasks.build(classes=2)} | changes)
+    )
 
 
 def weights(training: LockstepTrainer) -> list[torch.Tensor]:
@@ -100,16 +102,6 @@ def test_accuracy_is_pooled_and_auroc_is_the_mean_over_folds():
     assert sorted(rows.tolist()) == list(range(len(DATA.train)))
 
 
-def test_known_metrics_are_those_that_are_reported():
-    for overrides in ({}, {"objective__unimodal_supervision": False}, {"method": "concat"}):
-        config = tiny_config(**overrides)
-        training = LockstepTrainer(config, task())
-        training.advance(1)
-        reported = {name for name in training.history[0].metrics if name.startswith("val/")}
-        known = {n for n in known_metrics(config, DATA.modalities, 2) if n.startswith("val/")}
-        assert reported == known
-
-
 def test_direction_of_metrics():
     up = ["val/accuracy", "val/auroc", "val/accuracy_view_0", "val/macro_f1"]
     down = ["val/loss", "val/ce_fused", "val/log_loss", "val/brier", "train/loss"]
@@ -124,14 +116,6 @@ def test_a_loss_that_is_not_finite_stops_the_training_with_its_place():
 
     with pytest.raises(TrainingFailed, match="epoch 1"):
         training.advance(1)
-
-
-def test_class_weights_balance_the_training_part_or_are_given():
-    labels = np.array([0, 0, 0, 1])
-    config = tiny_config(objective__class_weight="balanced")
-    assert class_weights(config, labels, 2) == pytest.approx([4 / 6, 2.0])
-    assert class_weights(tiny_config(objective__class_weight=[1.0, 3.0]), labels, 2) == pytest.approx([1, 3])
-    assert class_weights(tiny_config(), labels, 2) is None
 
 
 def test_training_mode_is_restored_after_evaluation():

@@ -26,6 +26,8 @@ from m3col.errors import InputError, TrainingFailed
 from m3col.methods.supervised import FUSED
 from m3col.storage import atomic_files
 from m3col.storage.retry import RetryPolicy, StorageUnavailable
+from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 from m3col.training import checkpoint
 from m3col.training.history import Record, TrainingJob
 from m3col.training.loop import LockstepTrainer
@@ -63,8 +65,9 @@ class RunExecutor:
         dataset = material.dataset
         if run.data.modalities is not None:
             dataset = dataset.select(run.data.modalities)  # a row of the test table may use fewer than the study
-        task = _task(spec, material.folds, dataset, probe() if spec.kind == REFIT else None)
-        self.training = LockstepTrainer(run, task, workers)
+        task = tasks.build(run.task, dataset.classes)
+        job = _job(spec, material.folds, dataset, task, probe() if spec.kind == REFIT else None)
+        self.training = LockstepTrainer(run, job, workers)
         self._dataset = dataset
         self._reports = report_steps(run.train.epochs)
         self._log_lines: list[str] = []
@@ -212,12 +215,12 @@ class RunExecutor:
                     training.trainers,
                     config=training.config.to_dict(),
                     classes=dataset.classes,
-                    features=training.task.features,
+                    features=training.job.features,
                 )
             )
-        if training.task.probe is None:
+        if training.job.probe is None:
             return ["model"]
-        inputs = training.trainers[0].prepare(training.task.probe)
+        inputs = training.trainers[0].prepare(training.job.probe)
         logits = training.trainers[0].logits(inputs)
         count = len(logits[FUSED])
         return ["model"] + self._leave(
@@ -230,8 +233,12 @@ class RunExecutor:
         )
 
 
-def _task(
-    spec: RunSpec, drawn: Mapping[str, Sequence[Fold]], dataset: Dataset, probe: Mapping[str, np.ndarray] | None
+def _job(
+    spec: RunSpec,
+    drawn: Mapping[str, Sequence[Fold]],
+    dataset: Dataset,
+    task: Task,
+    probe: Mapping[str, np.ndarray] | None,
 ) -> TrainingJob:
     samples: Split = dataset.train
     if spec.partition == "full":
@@ -249,7 +256,7 @@ def _task(
         pool=samples,
         folds=folds,
         features=dataset.features,
-        num_classes=dataset.num_classes,
+        task=task,
         probe=probe,
         probe_every=spec.probe_every,
         rates=spec.rates,

@@ -1,0 +1,224 @@
+"""What a model is asked to predict: the targets, the loss of a head, and how predictions are decided and scored.
+
+Training, prediction, metrics, splits, baselines and tables ask the task and know no other one by heart.
+
+Letters: N samples (of the global batch in training), n of them on this rank, C outputs of each head.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor  # checking a config needs a task, and need not wait for torch
+
+Floats = NDArray[np.float64]
+
+Predictions = Mapping[str, Floats]  # [N, C] by output of the method
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Targets of mixed samples: lambda times the own target plus 1 - lambda times that of a partner.
+
+    Attributes:
+        partner: [N] positions of the partners in the global batch.
+        lam: [N] lambda.
+    """
+
+    partner: "Tensor"
+    lam: "Tensor"
+
+
+class Task(ABC):
+    """One kind of question, for one data set.
+
+    Attributes:
+        name: the value of the config key `task`.
+        loss_name: the loss of the head `fused` is reported as `<loss_name>_fused`.
+        default_metric: the metric that a search watches when the config names none, without a split.
+        constant_baseline: row of a test table for a model that ignores its input, see `constant`.
+        linear_baseline: row of a test table for a linear model, see `linear`.
+        classes: names of the C outputs of each head.
+    """
+
+    name: ClassVar[str]
+    loss_name: ClassVar[str]
+    constant_baseline: ClassVar[str]
+    linear_baseline: ClassVar[str]
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+
+    @property
+    def width(self) -> int:
+        """C, the outputs of each head."""
+        return len(self.classes)
+
+    # Training
+
+    @abstractmethod
+    def targets(self, labels: NDArray[Any]) -> "Tensor":
+        """The labels of a split as `loss` takes them, on the CPU."""
+
+    @abstractmethod
+    def loss(
+        self,
+        outputs: "Tensor",
+        targets: "Tensor",
+        *,
+        rows: slice,
+        scale: float = 1.0,
+        weight: "Tensor | None" = None,
+        mixed: Mixed | None = None,
+    ) -> "Tensor":
+        """The loss of one head, as this rank's part of the mean over the global batch.
+
+        Args:
+            outputs: [n, C] of this rank's rows.
+            targets: [N, ...] of the global batch.
+            rows: this rank's rows in the global batch.
+            scale: factor of the result; with W ranks it is W, because their gradients are averaged.
+            weight: [C] weights of the classes from `class_weights`; None: all equal.
+            mixed: how targets are mixed; None: not at all.
+
+        Returns:
+            A scalar: the sum over this rank's rows, divided by what all rows of the global batch weigh, times `scale`.
+        """
+
+    def class_weights(self, wanted: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
+        """Weights [C] for `loss`.
+
+        Args:
+            wanted: the config key `objective.class_weight`.
+            labels: of the training fold.
+
+        Returns:
+            The weights; None for equal ones, which is all that a task without classes has.
+        """
+        return None
+
+    def relative_weight(self, part: "Tensor", whole: "Tensor", weight: "Tensor") -> float:
+        """The mean class weight of the targets `part` over that of `whole`, of which `part` is a part."""
+        return 1.0
+
+    # Predictions
+
+    @abstractmethod
+    def link(self, outputs: ArrayLike) -> Floats:
+        """Predictions [N, C], such as probabilities, from outputs [N, C] of a head, in float64."""
+
+    @abstractmethod
+    def inverse_link(self, predictions: Floats) -> Floats:
+        """Outputs whose `link` is `predictions`."""
+
+    @abstractmethod
+    def decide(self, predictions: ArrayLike) -> NDArray[Any]:
+        """Predictions [N, C] as labels, in the form in which a data set has them."""
+
+    @abstractmethod
+    def answers(self, predictions: ArrayLike) -> NDArray[Any]:
+        """What `Predictor.predict` returns for predictions [N, C], such as names of classes [N]."""
+
+    @abstractmethod
+    def answer_columns(self, predictions: Predictions, primary: str) -> dict[str, NDArray[Any]]:
+        """Columns [N] of `Predictor.predict_table`. `primary`: the output that predicts."""
+
+    # Metrics
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of predictions, entries of `m3col.metrics.spec.TABLE`, in the order of reports."""
+
+    @property
+    @abstractmethod
+    def default_metric(self) -> str: ...
+
+    @abstractmethod
+    def scores(self, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+        """Every one of `metrics`; NaN where one is undefined."""
+
+    @abstractmethod
+    def cross_validated(self, labels: Sequence[ArrayLike], predictions: Sequence[ArrayLike]) -> dict[str, float]:
+        """Every one of `metrics` over the held-out samples of k folds, each of labels and predictions [N_k, C]."""
+
+    @abstractmethod
+    def score(self, metric: str, labels: ArrayLike, predictions: ArrayLike) -> float:
+        """One of `metrics`. Raises InputError for another one."""
+
+    @abstractmethod
+    def bootstrap_scores(self, metric: str, labels: ArrayLike, predictions: ArrayLike, counts: ArrayLike) -> Floats:
+        """One of `metrics` [B] on samples that are repeated as `counts` [B, N] says."""
+
+    @abstractmethod
+    def output_metrics(self, outputs: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
+        """What an epoch reports of each output beside `metrics`: its loss, their sum as "loss", and a score of those
+        that are not `primary`.
+
+        Args:
+            outputs: outputs [N, C] of the held-out samples of one fold.
+            labels: their labels.
+            primary: the output that predicts, of which `metrics` are reported.
+        """
+
+    @abstractmethod
+    def output_metric_names(self, outputs: Sequence[str], primary: str) -> list[str]:
+        """The names that `output_metrics` reports for these outputs."""
+
+    @abstractmethod
+    def test_metrics(self, predictions: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
+        """What a test reports: `metrics` of the output `primary`, and a score of each other one."""
+
+    @abstractmethod
+    def test_metric(self, watched: str) -> str:
+        """The one of `metrics` that a test table declares where a search watched `watched` (without a split): the same
+        one, or the nearest that a test has."""
+
+    # Splits, and samples drawn with replacement
+
+    @abstractmethod
+    def strata(self, labels: ArrayLike) -> NDArray[np.int64]:
+        """A group [N] in 0..num_strata-1 for each label, within which splits and bootstraps draw."""
+
+    @property
+    @abstractmethod
+    def num_strata(self) -> int: ...
+
+    @abstractmethod
+    def stratum(self, number: int) -> str:
+        """What a message calls a stratum."""
+
+    # Baselines
+
+    @abstractmethod
+    def constant(self, labels: ArrayLike, count: int) -> Floats:
+        """Predictions [count, C] that are the same for every sample, fitted to training labels."""
+
+    @abstractmethod
+    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
+        """Predictions [N, C] for the features `x_apply` [N, D] of a linear model fitted to `x_train` and `labels`."""
+
+    # Stored predictions
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Columns of predictions.parquet for labels and outputs."""
+
+    @abstractmethod
+    def to_columns(self, labels: NDArray[Any] | None, outputs: Floats) -> dict[str, Any]:
+        """The values of `columns` for outputs [N, C]. No labels: they are withheld."""
+
+    @abstractmethod
+    def labels_of(self, rows: pd.DataFrame) -> NDArray[Any] | None:
+        """The labels of rows with `columns`; None where one is withheld."""
+
+    @abstractmethod
+    def outputs_of(self, rows: pd.DataFrame) -> Floats:
+        """The outputs [N, C] of rows with `columns`."""

@@ -1,0 +1,192 @@
+"""One class out of C for each sample: cross-entropy, softmax, and the most probable class.
+
+Labels are integers 0..C-1. Letters: N samples (of the global batch in training), n of them on this rank, C classes.
+Paper: Kumar et al., arXiv 2409.17777, Eq. 14 and 15 (`loss`).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from m3col.evaluation import baselines
+from m3col.metrics import classification, intervals
+from m3col.tasks.base import Floats, Mixed, Predictions, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WITHHELD = -1
+
+_SMALLEST = 1e-300  # the logarithm of a probability of 0 stays finite
+
+
+class SingleLabel(Task):
+    """Exactly one class for each sample."""
+
+    name = "single_label"
+    loss_name = "ce"
+    constant_baseline = "majority"
+    linear_baseline = "logistic"
+
+    def targets(self, labels: NDArray[Any]) -> "Tensor":
+        import torch
+
+        return torch.as_tensor(np.array(labels))
+
+    def loss(
+        self,
+        outputs: "Tensor",
+        targets: "Tensor",
+        *,
+        rows: slice,
+        scale: float = 1.0,
+        weight: "Tensor | None" = None,
+        mixed: Mixed | None = None,
+    ) -> "Tensor":
+        """Cross-entropy, see `Task.loss`.
+
+        A sample weighs as much as its class, as in torch; a mixed one lambda times its own class plus 1 - lambda times
+        its partner's.
+        """
+        from torch.nn.functional import cross_entropy
+
+        whole: Tensor | int = len(targets)
+        if mixed is None:
+            if weight is not None:
+                whole = nonzero(weight[targets].sum())
+            return cross_entropy(outputs, targets[rows], weight=weight, reduction="sum") * (scale / whole)
+        partner, lam = targets[mixed.partner], mixed.lam
+        own = cross_entropy(outputs, targets[rows], weight=weight, reduction="none")
+        other = cross_entropy(outputs, partner[rows], weight=weight, reduction="none")
+        if weight is not None:
+            whole = nonzero((lam * weight[targets] + (1 - lam) * weight[partner]).sum())
+        return (lam[rows] * own + (1 - lam[rows]) * other).sum() * (scale / whole)
+
+    def class_weights(self, wanted: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
+        """See `Task.class_weights`. "balanced": N / (C * count); a list: these weights."""
+        if wanted == "none":
+            return None
+        if wanted == "balanced":
+            counts = np.bincount(labels, minlength=self.width)
+            balanced: Floats = len(labels) / (self.width * np.maximum(counts, 1))
+            return balanced
+        return np.asarray(wanted, dtype=np.float64)
+
+    def relative_weight(self, part: "Tensor", whole: "Tensor", weight: "Tensor") -> float:
+        return float(weight[part].mean() / nonzero(weight[whole].mean()))
+
+    def link(self, outputs: ArrayLike) -> Floats:
+        return classification.softmax(outputs)
+
+    def inverse_link(self, predictions: Floats) -> Floats:
+        logits: Floats = np.log(np.maximum(predictions, _SMALLEST))
+        return logits
+
+    def decide(self, predictions: ArrayLike) -> NDArray[np.int64]:
+        """The number [N] of the most probable class, the first one in a tie; also for logits."""
+        return np.asarray(predictions).argmax(axis=-1)
+
+    def answers(self, predictions: ArrayLike) -> NDArray[Any]:
+        return np.asarray(self.classes)[self.decide(predictions)]
+
+    def answer_columns(self, predictions: Predictions, primary: str) -> dict[str, NDArray[Any]]:
+        """`label`, `p(<class>)` for each class, and `vote(<output>)`, the label of each output that is not primary."""
+        columns: dict[str, NDArray[Any]] = {"label": self.answers(predictions[primary])}
+        columns |= {f"p({name})": predictions[primary][:, number] for number, name in enumerate(self.classes)}
+        return columns | {f"vote({name})": self.answers(p) for name, p in predictions.items() if name != primary}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return classification.names(self.width)
+
+    @property
+    def default_metric(self) -> str:
+        return classification.default(self.width)
+
+    def scores(self, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
+        return classification.compute(labels, predictions)
+
+    def cross_validated(self, labels: Sequence[ArrayLike], predictions: Sequence[ArrayLike]) -> dict[str, float]:
+        return classification.cross_validated(labels, predictions)
+
+    def score(self, metric: str, labels: ArrayLike, predictions: ArrayLike) -> float:
+        return classification.score(metric, labels, predictions)
+
+    def bootstrap_scores(self, metric: str, labels: ArrayLike, predictions: ArrayLike, counts: ArrayLike) -> Floats:
+        return intervals.bootstrap_scores(metric, labels, predictions, counts)
+
+    def output_metrics(self, outputs: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
+        """Cross-entropy of each output, their sum as "loss", and the accuracy of those that are not primary."""
+        values: dict[str, float] = {}
+        for name, logits in outputs.items():
+            picked = self.link(logits)[np.arange(len(labels)), labels]
+            values[f"ce_{name}"] = float(-np.log(np.maximum(picked, np.finfo(float).tiny)).mean())
+            if name != primary:
+                values[f"accuracy_{name}"] = self._accuracy(logits, labels)
+        values["loss"] = sum(value for name, value in values.items() if name.startswith("ce_"))
+        return values
+
+    def output_metric_names(self, outputs: Sequence[str], primary: str) -> list[str]:
+        losses = [f"ce_{name}" for name in outputs]
+        return [*losses, *(f"accuracy_{name}" for name in outputs if name != primary), "loss"]
+
+    def test_metrics(self, predictions: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
+        """All metrics of the primary output, and the accuracy of each other one."""
+        values = self.scores(labels, predictions[primary])
+        others = {name: p for name, p in predictions.items() if name != primary}
+        return values | {f"accuracy_{name}": self._accuracy(p, labels) for name, p in others.items()}
+
+    def test_metric(self, watched: str) -> str:
+        """A loss of the training has no counterpart but the log-loss, one modality's accuracy none but the accuracy."""
+        if watched in self.metrics:
+            return watched
+        return "accuracy" if watched.startswith("accuracy") else "log_loss"
+
+    def _accuracy(self, scores: Floats, labels: NDArray[Any]) -> float:
+        return float((self.decide(scores) == labels).mean())
+
+    def strata(self, labels: ArrayLike) -> NDArray[np.int64]:
+        return np.asarray(labels)
+
+    @property
+    def num_strata(self) -> int:
+        return self.width
+
+    def stratum(self, number: int) -> str:
+        return f"class {number} ({self.classes[number]})"
+
+    def constant(self, labels: ArrayLike, count: int) -> Floats:
+        return baselines.majority(labels, count, num_classes=self.width)
+
+    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
+        return baselines.logistic(x_train, labels, x_apply, num_classes=self.width)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """`label` (-1 where it is withheld) and `logit_0` to `logit_<C-1>`."""
+        return ("label", *self._logits)
+
+    @property
+    def _logits(self) -> list[str]:
+        return [f"logit_{number}" for number in range(self.width)]
+
+    def to_columns(self, labels: NDArray[Any] | None, outputs: Floats) -> dict[str, Any]:
+        logits = {name: outputs[:, number].astype(np.float64) for number, name in enumerate(self._logits)}
+        return {"label": _WITHHELD if labels is None else labels, **logits}
+
+    def labels_of(self, rows: pd.DataFrame) -> NDArray[np.int64] | None:
+        labels = rows["label"].to_numpy(dtype=np.int64)
+        return labels if (labels >= 0).all() else None
+
+    def outputs_of(self, rows: pd.DataFrame) -> Floats:
+        return rows[self._logits].to_numpy(dtype=np.float64)
+
+
+def nonzero(weights: "Tensor") -> "Tensor":
+    """A sum or mean of class weights to divide by; 1 where it is 0, because then there is nothing to be divided."""
+    import torch
+
+    return torch.where(weights > 0, weights, torch.ones_like(weights))
