@@ -6,7 +6,7 @@ CONFIG ?= configs/search/digits.yaml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint ui demo-cluster clean
+.PHONY: help install search test lint docs ui demo-cluster clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ lint: $(VENV)/.complete ## formatter, linter, type checker
 	$(BIN)/ruff format --check m3col tune jobs tests benchmarks
 	$(BIN)/ruff check m3col tune jobs tests benchmarks
 	$(BIN)/mypy
+
+docs: $(VENV)/.complete ## build the documentation into build/site, without a network; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo build/site/index.html
 
 ui: $(VENV)/.complete ## browse the runs in MLflow
 	$(BIN)/m3col ui $(ARGS)

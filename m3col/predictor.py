@@ -87,8 +87,7 @@ class Predictor:
 
         Raises:
             InputError: naming each missing modality or column, rows that do not belong together, wrong width, value
-            that
-                is missing, infinite or too large, picture that cannot be read, and text that is empty.
+                that is missing, infinite or too large, image that cannot be read, and text that is empty.
         """
         return self.votes(data)[self.primary]
 

@@ -34,7 +34,7 @@ def m3co_loss(
     """The scalar M3Co loss, summed over pairs of modalities and averaged over samples (Eq. 12).
 
     clean, mixed: M embeddings [N, D], not yet normalised, of the inputs and of their mixtures.
-    permutations: M index tensors [N]; sample i of modality m was mixed with sample permutations[m][i].
+    permutations: M index tensors [N]; sample i of modality m was mixed with sample `permutations[m][i]`.
     lam: [N] in [0, 1], the weight of sample i itself, the same for all modalities.
     temperature: finite, > 0; the paper uses 0.1.
     The result has the widest dtype of the embeddings; float16 and bfloat16 are computed, and returned, in
