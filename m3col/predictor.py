@@ -267,7 +267,12 @@ def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
 
 
 def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> Member:
-    run = loading.load_stored(described["config"], where=str(folder / checkpoint.DESCRIPTION))
+    place = str(folder / checkpoint.DESCRIPTION)
+    try:
+        registry.find(described["config"].get("method"), trusted=False)
+    except InputError as error:
+        raise InputError([f"{place}: {line}" for line in error.faults]) from None
+    run = loading.load_stored(described["config"], where=place)
     dtype = torch.float64 if run.train.precision == "float64" else torch.float32
     try:
         path = folder / str(member["file"])

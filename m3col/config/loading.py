@@ -84,7 +84,7 @@ def model_of(method: str) -> type[RunConfig]:
     """The typed model of a run config with that method. Raises InputError for an unknown method."""
     spec = registry.find(method)
     try:
-        sections: dict[str, Any] = {"objective": (spec.settings, spec.settings())}
+        sections: dict[str, Any] = {"method": (str, method), "objective": (spec.settings, spec.settings())}
     except pydantic.ValidationError as error:
         lacking = ", ".join(str(fault["loc"][0]) for fault in error.errors())
         raise InputError([f"method {method!r}: fields of its Settings without a default: {lacking}"]) from None

@@ -134,7 +134,7 @@ class RunConfig(Strict):
     look at; default: that of the `task`, which is
     val/auroc for two classes and val/macro_f1 for more."""
 
-    method: str = "m3col"
+    method: str
     task: str = tasks.DEFAULT
     metric: str | None = None
     data: DataConfig = DataConfig()

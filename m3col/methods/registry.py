@@ -8,8 +8,10 @@ Entries of `TABLE` name their class as text, so that checking a config of this p
 """
 
 import importlib
+import importlib.util
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -126,10 +128,18 @@ def is_method(name: Any) -> bool:
 def split(text: str) -> tuple[str, str]:
     """An entry of a search's `methods`, such as "single:rna", as the method and its modality ("" for none)."""
     head, _, rest = text.partition(":")
-    if "." not in head or head in names():
+    if head in names() or not _is_module(head):
         return head, rest
     target, _, modality = rest.partition(":")
     return f"{head}:{target}", modality
+
+
+def _is_module(name: str) -> bool:
+    """Whether a module of that name can be found, without importing it (but for the packages that it lies in)."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # no such package, or no name of a module
+        return False
 
 
 def find(name: Any, *, trusted: bool = True) -> MethodSpec:
@@ -147,15 +157,15 @@ def find(name: Any, *, trusted: bool = True) -> MethodSpec:
         return TABLE[name]
     if isinstance(name, str) and name in _installed():
         return _of_class(name, _installed()[name], display_name=name)
-    if not isinstance(name, str) or ":" not in name or "." in name.partition(":")[2] or not name.partition(":")[0]:
-        hint = "; a class of your own is named as my_package.my_module:MyMethod" if str(name).count(".") else ""
+    module, colon, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if not (colon and module and attribute.isidentifier()):
+        hint = "; name a class of your own as my_package.my_module:MyMethod" if "." in str(name) else ""
         raise InputError([f"method {name!r} is unknown{nearest(name, names())}{hint}"])
-    module = name.partition(":")[0]
     if not trusted and module not in sys.modules:
         raise InputError(
             [f"method {name!r} is not of m3col; write `import {module}` first: loading a file imports no code"]
         )
-    return _of_class(name, name, display_name=name.partition(":")[2])
+    return _of_class(name, name, display_name=attribute)
 
 
 def _of_class(name: str, target: str, *, display_name: str) -> MethodSpec:
@@ -188,6 +198,19 @@ def _class_of(target: str) -> "type[Method]":
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise InputError([f"method {target!r}: {attribute} is not a subclass of m3col.methods.base.Method"])
     return found
+
+
+def import_folders() -> tuple[str, ...]:
+    """The folders in which this process found the modules of methods that are not of this project."""
+    modules = {spec.target.partition(":")[0].partition(".")[0] for spec in _NAMED.values()} - {"m3col"}
+    found = [importlib.util.find_spec(name) for name in sorted(modules)]
+    places = [place for spec in found if spec for place in (spec.submodule_search_locations or [spec.origin or ""])]
+    return tuple(dict.fromkeys(os.path.dirname(os.path.abspath(place)) for place in places if place))
+
+
+def add_import_folders(folders: Sequence[str]) -> None:
+    """Lets this process import from these folders too, after its own; what another machine lacks is left out."""
+    sys.path.extend(folder for folder in folders if folder not in sys.path and os.path.isdir(folder))
 
 
 def ignored_keys(name: str) -> frozenset[str]:

@@ -20,6 +20,7 @@ from ray.tune.search import Searcher
 
 from m3col.data.dataset import Dataset
 from m3col.data.splits import read_csv
+from m3col.methods import registry
 from m3col.runtime import notices
 from tune.config.resources import Request
 from tune.engine import ray_train
@@ -150,6 +151,7 @@ def run(
         folds=read_csv(conductor.folder.path / "splits.csv"),
         uri=study.settings.storage.of(conductor.folder.described()["name"]),
         patience_s=study.settings.storage.patience_s,
+        import_folders=registry.import_folders(),
     )
     chosen: Any = TrialActor if reused else trial_of_workers
     # In lists: Tune would fetch them itself.

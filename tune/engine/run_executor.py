@@ -23,6 +23,7 @@ from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold, pool
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import InputError, TrainingFailed
+from m3col.methods import registry
 from m3col.methods.supervised import FUSED
 from m3col.storage import atomic_files
 from m3col.storage.retry import RetryPolicy, StorageUnavailable
@@ -42,13 +43,15 @@ _BETWEEN_REPORTS_S = 1.0  # of several workers: their report passes through othe
 @dataclass(frozen=True)
 class SharedStudyData:
     """What all runs of a study share. `study`: its folder; `uri`: its place in a storage, or None; `dataset`: without
-    test labels; `folds`: by partition (column of splits.csv); `patience_s`: how long a refused write is tried again."""
+    test labels; `folds`: by partition (column of splits.csv); `patience_s`: how long a refused write is tried again;
+    `import_folders`: where the driver found a method of the user's own."""
 
     study: str
     dataset: Dataset
     folds: Mapping[str, Sequence[Fold]]
     uri: str | None = None
     patience_s: float = 300.0
+    import_folders: Sequence[str] = ()
 
 
 class RunExecutor:
@@ -60,6 +63,7 @@ class RunExecutor:
     ) -> None:  # fmt: skip
         self.spec, self.workers = spec, workers
         self.started = time.time()
+        registry.add_import_folders(material.import_folders)
         run = loading.load(spec.config, where=spec.name)
         torch.set_num_threads(run.resources.threads)
         dataset = material.dataset

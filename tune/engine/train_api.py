@@ -10,6 +10,7 @@ import m3col
 from m3col.checks.resolve import ResolvedRun
 from m3col.config.schema import RunConfig
 from m3col.errors import InputError, TrainingFailed
+from m3col.methods import registry
 from m3col.runtime import notices
 from m3col.train_result import TrainResult
 from m3col.training import checkpoint, run
@@ -86,7 +87,8 @@ def _on_ray(
         request = capacity.fitting(request, wait_s=0.0 if started else ray_cluster.WAIT_FOR_NODES_S)
         # The test split stays here: it is scored once, at the end, from the checkpoint.
         shared = ResolvedRun(prepared.config, prepared.dataset.without_test())
-        given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device}
+        given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device,
+                 "import_folders": registry.import_folders()}  # fmt: skip
         watched: AbstractContextManager[None] = nullcontext()
         if told is not None:
             watch = _Told(folder, prepared.config.train.epochs, told)
@@ -114,6 +116,7 @@ def _loop(given: dict[str, Any]) -> str | None:
     from tune.engine.ray_train import joined
 
     folder = Path(given["folder"])
+    registry.add_import_folders(given["import_folders"])  # before what names a method of the user's own is unpickled
     try:
         with notices.written_to(folder / _WARNINGS):
             run.run(ray.get(given["prepared"][0]), folder, workers=joined(given["device"]))
