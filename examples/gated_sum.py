@@ -25,10 +25,10 @@ class GatedSum(SupervisedMethod):
     summary = "a weighted sum of the embeddings, with a learnt weight per modality"
     fuses: ClassVar[bool] = False  # the concatenation of the base class is replaced below
 
-    def __init__(self, config, *, features, num_classes=0, **given):
-        super().__init__(config, features=features, num_classes=num_classes, **given)
+    def __init__(self, config, *, features, task, **given):
+        super().__init__(config, features=features, task=task, **given)
         self.gates = nn.Parameter(torch.zeros(len(features)))
-        self.top = nn.Linear(config.model.embedding_dim, num_classes)
+        self.top = nn.Linear(config.model.embedding_dim, task.width)
 
     @classmethod
     def output_names(cls, config, modalities):
@@ -40,4 +40,4 @@ class GatedSum(SupervisedMethod):
         return {**super().classify(embeddings), FUSED: self.top(summed)}
 
     def losses(self, batch, step):
-        return sum_losses(self.cross_entropies(self.logits(batch.inputs), batch))
+        return sum_losses(self.head_losses(self.logits(batch.inputs), batch))

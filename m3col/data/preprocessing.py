@@ -19,21 +19,21 @@ from m3col.errors import InputError, nearest
 State = dict[str, NDArray[Any]]
 
 
-def _minmax(x: FloatArray, labels: IntArray, value: float) -> State:
+def _minmax(x: FloatArray, labels: IntArray | None, value: float) -> State:
     return {"shift": x.min(axis=0), "scale": np.ptp(x, axis=0)}
 
 
-def _standard(x: FloatArray, labels: IntArray, value: float) -> State:
+def _standard(x: FloatArray, labels: IntArray | None, value: float) -> State:
     # the deviation of a constant column may be a rounding error instead of 0, the range is exact
     return {"shift": x.mean(axis=0), "scale": np.where(np.ptp(x, axis=0) > 0, x.std(axis=0), 0.0)}
 
 
-def _impute(x: FloatArray, labels: IntArray, value: float) -> State:
+def _impute(x: FloatArray, labels: IntArray | None, value: float) -> State:
     fill = [np.median(column[known]) if (known := np.isfinite(column)).any() else 0.0 for column in x.T]
     return {"fill": np.array(fill, dtype=np.float64)}
 
 
-def _variance(x: FloatArray, labels: IntArray, value: float) -> State:
+def _variance(x: FloatArray, labels: IntArray | None, value: float) -> State:
     variances = np.where(np.ptp(x, axis=0) > 0, x.var(axis=0), 0.0)
     keep = np.flatnonzero(variances > value)
     if not len(keep):
@@ -46,7 +46,9 @@ def _variance(x: FloatArray, labels: IntArray, value: float) -> State:
     return {"keep": keep}
 
 
-def _anova(x: FloatArray, labels: IntArray, value: float) -> State:
+def _anova(x: FloatArray, labels: IntArray | None, value: float) -> State:
+    if labels is None:
+        raise InputError(["step anova ranks features by their labels, but these samples have none"])
     scores = f_statistic(x, labels)
     best = np.argsort(-scores, kind="stable")[: int(value)]
     return {"keep": np.sort(best)}
@@ -71,7 +73,7 @@ class Step:
     given.
     """
 
-    fit: Callable[[FloatArray, IntArray, float], State]
+    fit: Callable[[FloatArray, IntArray | None, float], State]
     rule: str = ""
     valid: Callable[[Any], bool] = lambda value: False
     default: float | None = 0.0
@@ -170,8 +172,10 @@ class Pipeline:
     feature_names: tuple[str, ...]
 
     @classmethod
-    def fit(cls, x: FloatArray, labels: IntArray, steps: Sequence[Any], *, feature_names: Sequence[str]) -> "Pipeline":
-        """Fit `steps` one after the other on training samples x [N, D] with labels [N].
+    def fit(
+        cls, x: FloatArray, labels: IntArray | None, steps: Sequence[Any], *, feature_names: Sequence[str]
+    ) -> "Pipeline":
+        """Fit `steps` one after the other on training samples x [N, D] with labels [N], if they have any.
 
         `anova: k` keeps all features where there are no more than k. Raises InputError for a fault in `steps`
         and for a step that keeps no feature, ValueError where x and the feature names disagree.

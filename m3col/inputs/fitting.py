@@ -19,7 +19,6 @@ from m3col.inputs.texts import TextTransform
 
 def fit(config: RunConfig, train: Split, features: Mapping[str, Sequence[str]]) -> dict[str, InputTransform]:
     """Fits every modality to the training part `train`. Raises InputError."""
-    assert train.labels is not None
     kinds = {name: columns.kind_of(train.inputs[name]) for name in features}
     steps = numeric_steps(config, kinds)
     found: dict[str, InputTransform] = {}

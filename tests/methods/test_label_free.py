@@ -11,6 +11,7 @@ from m3col import randomness
 from m3col.data.splits import Fold
 from m3col.methods import registry
 from m3col.methods.base import Method
+from m3col.tasks import registry as tasks
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer
@@ -48,7 +49,7 @@ def config():
 
 def test_it_trains_without_labels_and_its_loss_falls():
     every = np.arange(len(UNLABELLED))
-    job = TrainingJob(UNLABELLED, [Fold(every, every[:0])], DATA.features, 0)
+    job = TrainingJob(UNLABELLED, [Fold(every, every[:0])], DATA.features, tasks.build(classes=2))
     run = LockstepTrainer(config(), job)
     records = run.advance(4)
     losses = [record.metrics["train/loss"] for record in records]
@@ -58,7 +59,7 @@ def test_it_trains_without_labels_and_its_loss_falls():
 
 
 def test_each_view_has_draws_of_its_own_and_the_clean_one_those_of_before():
-    trainer = FoldTrainer(config(), UNLABELLED, features=DATA.features, num_classes=0)
+    trainer = FoldTrainer(config(), UNLABELLED, features=DATA.features, task=tasks.build(classes=2))
     trainer.preparations["view_0"] = SimpleNamespace(augment="flip")
     draws = {view: trainer._draws("view_0", 6, 1, 0, slice(1, 4), view=view) for view in ("clean", "a", "b")}
     assert all(found is not None and found.shape == (3, 3) for found in draws.values())
@@ -68,14 +69,14 @@ def test_each_view_has_draws_of_its_own_and_the_clean_one_those_of_before():
 
 
 def test_a_supervised_method_without_labels_says_so():
-    trainer = FoldTrainer(tiny_config(method="concat"), UNLABELLED, features=DATA.features, num_classes=2)
+    trainer = FoldTrainer(tiny_config(method="concat"), UNLABELLED, features=DATA.features, task=tasks.build(classes=2))
     with pytest.raises(AssertionError, match="without labels"):
         trainer.train_epoch(1, learning_rate=0.1)
 
 
 def test_the_loss_has_a_gradient_for_every_weight():
     torch.manual_seed(0)
-    method = Agreement(config(), features={"x": 3, "y": 4})
+    method = Agreement(config(), features={"x": 3, "y": 4}, task=tasks.build(classes=2))
     views = {view: {"x": torch.randn(len(UNLABELLED), 3), "y": torch.randn(len(UNLABELLED), 4)} for view in "ab"}
     batch = SimpleNamespace(labels=None, views=views, size=len(UNLABELLED))
     method.losses(batch, None)["loss"].backward()

@@ -14,6 +14,7 @@ import tune
 from m3col.config import loading
 from m3col.errors import InputError
 from m3col.methods import registry
+from m3col.tasks import registry as tasks
 from tests.support.helpers import tiny_data
 
 DATA = tiny_data()
@@ -137,7 +138,7 @@ def test_it_is_searched_on_ray_with_its_own_key(tmp_path):
 def test_its_gradient_reaches_the_gates():
     config = loading.load({"method": OWN})
     torch.manual_seed(0)
-    method = registry.load(OWN)(config, features={"a": 3, "b": 4}, num_classes=2)
+    method = registry.load(OWN)(config, features={"a": 3, "b": 4}, task=tasks.build(classes=2))
     logits = method.logits({"a": torch.randn(5, 3), "b": torch.randn(5, 4)})
     logits["fused"].sum().backward()
     assert method.gates.grad.abs().sum() > 0 and not hasattr(method, "fusion")
