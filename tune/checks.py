@@ -125,7 +125,7 @@ def _resolve(
         faults.append(
             f"{sketch.where}: final.refit 'given' needs a validation split, but {dataset.name} has none; use 'full'"
         )
-    known = _known_metrics(dataset)
+    known = prepared.task.metrics
     faults += [
         f"{sketch.where}: final.published: metric {name!r} is never reported{nearest(name, known)}"
         for name in final.published
@@ -153,12 +153,6 @@ def _resolve(
     if faults:
         raise InputError(faults)
     return CheckedStudy(resolved, dataset, folder, [*dataset.warnings, *warnings])
-
-
-def _known_metrics(dataset: Dataset) -> tuple[str, ...]:
-    from m3col.metrics import classification
-
-    return classification.names(dataset.num_classes)
 
 
 def _resumable(

@@ -26,7 +26,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
     import m3col
     from m3col.checks.limits import disk_faults
     from m3col.evaluation import test_ledger
-    from m3col.metrics import classification
 
     predictor = m3col.load(arguments.checkpoint)
     faults = disk_faults(runs_of(arguments), 0, what="the ledger")
@@ -37,7 +36,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     faults += predictor.dataset_faults(dataset)
     if faults or dataset.test is None or dataset.test.labels is None:
         raise InputError(faults)
-    found = classification.compute(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
+    found = predictor.task.scores(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
     by = f"evaluate/{'+'.join(str(Path(folder).absolute()) for folder in arguments.checkpoint)}"
     test_ledger.add(runs_of(arguments), dataset=dataset.name, digest=dataset.digests()["test"], by=by, rows=1)
     print_metrics({f"test/{key}": value for key, value in found.items()})

@@ -35,7 +35,7 @@ def run(case: AnalysisContext) -> Result:
         "A model that knows what it does not know keeps the second one to the left, near the dotted line of guessing."
         f"{modality_noise.difference(case)}"
     )
-    return Result(quantiles(found), {"confidence": _draw(found, case.dataset.num_classes)}, text)
+    return Result(quantiles(found), {"confidence": _draw(found, case.task.width)}, text)
 
 
 def confidences(case: AnalysisContext) -> dict[str, NDArray[np.float64]]:

@@ -17,6 +17,7 @@ from m3col.data.columns import IntArray
 from m3col.data.dataset import Dataset, Split
 from m3col.errors import InputError
 from m3col.predictor import Predictor
+from m3col.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class AnalysisContext:
         self.labels: IntArray = dataset.test.labels
 
     @property
+    def task(self) -> Task:
+        """What the model predicts."""
+        return self.predictor.task
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         return self.predictor.modalities
 
@@ -70,7 +76,7 @@ class AnalysisContext:
     @cached_property
     def right(self) -> dict[str, NDArray[np.bool_]]:
         """Per head whether each test sample [N] is classified correctly."""
-        return {name: value.argmax(axis=1) == self.labels for name, value in self.votes.items()}
+        return {name: self.task.decide(value) == self.labels for name, value in self.votes.items()}
 
     def modality(self, kind: str) -> str | None:
         """The first modality of that kind, None where there is none."""
@@ -88,7 +94,7 @@ class AnalysisContext:
 
     def frequent(self, most: int) -> list[int]:
         """The most frequent classes of the test split, the first one of a tie first."""
-        counts = np.bincount(self.labels, minlength=self.dataset.num_classes)
+        counts = np.bincount(self.task.strata(self.labels), minlength=self.task.num_strata)
         return [int(k) for k in np.argsort(-counts, kind="stable")[:most] if counts[k]]
 
     def member_note(self) -> str:

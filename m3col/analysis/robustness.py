@@ -106,7 +106,7 @@ def accuracies(case: AnalysisContext) -> pd.DataFrame:
         for repeat in range(draws):
             names = () if replaced is None else (replaced,)
             for head, votes in mean_votes(members, names, modality_noise.Draw(case.options.seed, repeat)).items():
-                scores.setdefault(head, []).append(float((votes.argmax(axis=1) == labels).mean()))
+                scores.setdefault(head, []).append(float((case.task.decide(votes) == labels).mean()))
         rows += [
             {"replaced": shown[replaced], "head": head, "accuracy": float(np.mean(scores[head])),
              "sd": float(np.std(scores[head], ddof=1)) if draws > 1 else 0.0, "draws": draws, "samples": len(at)}
@@ -133,7 +133,7 @@ def _draw(table: pd.DataFrame, case: AnalysisContext) -> Figure:
             axes.text(at, value + spread + 0.012, f"{100 * value:.0f}", ha="center", va="bottom", fontsize=8,
                       color=INK, zorder=4,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # fmt: skip
-    frequent = np.bincount(case.labels).max() / len(case.labels)
+    frequent = case.task.score("accuracy", case.labels, case.task.constant(case.labels, len(case.labels)))
     axes.axhline(frequent, color=FAINT, linestyle="--", linewidth=1.2, label="most frequent class")
     style.dress(axes, title="Accuracy with one modality as noise", y="accuracy on test, %", grid="y")
     modalities = fonts.names(groups, "modality")

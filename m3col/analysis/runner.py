@@ -97,7 +97,7 @@ def page(case: AnalysisContext, results: Mapping[str, Result], obstacles: Mappin
     method = case.predictor.config["method"]
     lines = [
         f"# {method} on {case.dataset.name}", "",
-        f"{what[0].upper()}{what[1:]}, on {len(case.test):,} test samples of {case.dataset.num_classes} classes: "
+        f"{what[0].upper()}{what[1:]}, on {len(case.test):,} test samples of {case.task.width} classes: "
         f"accuracy {case.right['fused'].mean():.1%}. Seed {case.options.seed}.", "",
     ]  # fmt: skip
     for name, result in results.items():

@@ -115,6 +115,7 @@ def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> 
             folds=validation.folds,
             fraction=validation.fraction,
             seed=validation.seed,
+            task=tasks.build(config.task, dataset.classes),
         )
         found += data_warnings.across_folds(dataset.name, dataset.train, folds)
     return replace(dataset, warnings=tuple(dict.fromkeys((*dataset.warnings, *found)))) if found else dataset
@@ -152,12 +153,13 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
 def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[str]) -> list[Fault]:
     """All that the config and the data set forbid each other."""
     faults: list[Fault] = []
+    task = tasks.build(config.task, dataset.classes)
     if not touches(faulty, "data.preprocess"):
         found = dataset_values.faults(dataset, config.data.preprocess, precision=config.train.precision)
         faults += [Fault("data.preprocess", text) for text in found]
     if kind != "none" and not touches(faulty, "validation"):
         validation = config.validation
-        found = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction)
+        found = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction, task=task)
         faults += [Fault(text.partition(":")[0], text) for text in found]
     if not touches(faulty, "method", "data.modalities"):
         faults += _modality_faults(config, dataset.modalities)
@@ -168,9 +170,9 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     faults += of_models
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)
-    weights, width = config.objective.class_weight, tasks.build(config.task, dataset.classes).width
-    if isinstance(weights, list) and len(weights) != width:
-        text = f"objective.class_weight must have one weight for each of the {width} classes"
+    weights = config.objective.class_weight
+    if isinstance(weights, list) and len(weights) != task.width:
+        text = f"objective.class_weight must have one weight for each of the {task.width} classes"
         faults.append(Fault("objective.class_weight", f"{text}, but has {len(weights)}: {weights!r}"))
     return faults
 

@@ -13,6 +13,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, Strat
 from m3col.data.columns import IntArray
 from m3col.data.dataset import Dataset, Split, concat
 from m3col.errors import InputError, nearest
+from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 
 KINDS = ("kfold", "holdout", "given", "none")
 
@@ -40,48 +42,60 @@ def pool(dataset: Dataset, kind: str) -> Split:
     return dataset.train
 
 
-def faults(dataset: Dataset, *, kind: str, folds: int = 5, fraction: float = 0.2) -> list[str]:
-    """What forbids this partition of this data set; `folds` is for kfold, `fraction` for holdout."""
+def faults(
+    dataset: Dataset, *, kind: str, folds: int = 5, fraction: float = 0.2, task: Task | None = None
+) -> list[str]:
+    """What forbids this partition of this data set, a line each.
+
+    Args:
+        dataset: what would be divided.
+        kind: one of `KINDS`.
+        folds: number of folds of kfold.
+        fraction: share of the samples that holdout validates on.
+        task: has the strata within which is drawn; default: one label per sample.
+
+    Returns:
+        The faults, none where `draw` can draw.
+    """
     if kind not in KINDS:
         return [f"validation.kind: {kind!r} is unknown{nearest(kind, KINDS)}"]
     if kind == "given" and dataset.validation is None:
         return [f"validation.kind: 'given' needs a validation split, but {dataset.name} has none; use 'kfold'"]
     if kind == "kfold":
-        return _kfold_faults(dataset, folds)
+        return _kfold_faults(dataset, folds, task or tasks.build(classes=dataset.classes))
     if kind == "holdout":
-        return _holdout_faults(dataset, fraction)
+        return _holdout_faults(dataset, fraction, task or tasks.build(classes=dataset.classes))
     return []
 
 
-def _kfold_faults(dataset: Dataset, folds: int) -> list[str]:
+def _kfold_faults(dataset: Dataset, folds: int, task: Task) -> list[str]:
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         return [f"validation.folds: must be a whole number >= 2, but got {folds!r}; nearest 2"]
-    labels, groups = _labels(dataset.train), dataset.train.groups
+    strata, groups = task.strata(_labels(dataset.train)), dataset.train.groups
     unit = "samples" if groups is None else "groups"
-    members = [labels == k for k in range(dataset.num_classes)]
+    members = [strata == k for k in range(task.num_strata)]
     counts = [int(m.sum()) if groups is None else len(np.unique(groups[m])) for m in members]
     smallest = int(np.argmin(counts))
     if folds <= counts[smallest]:
         return []
     most = f"at most {counts[smallest]} folds are possible" if counts[smallest] >= 2 else "no k is possible"
     return [
-        f"validation.folds: {folds} folds, but class {smallest} ({dataset.classes[smallest]}) has only "
+        f"validation.folds: {folds} folds, but {task.stratum(smallest)} has only "
         f"{counts[smallest]} training {unit}; {most}"
     ]
 
 
-def _holdout_faults(dataset: Dataset, fraction: float) -> list[str]:
+def _holdout_faults(dataset: Dataset, fraction: float, task: Task) -> list[str]:
     where = "validation.fraction"
     if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
         return [f"{where}: must be a number between 0 and 1, but got {fraction!r}; nearest 0.2"]
     if dataset.train.groups is not None:
         return ["validation.kind: 'holdout' does not keep groups together; use 'kfold'"]
-    counts = np.bincount(_labels(dataset.train), minlength=dataset.num_classes)
+    counts = np.bincount(task.strata(_labels(dataset.train)), minlength=task.num_strata)
     smallest = int(np.argmin(counts))
     if counts[smallest] < 2:
-        name = dataset.classes[smallest]
-        return [f"validation.kind: 'holdout' needs 2 samples of each class, but class {smallest} ({name}) has one"]
-    total, classes = int(counts.sum()), dataset.num_classes
+        return [f"validation.kind: 'holdout' needs 2 samples of each class, but {task.stratum(smallest)} has one"]
+    total, classes = int(counts.sum()), task.num_strata
     held = int(np.ceil(fraction * total))
     if held < classes or total - held < classes:
         near = classes / total if held < classes else 1 - classes / total
@@ -92,29 +106,50 @@ def _holdout_faults(dataset: Dataset, fraction: float) -> list[str]:
     return []
 
 
-def draw(dataset: Dataset, *, kind: str, folds: int = 5, fraction: float = 0.2, seed: int = 0) -> list[Fold]:
+def draw(
+    dataset: Dataset,
+    *,
+    kind: str,
+    folds: int = 5,
+    fraction: float = 0.2,
+    seed: int = 0,
+    task: Task | None = None,
+) -> list[Fold]:
     """The folds of one partition of `pool(dataset, kind)`, a function of the arguments alone.
 
-    kfold: `folds` stratified folds, groups kept together where there are groups. holdout: one fold that
-    validates on `fraction` of the samples. given: one fold that validates on the data set's validation split.
-    none: one fold that trains on everything. Raises InputError.
+    Args:
+        dataset: what is divided.
+        kind: `kfold`: stratified folds, groups kept together where there are groups; `holdout`: one fold that
+            validates on a share of the samples; `given`: one fold that validates on the data set's validation split;
+            `none`: one fold that trains on everything.
+        folds: number of folds of kfold.
+        fraction: share of the samples that holdout validates on.
+        seed: of the draw.
+        task: has the strata within which is drawn; default: one label per sample.
+
+    Returns:
+        The folds, as positions in `pool(dataset, kind)`.
+
+    Raises:
+        InputError: with the lines of `faults`.
     """
-    found = faults(dataset, kind=kind, folds=folds, fraction=fraction)
-    if found:
-        raise InputError(found)
+    task = task or tasks.build(classes=dataset.classes)
+    wrong = faults(dataset, kind=kind, folds=folds, fraction=fraction, task=task)
+    if wrong:
+        raise InputError(wrong)
     count = len(pool(dataset, kind))
     if kind == "none":
         return [_complement(np.empty(0, dtype=np.int64), count)]
     if kind == "given":
         return [_complement(np.arange(len(dataset.train), count), count)]
-    labels, blank = _labels(dataset.train), np.zeros((count, 1))
+    strata, blank = task.strata(_labels(dataset.train)), np.zeros((count, 1))
     if kind == "holdout":
-        pairs = StratifiedShuffleSplit(1, test_size=float(fraction), random_state=seed).split(blank, labels)
+        pairs = StratifiedShuffleSplit(1, test_size=float(fraction), random_state=seed).split(blank, strata)
     elif dataset.train.groups is None:
-        pairs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(blank, labels)
+        pairs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(blank, strata)
     else:
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        pairs = splitter.split(blank, labels, dataset.train.groups)
+        pairs = splitter.split(blank, strata, dataset.train.groups)
     return [_complement(held, count) for _, held in pairs]
 
 

@@ -31,12 +31,6 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=_DPI, facecolor="white", bbox_inches="tight")
 
 
-def save_test(folder: Path, labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]) -> None:
-    """confusion_matrix.png and reliability.png of predictions [N, C]."""
-    save(confusion_matrix(labels, probabilities, classes), folder / "confusion_matrix.png")
-    save(reliability(labels, probabilities), folder / "reliability.png")
-
-
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

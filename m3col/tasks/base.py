@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor  # checking a config needs a task, and need not wait for torch
 
 Floats = NDArray[np.float64]
@@ -128,6 +129,10 @@ class Task(ABC):
     @abstractmethod
     def answer_columns(self, predictions: Predictions, primary: str) -> dict[str, NDArray[Any]]:
         """Columns [N] of `Predictor.predict_table`. `primary`: the output that predicts."""
+
+    def figures(self, labels: NDArray[Any], predictions: Floats) -> "dict[str, Figure]":
+        """Figures of a model on test samples, by file name without its ending; none where a task has none."""
+        return {}
 
     # Metrics
 

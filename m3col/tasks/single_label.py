@@ -16,6 +16,7 @@ from m3col.metrics import classification, intervals
 from m3col.tasks.base import Floats, Mixed, Predictions, Task
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 _WITHHELD = -1
@@ -97,6 +98,15 @@ class SingleLabel(Task):
         columns: dict[str, NDArray[Any]] = {"label": self.answers(predictions[primary])}
         columns |= {f"p({name})": predictions[primary][:, number] for number, name in enumerate(self.classes)}
         return columns | {f"vote({name})": self.answers(p) for name, p in predictions.items() if name != primary}
+
+    def figures(self, labels: NDArray[Any], predictions: Floats) -> "dict[str, Figure]":
+        """The confusion matrix, and how often the model is right when it is sure."""
+        from m3col.plots import model_plots  # it needs matplotlib
+
+        return {
+            "confusion_matrix": model_plots.confusion_matrix(labels, predictions, self.classes),
+            "reliability": model_plots.reliability(labels, predictions),
+        }
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3col.config.keys import flatten
-from m3col.metrics import classification
+from m3col.metrics import spec
 from m3col.plots import model_plots
 from m3col.runtime import notices
 from m3col.tracking import payload
@@ -79,14 +79,15 @@ def _send_figures(tracker: Tracker, run: str, result: "TrainResult", dataset: "D
         model_plots.save(drawn, folder / "learning_curves.png")
         if dataset.test is not None and dataset.test.labels is not None:
             probabilities = result.predict_proba(dataset.test.inputs)
-            model_plots.save_test(folder, dataset.test.labels, probabilities, dataset.classes)
+            for name, figure in result.predictor.task.figures(dataset.test.labels, probabilities).items():
+                model_plots.save(figure, folder / f"{name}.png")
         tracker.artifacts(run, folder, "figures")
 
 
 def _note(result: "TrainResult") -> str:
     """Markdown for the run's page."""
     tested = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
-    known = [name for name in classification.names(2) if name in tested]
+    known = [name for name in spec.TABLE if name in tested]
     lines = [f"**{result.config.method}** on **{result.config.data.name}**, {len(result.history)} epochs", ""]
     if known:
         lines += ["| test metric | value |", "|---|---|", *(f"| {name} | {tested[name]:.4f} |" for name in known), ""]

@@ -31,6 +31,7 @@ def folds_of(prepared: ResolvedRun) -> list[Fold]:
         folds=validation.folds,
         fraction=validation.fraction,
         seed=validation.seed,
+        task=prepared.task,
     )
 
 

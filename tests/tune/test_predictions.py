@@ -7,17 +7,18 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from m3col import predictor
+from m3col import predictor, tasks
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.loading import load
 from m3col.data.splits import Fold, read_csv
 from m3col.errors import InputError
 from m3col.evaluation import test_ledger
-from m3col.metrics import classification
 from tests.models.builders import text_folder
 from tests.support import pairs
 from tune.results import baseline_rows, prediction_table
 from tune.study.record import StudyFolder
+
+DIGITS = tasks.build("single_label", 10)
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def test_out_of_fold_rows_give_the_metric_of_the_last_epoch(finished_study: Stud
         assert sorted(rows["id"]) == sorted(train.ids)
         truth = dict(zip(train.ids, train.labels, strict=True))
         assert rows["label"].tolist() == [truth[i] for i in rows["id"]]
-        last = finished_study.run(job).history()[-1]["metrics"]
-        assert prediction_table.cross_validated(rows)["macro_f1"] == pytest.approx(last["val/macro_f1"], abs=1e-12)
+        last = finished_study.run(job).history()[-1]["metrics"]["val/macro_f1"]
+        assert prediction_table.cross_validated(rows, DIGITS)["macro_f1"] == pytest.approx(last, abs=1e-12)
     assert table[table["job"] == "replicates/1"]["seed"].unique().tolist() == [2]
 
 
@@ -58,7 +59,7 @@ def test_logistic_is_fitted_on_the_other_folds_of_the_deciding_partition(
     model = LogisticRegression(max_iter=10_000).fit(x[fold.train], train.labels[fold.train])
     rows = table[(table["job"] == "baselines/logistic") & (table["kind"] == "oof") & (table["fold"] == 1)]
     assert rows["id"].tolist() == train.ids[fold.validation].tolist()
-    found = classification.softmax(prediction_table.logits_of(rows))
+    found = DIGITS.link(DIGITS.outputs_of(rows))
     np.testing.assert_allclose(found, model.predict_proba(x[fold.validation]), atol=1e-6)
 
 
@@ -66,7 +67,7 @@ def test_best_single_modality_is_the_one_with_the_best_cross_validation(table: p
     [job] = [job for job in table["job"].unique() if job.startswith("baselines/logistic ")]
     own = table[(table["job"] == job) & (table["kind"] == "oof")]
     assert job.removeprefix("baselines/logistic ") in load("digits").modalities
-    assert prediction_table.cross_validated(own)["macro_f1"] > 0.8
+    assert prediction_table.cross_validated(own, DIGITS)["macro_f1"] > 0.8
 
 
 def test_texts_with_a_trained_encoder_have_a_row_of_frozen_embeddings(tmp_path: Path) -> None:
@@ -83,7 +84,8 @@ def test_texts_with_a_trained_encoder_have_a_row_of_frozen_embeddings(tmp_path: 
     assert jobs["trained"].keys() - jobs["random"].keys() == {"baselines/logistic frozen"}
     frozen, plain = (jobs["trained"][f"baselines/{row}"] for row in ("logistic frozen", "logistic"))
     assert frozen["id"].tolist() == plain["id"].tolist() and len(frozen) == len(dataset.train) + len(dataset.test)
-    assert not np.allclose(prediction_table.logits_of(frozen), prediction_table.logits_of(plain))
+    task = tasks.build(classes=dataset.classes)
+    assert not np.allclose(task.outputs_of(frozen), task.outputs_of(plain))
 
 
 def test_ensemble_is_the_mean_probability_of_the_winners_models(
@@ -91,7 +93,7 @@ def test_ensemble_is_the_mean_probability_of_the_winners_models(
 ) -> None:
     test = load("digits").test
     members = [table[table["job"] == f"refits/winner/{seed}"] for seed in range(2)]
-    mean = np.mean([classification.softmax(prediction_table.logits_of(rows)) for rows in members], axis=0)
+    mean = np.mean([DIGITS.link(DIGITS.outputs_of(rows)) for rows in members], axis=0)
     found = predictor.load(finished_study.results / "model").predict_proba(test.inputs)
     np.testing.assert_allclose(found, mean, atol=1e-6)
 

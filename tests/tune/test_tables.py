@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy.stats import t as student_t
 
+from m3col import tasks
 from m3col.errors import InputError
 from m3col.metrics import classification, intervals
 from tests.support.driving import conductor, prepare_study, small
@@ -93,7 +94,7 @@ def test_cv_value_is_the_mean_of_the_confirmations(evidence: StudyResults, table
     last = [evidence.folder.run(f"confirm/0-{seed}").history()[-1]["metrics"] for seed in range(2)]
     assert line(table, "default", "accuracy")["cv"] == pytest.approx(np.mean([m["val/accuracy"] for m in last]))
     oof = evidence.predictions.query("job == 'baselines/logistic' and kind == 'oof'")
-    assert line(table, "logistic")["cv"] == prediction_table.cross_validated(oof)["macro_f1"]
+    assert line(table, "logistic")["cv"] == prediction_table.cross_validated(oof, tasks.build(classes=10))["macro_f1"]
     assert np.isnan(line(table, "no contrast")["cv"])
 
 

@@ -1,6 +1,7 @@
 """Predictions of the free baselines for the test table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,74 +10,78 @@ from m3col.config.schema import RunConfig
 from m3col.data.checks import naming
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold
-from m3col.evaluation import baselines, linear_features
+from m3col.evaluation import linear_features
 from m3col.metrics import spec
+from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 from tune.results.prediction_table import BASELINES, cross_validated, declared, prediction_frame
-
-_FROZEN = "logistic frozen"
-
-_TINY = 1e-300  # the logarithm of a probability of 0 stays finite
 
 
 def baseline_predictions(run: RunConfig, dataset: Dataset, samples: Split, folds: list[Fold]) -> Iterator[pd.DataFrame]:
-    """Rows of `majority`, `logistic` and `logistic <modality>`, the modality that is best on these folds; `logistic
-    frozen` with embeddings of texts, where their encoder comes with trained weights."""
-    modalities = list(dataset.modalities)
-    views = linear_features.Views(run, dataset.features)
-    yield from _baseline("majority", None, views, dataset, samples, folds)
-    yield from _baseline("logistic", modalities, views, dataset, samples, folds)
+    """Rows of the task's constant baseline and of its linear model, such as `majority` and `logistic`.
+
+    Args:
+        run: the config of the study's runs.
+        dataset: its test split, where there is one, is predicted by models of all training samples.
+        samples: the development pool.
+        folds: positions in it.
+
+    Yields:
+        The rows of one baseline and fold or test split: `majority`, `logistic`, where text encoders have trained
+        weights `logistic frozen` (with embeddings of texts), and `logistic <modality>`, the modality that is best on
+        these folds.
+    """
+    task = tasks.build(run.task, dataset.classes)
+    fitter = _Fitter(linear_features.Views(run, dataset.features), dataset, samples, folds, task)
+    modalities, linear = list(dataset.modalities), task.linear_baseline
+    frozen = f"{linear} frozen"
+    yield from fitter.rows(task.constant_baseline, ())
+    yield from fitter.rows(linear, modalities)
     if linear_features.frozen_differs(run, dataset.kinds.values()):
-        yield from _baseline(_FROZEN, modalities, views, dataset, samples, folds)
+        yield from fitter.rows(frozen, modalities, frozen=True)
     if len(modalities) < 2:
         return
-    metric = declared(run, dataset.num_classes)
+    metric = declared(run, task)
     sign = 1 if spec.higher_is_better(metric) else -1
     scores = {}
     for modality in modalities:
-        parts = [_held_out("", [modality], views, dataset, samples, fold, k) for k, fold in enumerate(folds)]
-        scores[modality] = sign * cross_validated(pd.concat(parts))[metric]
+        parts = [fitter.held_out("", [modality], fold, number) for number, fold in enumerate(folds)]
+        scores[modality] = sign * cross_validated(pd.concat(parts), task)[metric]
     best = max(scores, key=lambda name: scores[name])
-    yield from _baseline(naming.apart(f"logistic {best}", [_FROZEN]), [best], views, dataset, samples, folds)
+    yield from fitter.rows(naming.apart(f"{linear} {best}", [frozen]), [best])
 
 
-def _baseline(
-    row: str,
-    modalities: list[str] | None,
-    views: linear_features.Views,
-    dataset: Dataset,
-    samples: Split,
-    folds: list[Fold],
-) -> Iterator[pd.DataFrame]:
-    for number, fold in enumerate(folds):
-        yield _held_out(row, modalities, views, dataset, samples, fold, number)
-    if dataset.test is not None:
-        logits = _fit(row, modalities, views, dataset, dataset.train, dataset.test)
-        yield prediction_frame(f"{BASELINES}{row}", dataset.test, logits, test=True)
+@dataclass(frozen=True)
+class _Fitter:
+    """Fits baselines on training folds and predicts the samples that are left."""
 
+    views: linear_features.Views
+    dataset: Dataset
+    samples: Split
+    folds: Sequence[Fold]
+    task: Task
 
-def _held_out(
-    row: str,
-    modalities: list[str] | None,
-    views: linear_features.Views,
-    dataset: Dataset,
-    samples: Split,
-    fold: Fold,
-    number: int,
-) -> pd.DataFrame:
-    held = samples.take(fold.validation)
-    logits = _fit(row, modalities, views, dataset, samples.take(fold.train), held)
-    return prediction_frame(f"{BASELINES}{row}", held, logits, fold=number, test=False)
+    def rows(self, row: str, modalities: Sequence[str], *, frozen: bool = False) -> Iterator[pd.DataFrame]:
+        """Out-of-fold predictions fold by fold, then those of the test split. No modalities: a constant."""
+        for number, fold in enumerate(self.folds):
+            yield self.held_out(row, modalities, fold, number, frozen=frozen)
+        if self.dataset.test is not None:
+            outputs = self._fit(modalities, self.dataset.train, self.dataset.test, frozen=frozen)
+            yield prediction_frame(f"{BASELINES}{row}", self.dataset.test, outputs, self.task, test=True)
 
+    def held_out(
+        self, row: str, modalities: Sequence[str], fold: Fold, number: int, *, frozen: bool = False
+    ) -> pd.DataFrame:
+        """Predictions of the validation samples of one fold."""
+        held = self.samples.take(fold.validation)
+        outputs = self._fit(modalities, self.samples.take(fold.train), held, frozen=frozen)
+        return prediction_frame(f"{BASELINES}{row}", held, outputs, self.task, fold=number, test=False)
 
-def _fit(
-    row: str, modalities: list[str] | None, views: linear_features.Views, dataset: Dataset, train: Split, apply: Split
-) -> np.ndarray:
-    """Log probabilities [N, C] for `apply`; everything is fitted on `train`. No modalities: the majority."""
-    assert train.labels is not None
-    if modalities is None:
-        found = baselines.majority(train.labels, len(apply), num_classes=dataset.num_classes)
-    else:
-        pairs = [views.of(name, train, apply, frozen=row == _FROZEN) for name in modalities]
+    def _fit(self, modalities: Sequence[str], train: Split, apply: Split, *, frozen: bool) -> np.ndarray:
+        """Outputs [N, C] for `apply`; everything is fitted on `train`."""
+        assert train.labels is not None
+        if not modalities:
+            return self.task.inverse_link(self.task.constant(train.labels, len(apply)))
+        pairs = [self.views.of(name, train, apply, frozen=frozen) for name in modalities]
         x_train, x_apply = (linear_features.beside(parts) for parts in zip(*pairs, strict=True))
-        found = baselines.logistic(x_train, train.labels, x_apply, num_classes=dataset.num_classes)
-    return np.log(np.maximum(found, _TINY))
+        return self.task.inverse_link(self.task.linear(x_train, train.labels, x_apply))

@@ -15,10 +15,12 @@ from safetensors.numpy import load_file
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import pool, read_csv
 from m3col.evaluation import test_ledger
+from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 from m3col.training import checkpoint
 from tune.config.schema import StudyConfig
 from tune.results.baseline_rows import baseline_predictions
-from tune.results.prediction_table import TEST, deciding_partition, ledger_name, prediction_frame, write
+from tune.results.prediction_table import TEST, columns, deciding_partition, ledger_name, prediction_frame, write
 from tune.study.record import COMPLETE, PREDICTIONS_FILE, StudyFolder
 from tune.study.run_folder import RunFolder
 from tune.study.run_spec import is_wanted
@@ -30,15 +32,14 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
     Writes predictions.parquet and results/model (the winner's refits as one ensemble), and notes in the ledger of the
     runs folder that the test split was scored. `dataset` holds the test labels, where there are any.
     """
-    samples = pool(dataset, config.run.validation.kind or "none")
+    samples, task = pool(dataset, config.run.validation.kind or "none"), tasks.build(config.run.task, dataset.classes)
     runs = [(name, run) for name, run in folder.runs() if is_wanted(name, seeds=config.settings.final.seeds)]
-    parts = [part for name, run in runs if (part := _of_run(name, run, samples, dataset.test)) is not None]
+    parts = [part for name, run in runs if (part := _of_run(name, run, samples, dataset.test, task)) is not None]
     if config.settings.final.baselines:
         partition = deciding_partition(folder)
         folds = read_csv(folder.path / "splits.csv", ids=samples.ids)[partition]
         parts += list(baseline_predictions(config.run, dataset, samples, folds))
-    columns = ["job", "kind", "id", "fold", "seed", "label", *(f"logit_{c}" for c in range(dataset.num_classes))]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns(task))
     write(folder.path / PREDICTIONS_FILE, table)
     _deliver(folder, runs)
     if dataset.test is not None and dataset.test.labels is not None:
@@ -61,7 +62,7 @@ def arrays_of(run: RunFolder) -> dict[str, np.ndarray] | None:
     return load_file(path) if path.exists() else None
 
 
-def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None) -> pd.DataFrame | None:
+def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None, task: Task) -> pd.DataFrame | None:
     arrays = arrays_of(run)
     if arrays is None:
         return None
@@ -70,7 +71,7 @@ def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None) -> pd
     source = test if refit else samples
     assert source is not None  # a refit predicts only where there are test samples
     return prediction_frame(
-        name, source.take(arrays["index"]), arrays["logits"], fold=arrays["fold"], seed=seed, test=refit
+        name, source.take(arrays["index"]), arrays["logits"], task, fold=arrays["fold"], seed=seed, test=refit
     )
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 from m3col.config.schema import RunConfig
 from m3col.data.dataset import Split
 from m3col.errors import InputError
-from m3col.metrics import classification
+from m3col.evaluation.epoch_metrics import default_metric
+from m3col.tasks.base import Task
 from tune.study.record import COMPLETE, PREDICTIONS_FILE, StudyFolder
 
 OOF, TEST = "oof", "test"
@@ -30,17 +31,12 @@ def read(folder: StudyFolder) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def logits_of(rows: pd.DataFrame) -> np.ndarray:
-    """Logits [N, C] of some rows of the table."""
-    count = sum(name.startswith("logit_") for name in rows.columns)
-    return rows[[f"logit_{c}" for c in range(count)]].to_numpy(dtype=np.float64)
-
-
-def cross_validated(rows: pd.DataFrame) -> dict[str, float]:
+def cross_validated(rows: pd.DataFrame, task: Task) -> dict[str, float]:
     """Every metric of the out-of-fold rows of one job."""
     folds = [part for _, part in rows.groupby("fold", sort=True)]
-    labels = [part["label"].to_numpy() for part in folds]
-    return classification.cross_validated(labels, [classification.softmax(logits_of(part)) for part in folds])
+    labels = [task.labels_of(part) for part in folds]
+    known = [part for part in labels if part is not None]  # all of them: only samples with labels are held out
+    return task.cross_validated(known, [task.link(task.outputs_of(part)) for part in folds])
 
 
 def deciding_partition(folder: StudyFolder) -> str:
@@ -56,31 +52,30 @@ def ledger_name(folder: StudyFolder) -> str:
 
 
 def prediction_frame(
-    job: str, samples: Split, logits: np.ndarray, *, fold: Any = NONE, seed: int = NONE, test: bool
+    job: str, samples: Split, outputs: np.ndarray, task: Task, *, fold: Any = NONE, seed: int = NONE, test: bool
 ) -> pd.DataFrame:
+    """The rows of one job for `samples` and their outputs [N, C]."""
     columns: dict[str, Any] = {
         "job": job,
         "kind": TEST if test else OOF,
         "id": samples.ids.astype(str),
         "fold": fold,
         "seed": seed,
-        "label": NONE if samples.labels is None else samples.labels,
-        **{f"logit_{c}": logits[:, c].astype(np.float64) for c in range(logits.shape[1])},
+        **task.to_columns(samples.labels, outputs),
     }
     if test and samples.groups is not None:
         columns["group"] = samples.groups.astype(str)
     return pd.DataFrame(columns)
 
 
-def declared(run: RunConfig, num_classes: int) -> str:
-    """The metric of the test table: the search's own without its split, or the nearest one that a test set has.
+def columns(task: Task) -> list[str]:
+    """The columns of a table without groups."""
+    return ["job", "kind", "id", "fold", "seed", *task.columns]
 
-    A loss of the training has no counterpart but the log-loss, one modality's accuracy none but the accuracy.
-    """
-    name = (run.metric or f"val/{classification.default(num_classes)}").partition("/")[2]
-    if name in classification.names(num_classes):
-        return name
-    return "accuracy" if name.startswith("accuracy") else "log_loss"
+
+def declared(run: RunConfig, task: Task) -> str:
+    """The metric of the test table: the search's own without its split, or the nearest one that a test set has."""
+    return task.test_metric(default_metric(run, task).partition("/")[2])
 
 
 def write(path: Path, table: pd.DataFrame) -> None:

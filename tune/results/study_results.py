@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from m3col.errors import InputError
 from m3col.evaluation.epoch_metrics import window
-from m3col.metrics import classification
 from m3col.metrics.spec import higher_is_better
+from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 from tune.config.schema import StudyConfig
 from tune.results import failure_reasons, prediction_table
 from tune.scheduling import selection
@@ -85,14 +86,15 @@ class StudyResults:
     def maximize(self) -> bool:
         return self.plan.trials.maximize
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.described["dataset"]["classes"])
+    @cached_property
+    def task(self) -> Task:
+        """What the study's models predict."""
+        return tasks.build(self.config.run.task, self.described["dataset"]["classes"])
 
     @cached_property
     def declared(self) -> str:
         """The metric of the test table, without its split."""
-        return prediction_table.declared(self.config.run, self.num_classes)
+        return prediction_table.declared(self.config.run, self.task)
 
     @property
     def winner_is_default(self) -> bool:
@@ -137,9 +139,9 @@ class StudyResults:
         tests = self.predictions[self.predictions["kind"] == prediction_table.TEST]
         if tests.empty:
             return None
-        labels = tests[tests["job"] == tests["job"].iloc[0]]["label"].to_numpy(dtype=np.int64)
+        labels = self.task.labels_of(tests[tests["job"] == tests["job"].iloc[0]])
         # An interval needs two samples.
-        return labels if len(labels) > 1 and (labels >= 0).all() else None
+        return labels if labels is not None and len(labels) > 1 else None
 
     @cached_property
     def test_groups(self) -> np.ndarray | None:
@@ -149,9 +151,9 @@ class StudyResults:
         return tests[tests["job"] == tests["job"].iloc[0]]["group"].to_numpy(dtype=str)
 
     def test_probabilities(self, job: str) -> np.ndarray | None:
-        """Probabilities [N, C] of one refit or baseline on the test samples."""
+        """Predictions [N, C], such as probabilities, of one refit or baseline on the test samples."""
         rows = self._tests.get(job)
-        return None if rows is None else classification.softmax(prediction_table.logits_of(rows))
+        return None if rows is None else self.task.link(self.task.outputs_of(rows))
 
     @cached_property
     def _tests(self) -> dict[str, pd.DataFrame]:
@@ -168,4 +170,4 @@ class StudyResults:
     def baseline_cv(self, row: str) -> dict[str, float]:
         rows = self.predictions
         chosen = rows[(rows["job"] == f"{prediction_table.BASELINES}{row}") & (rows["kind"] == prediction_table.OOF)]
-        return prediction_table.cross_validated(chosen)
+        return prediction_table.cross_validated(chosen, self.task)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from m3col.metrics import classification, intervals, spec
+from m3col.metrics import intervals, spec
 from m3col.metrics.intervals import Interval
 from tune.config.schema import slug
 from tune.results import collect, prediction_table
@@ -94,14 +95,14 @@ def all_metrics(evidence: StudyResults) -> pd.DataFrame:
     Values are shares, not percent. `difference` is row minus default, paired by seed and by draw; `p_holm` is for the
     declared metric alone.
     """
-    names = classification.names(evidence.num_classes)
-    order = [evidence.declared, *(name for name in names if name != evidence.declared)]
+    order = [evidence.declared, *(name for name in evidence.task.metrics if name != evidence.declared)]
     compared = rows(evidence)
     probabilities = {row.key: _probabilities(evidence, row) for row in compared}
     counts = None
     if evidence.test_labels is not None:
         draws = evidence.config.settings.final.draws
-        counts = intervals.bootstrap_counts(evidence.test_labels, draws=draws, groups=evidence.test_groups)
+        strata = evidence.task.strata(evidence.test_labels)
+        counts = intervals.bootstrap_counts(strata, draws=draws, groups=evidence.test_groups)
     probes = _probes(evidence, compared)
     lines: list[dict[str, Any]] = []
     for metric in order:
@@ -128,12 +129,12 @@ def _probabilities(evidence: StudyResults, row: Row) -> dict[int, np.ndarray]:
 
 
 def _score(evidence: StudyResults, metric: str, models: dict[int, np.ndarray], counts: np.ndarray | None) -> _Scored:
-    labels = evidence.test_labels
+    labels, task = evidence.test_labels, evidence.task
     if labels is None or counts is None:
         return _Scored({}, {})
     return _Scored(
-        {seed: classification.score(metric, labels, value) for seed, value in models.items()},
-        {seed: intervals.bootstrap_scores(metric, labels, value, counts) for seed, value in models.items()},
+        {seed: task.score(metric, labels, value) for seed, value in models.items()},
+        {seed: task.bootstrap_scores(metric, labels, value, counts) for seed, value in models.items()},
     )
 
 
@@ -223,7 +224,7 @@ def _probes(evidence: StudyResults, compared: Sequence[Row]) -> dict[str, list[l
     for row in compared:
         for job in row.jobs.values() if row.trained else ():
             arrays = collect.arrays_of(evidence.folder.run(job)) or {}
-            epochs = [classification.softmax(value) for name, value in arrays.items() if name.startswith("epoch.")]
+            epochs = [evidence.task.link(value) for name, value in arrays.items() if name.startswith("epoch.")]
             if epochs:
                 found.setdefault(row.key, []).append(epochs)
     return found
@@ -235,7 +236,8 @@ def _optimistic(evidence: StudyResults, metric: str, probes: list[list[np.ndarra
     if labels is None or not probes:
         return float("nan")
     best = max if spec.of(metric).higher_is_better else min
-    return float(np.mean([best(classification.score(metric, labels, epoch) for epoch in epochs) for epochs in probes]))
+    score = partial(evidence.task.score, metric, labels)
+    return float(np.mean([best(score(epoch) for epoch in epochs) for epochs in probes]))
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 from m3col.config import loading as run_config
 from m3col.data import splits
 from m3col.data.dataset import Dataset
+from m3col.tasks import registry as tasks
 from tune.config.schema import StudyConfig
 
 SEARCH_PARTITION, CONFIRM_PARTITION = "search", "confirm"
@@ -14,10 +15,16 @@ def partitions(study: StudyConfig, dataset: Dataset) -> dict[str, list[splits.Fo
     """The folds of the search and of the confirmation, drawn from the study's seed alone."""
     validation = study.run.validation
     assert validation.kind is not None
+    task = tasks.build(study.run.task, dataset.classes)
 
     def drawn(seed: int) -> list[splits.Fold]:
         return splits.draw(
-            dataset, kind=str(validation.kind), folds=validation.folds, fraction=validation.fraction, seed=seed
+            dataset,
+            kind=str(validation.kind),
+            folds=validation.folds,
+            fraction=validation.fraction,
+            seed=seed,
+            task=task,
         )
 
     return {SEARCH_PARTITION: drawn(validation.seed), CONFIRM_PARTITION: drawn(validation.seed + CONFIRM_SEED)}

@@ -11,8 +11,8 @@ import pandas as pd
 
 from m3col.data import loading
 from m3col.errors import InputError
-from m3col.metrics import classification
 from m3col.plots import model_plots
+from m3col.tasks import registry as tasks
 from m3col.tracking import mlflow_store, payload
 from m3col.tracking.mlflow_store import LACKS, NOTE, RUN_NAME
 from m3col.tracking.payload import Point
@@ -248,10 +248,12 @@ def _draw(projection: StudyToMlflow, folder: Path) -> None:
     rows = prediction_table.read(projection.folder)
     rows = rows[(rows["kind"] == prediction_table.TEST) & rows["job"].str.startswith(f"refits/{WINNER}/")]
     members = [group for _, group in rows.groupby("job", sort=True)]
-    if members and (members[0]["label"] >= 0).all():
-        votes = np.mean([classification.softmax(prediction_table.logits_of(group)) for group in members], axis=0)
-        classes = projection.described["dataset"]["classes"]
-        model_plots.save_test(folder, members[0]["label"].to_numpy(dtype=np.int64), votes, classes)
+    task = tasks.build(projection.config.run.task, projection.described["dataset"]["classes"])
+    labels = task.labels_of(members[0]) if members else None
+    if labels is not None:
+        mean = np.mean([task.link(task.outputs_of(group)) for group in members], axis=0)
+        for name, figure in task.figures(labels, mean).items():
+            model_plots.save(figure, folder / f"{name}.png")
 
 
 def _declared(tests: pd.DataFrame) -> str:
