@@ -89,3 +89,17 @@ def test_named_files_exist():
 def test_make_docs_is_a_target():
     done = subprocess.run(["make", "--dry-run", "docs"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "mkdocs build" in done.stdout
+
+
+def test_the_readme_is_short_and_its_make_targets_exist():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert len(readme.encode()) <= 4000
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = readme + (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert {name for name in re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE)} - targets == set()
+
+
+def test_relative_links_of_the_pages_beside_the_site_lead_somewhere():
+    for page in REPOSITORY.glob("*.md"):
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (REPOSITORY / link).exists()] == [], page
