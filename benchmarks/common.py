@@ -72,12 +72,12 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> fl
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
-def worker_for(spec: RunSpec, folder: StudyFolder, dataset: Dataset) -> RunExecutor:
+def executor_for(spec: RunSpec, folder: StudyFolder, dataset: Dataset) -> RunExecutor:
     """What an actor would make of a run, in this process."""
-    return RunExecutor(spec, material(folder, dataset), probe=lambda: None)
+    return RunExecutor(spec, shared_data(folder, dataset), test_inputs=lambda: None)
 
 
-def material(folder: StudyFolder, dataset: Dataset) -> SharedStudyData:
+def shared_data(folder: StudyFolder, dataset: Dataset) -> SharedStudyData:
     return SharedStudyData(str(folder.path), dataset.without_test(), splits.read_csv(folder.path / "splits.csv"))
 
 

@@ -274,7 +274,7 @@ def alone(options: argparse.Namespace) -> dict[int, float]:
     config = search_config(options.trials, workers=1, epochs=options.epochs, checkpoint_s=options.checkpoint)
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         folder, ready = driving.prepare_study(Path(temporary), config)
-        driving.drive(driving.conductor(folder, ready), ready.dataset)
+        driving.drive(driving.coordinator(folder, ready), ready.dataset)
         return damage.values(folder.path)
 
 

@@ -86,11 +86,11 @@ class Fabricated:
         self.count = 1
 
     def _real_trial(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        conductor = Coordinator(self._study.plan, concurrency=1)
-        spec = conductor.next()
+        coordinator = Coordinator(self._study.plan, concurrency=1)
+        spec = coordinator.next()
         assert not isinstance(spec, NextRun)
-        worker = common.worker_for(spec, self.folder, self._study.dataset)
-        while not conductor.result(worker.step()):
+        executor = common.executor_for(spec, self.folder, self._study.dataset)
+        while not coordinator.result(executor.step()):
             pass
         run = self.folder.run(spec.name)
         result = run.result()
@@ -140,10 +140,10 @@ def stored_rows(database: Path) -> dict[str, int]:
 
 def passes(study: Fabricated, tracker: Tracker) -> dict[str, Cost]:
     """The driver's passes near the end of a search, where each is dearest."""
-    projection = study_to_mlflow.StudyToMlflow(study.folder, tracker)
+    mlflow_study = study_to_mlflow.StudyToMlflow(study.folder, tracker)
 
     def one_pass() -> None:
-        sync.send(projection, results=False)
+        sync.send(mlflow_study, results=False)
 
     one_pass()
     idle = [timed(one_pass) for _ in range(PASSES)]

@@ -95,8 +95,8 @@ def measure(epochs: int, trials: int) -> list[dict[str, float]]:
         with tempfile.TemporaryDirectory() as runs:
             study = common.open_study(Path(runs), search(epochs, trials))
             ray_tune.check(study.config.request)
-            conductor = Coordinator(study.plan, observe=clock.observe)
-            ray_tune.run(conductor, study.dataset, study.config.request)
+            coordinator = Coordinator(study.plan, observe=clock.observe)
+            ray_tune.run(coordinator, study.dataset, study.config.request)
     finally:
         stop.set()
         thread.join()

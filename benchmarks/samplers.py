@@ -2,7 +2,7 @@
 
     python benchmarks/samplers.py --plot samplers.png
 
-Searches M3CoL on the embedded digits with the conductor and the worker of a real search in one plain loop, without Ray
+Searches M3CoL on the embedded digits with the coordinator and executor of a real search in one plain loop, without Ray
 and with Optuna in memory: the scores are a function of the arguments. For each seed all three work on the same folds
 with the same training seeds, and all begin with the default, so that they differ only in what they choose and prune.
 Compute counts trained epochs; 100 % is what all trials take when none is pruned. A score is the cross-validated value
@@ -67,12 +67,12 @@ def search(runs: Path, settings: dict[str, Any], *, seed: int, trials: int, epoc
         },
         storage=optuna.storages.InMemoryStorage(),
     )
-    conductor = Coordinator(study.plan, concurrency=1)
+    coordinator = Coordinator(study.plan, concurrency=1)
     spent: list[int] = [0]
     best: list[float | None] = [None]
-    while not isinstance(spec := conductor.next(), NextRun):
-        worker = common.worker_for(spec, study.folder, study.dataset)
-        while not conductor.result(worker.step()):
+    while not isinstance(spec := coordinator.next(), NextRun):
+        executor = common.executor_for(spec, study.folder, study.dataset)
+        while not coordinator.result(executor.step()):
             pass
         result = study.folder.run(spec.name).result()
         assert result is not None

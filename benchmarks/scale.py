@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py --sampler random tpe
 
-Plan, conductor, Optuna in SQLite, Ray Tune with 32 reused actors on logical CPUs, and the thread that writes to MLflow
-(SQLite) are those of a search. Only the actor is another: it answers at once with records of a made-up curve, and
-writes what a finished run leaves. So all that is measured is book-keeping, and the driver never waits for a trial.
+Plan, coordinator, Optuna in SQLite, Ray Tune with 32 reused actors on logical CPUs, and the thread that writes to
+MLflow (SQLite) are those of a search. Only the actor is another: it answers at once with records of a made-up curve,
+and writes what a finished run leaves. So all that is measured is book-keeping, and the driver never waits for a trial.
 
 Figures are taken in windows around 100, 300 and 1,000 ended trials of one search; each sampler has its own process.
   driver CPU ms   user and system time of the driver for each trial, the thread that writes to MLflow included
@@ -239,30 +239,30 @@ def search(runs: Path, sampler: str, options: argparse.Namespace) -> tuple[Meter
     ray_cluster.start_ray(address=None, threads=1, num_cpus=options.concurrency)
     try:
         with live_sync.Background(study.folder, tracker):
-            conductor = Coordinator(study.plan, observe=meter.observe)
+            coordinator = Coordinator(study.plan, observe=meter.observe)
             actor = ray.tune.with_parameters(NoTraining, study=str(study.folder.path))
-            ray_tune.run(conductor, study.dataset, study.config.request, actor=actor)
+            ray_tune.run(coordinator, study.dataset, study.config.request, actor=actor)
     finally:
         ray_cluster.stop_ray()
     return meter, study.folder.path
 
 
-def by_hand(conductor: Any) -> None:
-    """Plays all actors in this process, each in turn: what plan, conductor and database cost alone."""
+def by_hand(coordinator: Any) -> None:
+    """Plays all actors in this process, each in turn: what plan, coordinator and database cost alone."""
     from tune.scheduling.plan import NextRun
 
     running: dict[str, NoTraining] = {}
     while True:
-        spec = conductor.next()
+        spec = coordinator.next()
         if spec is NextRun.DONE:
             return
         if not isinstance(spec, NextRun):
             running[spec.name] = NoTraining.__new__(NoTraining)
-            running[spec.name].setup({"run": spec.to_dict()}, study=str(conductor.folder.path))
+            running[spec.name].setup({"run": spec.to_dict()}, study=str(coordinator.folder.path))
             continue
         for name, actor in list(running.items()):
             result = actor.step()
-            if conductor.result(result) or result["done"]:
+            if coordinator.result(result) or result["done"]:
                 del running[name]
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/turnaround.py
 
-reused: the engine as a search runs it (conductor, Optuna in SQLite, one actor that serves trial after trial).
-fresh: the same trial actor under Ray Tune with `reuse_actors=False`, a new process for each trial; without conductor
+reused: the engine as a search runs it (coordinator, Optuna in SQLite, one actor that serves trial after trial).
+fresh: the same trial actor under Ray Tune with `reuse_actors=False`, a new process for each trial; without coordinator
 and Optuna, which favours this row. A gap runs from the end of a trial's last epoch to the end of the next one's first,
 so that one tiny epoch is part of it. The bar for the median of the reused row is 0.5 s.
 """
@@ -44,8 +44,8 @@ def gaps(spans: list[tuple[float, float]]) -> list[float]:
 
 def reused(runs: Path, trials: int) -> list[float]:
     study = common.open_study(runs, {**SEARCH, "search": {"trials": trials, "sampler": "tpe", "concurrency": 1}})
-    conductor = Coordinator(study.plan, concurrency=1)
-    ray_tune.run(conductor, study.dataset, study.config.request)
+    coordinator = Coordinator(study.plan, concurrency=1)
+    ray_tune.run(coordinator, study.dataset, study.config.request)
     histories = [study.folder.run(f"trials/{number}").history() for number in range(trials)]
     return gaps([(history[0]["time"], history[-1]["time"]) for history in histories if history])
 
@@ -71,11 +71,11 @@ def fresh(runs: Path, trials: int) -> list[float]:
         RunSpec(f"trials/{number}", TRIAL, study.config.run.to_dict(), SEARCH_PARTITION) for number in range(trials)
     ]
     for spec in specs:
-        study.folder.run(spec.name).path.mkdir(parents=True)  # a conductor does it before a run begins
+        study.folder.run(spec.name).path.mkdir(parents=True)  # a coordinator does it before a run begins
     actor = ray.tune.with_parameters(
         engine_trials.TrialActor,
-        material=[ray.put(common.material(study.folder, study.dataset))],
-        probe=[ray.put(None)],
+        shared_data=[ray.put(common.shared_data(study.folder, study.dataset))],
+        test_inputs=[ray.put(None)],
         request=study.config.request,
     )
     times = _Times()

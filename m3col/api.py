@@ -100,11 +100,11 @@ def judge(
 ) -> ResolvedRun:
     """The config resolved against its data. Raises InputError with every fault of config, data, workers and disk."""
     root = Path(runs).absolute()
-    drafted = loading.parse(_trial_config(source, root), overrides=overrides)
-    faults = list(drafted.faults)
-    prepared, more = check_against_data(drafted.config, data=data, where=drafted.place, faulty=drafted.faulty)
+    parsed = loading.parse(_trial_config(source, root), overrides=overrides)
+    faults = list(parsed.faults)
+    prepared, more = check_against_data(parsed.config, data=data, where=parsed.place, faulty=parsed.faulty)
     faults += more
-    faults += [f"workers: {text}" for text in rules.shard_faults(drafted.config.train.shards, workers)]
+    faults += [f"workers: {text}" for text in rules.shard_faults(parsed.config.train.shards, workers)]
     needed = 0
     if prepared is not None and not faults:
         prepared = replace(prepared, config=loading.with_shards(prepared.config, workers))

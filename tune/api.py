@@ -52,7 +52,7 @@ def search(
     with contextlib.ExitStack() as held:
         for item in ready:
             if item.folder is not None:
-                options.held(item.folder)
+                options.on_study(item.folder)
         # Before Ray starts: a study that is to go on may be in use.
         holds = [
             None if item.folder is None else resume.acquire(item.folder, item.config, held, warn=options.warn)
@@ -76,7 +76,7 @@ def search(
             name = options.name if len(ready) == 1 else None
             folder = item.folder or _create(item, runs, name, search_id, locked=True)
             with contextlib.ExitStack() as until_done:
-                options.held(folder)
+                options.on_study(folder)
                 mirror = mirror or resume.acquire(folder, item.config, until_done, warn=options.warn)
                 reports.append(_tracked(item, folder, mirror, tracker, request, options))
             done.append(folder)
@@ -114,7 +114,7 @@ def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: R
     if not (folder.path / "splits.csv").exists():
         samples = splits.pool(dataset, str(config.run.validation.kind))
         drawn = partitions(config, dataset)
-        folder.patience.call(lambda: splits.write_csv(folder.path / "splits.csv", samples.ids, drawn))
+        folder.retry_policy.call(lambda: splits.write_csv(folder.path / "splits.csv", samples.ids, drawn))
     if item.folder is not None:
         folder.reopen(config)
     for line in item.warnings:
@@ -126,22 +126,22 @@ def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: R
         maximize=higher_is_better(str(config.run.metric)),
         space=config.space,
         rung=first_rung(registry.find(config.run.method).share_before_pruning(config.run.objective)),
-        patience=folder.patience,
+        retry_policy=folder.retry_policy,
     )
     mirror.begin()
     plan = Plan(folder, config, trials)
-    conductor = Coordinator(plan, observe=options.observe, mirror=mirror, warn=options.warn)
-    options.started(folder, conductor)
+    coordinator = Coordinator(plan, observe=options.observe, mirror=mirror, warn=options.warn)
+    options.started(folder, coordinator)
     try:
-        ray_tune.run(conductor, dataset, request, tell=options.warn)
+        ray_tune.run(coordinator, dataset, request, tell=options.warn)
     except Exception:
-        if conductor.stopped_by is not None:  # the engine makes a long text of it
-            raise conductor.stopped_by from None
+        if coordinator.stopped_by is not None:  # the engine makes a long text of it
+            raise coordinator.stopped_by from None
         raise
     if not plan.scored():
         raise SearchFailed(failure_reasons.no_winner(plan))
-    folder.patience.call(lambda: collect.collect(folder, config, dataset))
-    found = folder.patience.call(lambda: report.write(folder))
+    folder.retry_policy.call(lambda: collect.collect(folder, config, dataset))
+    found = folder.retry_policy.call(lambda: report.write(folder))
     for told in (
         failure_reasons.no_model(folder) or failure_reasons.failed_refits(folder),
         failure_reasons.budget_left_trials(plan),

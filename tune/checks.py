@@ -43,8 +43,9 @@ class Options:
 
     `resume`: the name of the study to go on with; True: the newest unfinished one of this config; "auto": the one
     called `name` (without a name: the newest unfinished one), which begins where there is none.
-    `held`: called with a study that there is to go on with, before anything can stop it half-way; `started`: when its
-    first runs are about to start. `warn`: gets every warning, one line each, by default as a UserWarning.
+    `on_study`: called with each study's folder as soon as it is known, before locking or Ray can fail;
+    `started`: called when its first runs are about to start; `warn`: gets every warning, one line each, by default as a
+    UserWarning.
     """
 
     name: str | None = None
@@ -53,8 +54,8 @@ class Options:
     tracking_uri: str | None = None
     address: str | None = None
     observe: Callable[[Event], None] = lambda event: None
-    held: Callable[[StudyFolder], None] = lambda folder: None
-    started: Callable[[StudyFolder, Coordinator], None] = lambda folder, conductor: None
+    on_study: Callable[[StudyFolder], None] = lambda folder: None
+    started: Callable[[StudyFolder, Coordinator], None] = lambda folder, coordinator: None
     num_cpus: int | None = None
     warn: Callable[[str], None] = notices.warn
 
@@ -64,20 +65,20 @@ def validate(
 ) -> list[CheckedStudy]:
     """Every study of the search against its data, its folder and the disk; all faults in one InputError."""
     runs = directory.runs_folder(options.runs)
-    sketches, faults = _sketches(config, data=data, overrides=overrides, options=options)
+    partials, faults = _partial_studies(config, data=data, overrides=overrides, options=options)
     ready: list[CheckedStudy] = []
-    for sketch in sketches:
-        study = sketch.study
-        prepared, more = check_against_data(study.run, data=data, where=sketch.place, faulty=sketch.faulty)
+    for partial in partials:
+        study = partial.study
+        prepared, more = check_against_data(study.run, data=data, where=partial.place, faulty=partial.faulty)
         faults += more
         if prepared is not None:
             try:
-                ready.append(_resolve(sketch, prepared, runs, options, data=data, alone=len(sketches) == 1))
+                ready.append(_resolve(partial, prepared, runs, options, data=data, alone=len(partials) == 1))
             except InputError as error:
                 faults += error.faults
     if options.name is not None and options.resume not in (False, AUTO):
         faults.append(f"--name {options.name}: a resumed study keeps its name; leave --name or --resume out")
-    elif options.name is not None and len(sketches) > 1:
+    elif options.name is not None and len(partials) > 1:
         faults.append("--name: this search makes several studies; leave the name out")
     if options.resume not in (False, AUTO) and len(ready) > 1 and not any(item.folder for item in ready):
         faults.append(f"--resume: {runs} has none of these studies; leave --resume out to begin them")
@@ -89,7 +90,7 @@ def validate(
     return ready
 
 
-def _sketches(
+def _partial_studies(
     config: str | Path | Mapping[str, Any] | None, *, data: Any, overrides: Mapping[str, Any], options: Options
 ) -> tuple[list[PartialStudy], list[str]]:
     """The studies that are asked for, from a config or as a study stored it, and the faults of their configs."""
@@ -106,28 +107,28 @@ def _sketches(
 
 
 def _resolve(
-    sketch: PartialStudy, prepared: ResolvedRun, runs: Path, options: Options, *, data: Any, alone: bool
+    partial: PartialStudy, prepared: ResolvedRun, runs: Path, options: Options, *, data: Any, alone: bool
 ) -> CheckedStudy:
     """The study with its rows resolved like its base, and the folder that a resume goes on in."""
-    study, dataset = sketch.study, prepared.dataset
+    study, dataset = partial.study, prepared.dataset
     workers = study.settings.resources.workers_per_trial
     run = with_shards(prepared.config, workers)
-    faults = [f"{sketch.where}: {line}" for line in encoder_faults(prepared, workers)]
+    faults = [f"{partial.where}: {line}" for line in encoder_faults(prepared, workers)]
     rows = {}
     for name, row in study.rows.items():
-        found, more = check_against_data(row, data=data, where=f"{sketch.where}: final.rows.{name}")
+        found, more = check_against_data(row, data=data, where=f"{partial.where}: final.rows.{name}")
         faults += more
         if found is not None:
             rows[name] = with_shards(found.config, workers)
-            faults += [f"{sketch.where}: final.rows.{name}: {line}" for line in encoder_faults(found, workers)]
+            faults += [f"{partial.where}: final.rows.{name}: {line}" for line in encoder_faults(found, workers)]
     final = study.settings.final
     if final.refit == "given" and dataset.validation is None:
         faults.append(
-            f"{sketch.where}: final.refit 'given' needs a validation split, but {dataset.name} has none; use 'full'"
+            f"{partial.where}: final.refit 'given' needs a validation split, but {dataset.name} has none; use 'full'"
         )
     known = prepared.task.metrics
     faults += [
-        f"{sketch.where}: final.published: metric {name!r} is never reported{nearest(name, known)}"
+        f"{partial.where}: final.published: metric {name!r} is never reported{nearest(name, known)}"
         for name in final.published
         if name not in known
     ]
@@ -137,7 +138,7 @@ def _resolve(
     storage = study.settings.storage
     unreachable = mirrors.connection_faults(storage.uri) if storage.uri is not None else []
     unreachable += database.connection_faults(storage.database) if storage.database is not None else []
-    faults += [f"{sketch.where}: {line}" for line in unreachable]
+    faults += [f"{partial.where}: {line}" for line in unreachable]
     try:
         if not unreachable:
             folder, warnings = _resumable(resolved, dataset, runs, options, alone=alone)

@@ -51,8 +51,8 @@ def manifest(wanted: Submission, *, image: str | None, nodes: int) -> str:
     """
     wanted = submit.with_environment(wanted)
     faults = submit.faults(wanted)
-    sketches = _sketches(wanted)
-    uris = [sketch.study.settings.storage.uri for sketch in sketches]
+    partials = _partial_studies(wanted)
+    uris = [partial.study.settings.storage.uri for partial in partials]
     shared = wanted.shared or bool(uris and all(uri and "://" in uri for uri in uris))
     if wanted.config is None:
         faults.append("--print-rayjob: name the config as well; the manifest asks for what its trials need")
@@ -63,8 +63,8 @@ def manifest(wanted: Submission, *, image: str | None, nodes: int) -> str:
         )
     if nodes < 1:
         faults.append(f"--nodes {nodes}: must be >= 1; nearest valid: 1")
-    if len(sketches) == 1 and wanted.name is None and wanted.resume is None:
-        wanted = replace(wanted, name=sketches[0].study.name)
+    if len(partials) == 1 and wanted.name is None and wanted.resume is None:
+        wanted = replace(wanted, name=partials[0].study.name)
     if faults:
         raise InputError(faults)
     wanted = replace(wanted, runs=wanted.runs or _RUNS)
@@ -76,9 +76,9 @@ def manifest(wanted: Submission, *, image: str | None, nodes: int) -> str:
             for path in sorted(folder.rglob("*.y*ml"))
         }
     command = submit.search_words(wanted, config=config, words=words, name=wanted.name, runs=str(wanted.runs))
-    name = wanted.name or sketches[0].study.name
+    name = wanted.name or partials[0].study.name
     documents = [_config_map(name, own)] if own else []
-    documents.append(_job(wanted, name, command, sketches, image=image or default_image(), nodes=nodes, own=own))
+    documents.append(_job(wanted, name, command, partials, image=image or default_image(), nodes=nodes, own=own))
     head = "# kubectl apply -f FILE starts it; what it needs of the cluster stands in docs/cluster.md\n"
     return head + "---\n".join(yaml.dump(item, Dumper=_Dumper, sort_keys=False, width=120) for item in documents)
 
@@ -96,7 +96,7 @@ _Dumper.add_representer(
 )
 
 
-def _sketches(wanted: Submission) -> list[PartialStudy]:
+def _partial_studies(wanted: Submission) -> list[PartialStudy]:
     overrides, _ = parse_overrides(wanted.words, Path(wanted.data_dir) if wanted.data_dir else None)
     try:
         return search_config.parse(wanted.config, overrides=overrides)[0] if wanted.config else []
@@ -120,10 +120,10 @@ def _object_name(name: str) -> str:
 
 
 def _job(
-    wanted: Submission, name: str, command: list[str], sketches: list[PartialStudy], *, image: str, nodes: int,
+    wanted: Submission, name: str, command: list[str], partials: list[PartialStudy], *, image: str, nodes: int,
     own: dict[str, str],
 ) -> dict[str, Any]:  # fmt: skip
-    asked = [sketch.study.request for sketch in sketches]
+    asked = [partial.study.request for partial in partials]
     workers = max(request.workers for request in asked)
     cpus = workers * max(request.cpus for request in asked)
     # No cluster is asked what it has: GPUs are for those who name them, in their number or as train.device.

@@ -143,8 +143,8 @@ def _drafted(request: Mapping[str, Any]) -> "list[StudyConfig]":
 
     if request["config"] is None:
         return []
-    sketches, _ = loading.parse(request["config"], overrides=_overrides(request))
-    return [sketch.study for sketch in sketches]
+    partials, _ = loading.parse(request["config"], overrides=_overrides(request))
+    return [partial.study for partial in partials]
 
 
 def _judged(

@@ -32,7 +32,7 @@ def staged(config: str | None, words: Sequence[str]) -> Iterator["Staged"]:
         for package in _PACKAGES:
             source = Path(str(package.__file__)).parent
             shutil.copytree(source, folder / source.name, ignore=_other_than_sources)
-        atomic_files.write_json(folder / tune.__name__ / provenance.SENT, provenance.git_state())
+        atomic_files.write_json(folder / tune.__name__ / "study" / provenance.SENT, provenance.git_state())
         shutil.copytree(run_config.folder(), folder / "m3col" / "configs", ignore=_other_than_configs)
         name, rest = config_files(config, words, folder)
         faults = _size_faults(folder)

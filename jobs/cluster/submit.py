@@ -48,18 +48,18 @@ def faults(wanted: Submission) -> list[str]:
     overrides, more = parse_overrides(wanted.words, Path(wanted.data_dir) if wanted.data_dir else None)
     found += more
     found += _password_faults(wanted.words)
-    sketches: Sequence[PartialStudy] = ()
+    partials: Sequence[PartialStudy] = ()
     try:
         if wanted.config is not None:
-            sketches, more = search_config.parse(wanted.config, overrides=overrides)
+            partials, more = search_config.parse(wanted.config, overrides=overrides)
             found += more
-            for sketch in sketches if wanted.tracking_uri is None else ():
-                found += _tracking_faults(sketch.study.settings.tracking.uri, "tracking.uri")
-        if wanted.name is not None and len(sketches) == 1:
-            directory.new_name(Path(os.devnull), wanted.name, sketches[0].study)  # whether it is free is seen there
+            for partial in partials if wanted.tracking_uri is None else ():
+                found += _tracking_faults(partial.study.settings.tracking.uri, "tracking.uri")
+        if wanted.name is not None and len(partials) == 1:
+            directory.new_name(Path(os.devnull), wanted.name, partials[0].study)  # whether it is free is seen there
     except InputError as error:
         found += error.faults
-    if wanted.name is not None and len(sketches) > 1:
+    if wanted.name is not None and len(partials) > 1:
         found.append("--name: this search makes several studies; leave the name out")
     return list(dict.fromkeys(found))
 

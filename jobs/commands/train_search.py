@@ -127,9 +127,9 @@ def search(arguments: argparse.Namespace) -> int:
             return "Interrupted before the search began; nothing was written."
         return f"Interrupted. {go_on()}"
 
-    def started(folder: "StudyFolder", conductor: "Coordinator") -> None:
+    def started(folder: "StudyFolder", coordinator: "Coordinator") -> None:
         interrupt.claim()
-        progress.started(folder, conductor)
+        progress.started(folder, coordinator)
 
     interrupt.on_interrupt(farewell)
     try:
@@ -143,7 +143,7 @@ def search(arguments: argparse.Namespace) -> int:
                 tracking_uri=arguments.tracking_uri,
                 address=arguments.address,
                 observe=progress.observe,
-                held=progress.held,
+                on_study=progress.on_study,
                 started=started,
                 warn=lambda line: sys.stderr.write(f"warning: {scrubbed(line)}\n"),
             )

@@ -25,7 +25,7 @@ class Progress:
         self._live: Live | None = None
         self._plain = force_plain or not self.console.is_terminal
         self.folder: StudyFolder | None = None
-        self._conductor: Coordinator | None = None
+        self._coordinator: Coordinator | None = None
         self._running: dict[str, Event] = {}
         self._counts = {"complete": 0, "pruned": 0, "failed": 0}
         self._best: tuple[float, str] | None = None
@@ -43,15 +43,15 @@ class Progress:
             self._live.update(self._view())
             self._live.stop()
 
-    def held(self, folder: StudyFolder) -> None:
+    def on_study(self, folder: StudyFolder) -> None:
         """From now on there is something to go on with."""
         self.folder = folder
 
-    def started(self, folder: StudyFolder, conductor: Coordinator) -> None:
-        self.folder, self._conductor = folder, conductor
+    def started(self, folder: StudyFolder, coordinator: Coordinator) -> None:
+        self.folder, self._coordinator = folder, coordinator
         self._running, self._best, self._seconds = {}, None, []
         self._counts = {"complete": 0, "pruned": 0, "failed": 0}
-        for trial in conductor.trials.all():
+        for trial in coordinator.trials.all():
             state = {"PRUNED": "pruned", "COMPLETE": "complete", "FAIL": "failed"}.get(trial.state.name)
             if state:
                 self._counts[state] += 1
@@ -82,7 +82,7 @@ class Progress:
                 self._note_best(event.value, event.name)
 
     def _note_best(self, value: float, name: str) -> None:
-        maximize = self._conductor is None or self._conductor.trials.maximize
+        maximize = self._coordinator is None or self._coordinator.trials.maximize
         if self._best is None or (value > self._best[0] if maximize else value < self._best[0]):
             self._best = (value, name)
 
@@ -99,11 +99,11 @@ class Progress:
 
     def time_left_s(self) -> float | None:
         """Seconds until the trials are through, from their median so far; None before the first has ended."""
-        if self._conductor is None or not self._seconds:
+        if self._coordinator is None or not self._seconds:
             return None
-        plan = self._conductor.plan
+        plan = self._coordinator.plan
         left = plan.target - sum(self._counts.values())
-        estimate = max(left, 0) * statistics.median(self._seconds) / self._conductor.concurrency
+        estimate = max(left, 0) * statistics.median(self._seconds) / self._coordinator.concurrency
         budget = plan.config.settings.search.time_budget_s
         return estimate if budget is None else min(estimate, max(0.0, budget - plan.trials.seconds()))
 

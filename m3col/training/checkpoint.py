@@ -193,8 +193,8 @@ def write_training(folder: Path, training: LockstepTrainer) -> None:
     with atomic_files.new_folder(folder) as temporary:
         for number, trainer in enumerate(training.trainers):
             _save(trainer.state(), temporary / _fold(number))
-        probes = {str(epoch): torch.as_tensor(value) for epoch, value in training.probes.items()}
-        _save(probes, temporary / _PROBES)
+        test_logits = {str(epoch): torch.as_tensor(value) for epoch, value in training.test_logits.items()}
+        _save(test_logits, temporary / _PROBES)
         best = training.best
         if best is not None:
             for number, weights in enumerate(best.weights):
@@ -230,13 +230,13 @@ def read_training(folder: Path, training: LockstepTrainer) -> Callable[[], None]
     if found["best"] is not None:
         weights = [read_tensors(folder / _best(number)) for number in folds]
         best = Best(found["best"]["epoch"], found["best"]["score"], weights)
-    probes = {int(epoch): value.numpy() for epoch, value in read_tensors(folder / _PROBES).items()}
+    test_logits = {int(epoch): value.numpy() for epoch, value in read_tensors(folder / _PROBES).items()}
 
     def put() -> None:
         training.restore(states, [Record(**record) for record in found["history"]])
         if best is not None:
             training.best = best
-        training.probes = probes
+        training.test_logits = test_logits
 
     return put
 

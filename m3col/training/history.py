@@ -22,8 +22,8 @@ class TrainingJob:
         features: names of the columns, by modality.
         task: what is predicted.
         fold_offset: number of the first fold, which keys its random draws.
-        probe: inputs whose primary outputs are wanted during a refit; their labels are not needed.
-        probe_every: epochs between two such evaluations; 0: none.
+        test_inputs: inputs whose primary outputs are wanted during a refit; their labels are not needed.
+        predict_test_every: epochs between two such evaluations; 0: none.
         rates: learning rates to replay.
         keep_best: whether to end with the weights of the epoch that was best by the validation samples.
     """
@@ -33,8 +33,8 @@ class TrainingJob:
     features: Mapping[str, tuple[str, ...]]
     task: Task
     fold_offset: int = 0
-    probe: Mapping[str, ModalityData] | None = None
-    probe_every: int = 0
+    test_inputs: Mapping[str, ModalityData] | None = None
+    predict_test_every: int = 0
     rates: Sequence[float] = ()
     keep_best: bool = False
 

@@ -31,7 +31,7 @@ class LockstepTrainer:
         self.config, self.job, self.workers = config, job, workers
         self.metric = default_metric(config, job.task)
         self.history: list[Record] = []
-        self.probes: dict[int, np.ndarray] = {}
+        self.test_logits: dict[int, np.ndarray] = {}
         self.best: Best | None = None
         self.trainers = [
             FoldTrainer(
@@ -49,7 +49,7 @@ class LockstepTrainer:
             for trainer, part in zip(self.trainers, self._parts(), strict=True)
             if len(part)
         ]
-        self._probe = None if job.probe is None else self.trainers[0].prepare(job.probe)
+        self._test_inputs = None if job.test_inputs is None else self.trainers[0].prepare(job.test_inputs)
         self._new_schedule()
 
     def _parts(self) -> list[Split]:
@@ -93,7 +93,7 @@ class LockstepTrainer:
             if record.value is not None:
                 self.schedule.observe(found[self.metric])
                 self._keep_best(epoch, found[self.metric])
-            self._take_probe(epoch)
+            self._predict_test_inputs(epoch)
             if self.done and self.best is not None:
                 self._return_to_best(self.best)
             after_epoch(record)
@@ -134,10 +134,10 @@ class LockstepTrainer:
         """The validation loss over the same window as the value: it decides between equal values."""
         return float(np.mean([r.metrics["val/loss"] for r in self.history[-window(self.config.train.epochs) :]]))
 
-    def _take_probe(self, epoch: int) -> None:
-        every = self.job.probe_every
-        if self._probe is not None and every and (epoch % every == 0 or self.done):
-            self.probes[epoch] = self.trainers[0].logits(self._probe)[self.primary]
+    def _predict_test_inputs(self, epoch: int) -> None:
+        every = self.job.predict_test_every
+        if self._test_inputs is not None and every and (epoch % every == 0 or self.done):
+            self.test_logits[epoch] = self.trainers[0].logits(self._test_inputs)[self.primary]
 
     def out_of_fold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows in the pool [n], fold numbers [n] and fused logits [n, C] of the validation parts."""

@@ -143,11 +143,11 @@ def test_random_run_configs(seeds):
         draw = random.Random(seed)
         keys = config_keys.keys(RunConfig)
         raw, overrides = changed(draw, draw.choice(shipped("train")), keys), some_overrides(draw, keys)
-        drafted = loading.parse(raw, overrides=overrides)
-        check_lines(drafted.faults, (raw, overrides))
+        parsed = loading.parse(raw, overrides=overrides)
+        check_lines(parsed.faults, (raw, overrides))
         # What is left to look for faults elsewhere is a config of its own.
-        assert isinstance(drafted.config, RunConfig)
-        if drafted.faults:
+        assert isinstance(parsed.config, RunConfig)
+        if parsed.faults:
             with pytest.raises(InputError):
                 loading.load(raw, overrides=overrides)
             continue
@@ -167,7 +167,7 @@ def test_random_search_configs(seeds):
         raw = changed(draw, draw.choice(shipped("search")), keys)
         overrides = some_overrides(draw, known_keys())
         try:
-            sketches, faults = search_config.parse(raw, overrides=overrides)
+            partials, faults = search_config.parse(raw, overrides=overrides)
         except InputError as error:
             check_lines(error.faults, (raw, overrides))
             continue
@@ -175,10 +175,10 @@ def test_random_search_configs(seeds):
         if faults:
             continue
         good += 1
-        for sketch in sketches:
-            stored = json.loads(json.dumps(sketch.study.to_dict()))
+        for partial in partials:
+            stored = json.loads(json.dumps(partial.study.to_dict()))
             again = study_from_dict(stored)
-            assert loading.digest(again.to_dict()) == loading.digest(sketch.study.to_dict()), (raw, overrides)
+            assert loading.digest(again.to_dict()) == loading.digest(partial.study.to_dict()), (raw, overrides)
     assert 0.02 * len(seeds) < good < 0.9 * len(seeds)
 
 
@@ -204,13 +204,13 @@ def test_random_configs_against_a_data_set(seeds):
         draw = random.Random(seed)
         keys = [key for key in config_keys.keys(RunConfig) if not key.startswith(("model.image", "model.text"))]
         raw = changed(draw, {"data": {"name": "arrays"}}, keys) if draw.random() < 0.6 else {}
-        drafted = loading.parse(raw)
+        parsed = loading.parse(raw)
         try:
             data = some_data(draw)
         except InputError as error:
             check_lines(error.faults, raw)
             continue
-        prepared, faults = check_against_data(drafted.config, data=data, where=drafted.place, faulty=drafted.faulty)
+        prepared, faults = check_against_data(parsed.config, data=data, where=parsed.place, faulty=parsed.faulty)
         check_lines(InputError(faults).faults, raw)
         if prepared is not None:
             good += 1

@@ -11,7 +11,7 @@ from jobs.terminal.progress import Progress
 from tune.scheduling.coordinator import Event
 
 
-def conductor(*, target=10, budget=None, concurrency=2, maximize=True, trials=(), spent=0.0):
+def coordinator(*, target=10, budget=None, concurrency=2, maximize=True, trials=(), spent=0.0):
     settings = SimpleNamespace(search=SimpleNamespace(time_budget_s=budget))
     found = SimpleNamespace(all=lambda: list(trials), maximize=maximize, seconds=lambda: spent)
     plan = SimpleNamespace(target=target, trials=found, config=SimpleNamespace(settings=settings))
@@ -51,7 +51,7 @@ def drawn(progress: Progress) -> str:
 def test_plain_lines_say_each_start_and_end_but_no_progress():
     progress, stream = plain()
     with progress:
-        progress.started(FOLDER, conductor())
+        progress.started(FOLDER, coordinator())
         progress.observe(event("started"))
         for epoch in (1, 2):
             progress.observe(event("progress", epoch=epoch, value=0.5))
@@ -73,7 +73,7 @@ BRACKETS = "RuntimeError: [/pytorch/third_party/gloo/pair.cc:547] Connection clo
 def test_brackets_in_a_reason_or_a_path_are_shown_as_they_are():
     progress, stream = plain()
     with progress:
-        progress.started(SimpleNamespace(name="a", path="/data/[/old]/runs/a"), conductor())
+        progress.started(SimpleNamespace(name="a", path="/data/[/old]/runs/a"), coordinator())
         progress.observe(event("failed", detail=BRACKETS))
     first, second = stream.getvalue().splitlines()
     assert first == "study /data/[/old]/runs/a" and BRACKETS in second
@@ -83,14 +83,14 @@ def test_brackets_in_the_name_of_a_run_are_shown_as_they_are(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     with Progress(stream=stream) as progress:
-        progress.started(SimpleNamespace(name="[/a]", path="/runs/[/a]"), conductor())
+        progress.started(SimpleNamespace(name="[/a]", path="/runs/[/a]"), coordinator())
         progress.observe(Event("started", "refits/[/b]/1", epochs=20))
     assert "study [/a]" in stream.getvalue() and "refits/[/b]/1" in stream.getvalue()
 
 
 def test_the_table_shows_done_running_pruned_best_and_time_left(clock):
     progress, _ = plain()
-    progress.started(FOLDER, conductor(target=10, concurrency=2))
+    progress.started(FOLDER, coordinator(target=10, concurrency=2))
     for number, (what, value) in enumerate([("complete", 0.7), ("complete", 0.9), ("pruned", 0.95)]):
         progress.observe(event("started", number))
         clock[0] += 30
@@ -107,7 +107,7 @@ def test_the_table_shows_done_running_pruned_best_and_time_left(clock):
 def test_the_time_left_ends_with_the_budget_and_needs_a_finished_trial(clock):
     progress, _ = plain()
     assert progress.time_left_s() is None
-    progress.started(FOLDER, conductor(budget=100.0, spent=90.0))
+    progress.started(FOLDER, coordinator(budget=100.0, spent=90.0))
     assert progress.time_left_s() is None
     progress.observe(event("started"))
     clock[0] += 30
@@ -118,7 +118,7 @@ def test_the_time_left_ends_with_the_budget_and_needs_a_finished_trial(clock):
 
 def test_a_metric_that_falls_has_its_best_at_the_bottom():
     progress, _ = plain()
-    progress.started(FOLDER, conductor(maximize=False))
+    progress.started(FOLDER, coordinator(maximize=False))
     for number, value in enumerate((0.5, 0.3, 0.4)):
         progress.observe(event("complete", number, value=value))
     assert "best so far 0.3000 (trials/1)" in drawn(progress)
@@ -126,7 +126,7 @@ def test_a_metric_that_falls_has_its_best_at_the_bottom():
 
 def test_only_trials_count_as_trials():
     progress, _ = plain()
-    progress.started(FOLDER, conductor())
+    progress.started(FOLDER, coordinator())
     progress.observe(Event("complete", "replicates/0", value=0.99))
     assert "0 done, 0 running, 0 pruned" in drawn(progress) and "0.99" not in drawn(progress)
 
@@ -138,9 +138,9 @@ def test_a_resumed_study_begins_with_what_it_has():
         for n, (name, value) in enumerate(states)
     ]
     progress, _ = plain()
-    progress.started(FOLDER, conductor(trials=trials))
+    progress.started(FOLDER, coordinator(trials=trials))
     assert "2 done, 0 running, 1 pruned, 1 failed | best so far 0.8000 (trials/0)" in drawn(progress)
-    progress.started(FOLDER, conductor())  # the next study of the same search starts from nothing
+    progress.started(FOLDER, coordinator())  # the next study of the same search starts from nothing
     assert "0 done, 0 running, 0 pruned" in drawn(progress) and "best" not in drawn(progress)
 
 
@@ -148,12 +148,12 @@ def test_on_a_terminal_the_table_is_live_and_lines_are_not_printed(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     with Progress(stream=stream) as progress:
-        progress.started(FOLDER, conductor())
+        progress.started(FOLDER, coordinator())
         progress.observe(event("started"))
         progress.observe(event("complete", value=0.5))
     text = stream.getvalue()
     assert "study digits-1" in text and "1 done, 0 running" in text and "study /runs/digits-1" not in text
     forced = Terminal()
     with Progress(stream=forced, force_plain=True) as progress:
-        progress.started(FOLDER, conductor())
+        progress.started(FOLDER, coordinator())
     assert forced.getvalue() == "study /runs/digits-1\n"

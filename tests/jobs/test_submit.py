@@ -160,7 +160,7 @@ def test_a_copy_that_is_sent_knows_the_commit_that_it_was_made_of(monkeypatch):
     state = {"commit": "a1b2c3", "dirty": True}
     monkeypatch.setattr(provenance, "git_state", lambda: state)
     with staged("digits", []) as stage:
-        code = "import json; from tune import provenance; print(json.dumps(provenance.git_state()))"
+        code = "import json; from tune.study import provenance; print(json.dumps(provenance.git_state()))"
         said = subprocess.run([sys.executable, "-c", code], cwd=stage.folder, capture_output=True, check=True).stdout
     assert json.loads(said) == state
 

@@ -1,4 +1,4 @@
-"""A study driven by hand, without ray: the same conductor and worker, in one process and one thread."""
+"""A study driven by hand, without ray: the same coordinator and executor, in one process and one thread."""
 
 import copy
 from pathlib import Path
@@ -52,7 +52,7 @@ def prepare_study(
     return folder, ready
 
 
-def conductor(folder: StudyFolder, ready: checks.CheckedStudy, *, concurrency: int = 1, **named: Any) -> Coordinator:
+def coordinator(folder: StudyFolder, ready: checks.CheckedStudy, *, concurrency: int = 1, **named: Any) -> Coordinator:
     config = ready.config
     trials = Trials(
         folder.storage(), name=folder.database_name(), settings=config.settings.search,
@@ -62,16 +62,20 @@ def conductor(folder: StudyFolder, ready: checks.CheckedStudy, *, concurrency: i
 
 
 def work(
-    folder: StudyFolder, spec: RunSpec, dataset: Dataset, *, probe: Any = None, uri: str | None = None,
-    worker: type[RunExecutor] = RunExecutor,
+    folder: StudyFolder, spec: RunSpec, dataset: Dataset, *, test_inputs: Any = None, uri: str | None = None,
+    executor: type[RunExecutor] = RunExecutor,
 ) -> RunExecutor:  # fmt: skip
     """What an actor does when it is given a run. `uri`: of the study in its storage."""
     folds = read_csv(folder.path / "splits.csv")
-    return worker(spec, SharedStudyData(str(folder.path), dataset, folds, uri=uri, patience_s=5.0), probe=lambda: probe)
+    return executor(
+        spec,
+        SharedStudyData(str(folder.path), dataset, folds, uri=uri, patience_s=5.0),
+        test_inputs=lambda: test_inputs,
+    )
 
 
 def drive(
-    found: Coordinator, dataset: Dataset, *, worker: type[RunExecutor] = RunExecutor, uri: str | None = None
+    found: Coordinator, dataset: Dataset, *, executor: type[RunExecutor] = RunExecutor, uri: str | None = None
 ) -> None:
     """Runs the plan to its end, one run at a time."""
     inputs = None if dataset.test is None else dataset.test.inputs
@@ -80,7 +84,7 @@ def drive(
         if spec is NextRun.DONE:
             return
         assert not isinstance(spec, NextRun), "with one run at a time there is always something to do"
-        running = work(found.folder, spec, dataset.without_test(), probe=inputs, uri=uri, worker=worker)
+        running = work(found.folder, spec, dataset.without_test(), test_inputs=inputs, uri=uri, executor=executor)
         while True:
             result = running.step()
             if found.result(result) or result["done"]:
@@ -89,7 +93,7 @@ def drive(
 
 def trial_rows(folder: StudyFolder, ready: checks.CheckedStudy) -> list[tuple[Any, ...]]:
     """What the search found, without numbers that a crash may skip and without times."""
-    found = conductor(folder, ready).trials
+    found = coordinator(folder, ready).trials
     return [(t.state.name, dict(t.params), t.value, dict(t.intermediate_values)) for t in found.all()]
 
 

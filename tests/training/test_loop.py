@@ -164,13 +164,13 @@ def test_keep_best_returns_to_the_best_epoch_also_after_a_resume(tmp_path):
 def test_probes_are_taken_without_labels_and_survive_a_resume(tmp_path):
     config = tiny_config(train__epochs=6)
     whole = Fold(np.arange(len(DATA.train)), np.arange(0))
-    full = task(folds=[whole], probe=DATA.test.inputs, probe_every=2)
+    full = task(folds=[whole], test_inputs=DATA.test.inputs, predict_test_every=2)
     training = LockstepTrainer(config, full)
     training.advance(3)
     checkpoint.write_training(tmp_path / "epoch-1", training)
     resumed = LockstepTrainer(config, full)
     checkpoint.restore_training(tmp_path / "epoch-1", resumed)
     resumed.advance(6)
-    assert sorted(resumed.probes) == [2, 4, 6]
+    assert sorted(resumed.test_logits) == [2, 4, 6]
     last = resumed.trainers[0].logits(resumed.trainers[0].prepare(DATA.test.inputs))[FUSED]
-    assert np.array_equal(resumed.probes[6], last)
+    assert np.array_equal(resumed.test_logits[6], last)

@@ -8,7 +8,7 @@ import pytest
 
 from m3col.tracking import mlflow_store
 from m3col.tracking.mlflow_store import Tracker
-from tests.support.driving import conductor, drive, prepare_study, small
+from tests.support.driving import coordinator, drive, prepare_study, small
 from tune.results import collect
 from tune.study.record import StudyFolder
 
@@ -25,7 +25,7 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
         search__confirm={"top": 1, "seeds": 2}, search__replicates=2,
     )  # fmt: skip
     folder, ready = prepare_study(tmp_path_factory.mktemp("runs"), config, name="digits-1")
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     collect.collect(folder, ready.config, ready.dataset)
     return folder
 

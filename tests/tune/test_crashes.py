@@ -9,7 +9,7 @@ from optuna.storages import RDBStorage
 from m3col.data import loading
 from m3col.storage import atomic_files
 from m3col.training import checkpoint
-from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values, work
+from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values, work
 from tune.engine.run_executor import RunExecutor
 from tune.study.run_folder import RunFolder
 
@@ -66,7 +66,7 @@ def checkpoints_at_every_epoch(monkeypatch):
 def unbroken(tmp_path_factory):
     runs = tmp_path_factory.mktemp("unbroken")
     folder, ready = prepare_study(runs, small())
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     return trial_rows(folder, ready), values(folder)
 
 
@@ -88,7 +88,7 @@ def test_killed_at_any_write_it_ends_like_the_unbroken_one(tmp_path, monkeypatch
     fuse.set(first, after=after)
     for _ in range(60):
         try:
-            drive(conductor(folder, ready, observe=observe), ready.dataset)
+            drive(coordinator(folder, ready, observe=observe), ready.dataset)
             break
         except Killed:
             kills += 1
@@ -107,12 +107,12 @@ def test_killed_at_any_write_it_ends_like_the_unbroken_one(tmp_path, monkeypatch
 def test_a_lost_step_is_computed_again_from_the_last_checkpoint(tmp_path):
     """A worker that dies between two reports: its successor starts where the checkpoint stood, not at the beginning."""
     folder, ready = prepare_study(tmp_path, small())
-    spec = conductor(folder, ready).next()
+    spec = coordinator(folder, ready).next()
     inputs = ready.dataset.test.inputs
-    first = work(folder, spec, ready.dataset, probe=inputs)
+    first = work(folder, spec, ready.dataset, test_inputs=inputs)
     for _ in range(4):
         first.step()
-    second = work(folder, spec, ready.dataset, probe=inputs)
+    second = work(folder, spec, ready.dataset, test_inputs=inputs)
     assert second.training.epoch == first.training.epoch == 4
     told = second.step()
     assert told["restart"] and [record["epoch"] for record in told["records"]] == [1, 2, 3, 4]
@@ -121,7 +121,7 @@ def test_a_lost_step_is_computed_again_from_the_last_checkpoint(tmp_path):
 
 def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
     folder, ready = prepare_study(tmp_path, small())
-    spec = conductor(folder, ready).next()
+    spec = coordinator(folder, ready).next()
     first = work(folder, spec, ready.dataset)
     for _ in range(4):
         first.step()
@@ -132,17 +132,17 @@ def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 def test_an_unfinished_study_is_extended_by_more_trials(tmp_path):
     folder, ready = prepare_study(tmp_path, small(search__trials=3))
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     before = trial_rows(folder, ready)
     longer = prepare_study(tmp_path, small(search__trials=5))[1]
-    drive(conductor(folder, longer), longer.dataset)
+    drive(coordinator(folder, longer), longer.dataset)
     after = trial_rows(folder, longer)
     assert len(after) == 5 and after[:3] == before
 
 
 def test_what_a_run_writes_after_its_verdict_is_dropped_at_the_end(tmp_path, monkeypatch):
     folder, ready = prepare_study(tmp_path, small())
-    found = conductor(folder, ready)
+    found = coordinator(folder, ready)
     written = write_after_the_verdict(found, folder, ready, monkeypatch)
     running = found.next()
     other = work(folder, running, ready.dataset.without_test())
@@ -157,17 +157,17 @@ def write_after_the_verdict(found, folder, ready, monkeypatch, *, uri=None):
     paths = []
     for verdict in ("pruned", "failed"):
         spec = found.next()
-        worker = work(folder, spec, ready.dataset.without_test(), uri=uri)
+        executor = work(folder, spec, ready.dataset.without_test(), uri=uri)
         if verdict == "pruned":
             with monkeypatch.context() as patched:
                 patched.setattr(found.trials, "should_prune", lambda number: True)
-                assert found.result(worker.step())
+                assert found.result(executor.step())
         else:
             found.failed(spec.name, "its process died")
         assert folder.run(spec.name).result()["state"] == verdict
-        worker.step()
+        executor.step()
         if uri is None:
-            (worker.attempt / ".epoch-000003.torn").mkdir()
+            (executor.attempt / ".epoch-000003.torn").mkdir()
         paths.append(folder.run(spec.name).path)
 
     def written():
@@ -181,13 +181,13 @@ def write_after_the_verdict(found, folder, ready, monkeypatch, *, uri=None):
 
 def test_checkpoints_that_a_killed_driver_left_of_an_ended_run_go_at_the_next_start(tmp_path, monkeypatch):
     folder, ready = prepare_study(tmp_path, small())
-    spec = conductor(folder, ready).next()
-    worker = work(folder, spec, ready.dataset.without_test())
-    worker.step()
+    spec = coordinator(folder, ready).next()
+    executor = work(folder, spec, ready.dataset.without_test())
+    executor.step()
     folder.run(spec.name).write_result({"state": "failed", "value": None, "failure": "no more", "loss": None})
-    assert list(worker.attempt.glob("epoch-*"))
-    conductor(folder, ready)
-    assert not list(worker.attempt.glob("epoch-*")) and worker.attempt.exists()
+    assert list(executor.attempt.glob("epoch-*"))
+    coordinator(folder, ready)
+    assert not list(executor.attempt.glob("epoch-*")) and executor.attempt.exists()
 
 
 def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
@@ -198,7 +198,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
             return super()._step()
 
     folder, ready = prepare_study(tmp_path, small(search__trials=4))
-    drive(conductor(folder, ready), ready.dataset, worker=Moody)
+    drive(coordinator(folder, ready), ready.dataset, executor=Moody)
     rows = trial_rows(folder, ready)
     assert [row[0] for row in rows].count("FAIL") == 1 and len(rows) == 4
     result = folder.run("trials/1").result()
@@ -208,11 +208,11 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
 
 def test_a_time_budget_ends_the_search_and_goes_on_to_the_refits(tmp_path):
     folder, ready = prepare_study(tmp_path, small(search__trials=50, search__time_budget_s=600.0))
-    found = conductor(folder, ready)
+    found = coordinator(folder, ready)
     found.trials.add_seconds(0.0)
     spec = found.next()
-    worker = work(folder, spec, ready.dataset.without_test())
-    while not found.result(worker.step()):
+    executor = work(folder, spec, ready.dataset.without_test())
+    while not found.result(executor.step()):
         pass
     found.trials.add_seconds(600.0)
     drive(found, ready.dataset)
@@ -223,8 +223,8 @@ def test_a_time_budget_ends_the_search_and_goes_on_to_the_refits(tmp_path):
 def test_grid_points_are_queued_once_and_nothing_else_is_tried(tmp_path):
     config = small(search__sampler="grid", search__pruner="none", search__trials=100, search__grid_points=2)
     folder, ready = prepare_study(tmp_path, config)
-    conductor(folder, ready)  # a second start must not queue the points again
-    drive(conductor(folder, ready), ready.dataset)
+    coordinator(folder, ready)  # a second start must not queue the points again
+    drive(coordinator(folder, ready), ready.dataset)
     points = [tuple(sorted(row[1].items())) for row in trial_rows(folder, ready)]
     assert len(points) == len(set(points)) == 5  # the default and 2 x 2
     assert points[0] == (("objective.beta", 0.1), ("train.learning_rate", 0.01))
@@ -233,7 +233,7 @@ def test_grid_points_are_queued_once_and_nothing_else_is_tried(tmp_path):
 def test_trials_differ_although_every_process_begins_with_the_same_seed(tmp_path):
     folder, ready = prepare_study(tmp_path, small(search__sampler="random"))
     for _ in range(4):  # a new driver for each trial
-        found = conductor(folder, ready)
+        found = coordinator(folder, ready)
         spec = found.next()
         found.failed(spec.name, "stopped here")
     points = [tuple(sorted(row[1].items())) for row in trial_rows(folder, ready)]
@@ -255,7 +255,7 @@ def test_all_arrays_and_labels_of_the_test_split_replaced_by_noise_change_nothin
         labels = rng.integers(0, 10, len(test)) if noise else test.labels
         dataset = from_arrays(digits.train.inputs, digits.train.labels, test=(inputs, labels))
         folder, ready = prepare_study(runs, small(), data=dataset)
-        found = conductor(folder, ready)
+        found = coordinator(folder, ready)
         drive(found, ready.dataset)
         return folder, ready, found.plan.decide().winner
 
@@ -271,14 +271,14 @@ def test_runs_of_one_stage_go_side_by_side_and_stages_wait_for_each_other(tmp_pa
     from tune.scheduling.plan import NextRun
 
     folder, ready = prepare_study(tmp_path, small(search__trials=1, search__replicates=2, final__seeds=3))
-    found = conductor(folder, ready, concurrency=3)
+    found = coordinator(folder, ready, concurrency=3)
     together = [found.next() for _ in range(3)]
     assert [spec.name for spec in together] == ["trials/0", "replicates/0", "replicates/1"]
     assert found.next() is NextRun.WAIT
     for spec in together[1:]:
         found.failed(spec.name, "not needed here")
     assert found.next() is NextRun.WAIT, "the trial still runs"
-    worker = work(folder, together[0], ready.dataset.without_test())
-    while not found.result(worker.step()):
+    executor = work(folder, together[0], ready.dataset.without_test())
+    while not found.result(executor.step()):
         pass
     assert [found.next().name for _ in range(3)] == [f"refits/winner/{index}" for index in range(3)]

@@ -36,15 +36,15 @@ def test_the_same_picture_in_two_splits_and_pairs_that_are_left_out(
 
 
 def test_the_summary_counts_what_was_left_out(finished_study: StudyFolder) -> None:
-    evidence = StudyResults.read(finished_study)
-    plain = summary.write(evidence, test_table.all_metrics(evidence))
+    results = StudyResults.read(finished_study)
+    plain = summary.write(results, test_table.all_metrics(results))
     assert "Samples left out" not in plain and "Warning of the data" not in plain
     about = {
         "dropped": {"train: no picture": 3, "test: no text": 1},
         "warnings": ["train and test overlap: 7 pictures"],
     }
-    described = {**evidence.described, "dataset": {**evidence.described["dataset"], **about}}
-    changed = dataclasses.replace(evidence, described=described)
+    described = {**results.described, "dataset": {**results.described["dataset"], **about}}
+    changed = dataclasses.replace(results, described=described)
     text = summary.write(changed, test_table.all_metrics(changed))
     for line in (
         "- Samples left out: 3 (train: no picture).",

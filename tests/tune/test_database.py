@@ -12,7 +12,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import make_url
 
 from m3col.errors import InputError
-from tests.support.driving import conductor, drive, prepare_study, small, trial_rows
+from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows
 from tests.support.servers import Postgres
 from tune import checks
 from tune.config import loading
@@ -88,7 +88,7 @@ BRIEF: dict[str, Any] = {"search__trials": 2, "search__confirm": None, "search__
 
 def with_two_ended_trials(runs: Path, settings: dict[str, Any]) -> StudyFolder:
     folder, ready = prepare_study(runs, small(**settings))
-    found = conductor(folder, ready)
+    found = coordinator(folder, ready)
     for number in range(2):
         spec = found.next()
         assert isinstance(spec, RunSpec) and spec.name == f"trials/{number}"
@@ -126,13 +126,13 @@ def test_a_study_that_lost_its_database_is_refused_before_anything_moves(tmp_pat
     folder.unlock()
     if lost != "torn":  # a driver that lost it after it was judged
         with pytest.raises(InputError, match=words):
-            conductor(*prepare_study(tmp_path / "runs", small(**BRIEF, **more)))
+            coordinator(*prepare_study(tmp_path / "runs", small(**BRIEF, **more)))
     assert [name for name, _ in folder.runs()] == ["trials/0", "trials/1"] and not (folder.path / "aside").exists()
 
 
 def test_a_study_whose_database_is_an_older_copy_goes_on_and_says_what_does_not_count(tmp_path) -> None:
     folder, ready = prepare_study(tmp_path, small(**BRIEF))
-    found = conductor(folder, ready)
+    found = coordinator(folder, ready)
     found.failed(found.next().name, "not needed here")
     older = (folder.path / database.FILE).read_bytes()
     found.failed(found.next().name, "not needed here")
@@ -141,7 +141,7 @@ def test_a_study_whose_database_is_an_older_copy_goes_on_and_says_what_does_not_
     options = checks.Options(runs=tmp_path, resume="study")
     assert checks.validate(small(**BRIEF), data=None, overrides={}, options=options)[0].warnings == []
     told: list[str] = []
-    drive(conductor(folder, ready, warn=told.append), ready.dataset)
+    drive(coordinator(folder, ready, warn=told.append), ready.dataset)
     assert [line.partition("does not know ")[2].partition(" ")[0] for line in told] == ["trials/1"]
     assert [path.name for path in (folder.path / "aside").iterdir()] == ["trials-1-1"]
     assert [row[0] for row in trial_rows(folder, ready)] == ["FAIL", "COMPLETE"]

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from m3col.config import yaml_files
-from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values
 from tune.config.resources import Request
 from tune.engine import ray_cluster, trials
 from tune.study.record import StudyFolder
@@ -35,13 +35,13 @@ def cluster():
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory):
     folder, ready = prepare_study(tmp_path_factory.mktemp("by_hand"), small())
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     return trial_rows(folder, ready), values(folder)
 
 
 def test_ray_with_one_trial_at_a_time_gives_what_the_plain_loop_gives(cluster, tmp_path, by_hand):
     folder, ready = prepare_study(tmp_path, small(search__concurrency=1))
-    cluster.run(conductor(folder, ready), ready.dataset, ready.config.request)
+    cluster.run(coordinator(folder, ready), ready.dataset, ready.config.request)
     assert trial_rows(folder, ready) == by_hand[0]
     assert values(folder) == by_hand[1]
 
@@ -52,7 +52,7 @@ def test_actors_are_reused_and_a_failed_trial_does_not_spoil_the_next_one(cluste
         space={"train.learning_rate": {"choices": [0.01, 1e30]}}, search__sampler="grid", search__confirm=None
     )
     folder, ready = prepare_study(tmp_path, config)
-    cluster.run(conductor(folder, ready), ready.dataset, ready.config.request)
+    cluster.run(coordinator(folder, ready), ready.dataset, ready.config.request)
     rows = trial_rows(folder, ready)
     assert Counter(row[0] for row in rows) == {"COMPLETE": 1, "FAIL": 1}
     assert "nan in epoch 1" in folder.run("trials/1").result()["failure"]
@@ -71,7 +71,7 @@ def test_an_actor_killed_in_the_middle_of_a_trial_loses_nothing(cluster, tmp_pat
     config = small(search__trials=2, search__replicates=0, search__confirm=None, search__pruner="none")
     config["overrides"] = {**config["overrides"], "train.epochs": 300, "checkpoint.every_s": 0.1}
     calm, ready = prepare_study(tmp_path / "calm", config)
-    drive(conductor(calm, ready), ready.dataset)
+    drive(coordinator(calm, ready), ready.dataset)
     folder, ready = prepare_study(tmp_path / "killed", config)
     killed: list[int] = []
 
@@ -83,7 +83,7 @@ def test_an_actor_killed_in_the_middle_of_a_trial_loses_nothing(cluster, tmp_pat
             for process in actors:
                 process.kill()
 
-    cluster.run(conductor(folder, ready, observe=kill_once), ready.dataset, ready.config.request)
+    cluster.run(coordinator(folder, ready, observe=kill_once), ready.dataset, ready.config.request)
     assert killed
     assert trial_rows(folder, ready) == trial_rows(calm, ready)
     attempts = sorted(path.name for path in (folder.path / "trials/1").glob("attempt-*"))

@@ -12,7 +12,7 @@ import pytest
 from m3col.errors import InputError
 from m3col.storage import atomic_files, object_store
 from m3col.storage.retry import RetryPolicy
-from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values, work
+from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values, work
 from tests.tune.test_crashes import Fuse, Killed, write_after_the_verdict
 from tune import checks
 from tune.errors import StudyTakenOver
@@ -31,7 +31,7 @@ def machine(runs: Path, uri: str) -> tuple[StudyFolder, Any, StorageCopy]:
     if not (runs / "study" / "study.json").exists():
         remote_copy.fetch_missing(f"{uri}/study", runs / "study")
     folder, ready = prepare_study(runs, small(**SHORT, storage__uri=uri))
-    copy = StorageCopy(folder, f"{uri}/study", patience=RetryPolicy(5), with_database=True, stale_s=0.5)
+    copy = StorageCopy(folder, f"{uri}/study", retry_policy=RetryPolicy(5), with_database=True, stale_s=0.5)
     copy.claim()
     return folder, ready, copy
 
@@ -45,7 +45,7 @@ def die(copy: StorageCopy) -> None:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder, ready = prepare_study(tmp_path_factory.mktemp("unbroken"), small(**SHORT))
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     return trial_rows(folder, ready), values(folder)
 
 
@@ -65,7 +65,7 @@ def test_killed_at_any_write_it_goes_on_elsewhere_and_ends_like_the_unbroken_one
         fuse.set((first, 40)[kills] if kills < 2 else -1, after=after)
         try:
             copy.begin()
-            drive(conductor(folder, ready, observe=observe, mirror=copy), ready.dataset, uri=f"{s3}/study")
+            drive(coordinator(folder, ready, observe=observe, mirror=copy), ready.dataset, uri=f"{s3}/study")
             copy.finished()
             break
         except Killed:
@@ -90,7 +90,7 @@ def test_a_study_that_went_on_elsewhere_is_fetched_by_the_machine_that_has_an_ol
     die(copy)
     other, ready, second = machine(tmp_path / "b", s3)
     second.begin()
-    drive(conductor(other, ready, mirror=second), ready.dataset, uri=f"{s3}/study")
+    drive(coordinator(other, ready, mirror=second), ready.dataset, uri=f"{s3}/study")
     second.finished()
     second.release()
     again, ready, third = machine(tmp_path / "a", s3)
@@ -145,18 +145,18 @@ def test_a_session_that_cannot_be_told_leaves_both_sides_as_they_were(tmp_path, 
 def test_a_database_that_is_older_than_the_runs_takes_up_no_foreign_checkpoint(tmp_path, s3):
     folder, ready, copy = machine(tmp_path / "a", s3)
     copy.begin()
-    found = conductor(folder, ready, mirror=copy)
+    found = coordinator(folder, ready, mirror=copy)
     found.next()
     older = (folder.path / "study.db").read_bytes()
     found.failed("trials/0", "not needed here")
     spec = found.next()
-    worker = work(folder, spec, ready.dataset.without_test(), uri=f"{s3}/study")
+    executor = work(folder, spec, ready.dataset.without_test(), uri=f"{s3}/study")
     for _ in range(3):
-        assert not found.result(worker.step())
+        assert not found.result(executor.step())
     (folder.path / "study.db").unlink()
     (folder.path / "study.db").write_bytes(older)
     told: list[str] = []
-    back = conductor(folder, ready, mirror=copy, warn=told.append)
+    back = coordinator(folder, ready, mirror=copy, warn=told.append)
     assert len(told) == 1 and "does not know trials/1 as it is here" in told[0] and "aside/trials-1-1" in told[0]
     assert [path.name for path in (folder.path / "aside").iterdir()] == ["trials-1-1"]
     assert [trial.number for trial in back.trials.all()] == [0] and not back.trials.running(), "its result is told"
@@ -194,7 +194,7 @@ def test_auto_begins_goes_on_and_finds_what_only_the_storage_has(tmp_path, s3):
 def test_a_winner_that_changed_does_not_get_the_old_ones_refit_on_another_machine(tmp_path, s3):
     folder, ready, copy = machine(tmp_path / "a", s3)
     copy.begin()
-    found = conductor(folder, ready, mirror=copy)
+    found = coordinator(folder, ready, mirror=copy)
     while not (spec := found.next()).name.startswith("refits/winner"):
         if spec.name == "trials/0":
             finish(found, folder, spec, ready, s3)
@@ -212,7 +212,7 @@ def test_a_winner_that_changed_does_not_get_the_old_ones_refit_on_another_machin
     other, ready, second = machine(tmp_path / "b", s3)
     second.begin()
     assert list(other.run(spec.name).path.glob("attempt-*/outcome.json")), "the storage has the old one"
-    found = conductor(other, ready, mirror=second)
+    found = coordinator(other, ready, mirror=second)
     assert other.run(spec.name).config()["objective"]["beta"] == 0.77 and other.run(spec.name).result() is None
     found.plan.refits = lambda: [changed]
     while found.next().name != spec.name:
@@ -225,9 +225,9 @@ def test_a_winner_that_changed_does_not_get_the_old_ones_refit_on_another_machin
 
 def finish(found: Any, folder: StudyFolder, spec: RunSpec, ready: Any, uri: str) -> None:
     """Trains a run that has been started to its end."""
-    probe = ready.dataset.test.inputs if spec.name.startswith("refits/") else None
-    worker = work(folder, spec, ready.dataset.without_test(), probe=probe, uri=f"{uri}/study")
-    while not found.result(worker.step()):
+    test_inputs = ready.dataset.test.inputs if spec.name.startswith("refits/") else None
+    executor = work(folder, spec, ready.dataset.without_test(), test_inputs=test_inputs, uri=f"{uri}/study")
+    while not found.result(executor.step()):
         pass
 
 
@@ -296,7 +296,7 @@ def test_a_new_start_uploads_what_the_storage_may_lack_and_nothing_else(tmp_path
 
 def test_a_fetch_that_was_cut_short_is_begun_again(tmp_path, monkeypatch, s3):
     folder, ready, copy = machine(tmp_path / "a", s3)
-    found = conductor(folder, ready, mirror=copy)
+    found = coordinator(folder, ready, mirror=copy)
     found.failed(found.next().name, "not needed here")
     copy.release()
     shutil.copytree(folder.path, tmp_path / "b/study")
@@ -366,7 +366,7 @@ def test_a_record_is_fetched_once_and_never_below_a_driver(tmp_path, monkeypatch
 def test_what_a_run_uploads_after_its_verdict_is_dropped_at_the_end(tmp_path, monkeypatch, s3):
     folder, ready, copy = machine(tmp_path / "a", s3)
     copy.begin()
-    found = conductor(folder, ready, mirror=copy)
+    found = coordinator(folder, ready, mirror=copy)
     write_after_the_verdict(found, folder, ready, monkeypatch, uri=f"{s3}/study")
     spec = found.next()
     assert not found.result(work(folder, spec, ready.dataset.without_test(), uri=f"{s3}/study").step())

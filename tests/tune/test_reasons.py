@@ -12,7 +12,7 @@ from jobs import cli
 from m3col.data import loading
 from m3col.data.dataset import Dataset
 from m3col.runtime import notices
-from tests.support.driving import conductor, prepare_study, small
+from tests.support.driving import coordinator, prepare_study, small
 from tune import api, checks, errors
 from tune.results import failure_reasons, report
 from tune.results.study_results import StudyResults
@@ -25,7 +25,7 @@ from tune.study.remote_copy import RemoteCopy
 def _study(runs: Path, **changes: Any) -> tuple[StudyFolder, Coordinator]:
     settings = {"search__trials": 3, "search__replicates": 0, "search__confirm": None, **changes}
     folder, ready = prepare_study(runs, small(**settings))
-    return folder, conductor(folder, ready, concurrency=3)
+    return folder, coordinator(folder, ready, concurrency=3)
 
 
 def _begin(found: Coordinator, *, epochs: int, seconds: float = 1.0) -> str:
@@ -158,7 +158,7 @@ def test_a_search_and_a_resumed_one_fail_with_it(tmp_path: Path, case: str, monk
     changes, happen, expected = CASES[case]
     settings = {"search__trials": 3, "search__replicates": 0, "search__confirm": None, **changes}
     folder, ready = prepare_study(tmp_path, small(**settings))
-    happen(conductor(folder, ready, concurrency=3))
+    happen(coordinator(folder, ready, concurrency=3))
     for _ in range(2):
         with pytest.raises(errors.SearchFailed) as caught:
             _run(folder, ready.dataset, ready.config, [], monkeypatch)
@@ -166,10 +166,10 @@ def test_a_search_and_a_resumed_one_fail_with_it(tmp_path: Path, case: str, monk
 
 
 def test_a_budget_that_leaves_trials_is_told_with_one_that_would_do(finished_study: StudyFolder) -> None:
-    evidence = StudyResults.read(finished_study)
+    results = StudyResults.read(finished_study)
 
     def plan_of(spent: float, budget: float, target: int) -> Plan:
-        plan = Plan(evidence.folder, evidence.config, evidence.plan.trials)
+        plan = Plan(results.folder, results.config, results.plan.trials)
         search = plan.config.settings.search.model_copy(update={"time_budget_s": budget})
         settings = plan.config.settings.model_copy(update={"search": search})
         plan.config, plan.target = dataclasses.replace(plan.config, settings=settings), target
@@ -181,7 +181,7 @@ def test_a_budget_that_leaves_trials_is_told_with_one_that_would_do(finished_stu
     assert "search.time_budget_s=200 would do" in said
     assert failure_reasons.budget_left_trials(plan_of(60.0, 50.0, 6)) is None, "it kept nothing from running"
     assert failure_reasons.budget_left_trials(plan_of(10.0, 50.0, 20)) is None, "it is not spent"
-    del evidence.plan.trials.seconds
+    del results.plan.trials.seconds
 
 
 @pytest.mark.parametrize("failed", [0, 1, 2])

@@ -10,7 +10,7 @@ import pytest
 
 from m3col.config import loading
 from m3col.evaluation import test_ledger
-from tests.support.driving import conductor, drive, prepare_study, small
+from tests.support.driving import coordinator, drive, prepare_study, small
 from tests.support.helpers import tiny_data
 from tune.results import collect, prediction_table, report, summary, test_table
 from tune.results.study_results import StudyResults
@@ -22,13 +22,13 @@ CSV = ("test_table.csv", "test_metrics.csv", "trials.csv")
 
 
 @pytest.fixture(scope="module")
-def evidence(finished_study: StudyFolder) -> StudyResults:
+def results(finished_study: StudyFolder) -> StudyResults:
     return StudyResults.read(finished_study)
 
 
 def searched(runs: Path, raw: dict[str, Any], *, data: Any = None) -> tuple[StudyFolder, report.Report]:
     folder, ready = prepare_study(runs, raw, data=data)
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     collect.collect(folder, ready.config, ready.dataset)
     return folder, report.write(folder)
 
@@ -63,8 +63,8 @@ def test_trials_table_has_every_trial_with_its_role(study_copy: Callable[[], Stu
     assert found.trials["confirmed"].notna().sum() == 2
 
 
-def test_summary_says_what_won_against_which_noise_and_what_was_invisible(evidence: StudyResults) -> None:
-    text = summary.write(evidence, test_table.all_metrics(evidence))
+def test_summary_says_what_won_against_which_noise_and_what_was_invisible(results: StudyResults) -> None:
+    text = summary.write(results, test_table.all_metrics(results))
     for part in ("won**", "3 runs of the default", "standard deviation", "would probably not have been seen",
                  "1,597 test samples", "Rank correlation", "6 trials:", "Known issues of the data",
                  "the first study or run in its folder", "### accuracy"):  # fmt: skip
@@ -72,18 +72,18 @@ def test_summary_says_what_won_against_which_noise_and_what_was_invisible(eviden
     assert "### log_loss" not in text  # only what was published is shown in full
 
 
-def test_an_interval_that_holds_zero_is_not_distinguishable(evidence: StudyResults) -> None:
-    table = test_table.all_metrics(evidence)
+def test_an_interval_that_holds_zero_is_not_distinguishable(results: StudyResults) -> None:
+    table = test_table.all_metrics(results)
     table.loc[table["row"] == "winner", ["difference", "difference_low", "difference_high"]] = [0.01, -0.02, 0.04]
-    assert "**not distinguishable on 1,597 samples**" in summary.write(evidence, table)
+    assert "**not distinguishable on 1,597 samples**" in summary.write(results, table)
     table.loc[table["row"] == "winner", "difference_low"] = 0.001
-    assert "**distinguishably better on 1,597 samples**" in summary.write(evidence, table)
+    assert "**distinguishably better on 1,597 samples**" in summary.write(results, table)
 
 
-def test_a_tie_goes_to_the_default_and_is_called_ordinary(evidence: StudyResults) -> None:
-    best = evidence.decision.best or 1
+def test_a_tie_goes_to_the_default_and_is_called_ordinary(results: StudyResults) -> None:
+    best = results.decision.best or 1
     decision = selection.Decision(0, best, {0: 0.80, best: 0.81}, True, selection.Noise(0.02, 3), 0.02)
-    tied = dataclasses.replace(evidence, decision=decision)
+    tied = dataclasses.replace(results, decision=decision)
     text = summary.write(tied, test_table.all_metrics(tied))
     assert "**The default setting won**: val/macro_f1 80.0 %" in text
     assert "ordinary ending" in text and "ties go to the default" in text
@@ -135,18 +135,18 @@ def test_withheld_test_labels_are_never_scored(study_copy: Callable[[], StudyFol
     assert "no labelled test split" in found.summary
 
 
-def test_a_study_in_which_nothing_finished_still_has_a_report(evidence: StudyResults) -> None:
-    rows = evidence.predictions
+def test_a_study_in_which_nothing_finished_still_has_a_report(results: StudyResults) -> None:
+    rows = results.predictions
     empty = dataclasses.replace(
-        evidence, decision=None, scored=(), trials=(), noise=None, predictions=rows[rows["job"] == ""]
+        results, decision=None, scored=(), trials=(), noise=None, predictions=rows[rows["job"] == ""]
     )
     table = test_table.all_metrics(empty)
     assert "**No trial finished**" in summary.write(empty, table)
     assert [draw(empty) for draw in report.PLOTS.values()] == [None] * 4
 
 
-def test_one_value_for_all_trials_leaves_the_importance_out(evidence: StudyResults) -> None:
-    only = dataclasses.replace(evidence, trials=evidence.trials[:1])
+def test_one_value_for_all_trials_leaves_the_importance_out(results: StudyResults) -> None:
+    only = dataclasses.replace(results, trials=results.trials[:1])
     drawn = {name: draw(only) for name, draw in report.PLOTS.items()}
     assert drawn["importance.png"] is None
     assert all(drawn[name] is not None for name in ("history.png", "slice.png", "parallel_coordinate.png"))

@@ -14,7 +14,7 @@ import pytest
 
 import tune
 from m3col.config import yaml_files
-from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values
 from tests.support.servers import S3, Postgres
 from tune.engine import ray_cluster
 from tune.study.record import StudyFolder
@@ -94,7 +94,7 @@ def test_an_s3_server_that_is_away_for_a_while_only_costs_time(own_s3, tmp_path)
     config = brief(storage__uri=own_s3.uri)
     tune.search(config, name="away", runs=tmp_path / "a", observe=outage, warn=told.append, tracking_uri="none")
     calm, ready = prepare_study(tmp_path / "calm", brief())
-    drive(conductor(calm, ready), ready.dataset)
+    drive(coordinator(calm, ready), ready.dataset)
     folder = StudyFolder(tmp_path / "a" / "away")
     assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
 
@@ -128,7 +128,7 @@ def test_an_s3_server_that_stays_away_stops_the_search_with_the_command_to_go_on
     assert "RUNNING" in states and "FAIL" not in states
     again = command(tmp_path, "--resume", "gone")
     assert again.communicate(timeout=200) and again.returncode == 0
-    drive(conductor(calm, ready), ready.dataset)
+    drive(coordinator(calm, ready), ready.dataset)
     assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
 
 
@@ -136,14 +136,14 @@ _DRIVER = """
 import sys
 from pathlib import Path
 from m3col.storage.retry import RetryPolicy
-from tests.support.driving import SMALL, conductor, drive, prepare_study, small
+from tests.support.driving import SMALL, coordinator, drive, prepare_study, small
 runs, patience = Path(sys.argv[1]), float(sys.argv[2])
 from tests.support import driving
 from tests.tune import test_storage_search
 folder, ready = prepare_study(runs, test_storage_search.brief())
-folder.patience = RetryPolicy(patience, warn=lambda line: print("waiting", flush=True))
-found = conductor(folder, ready, observe=lambda event: print(event.what, event.name, flush=True))
-found.trials.patience = folder.patience.also(*found.trials.patience.errors)
+folder.retry_policy = RetryPolicy(patience, warn=lambda line: print("waiting", flush=True))
+found = coordinator(folder, ready, observe=lambda event: print(event.what, event.name, flush=True))
+found.trials.retry_policy = folder.retry_policy.also(*found.trials.retry_policy.errors)
 drive(found, ready.dataset)
 print("done", flush=True)
 """
@@ -167,7 +167,7 @@ def test_a_disk_that_refuses_every_write_for_seconds_changes_nothing(tmp_path):
             threading.Timer(2.0, resource.prlimit, (child.pid, resource.RLIMIT_FSIZE, limit)).start()
     assert child.wait(60) == 0 and lines[-1] == "done" and outages == 2 and "waiting" in lines
     calm, ready = prepare_study(tmp_path / "calm", brief())
-    drive(conductor(calm, ready), ready.dataset)
+    drive(coordinator(calm, ready), ready.dataset)
     folder = StudyFolder(tmp_path / "full" / "study")
     assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
     for name, run in folder.runs():
@@ -221,6 +221,6 @@ def test_a_database_server_that_dies_and_comes_back_costs_time_alone(cluster, po
     )
     assert not waiting and "refuses a write" in " ".join(told)
     calm, ready = prepare_study(tmp_path / "calm", brief(search__trials=3))
-    drive(conductor(calm, ready), ready.dataset)
+    drive(coordinator(calm, ready), ready.dataset)
     folder = StudyFolder(tmp_path / "a" / "away")
     assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)

@@ -15,7 +15,7 @@ from m3col.data.arrays import from_arrays
 from m3col.errors import InputError
 from m3col.storage import atomic_files
 from tests.support import fake_study
-from tests.support.driving import conductor, drive, trial_rows
+from tests.support.driving import coordinator, drive, trial_rows
 from tune import checks
 from tune.study import attempts, compatibility, directory, partitions, provenance
 from tune.study import record as study_record
@@ -253,7 +253,7 @@ def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path):
     assert ready.folder is not None and ready.folder.path == found.path
     samples = splits.pool(ready.dataset, "kfold")
     splits.write_csv(found.path / "splits.csv", samples.ids, partitions.partitions(ready.config, ready.dataset))
-    drive(conductor(found, ready), ready.dataset)
+    drive(coordinator(found, ready), ready.dataset)
     assert [row[0] for row in trial_rows(found, ready)] == ["COMPLETE", "COMPLETE"]
 
 

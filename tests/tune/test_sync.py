@@ -90,9 +90,9 @@ def test_sending_again_adds_nothing(store: Tracker, tmp_path: Path) -> None:
     sync.sync(folder, store)
     before = _rows(store)
     sync.sync(folder, store)
-    projection = study_to_mlflow.StudyToMlflow(folder, store)
-    sync.send(projection, results=True)
-    sync.send(projection, results=True)
+    mlflow_study = study_to_mlflow.StudyToMlflow(folder, store)
+    sync.send(mlflow_study, results=True)
+    sync.send(mlflow_study, results=True)
     assert _rows(store) == before
 
 

@@ -13,7 +13,7 @@ from jobs import cli
 from m3col.tracking import mlflow_names, mlflow_store
 from m3col.tracking.mlflow_store import GIVEN, KIND, SHARED_VIEW, STUDY, Tracker
 from tests.support import fake_study
-from tests.support.driving import conductor, drive, prepare_study
+from tests.support.driving import coordinator, drive, prepare_study
 from tests.support.servers import Server
 from tests.tune.test_endings import _half, _statuses
 from tune.results import collect, report
@@ -140,7 +140,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, Tracker]
     }  # fmt: skip
     data = {"train": (views, labels), "test": test}
     folder, ready = prepare_study(runs, config, data=data, name="odd.name")
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     collect.collect(folder, ready.config, ready.dataset)
     report.write(folder)
     tracker = mlflow_store.connect(None, runs)

@@ -14,7 +14,7 @@ from scipy.stats import t as student_t
 from m3col import tasks
 from m3col.errors import InputError
 from m3col.metrics import classification, intervals
-from tests.support.driving import conductor, prepare_study, small
+from tests.support.driving import coordinator, prepare_study, small
 from tune.config import loading as search_config
 from tune.results import leaderboard, prediction_table, test_table
 from tune.results.study_results import StudyResults
@@ -23,22 +23,22 @@ from tune.study.record import StudyFolder
 
 
 @pytest.fixture(scope="module")
-def evidence(finished_study: StudyFolder) -> StudyResults:
+def results(finished_study: StudyFolder) -> StudyResults:
     return StudyResults.read(finished_study)
 
 
 @pytest.fixture(scope="module")
-def table(evidence: StudyResults) -> pd.DataFrame:
-    return test_table.all_metrics(evidence)
+def table(results: StudyResults) -> pd.DataFrame:
+    return test_table.all_metrics(results)
 
 
 def line(table: pd.DataFrame, row: str, metric: str = "macro_f1") -> pd.Series:
     return table[(table["row"] == row) & (table["metric"] == metric)].iloc[0]
 
 
-def scores(evidence: StudyResults, row: str, metric: str) -> list[float]:
-    found = [evidence.test_probabilities(f"refits/{row}/{seed}") for seed in range(2)]
-    return [classification.score(metric, evidence.test_labels, value) for value in found]
+def scores(results: StudyResults, row: str, metric: str) -> list[float]:
+    found = [results.test_probabilities(f"refits/{row}/{seed}") for seed in range(2)]
+    return [classification.score(metric, results.test_labels, value) for value in found]
 
 
 def test_rows_stand_in_the_order_of_the_protocol(table: pd.DataFrame) -> None:
@@ -50,19 +50,19 @@ def test_rows_stand_in_the_order_of_the_protocol(table: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("metric", ["macro_f1", "log_loss"])
-def test_difference_is_paired_by_seed_and_draw(evidence: StudyResults, table: pd.DataFrame, metric: str) -> None:
-    mine, theirs = scores(evidence, "winner", metric), scores(evidence, "default", metric)
+def test_difference_is_paired_by_seed_and_draw(results: StudyResults, table: pd.DataFrame, metric: str) -> None:
+    mine, theirs = scores(results, "winner", metric), scores(results, "default", metric)
     deltas = np.subtract(mine, theirs)
-    counts = intervals.bootstrap_counts(evidence.test_labels, draws=100)
+    counts = intervals.bootstrap_counts(results.test_labels, draws=100)
     boots = []
     for seed in range(2):
-        pair = [evidence.test_probabilities(f"refits/{row}/{seed}") for row in ("winner", "default")]
-        drawn = [intervals.bootstrap_scores(metric, evidence.test_labels, value, counts) for value in pair]
+        pair = [results.test_probabilities(f"refits/{row}/{seed}") for row in ("winner", "default")]
+        drawn = [intervals.bootstrap_scores(metric, results.test_labels, value, counts) for value in pair]
         boots.append(drawn[0] - drawn[1])
     v_bar, s2 = np.var(np.mean(boots, axis=0), ddof=1), np.var(deltas, ddof=1)
     v_one = np.mean([np.var(b, ddof=1) for b in boots])
     v = max(v_bar + s2 / 2 - (v_one - v_bar), v_bar, s2 / 2)
-    df = max(1.0, v**2 / ((s2 / 2) ** 2 + v_bar**2 / (len(evidence.test_labels) - 1)))
+    df = max(1.0, v**2 / ((s2 / 2) ** 2 + v_bar**2 / (len(results.test_labels) - 1)))
     half = student_t.ppf(0.975, df) * np.sqrt(v)
     found = line(table, "winner", metric)
     assert found["test"] == pytest.approx(np.mean(mine))
@@ -88,12 +88,12 @@ def test_holm_is_over_the_rows_of_the_declared_metric(table: pd.DataFrame) -> No
     assert table.loc[table["metric"] != "macro_f1", "p_holm"].isna().all()
 
 
-def test_cv_value_is_the_mean_of_the_confirmations(evidence: StudyResults, table: pd.DataFrame) -> None:
-    values = [evidence.results[f"confirm/0-{seed}"]["value"] for seed in range(2)]
+def test_cv_value_is_the_mean_of_the_confirmations(results: StudyResults, table: pd.DataFrame) -> None:
+    values = [results.outcomes[f"confirm/0-{seed}"]["value"] for seed in range(2)]
     assert line(table, "default")["cv"] == pytest.approx(np.mean(values))
-    last = [evidence.folder.run(f"confirm/0-{seed}").history()[-1]["metrics"] for seed in range(2)]
+    last = [results.folder.run(f"confirm/0-{seed}").history()[-1]["metrics"] for seed in range(2)]
     assert line(table, "default", "accuracy")["cv"] == pytest.approx(np.mean([m["val/accuracy"] for m in last]))
-    oof = evidence.predictions.query("job == 'baselines/logistic' and kind == 'oof'")
+    oof = results.predictions.query("job == 'baselines/logistic' and kind == 'oof'")
     assert line(table, "logistic")["cv"] == prediction_table.cross_validated(oof, tasks.build(classes=10))["macro_f1"]
     assert np.isnan(line(table, "no contrast")["cv"])
 
@@ -127,11 +127,11 @@ def test_a_failed_refit_is_said_and_the_other_seeds_are_paired(study_copy: Calla
     path.write_text(json.dumps({**json.loads(path.read_text()), "state": "failed", "failure": "loss is nan"}))
     rows = pd.read_parquet(folder.path / record.PREDICTIONS_FILE)
     rows[rows["job"] != "refits/default/0"].to_parquet(folder.path / record.PREDICTIONS_FILE)
-    evidence = StudyResults.read(folder)
-    table = test_table.all_metrics(evidence)
+    results = StudyResults.read(folder)
+    table = test_table.all_metrics(results)
     assert line(table, "default")["note"] == "1 of 2 refits failed: loss is nan"
     assert line(table, "default")["seeds"] == 1
-    mine, theirs = scores(evidence, "winner", "macro_f1")[1], line(table, "default")["test"]
+    mine, theirs = scores(results, "winner", "macro_f1")[1], line(table, "default")["test"]
     assert line(table, "winner")["difference"] == pytest.approx(mine - theirs)
 
 
@@ -140,7 +140,7 @@ def test_a_refit_of_another_winner_is_made_again(study_copy: Callable[[], StudyF
     path = folder.path / "refits/winner/1/config.yaml"
     path.write_text(path.read_text().replace("learning_rate:", "learning_rate: 0.0123  #"))
     _, ready = prepare_study(folder.path.parent, small_like(folder), name=folder.name)
-    assert conductor(folder, ready).next().name == "refits/winner/1"
+    assert coordinator(folder, ready).next().name == "refits/winner/1"
 
 
 def small_like(folder: StudyFolder) -> dict[str, Any]:

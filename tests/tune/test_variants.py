@@ -6,7 +6,7 @@ import pytest
 from m3col.data.arrays import from_arrays
 from m3col.data.splits import read_csv
 from m3col.errors import InputError
-from tests.support.driving import conductor, drive, prepare_study, small, trial_rows, values
+from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values
 from tests.support.helpers import tiny_data
 from tune import checks
 from tune.scheduling.optuna_study import sampler
@@ -20,7 +20,7 @@ def test_every_sampler_finishes_and_is_a_function_of_the_seed(tmp_path, kind):
     rows = []
     for place in ("a", "b"):
         folder, ready = prepare_study(tmp_path / place, config)
-        drive(conductor(folder, ready), ready.dataset)
+        drive(coordinator(folder, ready), ready.dataset)
         rows.append(trial_rows(folder, ready))
     assert rows[0] == rows[1] and len(rows[0]) == 12
     points = {tuple(sorted(row[1].items())) for row in rows[0]}
@@ -39,7 +39,7 @@ def test_sampler_seeds_differ_from_trial_to_trial():
 
 def test_the_median_pruner_prunes_after_the_first_rung_and_spares_the_default(tmp_path):
     folder, ready = prepare_study(tmp_path, small(search__pruner="median", search__trials=14, search__sampler="random"))
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     rows = trial_rows(folder, ready)
     pruned = [row for row in rows if row[0] == "PRUNED"]
     assert pruned and all(max(row[3]) >= 40 for row in pruned)
@@ -52,13 +52,13 @@ def test_a_default_that_is_worst_is_still_never_pruned(tmp_path):
     config["overrides"] = {**config["overrides"], "train.learning_rate": 1e-6}
     config["space"] = {"train.learning_rate": {"low": 1e-6, "high": 0.1, "log": True}}
     folder, ready = prepare_study(tmp_path, config)
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     assert trial_rows(folder, ready)[0][0] == "COMPLETE"
 
 
 def test_holdout_has_one_fold_and_the_confirmation_another_partition(tmp_path):
     folder, ready = prepare_study(tmp_path, small(validation={"kind": "holdout", "fraction": 0.3}))
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     found = read_csv(folder.path / "splits.csv")
     assert [len(found[name]) for name in ("search", "confirm")] == [1, 1]
     assert len(found["search"][0].validation) == 60
@@ -82,7 +82,7 @@ def test_a_given_split_is_used_for_trials_and_for_the_best_epoch_of_a_given_refi
     config.pop("validation")
     folder, ready = prepare_study(tmp_path, config, data=with_validation())
     assert ready.config.run.validation.kind == "given"
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     refit = folder.run("refits/winner/0")
     assert refit.result()["state"] == "complete"
     assert all(record["value"] is not None for record in refit.history())
@@ -102,7 +102,7 @@ def test_a_plateau_refit_replays_the_drops_of_its_trial(tmp_path):
         "train.schedule.gamma": 0.5,
     }
     folder, ready = prepare_study(tmp_path, config)
-    found = conductor(folder, ready)
+    found = coordinator(folder, ready)
     drive(found, ready.dataset)
 
     def rates(name):
@@ -128,7 +128,7 @@ def test_datasets_and_methods_make_one_study_per_pair_with_the_same_folds():
 def test_a_metric_that_is_to_be_small_is_minimised(tmp_path):
     config = small(overrides={**small()["overrides"], "metric": "val/log_loss"}, search__trials=4)
     folder, ready = prepare_study(tmp_path, config)
-    found = conductor(folder, ready)
+    found = coordinator(folder, ready)
     drive(found, ready.dataset)
     finished = {t.number: t.value for t in found.plan.scored()}
     assert found.trials.maximize is False
@@ -142,7 +142,7 @@ def test_the_study_opens_in_optuna_dashboard(tmp_path):
     import optuna_dashboard
 
     folder, ready = prepare_study(tmp_path, small(search__trials=2))
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     application = optuna_dashboard.wsgi(folder.storage())
     status: list[str] = []
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies", "SERVER_NAME": "localhost", "SERVER_PORT": "80",
@@ -168,7 +168,7 @@ def test_points_that_are_bad_only_together_fail_and_the_search_goes_on(tmp_path)
     config["overrides"] = {**config["overrides"], "train.batch_size": 32, "train.shards": 1}
     config["space"] = {"train.shards": {"low": 1, "high": 16}, "train.batch_size": [4, 32]}
     folder, ready = prepare_study(tmp_path, config)
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     states = [row[0] for row in trial_rows(folder, ready)]
     assert "FAIL" in states and "COMPLETE" in states and len(states) == 5
 
@@ -179,7 +179,7 @@ def test_fewer_seeds_after_a_resume_leave_the_others_out_of_the_delivered_model(
 
     config = small(search__trials=1, search__replicates=0, final__seeds=3, final__baselines=False)
     folder, ready = prepare_study(tmp_path, config)
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     fewer = prepare_study(tmp_path, {**config, "final": {**config["final"], "seeds": 2}})[1]
     collect.collect(folder, fewer.config, fewer.dataset)
     assert len(load(folder.results / "model")) == 2

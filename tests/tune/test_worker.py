@@ -10,7 +10,7 @@ import pytest
 from m3col.errors import InputError
 from m3col.storage.retry import RetryPolicy
 from m3col.training import checkpoint
-from tests.support.driving import SMALL, conductor, prepare_study, small, work
+from tests.support.driving import SMALL, coordinator, prepare_study, small, work
 from tune.engine.run_executor import RunExecutor
 from tune.study.attempts import Attempts
 
@@ -21,7 +21,7 @@ def begin(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
     uri = f"{request.getfixturevalue('s3')}/study" if request.param == "s3" else None
     folder, ready = prepare_study(tmp_path, small())
-    spec = conductor(folder, ready).next()
+    spec = coordinator(folder, ready).next()
     start = lambda: work(folder, spec, ready.dataset.without_test(), uri=uri)  # noqa: E731
     first = start()
     while first.training.epoch < 3:
@@ -46,9 +46,9 @@ def vanishing(monkeypatch: pytest.MonkeyPatch, times: int) -> list[str]:
 
 def test_a_checkpoint_that_vanishes_makes_way_for_the_one_before(begin, monkeypatch):
     gone, before = vanishing(monkeypatch, 1), time.monotonic()
-    worker = begin()
+    executor = begin()
     epoch = int(gone[0][-6:])
-    assert worker.training.epoch == epoch - 1 and len(worker.training.history) == epoch - 1
+    assert executor.training.epoch == epoch - 1 and len(executor.training.history) == epoch - 1
     assert time.monotonic() - before < 4, "the patience of 5 s is not for what is gone"
 
 
@@ -75,26 +75,26 @@ class Rank1:
 
 
 def test_of_several_workers_none_moves_before_all_have_the_same_checkpoint(begin):
-    worker = begin()
-    newest = worker.attempts.newest()
+    executor = begin()
+    newest = executor.attempts.newest()
     assert newest is not None
     attempt, _, last = newest.partition("/")
     older = f"{attempt}/epoch-{int(last[-6:]) - 1:06d}"
 
     def again(names: list[str | None], others: list[float]) -> tuple[bool, list[float]]:
-        worker.workers = place = Rank1(names, others)
-        return worker._go_on(), place.told
+        executor.workers = place = Rank1(names, others)
+        return executor._go_on(), place.told
 
-    stood = worker.training.epoch
-    assert again([older, None], [1.0]) == (False, [0.0]) and worker.training.epoch == stood
+    stood = executor.training.epoch
+    assert again([older, None], [1.0]) == (False, [0.0]) and executor.training.epoch == stood
     assert again([f"{attempt}/epoch-000999", older], [0.0, 0.0]) == (True, [1.0, 0.0])
-    assert worker.training.epoch == stood - 1
+    assert executor.training.epoch == stood - 1
     with pytest.raises(InputError, match="no checkpoint can be read"):
         again([newest] * 5, [1.0] * 5)
 
 
 def test_the_wait_for_a_storage_counts_as_no_work(begin, monkeypatch):
-    worker, refused = begin(), []
+    executor, refused = begin(), []
     publish = Attempts.publish
 
     def refuse(attempts: Attempts, path: Path) -> None:
@@ -105,10 +105,10 @@ def test_the_wait_for_a_storage_counts_as_no_work(begin, monkeypatch):
         publish(attempts, path)
 
     monkeypatch.setattr(Attempts, "publish", refuse)
-    worker._patience = RetryPolicy(5, warn=lambda line: None)
-    worker.step()
-    worker.step()
-    assert refused and worker._keeper.cost_s < 0.9
+    executor._retry_policy = RetryPolicy(5, warn=lambda line: None)
+    executor.step()
+    executor.step()
+    assert refused and executor._keeper.cost_s < 0.9
 
 
 class OfTwo:
@@ -123,7 +123,7 @@ class OfTwo:
 def test_several_workers_report_now_and_then_and_train_on_meanwhile(tmp_path):
     """A report passes through other processes, and an epoch may be shorter than that takes."""
     folder, ready = prepare_study(tmp_path, small(overrides={**SMALL["overrides"], "train.epochs": 20000}))
-    alone = work(folder, conductor(folder, ready).next(), ready.dataset.without_test())
+    alone = work(folder, coordinator(folder, ready).next(), ready.dataset.without_test())
     first = alone.step()
     assert len(first["records"]) == 20000 // 50  # a single one at each report step
     alone.workers = OfTwo()  # type: ignore[assignment]

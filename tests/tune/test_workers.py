@@ -16,7 +16,7 @@ import m3col
 import tune
 from m3col.errors import InputError
 from m3col.storage.retry import StorageUnavailable
-from tests.support.driving import conductor, drive, prepare_study, small, trial_rows
+from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows
 from tune import checks
 from tune.engine import ray_cluster, trials
 from tune.scheduling.coordinator import Event
@@ -119,7 +119,7 @@ def searched(cluster, tmp_path_factory) -> Searched:
 
     threading.Thread(target=measure, daemon=True).start()
     cluster.check(ready.config.request)
-    cluster.run(conductor(folder, ready, observe=watcher), ready.dataset, ready.config.request)
+    cluster.run(coordinator(folder, ready, observe=watcher), ready.dataset, ready.config.request)
     until = time.monotonic() + FREED_S
     while (processes(WORKER, *PARTS) or ray.available_resources().get("CPU") != 2) and time.monotonic() < until:
         time.sleep(0.2)
@@ -131,7 +131,7 @@ def searched(cluster, tmp_path_factory) -> Searched:
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory) -> list[tuple[Any, ...]]:
     folder, ready = prepare_study(tmp_path_factory.mktemp("by_hand"), config())
-    drive(conductor(folder, ready), ready.dataset)
+    drive(coordinator(folder, ready), ready.dataset)
     return trial_rows(folder, ready)
 
 

@@ -44,10 +44,10 @@ def load(
 
     Raises InputError with every fault of file, base config, space and rows.
     """
-    sketches, faults = parse(source, overrides=overrides, in_memory=in_memory)
+    partials, faults = parse(source, overrides=overrides, in_memory=in_memory)
     if faults:
         raise InputError(faults)
-    return [sketch.study for sketch in sketches]
+    return [partial.study for partial in partials]
 
 
 def parse(
@@ -68,17 +68,17 @@ def parse(
         for_runs.setdefault("data.name", rules.IN_MEMORY)
     given = _Given(raw, settings or SearchConfig(), own, for_runs, place, name)
     faults += _space_faults(given)
-    sketches: list[PartialStudy] = []
+    partials: list[PartialStudy] = []
     for base, dataset, method in _pairs(raw):
         try:
-            sketch, more = _study(given, base, dataset=dataset, method=method)
+            partial, more = _study(given, base, dataset=dataset, method=method)
         except InputError as error:
             more = list(error.faults)
         else:
-            sketches.append(sketch)
+            partials.append(partial)
         faults += more
-    faults += _twin_faults([sketch.study.name for sketch in sketches], where=place)
-    return sketches, list(map(one_line, dict.fromkeys(faults)))
+    faults += _twin_faults([partial.study.name for partial in partials], where=place)
+    return partials, list(map(one_line, dict.fromkeys(faults)))
 
 
 def _twin_faults(studies: Sequence[str], *, where: str) -> list[str]:

@@ -80,7 +80,7 @@ class Watch:
     _empty_since: float | None = field(default=None, init=False)
 
     def places(self) -> int:
-        """Looked up at most every two seconds. Raises NoRoom after ten minutes without any."""
+        """Looked up at most every two seconds. Raises NoCapacity after ten minutes without any."""
         now = time.monotonic()
         if now - self._looked >= LOOK_EVERY_S:
             self._looked, self._found = now, capacity(self.request)

@@ -1,4 +1,4 @@
-"""Ray Tune as the engine: reused trial actors, a searcher and a scheduler that only ask the conductor (PROTOCOL 8).
+"""Ray Tune as the engine: reused trial actors, a searcher and a scheduler that only ask the coordinator (PROTOCOL 8).
 
 Tune's own checkpoints, loggers and restore are off: the study's folder is the record.
 """
@@ -46,24 +46,24 @@ def check(request: Request, *, wait_s: float = 0.0) -> Request:
 
 
 class CoordinatorSearcher(Searcher):
-    """Tune's questions for the next trial, passed to the conductor."""
+    """Tune's questions for the next trial, passed to the coordinator."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles searcher and scheduler for a restore that is never asked for.
         return {}
 
-    def __init__(self, conductor: Coordinator, watch: Watch) -> None:
+    def __init__(self, coordinator: Coordinator, watch: Watch) -> None:
         super().__init__()
-        self._conductor, self._watch = conductor, watch
+        self._coordinator, self._watch = coordinator, watch
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         try:
-            self._conductor.concurrency = self._watch.places()
+            self._coordinator.concurrency = self._watch.places()
         except NoCapacity as error:
-            self._conductor.stopped_by = error
+            self._coordinator.stopped_by = error
             raise
-        spec = self._conductor.next()
+        spec = self._coordinator.next()
         if spec is NextRun.DONE:
             return Searcher.FINISHED
         if isinstance(spec, NextRun):
@@ -74,7 +74,7 @@ class CoordinatorSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error:
             name = self._names[trial_id]
-            self._conductor.failed(name, f"its process died more than {_ACTOR_DEATHS} times and got no further")
+            self._coordinator.failed(name, f"its process died more than {_ACTOR_DEATHS} times and got no further")
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
@@ -87,14 +87,14 @@ class CoordinatorSearcher(Searcher):
 
 
 class CoordinatorScheduler(FIFOScheduler):
-    """Tune's results, passed to the conductor, and its verdict back."""
+    """Tune's results, passed to the coordinator, and its verdict back."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
-    def __init__(self, conductor: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator) -> None:
         super().__init__()
-        self._conductor = conductor
+        self._coordinator = coordinator
         self._reached: dict[str, int] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -102,12 +102,12 @@ class CoordinatorScheduler(FIFOScheduler):
             # Machines that are taken away every hour end no run that gets further in between.
             self._reached[trial.trial_id] = result["epoch"]
             trial.run_metadata.num_failures = 0
-        return TrialScheduler.STOP if self._conductor.result(result) else TrialScheduler.CONTINUE
+        return TrialScheduler.STOP if self._coordinator.result(result) else TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         # Tune calls on_trial_result no more once a result says "done".
-        if result.get("done") and result.get("run") in self._conductor.busy:
-            self._conductor.result(result)
+        if result.get("done") and result.get("run") in self._coordinator.busy:
+            self._coordinator.result(result)
 
 
 class _QuietHandler(logging.FileHandler):
@@ -119,8 +119,8 @@ class _QuietHandler(logging.FileHandler):
 
 @contextlib.contextmanager
 def _log_of_tune(path: Path) -> Iterator[None]:
-    """While it lasts, what Tune has to say of dead processes goes to a file instead of the terminal: the conductor says
-    what it means."""
+    """Sends Tune's messages about dead processes to a file instead of the terminal; the coordinator reports what they
+    mean."""
     logger, handler = logging.getLogger("ray.tune"), _QuietHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
@@ -134,7 +134,7 @@ def _log_of_tune(path: Path) -> Iterator[None]:
 
 
 def run(
-    conductor: Coordinator, dataset: Dataset, request: Request, *, tell: Callable[[str], None] = notices.warn,
+    coordinator: Coordinator, dataset: Dataset, request: Request, *, tell: Callable[[str], None] = notices.warn,
     actor: type[ray.tune.Trainable] | None = None,
 ) -> None:  # fmt: skip
     """Runs the plan to its end on the connected cluster, as many trials at a time as it holds.
@@ -143,37 +143,37 @@ def run(
     `tell`: hears when the cluster has no room left. `actor`: serves the runs in place of `TrialActor`;
     it gets the runs, and none of the data.
     """
-    study, request, reused = conductor.plan.config, with_gpus(request), request.workers == 1
-    probe = None if dataset.test is None else dict(dataset.test.inputs)
-    material = SharedStudyData(
-        study=str(conductor.folder.path),
+    study, request, reused = coordinator.plan.config, with_gpus(request), request.workers == 1
+    test_inputs = None if dataset.test is None else dict(dataset.test.inputs)
+    shared_data = SharedStudyData(
+        study=str(coordinator.folder.path),
         dataset=dataset.without_test(),
-        folds=read_csv(conductor.folder.path / "splits.csv"),
-        uri=study.settings.storage.of(conductor.folder.described()["name"]),
+        folds=read_csv(coordinator.folder.path / "splits.csv"),
+        uri=study.settings.storage.of(coordinator.folder.described()["name"]),
         patience_s=study.settings.storage.patience_s,
         import_folders=registry.import_folders(),
     )
     chosen: Any = TrialActor if reused else trial_of_workers
     # In lists: Tune would fetch them itself.
-    shared: dict[str, Any] = {"material": [ray.put(material)], "probe": [ray.put(probe)]}
+    shared: dict[str, Any] = {"shared_data": [ray.put(shared_data)], "test_inputs": [ray.put(test_inputs)]}
     if not reused:
-        shared["patience_s"] = material.patience_s
-    served = ray.tune.with_parameters(chosen, **shared, request=request, place=(material.study, material.uri))
+        shared["patience_s"] = shared_data.patience_s
+    served = ray.tune.with_parameters(chosen, **shared, request=request, place=(shared_data.study, shared_data.uri))
     served = actor or served
     # A trial of several workers takes no CPU for itself: they have a placement group of their own. Tune wants it to ask
     # for something, and every node has a byte.
     served = ray.tune.with_resources(served, request.per_worker() if reused else {"CPU": 0, "memory": 1})
-    # Tune starts one actor after the other by default; the conductor knows how many there is room for.
+    # Tune starts one actor after the other by default; the coordinator knows how many there is room for.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING)
     watch = Watch(request, study.settings.search.concurrency, tell=tell)
     freed = contextlib.nullcontext() if reused else ray_train.orphans_freed()
-    log = _log_of_tune(conductor.folder.path / "tune.log")
+    log = _log_of_tune(coordinator.folder.path / "tune.log")
     with log, freed, tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
         ray.tune.Tuner(
             served,
             tune_config=ray.tune.TuneConfig(
-                search_alg=CoordinatorSearcher(conductor, watch),
-                scheduler=CoordinatorScheduler(conductor),
+                search_alg=CoordinatorSearcher(coordinator, watch),
+                scheduler=CoordinatorScheduler(coordinator),
                 num_samples=-1,
                 reuse_actors=reused,
             ),
@@ -185,4 +185,4 @@ def run(
                 checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
-    conductor.tidy()
+    coordinator.tidy()

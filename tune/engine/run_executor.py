@@ -55,30 +55,30 @@ class SharedStudyData:
 
 
 class RunExecutor:
-    """`probe` gives the test inputs (a refit predicts on them)."""
+    """`test_inputs` gives the test inputs (a refit predicts on them)."""
 
     def __init__(
-        self, spec: RunSpec, material: SharedStudyData, *, probe: Callable[[], Mapping[str, np.ndarray] | None],
-        workers: RankContext = SINGLE_RANK,
+        self, spec: RunSpec, shared_data: SharedStudyData, *,
+        test_inputs: Callable[[], Mapping[str, np.ndarray] | None], workers: RankContext = SINGLE_RANK,
     ) -> None:  # fmt: skip
         self.spec, self.workers = spec, workers
         self.started = time.time()
-        registry.add_import_folders(material.import_folders)
+        registry.add_import_folders(shared_data.import_folders)
         run = loading.load(spec.config, where=spec.name)
         torch.set_num_threads(run.resources.threads)
-        dataset = material.dataset
+        dataset = shared_data.dataset
         if run.data.modalities is not None:
             dataset = dataset.select(run.data.modalities)  # a row of the test table may use fewer than the study
         task = tasks.build(run.task, dataset.classes)
-        job = _job(spec, material.folds, dataset, task, probe() if spec.kind == REFIT else None)
+        job = _job(spec, shared_data.folds, dataset, task, test_inputs() if spec.kind == REFIT else None)
         self.training = LockstepTrainer(run, job, workers)
         self._dataset = dataset
         self._reports = report_steps(run.train.epochs)
         self._log_lines: list[str] = []
-        self._patience = RetryPolicy(material.patience_s)
-        self.attempts = Attempts(material.study, spec.name, uri=material.uri, config=spec.config)
+        self._retry_policy = RetryPolicy(shared_data.patience_s)
+        self.attempts = Attempts(shared_data.study, spec.name, uri=shared_data.uri, config=spec.config)
         if workers.is_rank_zero:
-            self.attempt = self._patience.call(self.attempts.new)
+            self.attempt = self._retry_policy.call(self.attempts.new)
             self._keeper = checkpoint.Keeper(self.attempt, run.checkpoint.every_s)
         self._resumed = self._go_on()
 
@@ -90,13 +90,13 @@ class RunExecutor:
         """
         reason = ""
         for _ in range(_LOOKS):
-            found = self._patience.call(self.attempts.newest) if self.workers.is_rank_zero else None
+            found = self._retry_policy.call(self.attempts.newest) if self.workers.is_rank_zero else None
             newest = self.workers.broadcast(found)
             if newest is None:
                 return False
             put: Callable[[], None] | None = None
             try:
-                put = self._patience.call(partial(self._read, newest))
+                put = self._retry_policy.call(partial(self._read, newest))
             except InputError as error:
                 reason = str(error)
             # Nobody moves before all have read it: the next look may find nothing, and then all begin at the start.
@@ -154,9 +154,9 @@ class RunExecutor:
 
     def _after_epoch(self, record: Record) -> None:
         if self.workers.is_rank_zero and self._keeper.due() and not self.training.done:
-            path = self._patience.call(lambda: self._keeper.write(self.training))
+            path = self._retry_policy.call(lambda: self._keeper.write(self.training))
             # An upload takes its share of the time as well, but not the wait for a storage that refused it.
-            self._keeper.cost_s += self._patience.call(partial(self._publish, path))
+            self._keeper.cost_s += self._retry_policy.call(partial(self._publish, path))
             self._keeper.last = time.monotonic()
 
     def _publish(self, path: Path) -> float:
@@ -195,9 +195,9 @@ class RunExecutor:
             "attempt": self.attempt.name,
             "history": [record.to_dict() for record in training.history],
         }
-        self._patience.call(lambda: atomic_files.write_json(self.attempt / "outcome.json", outcome))
+        self._retry_policy.call(lambda: atomic_files.write_json(self.attempt / "outcome.json", outcome))
         for name in [*names, "outcome.json"]:
-            self._patience.call(partial(self.attempts.publish, self.attempt / name))
+            self._retry_policy.call(partial(self.attempts.publish, self.attempt / name))
         self.attempts.clear_checkpoints()
         self.attempts.close()
 
@@ -207,13 +207,13 @@ class RunExecutor:
 
     def _leave(self, name: str, **arrays: np.ndarray) -> list[str]:
         if self.workers.is_rank_zero:
-            self._patience.call(lambda: _write_arrays(self.attempt / name, **arrays))
+            self._retry_policy.call(lambda: _write_arrays(self.attempt / name, **arrays))
         return [name]
 
     def _leave_refit(self) -> list[str]:
         training, dataset = self.training, self._dataset
         if self.workers.is_rank_zero:
-            self._patience.call(
+            self._retry_policy.call(
                 lambda: checkpoint.write_model(
                     self.attempt / "model",
                     training.trainers,
@@ -222,9 +222,9 @@ class RunExecutor:
                     features=training.job.features,
                 )
             )
-        if training.job.probe is None:
+        if training.job.test_inputs is None:
             return ["model"]
-        inputs = training.trainers[0].prepare(training.job.probe)
+        inputs = training.trainers[0].prepare(training.job.test_inputs)
         logits = training.trainers[0].logits(inputs)
         count = len(logits[FUSED])
         return ["model"] + self._leave(
@@ -233,7 +233,7 @@ class RunExecutor:
             fold=np.full(count, -1),
             logits=logits[FUSED],
             **{f"logits.{name}": value for name, value in logits.items() if name != FUSED},
-            **{f"epoch.{epoch}": value for epoch, value in training.probes.items()},
+            **{f"epoch.{epoch}": value for epoch, value in training.test_logits.items()},
         )
 
 
@@ -242,7 +242,7 @@ def _job(
     drawn: Mapping[str, Sequence[Fold]],
     dataset: Dataset,
     task: Task,
-    probe: Mapping[str, np.ndarray] | None,
+    test_inputs: Mapping[str, np.ndarray] | None,
 ) -> TrainingJob:
     samples: Split = dataset.train
     if spec.partition == "full":
@@ -261,8 +261,8 @@ def _job(
         folds=folds,
         features=dataset.features,
         task=task,
-        probe=probe,
-        probe_every=spec.probe_every,
+        test_inputs=test_inputs,
+        predict_test_every=spec.predict_test_every,
         rates=spec.rates,
         keep_best=spec.partition == "given" and spec.kind == REFIT,
     )

@@ -51,21 +51,23 @@ class TrialActor(ray.tune.Trainable):
         return True
 
     def _open(self, config: Mapping[str, Any]) -> None:
-        self._worker: RunExecutor | None = None
+        self._executor: RunExecutor | None = None
         self._broken: dict[str, Any] | None = None
         spec = RunSpec.from_dict(config["run"])
         try:
-            material = ray.get(self._data["material"][0])
+            shared_data = ray.get(self._data["shared_data"][0])
             place = alone(self._data["request"], spec)
-            self._worker = RunExecutor(spec, material, probe=lambda: ray.get(self._data["probe"][0]), workers=place)
+            self._executor = RunExecutor(
+                spec, shared_data, test_inputs=lambda: ray.get(self._data["test_inputs"][0]), workers=place
+            )
         except Exception as error:  # told as a result: an exception here would cost the actor and a retry
             self._broken = failed_report(spec.name, error)
 
     def step(self) -> dict[str, Any]:
-        if self._worker is None:
+        if self._executor is None:
             assert self._broken is not None
             return self._broken
-        return self._worker.step()
+        return self._executor.step()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}
@@ -102,9 +104,11 @@ def step_together(given: dict[str, Any]) -> None:
     """What each worker of a trial does."""
     place = ray_train.joined(given["device"])
     spec = RunSpec.from_dict(given["run"])
-    worker = RunExecutor(spec, ray.get(given["material"][0]), probe=lambda: ray.get(given["probe"][0]), workers=place)
+    executor = RunExecutor(
+        spec, ray.get(given["shared_data"][0]), test_inputs=lambda: ray.get(given["test_inputs"][0]), workers=place
+    )
     done = False
     while not done:
-        result = worker.step()
+        result = executor.step()
         done = bool(result["done"])
         ray.train.report(result)

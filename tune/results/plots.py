@@ -52,8 +52,8 @@ def _choice(value: Any) -> str:
     return fonts.literal(rounded(value))
 
 
-def _title(evidence: StudyResults, what: str) -> str:
-    return f"{fonts.literal(evidence.described['name'])}: {what}"
+def _title(results: StudyResults, what: str) -> str:
+    return f"{fonts.literal(results.described['name'])}: {what}"
 
 
 def _value(trial: FrozenTrial) -> float | None:
@@ -63,36 +63,36 @@ def _value(trial: FrozenTrial) -> float | None:
     return trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None
 
 
-def _points(evidence: StudyResults, state: TrialState) -> list[tuple[FrozenTrial, float]]:
-    found = [(trial, _value(trial)) for trial in evidence.trials if trial.state is state]
+def _points(results: StudyResults, state: TrialState) -> list[tuple[FrozenTrial, float]]:
+    found = [(trial, _value(trial)) for trial in results.trials if trial.state is state]
     return [(trial, value) for trial, value in found if value is not None and math.isfinite(value)]
 
 
-def history(evidence: StudyResults) -> Figure | None:
+def history(results: StudyResults) -> Figure | None:
     """Value over trial number, with the best so far and the band in which the default lies with other seeds."""
-    finished, pruned = (_points(evidence, state) for state in _TRIED)
+    finished, pruned = (_points(results, state) for state in _TRIED)
     if not finished and not pruned:
         return None
     figure = _figure(9, 4.8)
     axes = figure.add_subplot()
     _tidy(axes)
-    _band(evidence, axes)
+    _band(results, axes)
     _scatter(axes, pruned, marker="x", color=GREY, s=36, label="pruned (last value)")
     _scatter(axes, finished, marker="o", color=BLUE, s=34, label="finished")
     if finished:
         numbers = [trial.number for trial, _ in finished]
-        best = (np.maximum if evidence.maximize else np.minimum).accumulate([value for _, value in finished])
-        numbers, steps = [*numbers, max(t.number for t in evidence.trials)], [*best, best[-1]]
+        best = (np.maximum if results.maximize else np.minimum).accumulate([value for _, value in finished])
+        numbers, steps = [*numbers, max(t.number for t in results.trials)], [*best, best[-1]]
         axes.step(numbers, steps, where="post", color=BLUE, linewidth=1.4, alpha=0.7, label="best so far")
-    failed = [trial.number for trial in evidence.trials if trial.state is TrialState.FAIL]
+    failed = [trial.number for trial in results.trials if trial.state is TrialState.FAIL]
     if failed:
         low = axes.get_ylim()[0]
         axes.scatter(failed, [low] * len(failed), marker="v", color=ORANGE, s=30, clip_on=False, label="failed")
-    _special(evidence, axes, finished)
+    _special(results, axes, finished)
     axes.set_xlabel("trial", color=INK)
-    axes.set_ylabel(evidence.metric, color=INK)
+    axes.set_ylabel(results.metric, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(_title(evidence, "every trial, and the noise of one score"), loc="left", color=INK, fontsize=12)
+    axes.set_title(_title(results, "every trial, and the noise of one score"), loc="left", color=INK, fontsize=12)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
     return figure
 
@@ -102,26 +102,26 @@ def _scatter(axes: Axes, points: Sequence[tuple[FrozenTrial, float]], **style: A
         axes.scatter([trial.number for trial, _ in points], [value for _, value in points], zorder=3, **style)
 
 
-def _band(evidence: StudyResults, axes: Axes) -> None:
+def _band(results: StudyResults, axes: Axes) -> None:
     """Two standard deviations around the mean of the default's runs; the replicates stand left of trial 0."""
-    if evidence.noise is None:
+    if results.noise is None:
         return
-    own = [trial.value for trial in evidence.scored if trial.number == evidence.default]
-    centre, width = float(np.mean([*own, *evidence.replicates])), 2 * evidence.noise.sd
-    label = f"default ± 2 sd ({evidence.noise.count} seeds)"
+    own = [trial.value for trial in results.scored if trial.number == results.default]
+    centre, width = float(np.mean([*own, *results.replicates])), 2 * results.noise.sd
+    label = f"default ± 2 sd ({results.noise.count} seeds)"
     axes.axhspan(centre - width, centre + width, color=ORANGE, alpha=0.13, linewidth=0, label=label)
     axes.axhline(centre, color=ORANGE, linewidth=0.8, alpha=0.6)
-    axes.scatter([-0.8] * len(evidence.replicates), evidence.replicates, marker="_", color=ORANGE, s=60, zorder=3,
+    axes.scatter([-0.8] * len(results.replicates), results.replicates, marker="_", color=ORANGE, s=60, zorder=3,
                  label="replicates of the default")  # fmt: skip
 
 
-def _special(evidence: StudyResults, axes: Axes, finished: Sequence[tuple[FrozenTrial, float]]) -> None:
+def _special(results: StudyResults, axes: Axes, finished: Sequence[tuple[FrozenTrial, float]]) -> None:
     """Default and winner, and what the confirmation made of those that were confirmed."""
     values = {trial.number: value for trial, value in finished}
-    if evidence.default in values:
-        axes.scatter([evidence.default], [values[evidence.default]], marker="D", color=ORANGE, s=60, zorder=4,
+    if results.default in values:
+        axes.scatter([results.default], [values[results.default]], marker="D", color=ORANGE, s=60, zorder=4,
                      label="default")  # fmt: skip
-    decision = evidence.decision
+    decision = results.decision
     if decision is None:
         return
     if decision.confirmed:
@@ -135,9 +135,9 @@ def _special(evidence: StudyResults, axes: Axes, finished: Sequence[tuple[Frozen
                      edgecolor="white", linewidth=0.7, label="winner")  # fmt: skip
 
 
-def importance(evidence: StudyResults) -> Figure | None:
+def importance(results: StudyResults) -> Figure | None:
     """Share of the variance of the values that each parameter explains (fANOVA); None where it cannot be told."""
-    shares = _importances(evidence)
+    shares = _importances(results)
     if not shares:
         return None
     figure = _figure(8, 1.6 + 0.42 * len(shares))
@@ -150,36 +150,36 @@ def importance(evidence: StudyResults) -> Figure | None:
     for row, value in enumerate(values):
         axes.annotate(f"{value:.2f}", (value, row), xytext=(5, 0), textcoords="offset points", va="center", color=INK)
     axes.set_xlim(0, max(1e-9, max(values)) * 1.12)
-    count = len(_points(evidence, TrialState.COMPLETE))
-    axes.set_xlabel(f"share of the variance of {evidence.metric} (fANOVA, {count} finished trials)", color=INK)
-    axes.set_title(_title(evidence, "which settings mattered"), loc="left", color=INK, fontsize=12)
+    count = len(_points(results, TrialState.COMPLETE))
+    axes.set_xlabel(f"share of the variance of {results.metric} (fANOVA, {count} finished trials)", color=INK)
+    axes.set_title(_title(results, "which settings mattered"), loc="left", color=INK, fontsize=12)
     return figure
 
 
-def _importances(evidence: StudyResults) -> dict[str, float]:
-    values = {value for _, value in _points(evidence, TrialState.COMPLETE)}
-    if len(values) < 2 or not evidence.config.space:
+def _importances(results: StudyResults) -> dict[str, float]:
+    values = {value for _, value in _points(results, TrialState.COMPLETE)}
+    if len(values) < 2 or not results.config.space:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
         found = optuna.importance.get_param_importances(
-            evidence.plan.trials.study, evaluator=evaluator, params=list(evidence.config.space)
+            results.plan.trials.study, evaluator=evaluator, params=list(results.config.space)
         )
     except (RuntimeError, ValueError):  # no parameter varies among the finished trials
         return {}
     return {name: share for name, share in found.items() if math.isfinite(share)}
 
 
-def slices(evidence: StudyResults) -> Figure | None:
+def slices(results: StudyResults) -> Figure | None:
     """Value over each parameter; later trials are darker."""
-    finished, pruned = (_points(evidence, state) for state in _TRIED)
-    space = evidence.config.space
+    finished, pruned = (_points(results, state) for state in _TRIED)
+    space = results.config.space
     if not finished or not space:
         return None
     columns = min(_PER_LINE, len(space))
     lines = math.ceil(len(space) / columns)
     figure = _figure(max(5.0, 3.1 * columns + 1.2), 3.1 * lines + 0.5)
-    colours = Normalize(0, max(1, max(trial.number for trial in evidence.trials)))
+    colours = Normalize(0, max(1, max(trial.number for trial in results.trials)))
     every = []
     for index, (path, distribution) in enumerate(space.items()):
         axes = figure.add_subplot(lines, columns, index + 1)
@@ -190,28 +190,28 @@ def slices(evidence: StudyResults) -> Figure | None:
         where = [place(t.params[path]) for t, _ in finished]
         axes.scatter(where, [v for _, v in finished], s=34, c=[t.number for t, _ in finished], cmap=_MAP, norm=colours,
                      edgecolor=INK, linewidth=0.4, zorder=3)  # fmt: skip
-        for number, marker, colour, size in _marked(evidence):
+        for number, marker, colour, size in _marked(results):
             for trial, value in finished:
                 if trial.number == number:
                     axes.scatter([place(trial.params[path])], [value], marker=marker, s=size, color=colour, zorder=4,
                                  edgecolor="white", linewidth=0.7)  # fmt: skip
         axes.set_xlabel(path, color=INK, fontsize=9)
         if index % columns == 0:
-            axes.set_ylabel(evidence.metric, color=INK)
+            axes.set_ylabel(results.metric, color=INK)
         else:
             axes.tick_params(labelleft=False)
     for axes in every[1:]:
         axes.sharey(every[0])
     figure.colorbar(ScalarMappable(colours, _MAP), ax=every, label="trial", pad=0.01, shrink=0.9)
     marks = "star: winner, diamond: default, x: pruned"
-    figure.suptitle(_title(evidence, f"each setting by itself ({marks})"), x=0.01, ha="left", color=INK, fontsize=12)
+    figure.suptitle(_title(results, f"each setting by itself ({marks})"), x=0.01, ha="left", color=INK, fontsize=12)
     return figure
 
 
-def _marked(evidence: StudyResults) -> list[tuple[int, str, str, int]]:
-    marks = [(evidence.default, "D", ORANGE, 46)]
-    if evidence.decision is not None:
-        marks.append((evidence.decision.winner, "*", GREEN, 150))
+def _marked(results: StudyResults) -> list[tuple[int, str, str, int]]:
+    marks = [(results.default, "D", ORANGE, 46)]
+    if results.decision is not None:
+        marks.append((results.decision.winner, "*", GREEN, 150))
     return marks
 
 
@@ -235,10 +235,10 @@ def _axis(axes: Axes, distribution: BaseDistribution) -> Callable[[Any], Any]:
     return lambda value: value
 
 
-def parallel_coordinates(evidence: StudyResults) -> Figure | None:
+def parallel_coordinates(results: StudyResults) -> Figure | None:
     """One line per finished trial through all parameters to its value; winner and default stand out."""
-    finished = _points(evidence, TrialState.COMPLETE)
-    space = evidence.config.space
+    finished = _points(results, TrialState.COMPLETE)
+    space = results.config.space
     if not finished or not space:
         return None
     values = [value for _, value in finished]
@@ -249,12 +249,12 @@ def parallel_coordinates(evidence: StudyResults) -> Figure | None:
     axes = figure.add_subplot()
     axes.set_xlim(-0.15, len(space) + 0.3)
     axes.set_ylim(-0.04, 1.04)
-    winner = evidence.decision.winner if evidence.decision is not None else None
-    sign = 1 if evidence.maximize else -1
+    winner = results.decision.winner if results.decision is not None else None
+    sign = 1 if results.maximize else -1
     for trial, value in sorted(finished, key=lambda item: sign * item[1]):
         heights = [_height(distribution, trial.params[path]) for path, distribution in space.items()]
         style: dict[str, Any] = {"color": _MAP(colours(value)), "alpha": 0.8, "linewidth": 1.3}
-        if trial.number == evidence.default:
+        if trial.number == results.default:
             style = {"color": ORANGE, "linewidth": 2.4, "linestyle": "--", "label": "default", "zorder": 4}
         if trial.number == winner:
             style = {"color": GREEN, "linewidth": 2.8, "label": f"winner (trial {trial.number})", "zorder": 5}
@@ -263,11 +263,11 @@ def parallel_coordinates(evidence: StudyResults) -> Figure | None:
         _ruler(axes, index, _ticks(distribution))
     _ruler(axes, len(space), [((v - low) / spread, f"{v:.3f}") for v in np.linspace(low, high, 5 if high > low else 1)])
     axes.xaxis.set_major_locator(FixedLocator(range(len(space) + 1)))
-    axes.set_xticklabels([*map(_short, space), evidence.metric], color=INK)
+    axes.set_xticklabels([*map(_short, space), results.metric], color=INK)
     axes.spines[:].set_visible(False)
     axes.tick_params(left=False, labelleft=False, bottom=False)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
-    axes.set_title(_title(evidence, "all settings of the finished trials"), loc="left", color=INK, fontsize=12)
+    axes.set_title(_title(results, "all settings of the finished trials"), loc="left", color=INK, fontsize=12)
     return figure
 
 

@@ -44,36 +44,36 @@ def write(folder: StudyFolder) -> Report:
 
     Raises InputError where the study has no predictions yet (`predictions.collect` writes them).
     """
-    evidence = StudyResults.read(folder)
-    results = folder.results
-    results.mkdir(exist_ok=True)
-    every = results_test_table.all_metrics(evidence)
+    results = StudyResults.read(folder)
+    target = folder.results
+    target.mkdir(exist_ok=True)
+    every = results_test_table.all_metrics(results)
     declared = results_test_table.declared_table(every)
-    trials = trials_table(evidence)
-    text = summary.write(evidence, every)
-    _csv(results / "test_table.csv", declared)
-    _csv(results / "test_metrics.csv", every)
-    _csv(results / "trials.csv", trials)
-    _write_best(evidence, results / "best_config.yaml")
+    trials = trials_table(results)
+    text = summary.write(results, every)
+    _csv(target / "test_table.csv", declared)
+    _csv(target / "test_metrics.csv", every)
+    _csv(target / "trials.csv", trials)
+    _write_best(results, target / "best_config.yaml")
     for name, draw in PLOTS.items():
-        _picture(results / name, draw(evidence))
-    atomic_files.write_text(results / "summary.md", text)
-    return Report(declared, trials, text, evidence.decision, _best_metrics(every))
+        _picture(target / name, draw(results))
+    atomic_files.write_text(target / "summary.md", text)
+    return Report(declared, trials, text, results.decision, _best_metrics(every))
 
 
-def trials_table(evidence: StudyResults) -> pd.DataFrame:
+def trials_table(results: StudyResults) -> pd.DataFrame:
     """One line per trial: number, state, value, mean of its confirmations, parameters, length, and why it failed."""
-    lines = [_trial(evidence, trial) for trial in evidence.trials]
-    columns = ["number", "state", "role", "value", "loss", "confirmed", *evidence.config.space, "epochs", "seconds",
+    lines = [_trial(results, trial) for trial in results.trials]
+    columns = ["number", "state", "role", "value", "loss", "confirmed", *results.config.space, "epochs", "seconds",
                "failure"]  # fmt: skip
     return pd.DataFrame(lines, columns=columns)
 
 
-def _trial(evidence: StudyResults, trial: FrozenTrial) -> dict[str, Any]:
-    result = evidence.results.get(f"trials/{trial.number}", {})
-    confirmed = evidence.confirmed(trial.number)
-    roles = ["default"] if trial.number == evidence.default else []
-    if evidence.decision is not None and trial.number == evidence.decision.winner:
+def _trial(results: StudyResults, trial: FrozenTrial) -> dict[str, Any]:
+    result = results.outcomes.get(f"trials/{trial.number}", {})
+    confirmed = results.confirmed(trial.number)
+    roles = ["default"] if trial.number == results.default else []
+    if results.decision is not None and trial.number == results.decision.winner:
         roles.append("winner")
     return {
         "number": trial.number,
@@ -98,13 +98,13 @@ def _best_metrics(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _write_best(evidence: StudyResults, path: Path) -> None:
-    if evidence.decision is None:
+def _write_best(results: StudyResults, path: Path) -> None:
+    if results.decision is None:
         path.unlink(missing_ok=True)
         return
-    number = evidence.decision.winner
-    config = evidence.config.point(evidence.plan.trials.get(number).params).to_dict()
-    head = f"# The winner of {evidence.described['name']} (trial {number}): m3col train {path.name}\n"
+    number = results.decision.winner
+    config = results.config.point(results.plan.trials.get(number).params).to_dict()
+    head = f"# The winner of {results.described['name']} (trial {number}): m3col train {path.name}\n"
     atomic_files.write_text(path, head + yaml_files.dump(config))
 
 

@@ -28,7 +28,7 @@ WINNER, DEFAULT, ENSEMBLE = "winner", "default", "ensemble"
 
 @dataclass(frozen=True)
 class StudyResults:
-    """`decision` is None where no trial finished; `default` is the number of the default's trial; `results`: the
+    """`decision` is None where no trial finished; `default` is the number of the default's trial; `outcomes`: the
     result.json of every run that has one, by the run's name."""
 
     folder: StudyFolder
@@ -40,7 +40,7 @@ class StudyResults:
     default: int
     noise: selection.Noise | None
     decision: selection.Decision | None
-    results: Mapping[str, Mapping[str, Any]]
+    outcomes: Mapping[str, Mapping[str, Any]]
     predictions: pd.DataFrame = field(repr=False)
 
     @classmethod
@@ -62,7 +62,7 @@ class StudyResults:
         if not scored and not (folder.path / record.PREDICTIONS_FILE).exists():
             raise InputError([failure_reasons.no_winner(plan)])
         found = prediction_table.read(folder)
-        results = {name: result for name, run in folder.runs() if (result := run.result()) is not None}
+        outcomes = {name: result for name, run in folder.runs() if (result := run.result()) is not None}
         return cls(
             folder=folder,
             described=described,
@@ -73,7 +73,7 @@ class StudyResults:
             default=plan.default(),
             noise=plan.noise(),
             decision=plan.decide() if scored else None,
-            results=results,
+            outcomes=outcomes,
             predictions=found,
         )
 
@@ -107,7 +107,7 @@ class StudyResults:
 
     def complete(self, prefix: str) -> dict[str, Mapping[str, Any]]:
         """Results of the finished runs whose name starts so."""
-        return {n: r for n, r in self.results.items() if n.startswith(prefix) and r["state"] == COMPLETE}
+        return {n: r for n, r in self.outcomes.items() if n.startswith(prefix) and r["state"] == COMPLETE}
 
     def deciding_runs(self, number: int) -> list[str]:
         """The finished runs whose mean is the CV value of a trial: its confirmations, else itself."""

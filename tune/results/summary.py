@@ -24,20 +24,20 @@ _FEW = 5  # finished trials below which a rank correlation says nothing
 _MINUTE, _HOUR = 60, 3600
 
 
-def write(evidence: StudyResults, table: pd.DataFrame) -> str:
+def write(results: StudyResults, table: pd.DataFrame) -> str:
     """summary.md. `table`: what `tables.all_metrics` gave."""
-    name, dataset = evidence.described["name"], evidence.described["dataset"]["name"]
+    name, dataset = results.described["name"], results.described["dataset"]["name"]
     declared = test_table.declared_table(table)
-    parts = [f"# {name}: {evidence.config.run.method} on {dataset}"]
-    for paragraph in (_outcome(evidence), _noise(evidence), _test(evidence, declared)):
+    parts = [f"# {name}: {results.config.run.method} on {dataset}"]
+    for paragraph in (_outcome(results), _noise(results), _test(results, declared)):
         parts.append(" ".join(paragraph))
-    parts += list(_winner_table(evidence))
+    parts += list(_winner_table(results))
     if not declared.empty:
-        parts += [f"## {'Test' if evidence.test_labels is not None else 'Cross-validation'}: {evidence.declared}"]
+        parts += [f"## {'Test' if results.test_labels is not None else 'Cross-validation'}: {results.declared}"]
         parts.append(test_table.markdown(declared))
-        parts.append(_bullets([*_notes(declared), *_footer(evidence, declared)]))
-    parts += ["## How the search went", _bullets(_course(evidence))]
-    parts += _other_metrics(evidence, table)
+        parts.append(_bullets([*_notes(declared), *_footer(results, declared)]))
+    parts += ["## How the search went", _bullets(_course(results))]
+    parts += _other_metrics(results, table)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -45,98 +45,98 @@ def _bullets(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _score(evidence: StudyResults, value: float, *, sign: bool = False) -> str:
+def _score(results: StudyResults, value: float, *, sign: bool = False) -> str:
     """A value of the search's own metric, with its unit."""
-    if not formatting.is_percent(evidence.metric):
+    if not formatting.is_percent(results.metric):
         return f"{value:{'+' if sign else ''}.3f}".replace("-", "−")
     return f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−") + (" points" if sign else " %")
 
 
-def _outcome(evidence: StudyResults) -> Iterator[str]:
-    decision = evidence.decision
+def _outcome(results: StudyResults) -> Iterator[str]:
+    decision = results.decision
     if decision is None:
-        why = failure_reasons.no_winner(evidence.plan).partition("no trial finished: ")[2]
+        why = failure_reasons.no_winner(results.plan).partition("no trial finished: ")[2]
         yield f"**No trial finished**, so there is no winner: {why}. All reasons stand in trials.csv."
         return
     how = "in its search run"
     if decision.confirmed:
-        runs = len(evidence.deciding_runs(decision.winner))
-        given = evidence.config.run.validation.kind == "given"  # there is only one such partition
+        runs = len(results.deciding_runs(decision.winner))
+        given = results.config.run.validation.kind == "given"  # there is only one such partition
         how = f"over {_count(runs, 'confirmation run')} {'' if given else 'on a new partition '}with new seeds"
     value = decision.values[decision.winner]
-    scored = f"{evidence.metric} {_score(evidence, value)} {how}"
-    if _nothing_searched(evidence):
+    scored = f"{results.metric} {_score(results, value)} {how}"
+    if _nothing_searched(results):
         yield f"**Nothing was searched**: the default setting scored {scored}. The table below compares settings that"
         yield "were all fixed beforehand."
         return
-    if evidence.winner_is_default:
-        yield from _default_won(evidence, decision, scored)
+    if results.winner_is_default:
+        yield from _default_won(results, decision, scored)
         return
     yield f"**Trial {decision.winner} won**: {scored}."
-    base = decision.values.get(evidence.default)
+    base = decision.values.get(results.default)
     if base is None:
         yield "The default setting did not finish, so that there is nothing to compare it with."
         return
     change = value - base
-    yield f"The paper's default scored {_score(evidence, base)} in the same way, a difference of"
-    yield f"{_score(evidence, change, sign=True)} in cross-validation."
+    yield f"The paper's default scored {_score(results, base)} in the same way, a difference of"
+    yield f"{_score(results, change, sign=True)} in cross-validation."
 
 
-def _nothing_searched(evidence: StudyResults) -> bool:
+def _nothing_searched(results: StudyResults) -> bool:
     """A study of the default alone: a published table, or a method without anything to search."""
-    return not evidence.config.space or evidence.config.settings.search.trials == 1
+    return not results.config.space or results.config.settings.search.trials == 1
 
 
-def _default_won(evidence: StudyResults, decision: selection.Decision, scored: str) -> Iterator[str]:
+def _default_won(results: StudyResults, decision: selection.Decision, scored: str) -> Iterator[str]:
     yield f"**The default setting won**: {scored}. That is an ordinary ending: the search found nothing that is"
     if not decision.default_won_a_tie:
-        yield f"better in {_count(len(evidence.scored), 'finished trial')}."
-        first = selection.ranked(evidence.scored, maximize=evidence.maximize)[0]
-        if decision.confirmed and first.number != evidence.default:
-            yield f"Trial {first.number} had looked best in the search itself ({_score(evidence, first.value)}), which"
+        yield f"better in {_count(len(results.scored), 'finished trial')}."
+        first = selection.ranked(results.scored, maximize=results.maximize)[0]
+        if decision.confirmed and first.number != results.default:
+            yield f"Trial {first.number} had looked best in the search itself ({_score(results, first.value)}), which"
             yield "its confirmation did not bear out."
         return
     gap = abs(decision.values[decision.best] - decision.values[decision.winner])
     yield "better by more than the noise."
-    yield f"Trial {decision.best} scored {_score(evidence, decision.values[decision.best])}, which is"
-    yield f"{_points(evidence, gap)} better, but the noise alone makes {_points(evidence, decision.tie or 0.0)}"
+    yield f"Trial {decision.best} scored {_score(results, decision.values[decision.best])}, which is"
+    yield f"{_points(results, gap)} better, but the noise alone makes {_points(results, decision.tie or 0.0)}"
     yield "(one standard error of such a difference), and ties go to the default."
 
 
-def _points(evidence: StudyResults, value: float) -> str:
-    return _score(evidence, abs(value), sign=True).removeprefix("+")
+def _points(results: StudyResults, value: float) -> str:
+    return _score(results, abs(value), sign=True).removeprefix("+")
 
 
-def _noise(evidence: StudyResults) -> Iterator[str]:
-    decision, noise = evidence.decision, evidence.noise
+def _noise(results: StudyResults) -> Iterator[str]:
+    decision, noise = results.decision, results.noise
     if decision is None:
         return
     if noise is None:
-        why = "search.replicates is 0" if not evidence.config.settings.search.replicates else "no replicate finished"
+        why = "search.replicates is 0" if not results.config.settings.search.replicates else "no replicate finished"
         yield f"**Noise was not measured** ({why}), so that no difference between trials can be called real."
     else:
         yield f"Noise: {noise.count} runs of the default that differ only in their seeds have a standard deviation of"
-        yield f"{_points(evidence, noise.sd)}."
-        ranked = selection.ranked(evidence.scored, maximize=evidence.maximize)
-        near = (selection.within_noise(evidence.scored, ranked[0].value, noise) or 1) - 1
-        others = len(evidence.scored) - 1
+        yield f"{_points(results, noise.sd)}."
+        ranked = selection.ranked(results.scored, maximize=results.maximize)
+        near = (selection.within_noise(results.scored, ranked[0].value, noise) or 1) - 1
+        others = len(results.scored) - 1
         if others:
             yield f"{near} of the other {_count(others, 'finished trial')} {_are(near)} within two such deviations of"
             yield "the best search value" + (": the noise alone could have put any of these first." if near else ".")
-    if not decision.confirmed and not _nothing_searched(evidence):
-        off = "search.confirm is off" if evidence.config.settings.search.confirm is None else "nothing to confirm"
+    if not decision.confirmed and not _nothing_searched(results):
+        off = "search.confirm is off" if results.config.settings.search.confirm is None else "nothing to confirm"
         yield f"No confirmation runs ({off}): the CV value is the one that was selected on, and the best of"
-        yield f"{_count(len(evidence.scored), 'trial')} looks better than it is."
+        yield f"{_count(len(results.scored), 'trial')} looks better than it is."
 
 
-def _test(evidence: StudyResults, table: pd.DataFrame) -> Iterator[str]:
-    if evidence.decision is None or table.empty:
+def _test(results: StudyResults, table: pd.DataFrame) -> Iterator[str]:
+    if results.decision is None or table.empty:
         return
-    if evidence.test_labels is None:
+    if results.test_labels is None:
         yield "**There is no labelled test split**, so that the table has cross-validation values only."
         return
     lines = {line["row"]: line for _, line in table.iterrows()}
-    winner, metric, samples = lines[WINNER], evidence.declared, int(table["samples"].iloc[0])
+    winner, metric, samples = lines[WINNER], results.declared, int(table["samples"].iloc[0])
     if not winner["seeds"]:
         yield f"The winner has no test result: {winner['note']}."
         return
@@ -145,10 +145,10 @@ def _test(evidence: StudyResults, table: pd.DataFrame) -> Iterator[str]:
         unit = (" points" if sign else " %") if formatting.is_percent(metric) else ""
         return shown(value, metric, samples=samples, sign=sign) + unit
 
-    named = "the default" if evidence.winner_is_default else "the winner"
-    yield f"On {_units(evidence, samples)} {named} reaches {metric} {text(winner['test'])} (95 % interval"
+    named = "the default" if results.winner_is_default else "the winner"
+    yield f"On {_units(results, samples)} {named} reaches {metric} {text(winner['test'])} (95 % interval"
     yield f"{text(winner['low'])} to {text(winner['high'])}, mean of {_count(int(winner['seeds']), 'seed')})."
-    if evidence.winner_is_default:
+    if results.winner_is_default:
         return
     if not np.isfinite(winner["difference"]):
         yield "The default has no test result to compare it with."
@@ -167,23 +167,23 @@ def _verdict(line: pd.Series, metric: str, samples: int) -> str:
     return f"distinguishably {'better' if better else 'worse'} on {samples:,} samples"
 
 
-def _units(evidence: StudyResults, samples: int) -> str:
-    return f"{samples:,} test {'samples' if evidence.test_groups is None else 'groups'}"
+def _units(results: StudyResults, samples: int) -> str:
+    return f"{samples:,} test {'samples' if results.test_groups is None else 'groups'}"
 
 
-def _winner_table(evidence: StudyResults) -> Iterator[str]:
+def _winner_table(results: StudyResults) -> Iterator[str]:
     """What the winner sets, beside the default."""
-    if evidence.decision is None or not evidence.config.space or evidence.winner_is_default:
+    if results.decision is None or not results.config.space or results.winner_is_default:
         return
-    params = evidence.plan.trials.get(evidence.decision.winner).params
-    run = evidence.config.run
+    params = results.plan.trials.get(results.decision.winner).params
+    run = results.config.run
     yield "## The winning setting"
     yield formatting.grid(
         {
-            "setting": [f"`{path}`" for path in evidence.config.space],
-            "winner": [rounded(params.get(path)) for path in evidence.config.space],
-            "default": [rounded(default_value(run, path)) for path in evidence.config.space],
-            "searched": [_range(evidence.config.raw_space[path]) for path in evidence.config.space],
+            "setting": [f"`{path}`" for path in results.config.space],
+            "winner": [rounded(params.get(path)) for path in results.config.space],
+            "default": [rounded(default_value(run, path)) for path in results.config.space],
+            "searched": [_range(results.config.raw_space[path]) for path in results.config.space],
         }
     )
 
@@ -208,37 +208,37 @@ def _notes(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _footer(evidence: StudyResults, table: pd.DataFrame) -> list[str]:
+def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
     lines = []
     samples = int(table["samples"].iloc[0])
-    if evidence.test_labels is not None:
-        seeds = evidence.config.settings.final.seeds
+    if results.test_labels is not None:
+        seeds = results.config.settings.final.seeds
         compared = int(table["p"].notna().sum())
         lines.append(
-            f"{_units(evidence, samples)}, one is {100 / samples:.2g} points of accuracy; {_count(seeds, 'seed')} per "
+            f"{_units(results, samples)}, one is {100 / samples:.2g} points of accuracy; {_count(seeds, 'seed')} per "
             f"trained row; {_count(compared, 'row')} compared with the default (p adjusted by Holm)."
         )
         lines.append(
             "Intervals: bootstrap of samples within class and spread over seeds; those of the ensemble and the "
             "baselines are of one model, and so are their sides of a difference."
         )
-        lines.append(_ledger(evidence))
-        if evidence.config.settings.final.optimistic:
+        lines.append(_ledger(results))
+        if results.config.settings.final.optimistic:
             lines.append("`optimistic`: the best epoch on the test split itself, as the published numbers were chosen.")
-    for reason, count in evidence.described["dataset"].get("dropped", {}).items():
+    for reason, count in results.described["dataset"].get("dropped", {}).items():
         lines.append(f"Samples left out: {count} ({reason}).")
-    lines += [f"Warning of the data: {line}." for line in evidence.described["dataset"].get("warnings", [])]
-    if evidence.described["dataset"]["known_issues"]:
-        lines.append(f"Known issues of the data: {evidence.described['dataset']['known_issues']}.")
-    lines += [f"Versions: {line}." for line in version_warnings(evidence.described["versions"])]
+    lines += [f"Warning of the data: {line}." for line in results.described["dataset"].get("warnings", [])]
+    if results.described["dataset"]["known_issues"]:
+        lines.append(f"Known issues of the data: {results.described['dataset']['known_issues']}.")
+    lines += [f"Versions: {line}." for line in version_warnings(results.described["versions"])]
     return lines
 
 
-def _ledger(evidence: StudyResults) -> str:
+def _ledger(results: StudyResults) -> str:
     before = test_ledger.times_scored(
-        evidence.folder.path.parent,
-        evidence.described["digests"].get("test", ""),
-        before=prediction_table.ledger_name(evidence.folder),
+        results.folder.path.parent,
+        results.described["digests"].get("test", ""),
+        before=prediction_table.ledger_name(results.folder),
     )
     if not before:
         return "This is the first study or run in its folder that scored this test split."
@@ -246,33 +246,33 @@ def _ledger(evidence: StudyResults) -> str:
     return f"This test split had been scored {times} before in this folder: every look weakens the next."
 
 
-def _course(evidence: StudyResults) -> list[str]:
+def _course(results: StudyResults) -> list[str]:
     states = {
         "finished": TrialState.COMPLETE,
         "pruned": TrialState.PRUNED,
         "failed": TrialState.FAIL,
         "unfinished": TrialState.RUNNING,
     }
-    counts = ", ".join(f"{evidence.count(state)} {name}" for name, state in states.items())
-    lines = [f"{_count(len(evidence.trials), 'trial')}: {counts}."]
-    if evidence.plan.out_of_time:
-        lines.append(failure_reasons.budget_left_trials(evidence.plan) or "The time budget ended the search.")
-    lines.append(_rank_correlation(evidence))
-    seconds = sum(result["seconds"] or 0.0 for result in evidence.results.values())
-    lines.append(f"{_duration(seconds)} of training in {_count(len(evidence.results), 'run')}.")
+    counts = ", ".join(f"{results.count(state)} {name}" for name, state in states.items())
+    lines = [f"{_count(len(results.trials), 'trial')}: {counts}."]
+    if results.plan.out_of_time:
+        lines.append(failure_reasons.budget_left_trials(results.plan) or "The time budget ended the search.")
+    lines.append(_rank_correlation(results))
+    seconds = sum(result["seconds"] or 0.0 for result in results.outcomes.values())
+    lines.append(f"{_duration(seconds)} of training in {_count(len(results.outcomes), 'run')}.")
     broken = [
         f"{name} failed: {result['failure']}"
-        for name, result in evidence.results.items()
+        for name, result in results.outcomes.items()
         if result["state"] == FAILED and not name.startswith("refits/")
     ]
     return lines + broken
 
 
-def _rank_correlation(evidence: StudyResults) -> str:
+def _rank_correlation(results: StudyResults) -> str:
     """Whether a trial's value at the first rung tells its last one (Spearman, trials that ran to their end)."""
     pairs = [
         (trial.intermediate_values[rung], float(trial.value))
-        for trial in evidence.trials
+        for trial in results.trials
         if trial.state is TrialState.COMPLETE and trial.value is not None and (rung := _first_rung(trial))
     ]
     what = f"Rank correlation of the values at {FIRST_RUNG} % of the epochs, the first rung, with the last ones"
@@ -288,11 +288,11 @@ def _first_rung(trial: FrozenTrial) -> int:
     return min((step for step in trial.intermediate_values if step >= FIRST_RUNG), default=0)
 
 
-def _other_metrics(evidence: StudyResults, table: pd.DataFrame) -> list[str]:
+def _other_metrics(results: StudyResults, table: pd.DataFrame) -> list[str]:
     """The same table in the other metrics: those that were published, else all but the declared one, folded away."""
-    names = [name for name in table["metric"].unique() if name != evidence.declared]
-    published = [name for name in names if evidence.config.settings.final.published.get(name)]
-    if evidence.test_labels is None:
+    names = [name for name in table["metric"].unique() if name != results.declared]
+    published = [name for name in names if results.config.settings.final.published.get(name)]
+    if results.test_labels is None:
         return []
     parts = []
     for name in published or names:

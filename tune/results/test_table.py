@@ -40,25 +40,25 @@ class Row:
         return not self.single and bool(self.jobs)
 
 
-def rows(evidence: StudyResults) -> list[Row]:
+def rows(results: StudyResults) -> list[Row]:
     """Winner, default, rows asked for, ensemble, baselines, and what was only published."""
-    decision = evidence.decision
+    decision = results.decision
     found: list[Row] = []
     if decision is not None:
-        same = evidence.winner_is_default
+        same = results.winner_is_default
         label = "winner (= default)" if same else f"winner (trial {decision.winner})"
-        found.append(_refitted(evidence, WINNER, label, decision.winner))
+        found.append(_refitted(results, WINNER, label, decision.winner))
         if not same:
-            found.append(_refitted(evidence, DEFAULT, DEFAULT, evidence.default))
-        found += [_refitted(evidence, name, name, None) for name in evidence.config.rows]
+            found.append(_refitted(results, DEFAULT, DEFAULT, results.default))
+        found += [_refitted(results, name, name, None) for name in results.config.rows]
         members = found[0].jobs
         if members:
-            wanted = evidence.config.settings.final.seeds
+            wanted = results.config.settings.final.seeds
             short = "" if len(members) == wanted else f"{len(members)} of {wanted} members"
             found.append(Row(ENSEMBLE, f"ensemble of the winner's {len(members)} models", members, None, True, short))
-    found += [Row(name, name, {0: f"{prediction_table.BASELINES}{name}"}, None, True) for name in evidence.baselines()]
+    found += [Row(name, name, {0: f"{prediction_table.BASELINES}{name}"}, None, True) for name in results.baselines()]
     known = {row.key for row in found} | {DEFAULT}
-    for values in evidence.config.settings.final.published.values():
+    for values in results.config.settings.final.published.values():
         for name in values:
             if name not in known:
                 known.add(name)
@@ -66,17 +66,17 @@ def rows(evidence: StudyResults) -> list[Row]:
     return found
 
 
-def _refitted(evidence: StudyResults, key: str, label: str, trial: int | None) -> Row:
+def _refitted(results: StudyResults, key: str, label: str, trial: int | None) -> Row:
     jobs: dict[int, str] = {}
     faults: list[str] = []
-    for seed in range(evidence.config.settings.final.seeds):
+    for seed in range(results.config.settings.final.seeds):
         name = f"refits/{slug(key)}/{seed}"
-        result = evidence.results.get(name)
+        result = results.outcomes.get(name)
         if result is not None and result["state"] == COMPLETE:
             jobs[seed] = name
         else:
             faults.append("it was not run" if result is None else str(result["failure"]))
-    wanted = evidence.config.settings.final.seeds
+    wanted = results.config.settings.final.seeds
     note = f"{len(faults)} of {wanted} refits failed: {'; '.join(dict.fromkeys(faults))}" if faults else ""
     return Row(key, label, jobs, trial, False, note)
 
@@ -89,25 +89,25 @@ class _Scored:
     boots: dict[int, np.ndarray]
 
 
-def all_metrics(evidence: StudyResults) -> pd.DataFrame:
+def all_metrics(results: StudyResults) -> pd.DataFrame:
     """Every metric of every row, long: one line per metric and row, the declared metric first; see COLUMNS.
 
     Values are shares, not percent. `difference` is row minus default, paired by seed and by draw; `p_holm` is for the
     declared metric alone.
     """
-    order = [evidence.declared, *(name for name in evidence.task.metrics if name != evidence.declared)]
-    compared = rows(evidence)
-    probabilities = {row.key: _probabilities(evidence, row) for row in compared}
+    order = [results.declared, *(name for name in results.task.metrics if name != results.declared)]
+    compared = rows(results)
+    probabilities = {row.key: _probabilities(results, row) for row in compared}
     counts = None
-    if evidence.test_labels is not None:
-        draws = evidence.config.settings.final.draws
-        strata = evidence.task.strata(evidence.test_labels)
-        counts = intervals.bootstrap_counts(strata, draws=draws, groups=evidence.test_groups)
-    probes = _probes(evidence, compared)
+    if results.test_labels is not None:
+        draws = results.config.settings.final.draws
+        strata = results.task.strata(results.test_labels)
+        counts = intervals.bootstrap_counts(strata, draws=draws, groups=results.test_groups)
+    probes = _probes(results, compared)
     lines: list[dict[str, Any]] = []
     for metric in order:
-        scored = {key: _score(evidence, metric, models, counts) for key, models in probabilities.items()}
-        lines += _lines(evidence, metric, compared, scored, probes)
+        scored = {key: _score(results, metric, models, counts) for key, models in probabilities.items()}
+        lines += _lines(results, metric, compared, scored, probes)
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -118,18 +118,18 @@ def declared_table(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["metric"] == table["metric"].iloc[0]].reset_index(drop=True)
 
 
-def _probabilities(evidence: StudyResults, row: Row) -> dict[int, np.ndarray]:
-    if evidence.test_labels is None:
+def _probabilities(results: StudyResults, row: Row) -> dict[int, np.ndarray]:
+    if results.test_labels is None:
         return {}
-    found = {seed: evidence.test_probabilities(job) for seed, job in row.jobs.items()}
+    found = {seed: results.test_probabilities(job) for seed, job in row.jobs.items()}
     there = {seed: value for seed, value in found.items() if value is not None}
     if row.key == ENSEMBLE and there:
         return {0: np.mean(list(there.values()), axis=0)}
     return there
 
 
-def _score(evidence: StudyResults, metric: str, models: dict[int, np.ndarray], counts: np.ndarray | None) -> _Scored:
-    labels, task = evidence.test_labels, evidence.task
+def _score(results: StudyResults, metric: str, models: dict[int, np.ndarray], counts: np.ndarray | None) -> _Scored:
+    labels, task = results.test_labels, results.task
     if labels is None or counts is None:
         return _Scored({}, {})
     return _Scored(
@@ -139,17 +139,17 @@ def _score(evidence: StudyResults, metric: str, models: dict[int, np.ndarray], c
 
 
 def _lines(
-    evidence: StudyResults, metric: str, compared: Sequence[Row], scored: dict[str, _Scored], probes: dict[str, Any]
+    results: StudyResults, metric: str, compared: Sequence[Row], scored: dict[str, _Scored], probes: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    baseline_row = WINNER if evidence.winner_is_default else DEFAULT
-    samples = _units(evidence)
+    baseline_row = WINNER if results.winner_is_default else DEFAULT
+    samples = _units(results)
     lines = []
     for row in compared:
         own, other = scored[row.key], scored.get(baseline_row, _Scored({}, {}))
         line: dict[str, Any] = {"row": row.key, "label": row.label, "metric": metric, "note": row.note}
-        line["cv"] = _cv(evidence, row, metric)
-        line["published"] = _published(evidence, row, metric)
-        line["optimistic"] = _optimistic(evidence, metric, probes.get(row.key, []))
+        line["cv"] = _cv(results, row, metric)
+        line["published"] = _published(results, row, metric)
+        line["optimistic"] = _optimistic(results, metric, probes.get(row.key, []))
         line |= {"seeds": len(own.scores), "samples": samples}
         if own.scores:
             line |= _absolute(own, samples)
@@ -158,15 +158,15 @@ def _lines(
             if found is not None:
                 line |= _relative(found)
         lines.append(line)
-    if metric == evidence.declared:
+    if metric == results.declared:
         adjusted = intervals.holm([line.get("p", np.nan) for line in lines])
         for line, value in zip(lines, adjusted, strict=True):
             line["p_holm"] = value
     return lines
 
 
-def _units(evidence: StudyResults) -> int:
-    labels, groups = evidence.test_labels, evidence.test_groups
+def _units(results: StudyResults) -> int:
+    labels, groups = results.test_labels, results.test_groups
     if labels is None:
         return 0
     return len(labels) if groups is None else len(np.unique(groups))
@@ -200,43 +200,43 @@ def _difference(own: _Scored, other: _Scored, *, single: bool, samples: int) -> 
     return intervals.interval(scores, np.stack(boots), samples)
 
 
-def _cv(evidence: StudyResults, row: Row, metric: str) -> float:
+def _cv(results: StudyResults, row: Row, metric: str) -> float:
     if row.trial is not None:
-        return evidence.cv(row.trial, metric)
-    if row.single and row.key in evidence.baselines():
-        return evidence.baseline_cv(row.key)[metric]
+        return results.cv(row.trial, metric)
+    if row.single and row.key in results.baselines():
+        return results.baseline_cv(row.key)[metric]
     return float("nan")
 
 
-def _published(evidence: StudyResults, row: Row, metric: str) -> float:
-    values = evidence.config.settings.final.published.get(metric, {})
-    key = DEFAULT if row.key == WINNER and evidence.winner_is_default and WINNER not in values else row.key
+def _published(results: StudyResults, row: Row, metric: str) -> float:
+    values = results.config.settings.final.published.get(metric, {})
+    key = DEFAULT if row.key == WINNER and results.winner_is_default and WINNER not in values else row.key
     value = values.get(key, np.nan)
     # Papers print percent; a score that cannot exceed 1 was meant so.
     return value / 100 if value > 1 and spec.of(metric).bounded else value
 
 
-def _probes(evidence: StudyResults, compared: Sequence[Row]) -> dict[str, list[list[np.ndarray]]]:
+def _probes(results: StudyResults, compared: Sequence[Row]) -> dict[str, list[list[np.ndarray]]]:
     """Per row and seed the test probabilities at the epochs that were kept."""
-    if not evidence.config.settings.final.optimistic or evidence.test_labels is None:
+    if not results.config.settings.final.optimistic or results.test_labels is None:
         return {}
     found: dict[str, list[list[np.ndarray]]] = {}
     for row in compared:
         for job in row.jobs.values() if row.trained else ():
-            arrays = collect.arrays_of(evidence.folder.run(job)) or {}
-            epochs = [evidence.task.link(value) for name, value in arrays.items() if name.startswith("epoch.")]
+            arrays = collect.arrays_of(results.folder.run(job)) or {}
+            epochs = [results.task.link(value) for name, value in arrays.items() if name.startswith("epoch.")]
             if epochs:
                 found.setdefault(row.key, []).append(epochs)
     return found
 
 
-def _optimistic(evidence: StudyResults, metric: str, probes: list[list[np.ndarray]]) -> float:
+def _optimistic(results: StudyResults, metric: str, probes: list[list[np.ndarray]]) -> float:
     """Mean over seeds of the best test epoch: how the published numbers were chosen."""
-    labels = evidence.test_labels
+    labels = results.test_labels
     if labels is None or not probes:
         return float("nan")
     best = max if spec.of(metric).higher_is_better else min
-    score = partial(evidence.task.score, metric, labels)
+    score = partial(results.task.score, metric, labels)
     return float(np.mean([best(score(epoch) for epoch in epochs) for epochs in probes]))
 
 

@@ -74,7 +74,7 @@ def _remembering(method: Callable[Concatenate["Coordinator", P], T]) -> Callable
 class Coordinator:
     """`concurrency`: runs at a time; the engine changes it as nodes come and go. `mirror`: keeps a copy of the record.
     `warn` hears of runs that no longer count. Raises InputError for a study that has lost its database.
-    All methods are called from one thread. Where the storage refuses for too long they raise StorageRefused, and
+    All methods are called from one thread. Where the storage refuses for too long they raise StorageUnavailable, and
     `stopped_by` holds it, or what the engine has to stop for; what runs stays running in the study."""
 
     def __init__(
@@ -96,10 +96,10 @@ class Coordinator:
         lost = self.folder.lost_database(known.__contains__)
         if lost:
             raise InputError(lost)
-        self.trials.mend()
+        self.trials.requeue_incomplete()
         self.plan.prepare()
-        self._set_strangers_aside()
-        for number in self.trials.judged_but_not_told():
+        self._quarantine_unknown_runs()
+        for number in self.trials.pruned_but_unrecorded():
             self._record_pruned(f"trials/{number}", number)
             self.mirror.ended(f"trials/{number}")
         for name, run in list(self.folder.runs()):
@@ -109,7 +109,7 @@ class Coordinator:
             self.mirror.fetch_outcome(name)
             done = run.outcome()
             if done is not None:
-                self._adopt(name, json.loads((done / "outcome.json").read_text(encoding="utf-8")))
+                self._recover_finished_run(name, json.loads((done / "outcome.json").read_text(encoding="utf-8")))
                 self.mirror.ended(name)
         for trial in self.trials.all():
             run = self.folder.run(f"trials/{trial.number}")
@@ -119,7 +119,7 @@ class Coordinator:
                 self._report(trial.number, report_steps(run.config()["train"]["epochs"]), run.history())
                 self._tell(trial.number, result)
 
-    def _set_strangers_aside(self) -> None:
+    def _quarantine_unknown_runs(self) -> None:
         """Run folders of trials that the database does not know, or knows with other parameters."""
         trials = {trial.number: trial for trial in self.trials.all()}
         for name, run in list(self.folder.runs()):
@@ -141,7 +141,7 @@ class Coordinator:
         except InputError:  # a config that cannot be read, or a point that cannot be run
             return False
 
-    def _adopt(self, name: str, outcome: Mapping[str, Any]) -> None:
+    def _recover_finished_run(self, name: str, outcome: Mapping[str, Any]) -> None:
         """Takes over a run that trained its last epoch but whose driver died before it heard of it."""
         run = self.folder.run(name)
         run.append(outcome["history"], restart=True)

@@ -69,31 +69,31 @@ def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def _patient(method: Callable[Concatenate["Trials", P], T]) -> Callable[Concatenate["Trials", P], T]:
+def _retrying(method: Callable[Concatenate["Trials", P], T]) -> Callable[Concatenate["Trials", P], T]:
     """A method that can be repeated after it failed half-way, and is while the database refuses."""
 
     @functools.wraps(method)
-    def patiently(self: "Trials", *args: P.args, **named: P.kwargs) -> T:
-        return self.patience.call(lambda: method(self, *args, **named))
+    def retrying(self: "Trials", *args: P.args, **named: P.kwargs) -> T:
+        return self.retry_policy.call(lambda: method(self, *args, **named))
 
-    return patiently
+    return retrying
 
 
 class Trials:
     """The trials of one study. Only the driver uses it, from one thread.
 
-    While the database refuses, methods try again for as long as `patience` lasts; then they raise StorageRefused.
+    While the database refuses, methods try again for as long as `patience` lasts; then they raise StorageUnavailable.
     """
 
     def __init__(
         self, storage: optuna.storages.BaseStorage, *, name: str, settings: SearchSettings, maximize: bool,
-        space: Mapping[str, BaseDistribution], rung: int = FIRST_RUNG, patience: RetryPolicy | None = None,
+        space: Mapping[str, BaseDistribution], rung: int = FIRST_RUNG, retry_policy: RetryPolicy | None = None,
     ) -> None:  # fmt: skip
         quiet()
-        self.patience = (patience or RetryPolicy(0)).also(optuna.exceptions.StorageInternalError, DBAPIError)
+        self.retry_policy = (retry_policy or RetryPolicy(0)).also(optuna.exceptions.StorageInternalError, DBAPIError)
         self._rung = rung
         self.storage, self.settings, self.space = storage, settings, dict(space)
-        self.study = self.patience.call(
+        self.study = self.retry_policy.call(
             lambda: optuna.create_study(
                 storage=storage,
                 study_name=name,
@@ -107,7 +107,7 @@ class Trials:
         self._ids: dict[int, int] = {}
         self._reported: dict[int, set[int]] = {}
 
-    @_patient
+    @_retrying
     def all(self) -> list[FrozenTrial]:
         """Trials that count: those in the queue and those that lost their parameters in a crash do not."""
         trials = self.study.get_trials(deepcopy=False)
@@ -116,7 +116,7 @@ class Trials:
     def running(self) -> list[FrozenTrial]:
         return [trial for trial in self.all() if trial.state is TrialState.RUNNING]
 
-    @_patient
+    @_retrying
     def get(self, number: int) -> FrozenTrial:
         return self.storage.get_trial(self._id(number))
 
@@ -125,7 +125,7 @@ class Trials:
             self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
         return self._ids[number]
 
-    @_patient
+    @_retrying
     def enqueue_first(self, points: list[dict[str, Any]]) -> None:
         """Queues the default (the first point) and, for a grid, all other points: once, however often it is called."""
         known = {
@@ -136,8 +136,8 @@ class Trials:
                 known.add(_key(point))
                 self.study.enqueue_trial(point, user_attrs={DEFAULT: True} if number == 0 else None)
 
-    @_patient
-    def mend(self) -> None:
+    @_retrying
+    def requeue_incomplete(self) -> None:
         """After a crash: a running trial without all its parameters is failed, and its point queued again.
 
         The failure comes last: until then a second call finds the trial running, and does what the first one left.
@@ -154,7 +154,7 @@ class Trials:
                 self.study.enqueue_trial(fixed, user_attrs=attrs)
             self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def judged_but_not_told(self) -> list[int]:
+    def pruned_but_unrecorded(self) -> list[int]:
         """Running trials that a rung has already turned down: the driver died between the verdict and its record.
 
         Optuna notes a rung as completed before it answers, and would not judge it again.
@@ -183,18 +183,18 @@ class Trials:
         def again() -> FrozenTrial:
             """Whatever the failed call made of a trial: one without all its parameters is given up, a whole one is
             the answer."""
-            self.mend()
+            self.requeue_incomplete()
             whole = [trial for trial in self.running() if trial.number not in known]
             return whole[0] if whole else self._ask(len(self.all()))
 
-        return self.patience.call(lambda: self._ask(len(known)), again=again)
+        return self.retry_policy.call(lambda: self._ask(len(known)), again=again)
 
     def _ask(self, count: int) -> FrozenTrial:
         self.study.sampler = sampler(self.settings.sampler, self.settings.seed, count)
         trial = self.study.ask(self.space)
         return self.get(trial.number)
 
-    @_patient
+    @_retrying
     def report(self, number: int, step: int, value: float) -> None:
         """Stores an intermediate value; a step that is there already keeps its value."""
         if number not in self._reported:
@@ -209,18 +209,18 @@ class Trials:
             return False  # no pruner acts before the first rung
         trial = self.get(number)
         if trial.user_attrs.get(DEFAULT, False):
-            self.patience.call(lambda: self.study.pruner.prune(self.study, trial))
+            self.retry_policy.call(lambda: self.study.pruner.prune(self.study, trial))
             return False
 
         def ask(seen: FrozenTrial) -> bool:
             return self.study.pruner.prune(self.study, seen)
 
         # Optuna judges a rung once: a verdict that the failed call came to must be read from the record.
-        return self.patience.call(
-            lambda: ask(trial), again=lambda: ask(self.get(number)) or number in self.judged_but_not_told()
+        return self.retry_policy.call(
+            lambda: ask(trial), again=lambda: ask(self.get(number)) or number in self.pruned_but_unrecorded()
         )
 
-    @_patient
+    @_retrying
     def complete(self, number: int, value: float, loss: float | None) -> None:
         trial = self.get(number)
         if trial.state.is_finished():
@@ -228,12 +228,12 @@ class Trials:
         self.storage.set_trial_user_attr(trial._trial_id, "val/loss", loss)
         self.study.tell(number, value)
 
-    @_patient
+    @_retrying
     def prune(self, number: int) -> None:
         if not self.get(number).state.is_finished():
             self.study.tell(number, state=TrialState.PRUNED)
 
-    @_patient
+    @_retrying
     def fail(self, number: int, reason: str) -> None:
         trial = self.get(number)
         if not trial.state.is_finished():
@@ -243,9 +243,9 @@ class Trials:
     def add_seconds(self, seconds: float) -> None:
         """Adds to the time spent on trials, which a time budget counts over all restarts."""
         total = self.seconds() + seconds
-        self.patience.call(lambda: self.study.set_user_attr("seconds", total))
+        self.retry_policy.call(lambda: self.study.set_user_attr("seconds", total))
 
-    @_patient
+    @_retrying
     def seconds(self) -> float:
         return float(self.study.user_attrs.get("seconds", 0.0))
 

@@ -16,7 +16,7 @@ from tune.study.partitions import CONFIRM_PARTITION, CONFIRM_SEED, SEARCH_PARTIT
 from tune.study.record import COMPLETE, FAILED, StudyFolder
 from tune.study.run_spec import CONFIRM, REFIT, REPLICATE, TRIAL, RunSpec
 
-PROBE_EVERY = 10  # epochs; how often the published code looked at the test split
+PREDICT_TEST_EVERY = 10  # epochs; how often the published code looked at the test split
 
 
 class NextRun(Enum):
@@ -155,7 +155,7 @@ class Plan:
                         seeded.to_dict(),
                         self.config.settings.final.refit,
                         rates=self._rates(run, source),
-                        probe_every=PROBE_EVERY if self.config.settings.final.optimistic else 0,
+                        predict_test_every=PREDICT_TEST_EVERY if self.config.settings.final.optimistic else 0,
                     )
                 )
         return specs

@@ -129,7 +129,11 @@ class DriverLock:
                 self._tell()
 
     def check(self) -> None:
-        """Raises Taken where another driver has the study now; looks itself where heartbeats have failed to arrive."""
+        """Reads the lock where heartbeats have failed to arrive.
+
+        Raises:
+            StudyTakenOver: another driver has the study now.
+        """
         self._tell(where_silent=True)
         if self._taken_by is not None:
             raise StudyTakenOver(

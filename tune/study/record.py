@@ -43,7 +43,7 @@ class StudyFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.patience = AT_ONCE
+        self.retry_policy = AT_ONCE
         self._lock: IO[str] | None = None
 
     @property
@@ -117,7 +117,7 @@ class StudyFolder:
         """Takes over what a resumed search may change; the report and the results are then to be made anew."""
         described = self.described()
         described["config"] = config.to_dict()
-        self.patience.call(lambda: atomic_files.write_json(self.path / DESCRIPTION, described))
+        self.retry_policy.call(lambda: atomic_files.write_json(self.path / DESCRIPTION, described))
         (self.path / SUMMARY).unlink(missing_ok=True)
 
     def lock(self) -> None:
@@ -181,13 +181,13 @@ class StudyFolder:
         ]
 
     def run(self, name: str) -> RunFolder:
-        return RunFolder(self.path / name, self.patience)
+        return RunFolder(self.path / name, self.retry_policy)
 
     def runs(self) -> Iterator[tuple[str, RunFolder]]:
         """All runs that have a folder, by name such as "trials/3"."""
         for pattern in ("trials/*", "replicates/*", "confirm/*", "refits/*/*"):
             for path in sorted(self.path.glob(f"{pattern}/config.yaml"), key=_by_number):
-                yield str(path.parent.relative_to(self.path)), RunFolder(path.parent, self.patience)
+                yield str(path.parent.relative_to(self.path)), RunFolder(path.parent, self.retry_policy)
 
     @property
     def results(self) -> Path:

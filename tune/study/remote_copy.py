@@ -42,7 +42,7 @@ _SPLITS = "splits.csv"
 
 
 class RemoteCopy:
-    """Where the conductor tells what it did. This one keeps nothing: the study's folder is all there is."""
+    """Where the coordinator tells what it did. This one keeps nothing: the study's folder is all there is."""
 
     def begin(self) -> None:
         """The study's folder is ready for its first run."""
@@ -68,13 +68,13 @@ class RemoteCopy:
 
 class StorageCopy(RemoteCopy):
     """The record of `folder` at `uri`. `claim` it first; then all methods wait while the storage refuses, and raise
-    StorageRefused when the patience is used up."""
+    StorageUnavailable when the patience is used up."""
 
     def __init__(
-        self, folder: StudyFolder, uri: str, *, patience: RetryPolicy, with_database: bool,
+        self, folder: StudyFolder, uri: str, *, retry_policy: RetryPolicy, with_database: bool,
         warn: Callable[[str], None] = notices.warn, stale_s: float = 90.0,
     ) -> None:  # fmt: skip
-        self.folder, self.remote, self._patience = folder, object_store.Folder(uri), patience
+        self.folder, self.remote, self._retry_policy = folder, object_store.Folder(uri), retry_policy
         self._with_database = with_database
         self._ownership = DriverLock(self.remote, stale_s=stale_s, warn=warn)
 
@@ -104,7 +104,7 @@ class StorageCopy(RemoteCopy):
             self._ownership.check()  # before each try: while this driver waited, another one may have gone on
             return function()
 
-        return self._patience.call(owned)
+        return self._retry_policy.call(owned)
 
     def begin(self) -> None:
         path = self.folder.path

@@ -76,7 +76,7 @@ def warnings(folder: StudyFolder, study: StudyConfig, dataset: Dataset, *, split
         raise InputError([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
     folder.lock()  # whether it is in use should be known before Ray starts
     try:
-        # With a storage the record may be fetched anew, also one of which only a part has arrived; the conductor looks.
+        # With a storage the record may be incomplete here and fetched again later: then the coordinator checks.
         stored = folder.config().settings.storage.uri is not None
         lost = [] if stored else folder.lost_database(_known(folder))
     finally:
@@ -125,11 +125,11 @@ def acquire(
     storage = config.settings.storage
     folder.lock()
     held.callback(folder.unlock)
-    folder.patience = RetryPolicy(storage.patience_s, warn=warn)
+    folder.retry_policy = RetryPolicy(storage.patience_s, warn=warn)
     uri = storage.of(folder.described()["name"])
     if uri is None:
         return RemoteCopy()
-    copy = StorageCopy(folder, uri, patience=folder.patience, with_database=storage.database is None, warn=warn)
+    copy = StorageCopy(folder, uri, retry_policy=folder.retry_policy, with_database=storage.database is None, warn=warn)
     copy.claim()
     held.callback(copy.release)
     return copy

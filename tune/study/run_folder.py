@@ -18,8 +18,8 @@ AT_ONCE = RetryPolicy(0)
 class RunFolder:
     """One training of a study: a trial, a replicate, a confirmation or a refit."""
 
-    def __init__(self, path: Path, patience: RetryPolicy = AT_ONCE) -> None:
-        self.path, self._patience = path, patience
+    def __init__(self, path: Path, retry_policy: RetryPolicy = AT_ONCE) -> None:
+        self.path, self._retry_policy = path, retry_policy
 
     def create(self, config: Mapping[str, Any]) -> None:
         def write() -> None:
@@ -27,7 +27,7 @@ class RunFolder:
             if not (self.path / "config.yaml").exists():
                 atomic_files.write_text(self.path / "config.yaml", yaml_files.dump(dict(config)))
 
-        self._patience.call(write)
+        self._retry_policy.call(write)
 
     def config(self) -> dict[str, Any]:
         return yaml_files.read(self.path / "config.yaml")
@@ -47,7 +47,7 @@ class RunFolder:
         """Adds records; after a restart the file is written anew with all records that the new attempt stands on."""
         text = "".join(json.dumps(record) + "\n" for record in records)
         if restart:
-            self._patience.call(lambda: atomic_files.write_text(self.path / "history.jsonl", text))
+            self._retry_policy.call(lambda: atomic_files.write_text(self.path / "history.jsonl", text))
         else:
             self._append("history.jsonl", text)
 
@@ -66,14 +66,14 @@ class RunFolder:
                 stream.truncate(length)  # what an earlier try wrote of it
                 stream.write(text.encode())
 
-        self._patience.call(write)
+        self._retry_policy.call(write)
 
     def result(self) -> dict[str, Any] | None:
         path = self.path / "result.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        self._patience.call(lambda: atomic_files.write_json(self.path / "result.json", dict(result)))
+        self._retry_policy.call(lambda: atomic_files.write_json(self.path / "result.json", dict(result)))
 
     def outcome(self) -> Path | None:
         """The newest attempt folder in which this run trained its last epoch, if any did. What another run of this name

@@ -29,15 +29,15 @@ LONGEST_STUDY = 200  # leaves room for a number, and for what stands around a na
 @dataclass(frozen=True)
 class RunSpec:
     """One run. `name` is its folder below the study's; `partition`: column of splits.csv, or "full"/"given" in a refit;
-    `rates`: learning rates per epoch to replay; `probe_every`: epochs between test logits kept for the optimistic
-    column, 0 for the last epoch only."""
+    `rates`: learning rates per epoch to replay; `predict_test_every`: epochs between test logits kept for the
+    optimistic column, 0 for the last epoch only."""
 
     name: str
     kind: Kind
     config: Mapping[str, Any]
     partition: str
     rates: tuple[float, ...] = field(default=())
-    probe_every: int = 0
+    predict_test_every: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "config": dict(self.config), "rates": list(self.rates)}

@@ -33,61 +33,61 @@ _NOTE_LENGTH = 7900
 Standing = list[dict[str, Any]]
 
 
-def send(projection: StudyToMlflow) -> dict[str, str]:
+def send(mlflow_study: StudyToMlflow) -> dict[str, str]:
     """Writes results/ once per content; a study that was resumed and reported again is written again.
 
     What the store refuses is left out and returned, with the reasons; all runs of the study end all the same, and
     another call sends everything again.
     """
-    folder, tracker, parent = projection.folder, projection.tracker, projection.parent
+    folder, tracker, parent = mlflow_study.folder, mlflow_study.tracker, mlflow_study.parent
     lacks = failure_reasons.no_model(folder)
-    if lacks is not None and not projection.driven:  # a search has said it
-        projection.warn(lacks)
+    if lacks is not None and not mlflow_study.driven:  # a search has said it
+        mlflow_study.warn(lacks)
     digest = _digest(folder.results)
-    if projection.ended and projection.parent_tags.get(_SENT) == digest:
+    if mlflow_study.ended and mlflow_study.parent_tags.get(_SENT) == digest:
         return {}
     written = (folder.results / "summary.md").stat().st_mtime  # the same when sent again, so that no point is doubled
     refused = tracker.attempt(
         parent,
         {
-            "results": lambda: _send_tables(projection, written),
-            "files": lambda: _send_files(projection),
-            "model": lambda: _send_model(projection),
-            "trials without a result": lambda: projection.close_stopped(written),
-            "columns of the table": lambda: projection.set_view(finished=True),
-            "end of the study": lambda: _end(projection, written),
+            "results": lambda: _send_tables(mlflow_study, written),
+            "files": lambda: _send_files(mlflow_study),
+            "model": lambda: _send_model(mlflow_study),
+            "trials without a result": lambda: mlflow_study.close_stopped(written),
+            "columns of the table": lambda: mlflow_study.set_view(finished=True),
+            "end of the study": lambda: _end(mlflow_study, written),
         },
     )
     said = "; ".join([*([lacks] if lacks else []), *(f"{what}: {why}" for what, why in refused.items())])
-    tags = {LACKS: said} if said != projection.parent_tags.get(LACKS, "") else {}
+    tags = {LACKS: said} if said != mlflow_study.parent_tags.get(LACKS, "") else {}
     tags |= {} if refused else {_SENT: digest}
     refused |= tracker.attempt(parent, {"note": lambda: tracker.write(parent, tags=tags)})
-    projection.parent_tags |= tags
+    mlflow_study.parent_tags |= tags
     return refused
 
 
-def _send_tables(projection: StudyToMlflow, written: float) -> None:
-    results = projection.folder.results
+def _send_tables(mlflow_study: StudyToMlflow, written: float) -> None:
+    results = mlflow_study.folder.results
     trials = pd.read_csv(results / "trials.csv").sort_values("number")
     tests = pd.read_csv(results / "test_metrics.csv")
-    standing = _standing(trials, maximize=projection.maximize)
-    _mark_children(projection, standing, tests, written)
-    _write_parent(projection, standing, tests, written)
+    standing = _standing(trials, maximize=mlflow_study.maximize)
+    _mark_children(mlflow_study, standing, tests, written)
+    _write_parent(mlflow_study, standing, tests, written)
 
 
-def _send_files(projection: StudyToMlflow) -> None:
-    described = projection.folder.path / DESCRIPTION
-    for path in [described, *sorted(projection.folder.results.iterdir())]:
+def _send_files(mlflow_study: StudyToMlflow) -> None:
+    described = mlflow_study.folder.path / DESCRIPTION
+    for path in [described, *sorted(mlflow_study.folder.results.iterdir())]:
         if path.is_file() and not path.name.startswith("."):
-            projection.tracker.artifacts(projection.parent, path)
-    if projection.config.settings.tracking.log_ids:
+            mlflow_study.tracker.artifacts(mlflow_study.parent, path)
+    if mlflow_study.config.settings.tracking.log_ids:
         for name in ("splits.csv", "predictions.parquet"):
-            projection.tracker.artifacts(projection.parent, projection.folder.path / name)
+            mlflow_study.tracker.artifacts(mlflow_study.parent, mlflow_study.folder.path / name)
 
 
-def _end(projection: StudyToMlflow, written: float) -> None:
-    projection.tracker.close(projection.parent, mlflow_store.FINISHED, written)
-    projection.ended, projection.running = True, False
+def _end(mlflow_study: StudyToMlflow, written: float) -> None:
+    mlflow_study.tracker.close(mlflow_study.parent, mlflow_store.FINISHED, written)
+    mlflow_study.ended, mlflow_study.running = True, False
 
 
 def _digest(results: Path) -> str:
@@ -112,10 +112,10 @@ def _standing(trials: pd.DataFrame, *, maximize: bool) -> Standing:
     ]
 
 
-def _mark_children(projection: StudyToMlflow, standing: Standing, tests: pd.DataFrame, written: float) -> None:
+def _mark_children(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.DataFrame, written: float) -> None:
     declared = _declared(tests)
     for line in standing:
-        child = projection.children.get(line["number"])
+        child = mlflow_study.children.get(line["number"])
         if child is None or not (line["rank"] <= _RANKED or child.ranked):
             continue
         name = f"trial {line['number']}" + (f" ({line['role']})" if line["role"] else "")
@@ -125,15 +125,15 @@ def _mark_children(projection: StudyToMlflow, standing: Standing, tests: pd.Data
                 found |= {f"test/{name}": value for name, value in _tested(tests, key).items() if name == declared}
         tags = {RUN_NAME: name} if name != child.name else {}
         if line["won"]:
-            tags[NOTE] = verdict(projection, standing, tests)
+            tags[NOTE] = verdict(mlflow_study, standing, tests)
         elif child.ranked:  # it may have won before the study was extended
             tags[NOTE] = ""
-        projection.tracker.write(child.id, _points(found, written), tags=tags)
+        mlflow_study.tracker.write(child.id, _points(found, written), tags=tags)
         child.name, child.ranked = name, True
 
 
-def _write_parent(projection: StudyToMlflow, standing: Standing, tests: pd.DataFrame, written: float) -> None:
-    name = projection.described["name"]
+def _write_parent(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.DataFrame, written: float) -> None:
+    name = mlflow_study.described["name"]
     found: dict[str, float] = {RANK: 0}
     tags = {}
     if standing:
@@ -141,42 +141,42 @@ def _write_parent(projection: StudyToMlflow, standing: Standing, tests: pd.DataF
         found |= {SCORE: best["value"], CONFIRMED: best["confirmed"], GAIN: best["gain"]}
         name = f"{name}: trial {int(best['number'])} won"
         tags["m3col.winner"] = f"trial {int(best['number'])}"
-        tags["m3col.winner_setting"] = _setting(projection, best)
+        tags["m3col.winner_setting"] = _setting(mlflow_study, best)
     for key, split in ((WINNER, "test"), (ENSEMBLE, "test_ensemble"), (DEFAULT, "test_default")):
         found |= {f"{split}/{metric}": value for metric, value in _tested(tests, key).items()}
-    summary = (projection.folder.results / "summary.md").read_text(encoding="utf-8")
+    summary = (mlflow_study.folder.results / "summary.md").read_text(encoding="utf-8")
     if summary.startswith("# "):  # the page has the title already, and shows a few lines only until it is unfolded
         summary = summary.partition("\n")[2].lstrip()
-    tags |= {RUN_NAME: name, "m3col.verdict": verdict(projection, standing, tests), NOTE: _shortened(summary)}
+    tags |= {RUN_NAME: name, "m3col.verdict": verdict(mlflow_study, standing, tests), NOTE: _shortened(summary)}
     tags |= {mlflow_store.STATE: "complete", mlflow_store.FAILURE: ""}
-    projection.tracker.write(projection.parent, _points(found, written), tags=tags)
-    projection.parent_tags |= tags
-    _write_experiment_note(projection)
+    mlflow_study.tracker.write(mlflow_study.parent, _points(found, written), tags=tags)
+    mlflow_study.parent_tags |= tags
+    _write_experiment_note(mlflow_study)
 
 
-def _write_experiment_note(projection: StudyToMlflow) -> None:
+def _write_experiment_note(mlflow_study: StudyToMlflow) -> None:
     """The experiment's page names its studies, newest first, each with its verdict and a link to its page."""
-    found = projection.tracker.find(projection.experiment, {mlflow_store.KIND: "study"})
-    about = projection.described["dataset"]
+    found = mlflow_study.tracker.find(mlflow_study.experiment, {mlflow_store.KIND: "study"})
+    about = mlflow_study.described["dataset"]
     counts = ", ".join(f"{name} {count}" for name, count in about["features"].items())
     lines = []
     for run in reversed(found):
         name = run.tags[mlflow_store.STUDY].rpartition(" ")[0]
-        page = f"#/experiments/{projection.experiment}/runs/{run.id}?workflowType=machine_learning"
+        page = f"#/experiments/{mlflow_study.experiment}/runs/{run.id}?workflowType=machine_learning"
         lines.append(f"- [{name}]({page}): {run.tags.get('m3col.verdict', 'running')}")
     lines += ["", f"{about['name']}: {about['train']} training and {about['test']} test samples; features: {counts}. "
               f"{about['known_issues']}"]  # fmt: skip
-    projection.tracker.tag_experiment(projection.experiment, {NOTE: _shortened("\n".join(lines))})
+    mlflow_study.tracker.tag_experiment(mlflow_study.experiment, {NOTE: _shortened("\n".join(lines))})
 
 
-def verdict(projection: StudyToMlflow, standing: Standing, tests: pd.DataFrame) -> str:
+def verdict(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.DataFrame) -> str:
     """One sentence: who won, with which setting, by how much, and what the test says."""
     if not standing:
         return "no trial finished"
     best = standing[0]
-    number, setting = int(best["number"]), _setting(projection, best)
+    number, setting = int(best["number"]), _setting(mlflow_study, best)
     is_confirmed = np.isfinite(best["confirmed"])
-    scored = f"{projection.metric} {best['confirmed'] if is_confirmed else best['value']:.4f}" + (
+    scored = f"{mlflow_study.metric} {best['confirmed'] if is_confirmed else best['value']:.4f}" + (
         " in confirmation" if is_confirmed else " in the search"
     )
     if DEFAULT in best["role"]:
@@ -187,8 +187,8 @@ def verdict(projection: StudyToMlflow, standing: Standing, tests: pd.DataFrame) 
     return f"{head}: {setting}; {scored}{_test_words(tests)}"
 
 
-def _setting(projection: StudyToMlflow, line: Any) -> str:
-    return ", ".join(f"{path.rpartition('.')[2]} {_short(line[path])}" for path in projection.config.space)
+def _setting(mlflow_study: StudyToMlflow, line: Any) -> str:
+    return ", ".join(f"{path.rpartition('.')[2]} {_short(line[path])}" for path in mlflow_study.config.space)
 
 
 def _test_words(tests: pd.DataFrame) -> str:
@@ -201,30 +201,30 @@ def _test_words(tests: pd.DataFrame) -> str:
     return f"; test {declared} {found['test']:.4f}{interval}"
 
 
-def _send_model(projection: StudyToMlflow) -> None:
-    checkpoint = projection.folder.results / "model"
+def _send_model(mlflow_study: StudyToMlflow) -> None:
+    checkpoint = mlflow_study.folder.results / "model"
     if not checkpoint.is_dir():
         return
     sha = hashlib.sha256()
     for path in sorted(checkpoint.iterdir()):
         sha.update(path.name.encode() + path.read_bytes())
-    if projection.parent_tags.get(_MODEL) == sha.hexdigest():
+    if mlflow_study.parent_tags.get(_MODEL) == sha.hexdigest():
         return
-    tracker, parent = projection.tracker, projection.parent
+    tracker, parent = mlflow_study.tracker, mlflow_study.parent
     tracker.artifacts(parent, checkpoint, "checkpoint")
     with tempfile.TemporaryDirectory() as folder:
-        _draw(projection, Path(folder))
+        _draw(mlflow_study, Path(folder))
         tracker.artifacts(parent, Path(folder), "figures")
-    uri = tracker.model(parent, checkpoint, example=_medians(projection), listed=False)
+    uri = tracker.model(parent, checkpoint, example=_medians(mlflow_study), listed=False)
     tracker.write(parent, tags={_MODEL: sha.hexdigest(), "m3col.model_uri": uri})
-    projection.parent_tags[_MODEL] = sha.hexdigest()
+    mlflow_study.parent_tags[_MODEL] = sha.hexdigest()
 
 
-def _medians(projection: StudyToMlflow) -> dict[str, np.ndarray] | None:
+def _medians(mlflow_study: StudyToMlflow) -> dict[str, np.ndarray] | None:
     """From the training split; None where the data is not at hand, and then the model has no input example."""
-    if projection.dataset is not None:
-        return payload.medians(projection.dataset)
-    described = projection.config.run.data
+    if mlflow_study.dataset is not None:
+        return payload.medians(mlflow_study.dataset)
+    described = mlflow_study.config.run.data
     try:
         folder = None if described.dir is None else Path(described.dir)
         loaded = loading.load(described.name, data_dir=folder, modalities=described.modalities, splits=("train",))
@@ -233,22 +233,22 @@ def _medians(projection: StudyToMlflow) -> dict[str, np.ndarray] | None:
     return payload.medians(loaded)
 
 
-def _draw(projection: StudyToMlflow, folder: Path) -> None:
+def _draw(mlflow_study: StudyToMlflow, folder: Path) -> None:
     """Learning curves of the winner's refits; what the delivered ensemble does on the test samples."""
-    refits = [RunFolder(path) for path in sorted((projection.folder.path / "refits" / WINNER).glob("*"))]
-    refits = refits[: projection.config.settings.final.seeds]
+    refits = [RunFolder(path) for path in sorted((mlflow_study.folder.path / "refits" / WINNER).glob("*"))]
+    refits = refits[: mlflow_study.config.settings.final.seeds]
     histories = [
         pd.DataFrame([{"epoch": r["epoch"], **r["metrics"]} for r in records])
         for run in refits
         if (records := run.history())
     ]
     if histories:
-        drawn = model_plots.learning_curves(histories, metric=projection.metric)
+        drawn = model_plots.learning_curves(histories, metric=mlflow_study.metric)
         model_plots.save(drawn, folder / "learning_curves.png")
-    rows = prediction_table.read(projection.folder)
+    rows = prediction_table.read(mlflow_study.folder)
     rows = rows[(rows["kind"] == prediction_table.TEST) & rows["job"].str.startswith(f"refits/{WINNER}/")]
     members = [group for _, group in rows.groupby("job", sort=True)]
-    task = tasks.build(projection.config.run.task, projection.described["dataset"]["classes"])
+    task = tasks.build(mlflow_study.config.run.task, mlflow_study.described["dataset"]["classes"])
     labels = task.labels_of(members[0]) if members else None
     if labels is not None:
         mean = np.mean([task.link(task.outputs_of(group)) for group in members], axis=0)

@@ -61,7 +61,7 @@ class Background:
         self._is_interrupted = False
         self._failure: str | None = None
         self._is_refused = False  # the failure is of a store that answers
-        self._projection: study_to_mlflow.StudyToMlflow | None = None
+        self._mlflow_study: study_to_mlflow.StudyToMlflow | None = None
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._registered = contextlib.ExitStack()
 
@@ -105,9 +105,9 @@ class Background:
         self._ending, self._is_interrupted = _Ending(_INTERRUPTED_S, mlflow_store.KILLED), True
         self._stop.set()
         self._thread.join(_INTERRUPTED_S / 2)
-        projection = self._projection
-        if self._thread.is_alive() and projection is not None:  # it is in the middle of an upload
-            projection.stop(mlflow_store.KILLED)
+        mlflow_study = self._mlflow_study
+        if self._thread.is_alive() and mlflow_study is not None:  # it is in the middle of an upload
+            mlflow_study.stop(mlflow_store.KILLED)
 
     def _work(self) -> None:
         for _ in self._waits():
@@ -136,18 +136,18 @@ class Background:
     def _close(self, ending: _Ending) -> None:
         """Ends the runs of a search that has no results. What is new goes along, unless the process is being ended."""
         is_hasty = ending.status == mlflow_store.KILLED
-        if is_hasty and self._projection is None and self._failure is None:
+        if is_hasty and self._mlflow_study is None and self._failure is None:
             return  # nothing of it is in MLflow yet
         assert self._tracker is not None
         try:
-            projection = self._projection or study_to_mlflow.StudyToMlflow(
+            mlflow_study = self._mlflow_study or study_to_mlflow.StudyToMlflow(
                 self._folder, self._tracker, dataset=self._dataset, driven=False, warn=self._warn
             )
             try:
                 if not is_hasty:
-                    sync.send(projection, results=False)
+                    sync.send(mlflow_study, results=False)
             finally:
-                projection.stop(ending.status or mlflow_store.KILLED, ending.reason)
+                mlflow_study.stop(ending.status or mlflow_store.KILLED, ending.reason)
             self._failure = None
         except Exception as error:  # whatever the store or the network raises
             self._failure = reason_of(error)
@@ -162,14 +162,14 @@ class Background:
     def _attempt(self, *, results: bool) -> None:
         assert self._tracker is not None
         try:
-            if self._projection is None:
-                self._projection = study_to_mlflow.StudyToMlflow(
+            if self._mlflow_study is None:
+                self._mlflow_study = study_to_mlflow.StudyToMlflow(
                     self._folder, self._tracker, dataset=self._dataset, warn=self._warn
                 )
-            sync.send(self._projection, results=results)
+            sync.send(self._mlflow_study, results=results)
             self._failure, self._is_refused = None, False
         except Exception as error:  # whatever the store or the network raises: it must not reach the search
-            self._projection = None
+            self._mlflow_study = None
             self._failure, self._is_refused = reason_of(error), isinstance(error, sync.Incomplete)
 
 

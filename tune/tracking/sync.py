@@ -23,14 +23,14 @@ class Incomplete(RuntimeError):
         super().__init__("; ".join(shown) + (f"; and {more} more" if more else ""))
 
 
-def send(projection: StudyToMlflow, *, results: bool) -> None:
+def send(mlflow_study: StudyToMlflow, *, results: bool) -> None:
     """Writes what MLflow lacks of the trials and, with `results`, the end of the study where it is there.
 
     Raises Incomplete where the store refused a part; all others are written.
     """
-    refused = projection.send()
-    if results and projection.folder.finished():
-        refused |= final_results.send(projection)
+    refused = mlflow_study.send()
+    if results and mlflow_study.folder.finished():
+        refused |= final_results.send(mlflow_study)
     if refused:
         raise Incomplete(refused)
 
@@ -45,11 +45,11 @@ def sync(
 
     Raises InputError for a folder that is no study, Incomplete where parts are refused, and whatever MLflow raises.
     """
-    projection = StudyToMlflow(folder, tracker, dataset=dataset, driven=False, warn=warn)
+    mlflow_study = StudyToMlflow(folder, tracker, dataset=dataset, driven=False, warn=warn)
     try:
-        send(projection, results=True)
+        send(mlflow_study, results=True)
     except BaseException:
         with contextlib.suppress(Exception):  # the store may be what failed
-            projection.stop(mlflow_store.KILLED)
+            mlflow_study.stop(mlflow_store.KILLED)
         raise
-    projection.stop(mlflow_store.KILLED)
+    mlflow_study.stop(mlflow_store.KILLED)
