@@ -1,6 +1,9 @@
 """The `m3col` command: words in, exit code out. 0 done, 1 failed, 2 bad input, 130/143 interrupted."""
 
 import argparse
+import contextlib
+import importlib
+import os
 import sqlite3
 import sys
 import traceback
@@ -66,6 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            _find_own_modules(getattr(arguments, "imports", None) or [])
             return dispatch.COMMANDS[arguments.command](arguments)
     except InputError as error:
         sys.stderr.write("".join(f"error: {scrubbed(line)}\n" for line in error.faults))
@@ -80,6 +84,21 @@ def _run(arguments: argparse.Namespace) -> int:
     except Exception as error:
         sys.stderr.write(scrubbed(_shown(error)))
         return 1
+
+
+def _find_own_modules(names: Sequence[str]) -> None:
+    """Lets modules of the current folder be imported, after all others, and imports those that --import names."""
+    with contextlib.suppress(FileNotFoundError):  # a folder that was removed
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+    faults = []
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            faults.append(f"--import {name}: {error}")
+    if faults:
+        raise InputError(faults)
 
 
 def _shown(error: Exception) -> str:
@@ -244,6 +263,7 @@ def _add_jobs(command: argparse.ArgumentParser) -> None:
 def _add_prediction(evaluate: argparse.ArgumentParser, predict: argparse.ArgumentParser) -> None:
     for command in (evaluate, predict):
         command.add_argument("checkpoint", nargs="+" if command is evaluate else None, help="model checkpoint folder")
+        _add_import(command)
     evaluate.add_argument("--data", help="name of the data set; default: the one it was trained on")
     _add_folders(evaluate, data=True)
     predict.add_argument("inputs", nargs="*", metavar="modality=file.csv", help="one file per modality")
@@ -260,7 +280,14 @@ def _add_analysis(command: argparse.ArgumentParser) -> None:
         "--only", metavar="A,B", help="of errors, robustness, confidence, umap, heatmaps; default: all"
     )
     command.add_argument("--seed", type=int, default=0, help="of every draw; default: 0")
+    _add_import(command)
     _add_folders(command, tracking=True, data=True)
+
+
+def _add_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--import", dest="imports", action="append", metavar="MODULE", help="module of a method of your own"
+    )
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:

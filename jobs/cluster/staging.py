@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import jobs
@@ -14,6 +15,7 @@ from jobs.cluster.preflight import REQUEST
 from m3col.config import loading as run_config
 from m3col.config import yaml_files
 from m3col.errors import InputError
+from m3col.methods import registry
 from m3col.storage import atomic_files
 from tune.study import provenance
 
@@ -35,10 +37,21 @@ def staged(config: str | None, words: Sequence[str]) -> Iterator["Staged"]:
         atomic_files.write_json(folder / tune.__name__ / "study" / provenance.SENT, provenance.git_state())
         shutil.copytree(run_config.folder(), folder / "m3col" / "configs", ignore=_other_than_configs)
         name, rest = config_files(config, words, folder)
+        for module in registry.own_modules():
+            _copy_module(module, folder)
         faults = _size_faults(folder)
         if faults:
             raise InputError(faults)
         yield Staged(folder, name, tuple(rest))
+
+
+def _copy_module(module: ModuleType, folder: Path) -> None:
+    """Copies the module or package of a method of the user's own; the cluster's nodes have it no other way."""
+    source = Path(str(module.__file__))
+    if source.name == "__init__.py":
+        shutil.copytree(source.parent, folder / source.parent.name, ignore=_other_than_sources)
+    else:
+        shutil.copyfile(source, folder / source.name)
 
 
 class Staged:

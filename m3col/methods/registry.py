@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from m3col.config.schema import ObjectiveConfig
@@ -163,7 +164,10 @@ def find(name: Any, *, trusted: bool = True) -> MethodSpec:
         raise InputError([f"method {name!r} is unknown{nearest(name, names())}{hint}"])
     if not trusted and module not in sys.modules:
         raise InputError(
-            [f"method {name!r} is not of m3col; write `import {module}` first: loading a file imports no code"]
+            [
+                f"method {name!r} is not of m3col; write `import {module}` first, or give the command "
+                f"--import {module}: loading a file imports no code"
+            ]
         )
     return _of_class(name, name, display_name=attribute)
 
@@ -202,10 +206,20 @@ def _class_of(target: str) -> "type[Method]":
 
 def import_folders() -> tuple[str, ...]:
     """The folders in which this process found the modules of methods that are not of this project."""
-    modules = {spec.target.partition(":")[0].partition(".")[0] for spec in _NAMED.values()} - {"m3col"}
-    found = [importlib.util.find_spec(name) for name in sorted(modules)]
-    places = [place for spec in found if spec for place in (spec.submodule_search_locations or [spec.origin or ""])]
-    return tuple(dict.fromkeys(os.path.dirname(os.path.abspath(place)) for place in places if place))
+    files = [os.path.abspath(str(module.__file__)) for module in own_modules()]
+    folders = [os.path.dirname(path) for path in files]
+    roots = [
+        os.path.dirname(folder) if os.path.basename(path) == "__init__.py" else folder
+        for path, folder in zip(files, folders, strict=True)
+    ]
+    return tuple(dict.fromkeys(roots))
+
+
+def own_modules() -> list[ModuleType]:
+    """The modules, or the packages around them, of methods that configs of this process named and that are neither of
+    this project nor of an installed package."""
+    heads = {target.partition(":")[0].partition(".")[0] for name in _NAMED if (target := _NAMED[name].target) == name}
+    return [module for head in sorted(heads) if getattr(module := importlib.import_module(head), "__file__", None)]
 
 
 def add_import_folders(folders: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """A method of the user's own: named in a config, trained, searched, saved and loaded, without an entry in our table."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 import m3col
 import tune
+from jobs.cluster import staging
 from m3col.config import loading
 from m3col.errors import InputError
 from m3col.methods import registry
@@ -118,6 +120,34 @@ def test_an_installed_package_registers_its_methods(tmp_path, monkeypatch):
     assert registry.names() == (*registry.TABLE, "gated")  # no package replaces a method of ours
     assert loading.load({"method": "gated"}).to_dict()["objective"]["smoothing"] == 0.1
     assert registry.find("gated").display_name == "gated"
+
+
+def test_the_command_finds_it_in_the_current_folder(tmp_path):
+    shutil.copy(REPOSITORY / "examples" / "gated_sum.py", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    def ran(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "jobs.cli", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+        return done.returncode, done.stdout + done.stderr
+
+    code, out = ran(
+        "train", "digits", f"method={OWN}", "train.epochs=1", "--runs-dir", "runs", "--tracking-uri", "none"
+    )
+    assert code == 0, out
+    model = out.split("checkpoint ")[1].strip()
+    code, out = ran("evaluate", model, "--runs-dir", "runs")
+    assert code == 2 and "write `import gated_sum` first" in out and "--import gated_sum" in out
+    code, out = ran("evaluate", model, "--runs-dir", "runs", "--import", "gated_sum")
+    assert code == 0 and "test/accuracy" in out, out
+    code, out = ran("evaluate", model, "--import", "gated_sun")
+    assert code == 2 and "--import gated_sun: No module named 'gated_sun'" in out
+
+
+def test_a_job_of_a_cluster_takes_its_module_along(tmp_path):
+    loading.load({"method": OWN})
+    with staging.staged("digits", []) as stage:
+        assert (stage.folder / "gated_sum.py").read_text() == (REPOSITORY / "examples" / "gated_sum.py").read_text()
 
 
 @pytest.mark.slow
