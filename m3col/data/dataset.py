@@ -7,11 +7,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from m3col.data.columns import IntArray, Kind, ModalityData, join, kind_of
+from m3col.data.columns import Kind, ModalityData, join, kind_of
 from m3col.data.digests import feed
 from m3col.errors import InputError, nearest
 
@@ -25,12 +26,18 @@ MAX_LISTED = 5  # places named one by one in a message; the rest is counted
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """N samples: ids [N] (strings), labels [N] or None where withheld, inputs per modality: [N, D_m] (NaN is a missing
-    value) or N pictures or texts; present per modality [N] (False: the whole modality is missing), groups [N] or None.
+    """N samples of a data set.
+
+    Attributes:
+        ids: [N] one text per sample.
+        labels: [N] integers 0..C-1, or float targets [N, C] for a task that predicts numbers; None where withheld.
+        inputs: by modality: a numeric table [N, D_m] (NaN is a missing value), or N images or texts.
+        present: by modality [N]; False where the whole modality of a sample is missing.
+        groups: [N] samples of one group stay in one fold; None: each sample on its own.
     """
 
     ids: NDArray[np.str_]
-    labels: IntArray | None
+    labels: NDArray[Any] | None
     inputs: dict[str, ModalityData]
     present: dict[str, BoolArray]
     groups: NDArray[np.str_] | None = None
@@ -205,7 +212,7 @@ def generated_features(modality: str, count: int) -> tuple[str, ...]:
 
 def build_split(
     inputs: Mapping[str, ModalityData],
-    labels: IntArray | None,
+    labels: NDArray[Any] | None,
     split: str,
     *,
     ids: NDArray[np.str_] | None = None,

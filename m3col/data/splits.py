@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,7 +159,7 @@ def _complement(held: NDArray[np.integer], count: int) -> Fold:
     return Fold(train=np.setdiff1d(np.arange(count, dtype=np.int64), validation), validation=validation)
 
 
-def _labels(split: Split) -> IntArray:
+def _labels(split: Split) -> NDArray[Any]:
     if split.labels is None:
         raise ValueError("the training split has no labels")
     return split.labels

@@ -10,20 +10,29 @@ from m3col.errors import InputError
 from m3col.metrics import spec
 from m3col.tasks.base import Mixed, Task
 from tests.support.helpers import tiny_config, tiny_data
+from tests.tasks import toy_regression
 
 CLASSES = 3
 DATA = tiny_data(classes=CLASSES)
-LABELS = DATA.train.labels
-OUTPUTS = np.random.default_rng(0).normal(size=(len(LABELS), CLASSES))
+N = len(DATA.train)
+FEATURES = next(iter(DATA.train.inputs.values()))
+OUTPUTS = np.random.default_rng(0).normal(size=(N, CLASSES))
+LABELS = {"toy_regression": FEATURES[:, :CLASSES] + OUTPUTS / 4}  # of other tasks: classes
 
 
-@pytest.fixture(params=tasks.names())
-def task(request: pytest.FixtureRequest) -> Task:
+@pytest.fixture(params=[*tasks.names(), toy_regression.NAME])
+def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Task:
+    toy_regression.register(monkeypatch)
     return tasks.build(request.param, CLASSES)
 
 
-def losses_of_rows(task: Task, cuts: list[slice], **arguments) -> list[torch.Tensor]:
-    outputs, targets = torch.as_tensor(OUTPUTS), task.targets(LABELS)
+@pytest.fixture
+def labels(task: Task) -> np.ndarray:
+    return LABELS.get(task.name, DATA.train.labels)
+
+
+def losses_of_rows(task: Task, labels: np.ndarray, cuts: list[slice], **arguments) -> list[torch.Tensor]:
+    outputs, targets = torch.as_tensor(OUTPUTS), task.targets(labels)
     return [task.loss(outputs[rows], targets, rows=rows, **arguments) for rows in cuts]
 
 
@@ -40,29 +49,29 @@ def test_every_metric_is_in_the_table_of_metrics(task):
     assert not spec.of(task.loss_name).higher_is_better
 
 
-def test_the_losses_of_the_ranks_add_up_to_that_of_one(task):
-    cuts = [slice(0, 13), slice(13, 13), slice(13, len(LABELS))]
-    (whole,) = losses_of_rows(task, [slice(0, len(LABELS))])
-    assert sum(losses_of_rows(task, cuts)).item() == pytest.approx(whole.item(), rel=1e-12)
-    (twice,) = losses_of_rows(task, [slice(0, len(LABELS))], scale=2.0)
+def test_the_losses_of_the_ranks_add_up_to_that_of_one(task, labels):
+    cuts = [slice(0, 13), slice(13, 13), slice(13, N)]
+    (whole,) = losses_of_rows(task, labels, [slice(0, N)])
+    assert sum(losses_of_rows(task, labels, cuts)).item() == pytest.approx(whole.item(), rel=1e-12)
+    (twice,) = losses_of_rows(task, labels, [slice(0, N)], scale=2.0)
     assert twice.item() == pytest.approx(2 * whole.item(), rel=1e-12)
 
 
-def test_the_loss_is_the_one_that_an_epoch_reports(task):
-    (loss,) = losses_of_rows(task, [slice(0, len(LABELS))])
-    reported = task.output_metrics({"fused": OUTPUTS}, LABELS, "fused")
-    assert reported[f"{task.loss_name}_fused"] == pytest.approx(loss.item(), rel=1e-9)
+def test_the_loss_is_the_one_that_an_epoch_reports(task, labels):
+    (loss,) = losses_of_rows(task, labels, [slice(0, N)])
+    reported = task.output_metrics({"fused": OUTPUTS}, labels, "fused")
+    assert reported[f"{task.loss_name}_fused"] == pytest.approx(loss.item(), rel=1e-6)
 
 
-def test_mixing_nothing_is_the_plain_loss_and_mixing_is_linear_in_lambda(task):
-    partner = torch.arange(len(LABELS)).flip(0)
+def test_mixing_nothing_is_the_plain_loss_and_mixing_is_linear_in_lambda(task, labels):
+    partner = torch.arange(N).flip(0)
 
     def mixed(lam: float) -> float:
-        weights = torch.full((len(LABELS),), lam, dtype=torch.float64)
-        (value,) = losses_of_rows(task, [slice(0, len(LABELS))], mixed=Mixed(partner, weights))
+        weights = torch.full((N,), lam, dtype=torch.float64)
+        (value,) = losses_of_rows(task, labels, [slice(0, N)], mixed=Mixed(partner, weights))
         return value.item()
 
-    (plain,) = losses_of_rows(task, [slice(0, len(LABELS))])
+    (plain,) = losses_of_rows(task, labels, [slice(0, N)])
     assert mixed(1.0) == pytest.approx(plain.item(), rel=1e-12)
     assert mixed(0.3) == pytest.approx(0.3 * mixed(1.0) + 0.7 * mixed(0.0), rel=1e-12)
     assert mixed(0.0) != pytest.approx(plain.item())
@@ -74,36 +83,36 @@ def test_link_and_its_inverse(task):
     assert task.link(task.inverse_link(predictions)) == pytest.approx(predictions, rel=1e-12)
 
 
-def test_decisions_have_the_form_of_labels(task):
+def test_decisions_have_the_form_of_labels(task, labels):
     decided = task.decide(task.link(OUTPUTS))
-    assert decided.shape == LABELS.shape and decided.dtype == LABELS.dtype
-    assert len(task.answers(task.link(OUTPUTS))) == len(LABELS)
+    assert decided.shape == labels.shape and decided.dtype == labels.dtype
+    assert len(task.answers(task.link(OUTPUTS))) == N
 
 
 def test_answers_stand_in_columns_with_one_row_per_sample(task):
     columns = task.answer_columns({"a": task.link(-OUTPUTS), "fused": task.link(OUTPUTS)}, "fused")
-    assert len(pd.DataFrame(columns)) == len(LABELS)
+    assert len(pd.DataFrame(columns)) == N
 
 
-def test_metrics_are_all_reported_in_their_order(task):
+def test_metrics_are_all_reported_in_their_order(task, labels):
     predictions = task.link(OUTPUTS)
-    scores = task.scores(LABELS, predictions)
+    scores = task.scores(labels, predictions)
     assert tuple(scores) == task.metrics
-    assert tuple(task.cross_validated([LABELS], [predictions])) == task.metrics
-    assert task.cross_validated([LABELS], [predictions]) == pytest.approx(scores)
+    assert tuple(task.cross_validated([labels], [predictions])) == task.metrics
+    assert task.cross_validated([labels], [predictions]) == pytest.approx(scores)
     for name in task.metrics:
-        assert task.score(name, LABELS, predictions) == pytest.approx(scores[name])
-        once = task.bootstrap_scores(name, LABELS, predictions, np.ones((1, len(LABELS)), dtype=np.int64))
+        assert task.score(name, labels, predictions) == pytest.approx(scores[name])
+        once = task.bootstrap_scores(name, labels, predictions, np.ones((1, N), dtype=np.int64))
         assert once == pytest.approx([scores[name]])
 
 
-def test_outputs_report_what_is_declared(task):
+def test_outputs_report_what_is_declared(task, labels):
     outputs = {"a": -OUTPUTS, "fused": OUTPUTS}
-    reported = task.output_metrics(outputs, LABELS, "fused")
+    reported = task.output_metrics(outputs, labels, "fused")
     assert sorted(reported) == sorted(task.output_metric_names([*outputs], "fused"))
     heads = [reported[f"{task.loss_name}_{name}"] for name in outputs]
     assert reported["loss"] == pytest.approx(sum(heads))
-    tested = task.test_metrics({name: task.link(value) for name, value in outputs.items()}, LABELS, "fused")
+    tested = task.test_metrics({name: task.link(value) for name, value in outputs.items()}, labels, "fused")
     assert set(task.metrics) <= set(tested)
 
 
@@ -114,28 +123,28 @@ def test_whatever_is_watched_has_a_metric_on_the_test_split(task):
         assert same, name
 
 
-def test_strata_are_numbered(task):
-    strata = task.strata(LABELS)
-    assert strata.shape == (len(LABELS),) and set(strata.tolist()) <= set(range(task.num_strata))
+def test_strata_are_numbered(task, labels):
+    strata = task.strata(labels)
+    assert strata.shape == (N,) and set(strata.tolist()) <= set(range(task.num_strata))
     assert all(task.stratum(number) for number in range(task.num_strata))
 
 
-def test_baselines_are_predictions(task):
-    constant = task.constant(LABELS, 4)
+def test_baselines_are_predictions(task, labels):
+    constant = task.constant(labels, 4)
     assert constant.shape == (4, CLASSES) and (constant == constant[0]).all()
-    x = next(iter(DATA.train.inputs.values()))
-    linear = task.linear(x, LABELS, x[:7])
+    x = FEATURES
+    linear = task.linear(x, labels, x[:7])
     assert linear.shape == (7, CLASSES)
     metric = task.default_metric
-    learned = task.score(metric, LABELS, task.linear(x, LABELS, x))
-    guessed = task.score(metric, LABELS, task.constant(LABELS, len(LABELS)))
+    learned = task.score(metric, labels, task.linear(x, labels, x))
+    guessed = task.score(metric, labels, task.constant(labels, N))
     assert (learned > guessed) == spec.of(metric).higher_is_better and learned != guessed
 
 
-def test_stored_columns_give_back_labels_and_outputs(task):
-    table = pd.DataFrame(task.to_columns(LABELS, OUTPUTS))
+def test_stored_columns_give_back_labels_and_outputs(task, labels):
+    table = pd.DataFrame(task.to_columns(labels, OUTPUTS))
     assert tuple(table.columns) == task.columns
-    assert np.array_equal(task.outputs_of(table), OUTPUTS) and np.array_equal(task.labels_of(table), LABELS)
+    assert np.array_equal(task.outputs_of(table), OUTPUTS) and np.array_equal(task.labels_of(table), labels)
     withheld = pd.DataFrame(task.to_columns(None, OUTPUTS))
     assert task.labels_of(withheld) is None and np.array_equal(task.outputs_of(withheld), OUTPUTS)
 

@@ -81,3 +81,7 @@ def test_a_label_that_is_withheld_is_stored_as_minus_one():
     stored = pd.DataFrame(TASK.to_columns(None, OUTPUTS.numpy()))
     assert list(stored.columns) == ["label", "logit_0", "logit_1", "logit_2", "logit_3"]
     assert set(stored["label"]) == {-1}
+
+
+def test_the_constant_baseline_is_the_share_of_each_class():
+    assert TASK.constant([0, 0, 1, 3], 2).tolist() == [[0.5, 0.25, 0.0, 0.25]] * 2

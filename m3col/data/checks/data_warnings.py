@@ -33,12 +33,13 @@ def of_dataset(dataset: Dataset) -> list[str]:
 def of_training(dataset: Dataset) -> list[str]:
     """Warnings about the training split alone: its columns and its classes."""
     found: list[str] = []
-    if dataset.train.labels is not None:
+    labels = dataset.train.labels
+    if labels is not None and labels.dtype.kind in "iu":  # the warnings are about classes
         for name, column in dataset.train.inputs.items():
             if not isinstance(column, MediaColumn):
                 place = f"{dataset.name}, modality {name!r}"
-                found += _column_warnings(column, dataset.train.labels, dataset.features[name], place)
-        counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes).tolist()
+                found += _column_warnings(column, labels, dataset.features[name], place)
+        counts = np.bincount(labels, minlength=dataset.num_classes).tolist()
         found += case_warnings(dataset.classes, counts, dataset.name)
     return found
 
