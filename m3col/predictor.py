@@ -269,7 +269,7 @@ def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
 def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> Member:
     place = str(folder / checkpoint.DESCRIPTION)
     try:
-        registry.find(described["config"].get("method"), trusted=False)
+        registry.find(described["config"].get("method", registry.DEFAULT), trusted=False)
     except InputError as error:
         raise InputError([f"{place}: {line}" for line in error.faults]) from None
     run = loading.load_stored(described["config"], where=place)

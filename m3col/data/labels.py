@@ -1,7 +1,7 @@
-"""Labels as people give them, integers or names of classes, to integers 0..C-1.
+"""Reads labels, which are integers or names of classes, as integers 0..C-1.
 
-Integers are taken as they are. Names are numbered: in the order of known class names, else sorted. A missing label is a
-fault with its row, never a class of its own.
+Integers stay as they are. Names are numbered in the order of known class names, else sorted. A missing label is a fault
+that names its row; it never becomes a class of its own.
 """
 
 from collections import Counter
@@ -22,8 +22,13 @@ _SHOWN = 5  # rows named one by one in a message; the rest is counted
 
 @dataclass(frozen=True)
 class Labels:
-    """`values`: [N] integers; `classes`: names in the order of the integers where the labels are names, else None;
-    `warnings`: what was changed while reading, a line each."""
+    """The labels of one split.
+
+    Attributes:
+        values: [N] integers.
+        classes: names in the order of the integers, where the labels are names; else None.
+        warnings: what was changed while reading, a line each.
+    """
 
     values: IntArray
     classes: tuple[str, ...] | None = None
@@ -38,14 +43,17 @@ def parse(
     classes: Sequence[str] | None = None,
     training: Labels | None = None,
 ) -> Labels | None:
-    """The labels of one split; None, and every fault, where they cannot be used.
+    """Reads the labels of one split.
 
     Args:
         labels: N integers (also as floats, such as 2.0, or text, such as "2") or N names.
         where: file or argument, for messages.
-        faults: gets a line for each label that is missing or cannot be one.
-        classes: names of the classes, by number; names that are none of them are faults.
-        training: the training labels, where these are of another split: integers or names as they are.
+        faults: gets a line for each label that is missing or cannot be read.
+        classes: names of the classes, by number; a label that is none of them is a fault.
+        training: the training labels, where `labels` are those of another split; both must be integers, or both names.
+
+    Returns:
+        The labels; None where there are faults.
     """
     cells = [cell.item() if getattr(cell, "ndim", None) == 0 else cell for cell in labels]  # also of 0-d tensors
     if not cells:
@@ -57,26 +65,27 @@ def parse(
     there = [row for row in range(len(cells)) if row not in gaps]
     numbers = {row: _number(cells[row]) for row in there}
     text = [row for row in there if numbers[row] is None]
-    found: Labels | None = None
+    parsed: Labels | None = None
     if training is not None and training.classes is not None:
-        found = _named(cells, there, where, faults, training.classes)
+        parsed = _named(cells, there, where, faults, training.classes)
     elif len(text) == len(there) and training is not None and classes is None and there:
         faults.append(f"{where}: labels must be integers, as in training, but row 1 is {_shown(cells[there[0]])}")
     elif len(text) == len(there):
-        found = _named(cells, there, where, faults, classes)
+        parsed = _named(cells, there, where, faults, classes)
     elif text:
         faults += _mixed(cells, text, where)
     elif classes is not None and (fault := _number_names_fault(classes)):
         faults.append(f"{where}: {fault}")
     else:
-        # Missing ones are faults already: 0 in their place lets the others be judged by their rows.
+        # Missing ones are faults already: 0 in their place keeps the row numbers of the others.
         values = to_labels(np.array([numbers.get(row, 0.0) for row in range(len(cells))], np.float64), where, faults)
-        found = None if values is None else Labels(values)
-    return None if missing else found
+        parsed = None if values is None else Labels(values)
+    return None if missing else parsed
 
 
 def _number_names_fault(classes: Sequence[str]) -> str:
-    """Names of classes that are numbers, but not their positions: labels that are numbers could mean either."""
+    """A fault where class names are numbers other than their positions: a label could then mean a name or a position.
+    "" where there is none."""
     numbers = [_number(name) for name in classes]
     if None in numbers or numbers == list(range(len(classes))):
         return ""
@@ -87,7 +96,7 @@ def _number_names_fault(classes: Sequence[str]) -> str:
 
 
 def _number(cell: Any) -> float | None:
-    """The number that a label is or is written as; None for a name."""
+    """The number that a label is, also one written as text; None for a name."""
     if isinstance(cell, str):
         try:
             return None if "_" in cell else float(cell)
@@ -101,11 +110,11 @@ def _shown(cell: Any) -> str:
 
 
 def _lines(where: str, rows: Sequence[int], line: Any, kind: str) -> list[str]:
-    """A line for each of the first rows, and how many more there are."""
-    found = [f"{where}: row {row + 1}: {line(row)}" for row in rows[:_SHOWN]]
+    """A line for each of the first rows, and one with the number of the others."""
+    lines = [f"{where}: row {row + 1}: {line(row)}" for row in rows[:_SHOWN]]
     if len(rows) > _SHOWN:
-        found.append(f"{where}: {len(rows) - _SHOWN} more rows: {kind}")
-    return found
+        lines.append(f"{where}: {len(rows) - _SHOWN} more rows: {kind}")
+    return lines
 
 
 def _mixed(cells: Sequence[Any], text: list[int], where: str) -> list[str]:
@@ -121,7 +130,7 @@ def _mixed(cells: Sequence[Any], text: list[int], where: str) -> list[str]:
 def _named(
     cells: Sequence[Any], there: Sequence[int], where: str, faults: list[str], classes: Sequence[str] | None
 ) -> Labels | None:
-    """Names in the rows `there`, which are not missing."""
+    """Labels that are names, from the rows `there`, in which they are not missing."""
     strange = [row for row in there if not isinstance(cells[row], str | Real | np.number | np.bool_)]
     if strange:
         rule = "a label must be an integer or the name of a class"
@@ -143,7 +152,7 @@ def _named(
 
 
 def blank_warnings(raw: Iterable[str], where: str) -> list[str]:
-    """Labels with blanks around them, which are read without."""
+    """Warnings about labels with blanks around them; the blanks are left out."""
     counts = Counter(name for name in raw if name != name.strip())
     return [
         f"{where}: label {name!r}, with blanks around it, stands in {count} rows and is read as {name.strip()!r}"
@@ -152,7 +161,7 @@ def blank_warnings(raw: Iterable[str], where: str) -> list[str]:
 
 
 def case_warnings(names: Sequence[str], counts: Sequence[int], where: str) -> list[str]:
-    """Classes whose names differ only in case or in blanks, with the samples of each."""
+    """Warnings about classes whose names differ only in case or in blanks. `counts`: samples of each class."""
     alike: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         alike.setdefault(" ".join(name.casefold().split()), []).append(number)
@@ -162,8 +171,15 @@ def case_warnings(names: Sequence[str], counts: Sequence[int], where: str) -> li
 
 
 def to_labels(values: FloatArray, where: str, faults: list[str]) -> IntArray | None:
-    """`values` [N] as integers >= 0 (floats such as 2.0 are fine); else None, with the rows put into
-    `faults`.
+    """Checks that numbers are labels.
+
+    Args:
+        values: [N] numbers; whole ones >= 0, such as 2.0, are labels.
+        where: file or argument, for messages.
+        faults: gets a line for each of the first rows that hold no label.
+
+    Returns:
+        The labels as integers; None where one of them is none.
     """
     good = np.isfinite(values) & (values >= 0) & (values < 2**31)
     good[good] = values[good] == np.floor(values[good])
@@ -178,22 +194,31 @@ def to_labels(values: FloatArray, where: str, faults: list[str]) -> IntArray | N
 
 
 def training_label_faults(labels: IntArray, where: str, classes: Sequence[str] | None = None) -> list[str]:
-    """Faults of training labels [N]: every class 0..C-1 occurs, C >= 2. `classes`: the C names, where there are any."""
+    """Faults of the training labels, of which every class 0..C-1 must occur, with C >= 2.
+
+    Args:
+        labels: [N] integers.
+        where: file or argument, for messages.
+        classes: the C names, where there are any.
+
+    Returns:
+        A line for each fault.
+    """
     if not len(labels):
         return [f"{where}: there is no training sample"]
-    found = np.unique(labels)
+    present = np.unique(labels)
     named = None if classes is None else len(classes)
-    if named is not None and found[-1] >= named:
-        return [f"{where}: labels must be 0..{named - 1} ({named} class names), but {found[-1]} occurs"]
-    if len(found) == 1:
-        only = _class_name(int(found[0]), classes)
+    if named is not None and present[-1] >= named:
+        return [f"{where}: labels must be 0..{named - 1} ({named} class names), but {present[-1]} occurs"]
+    if len(present) == 1:
+        only = _class_name(int(present[0]), classes)
         return [f"{where}: at least two classes are needed, but every training label is {only}"]
-    count = int(found[-1]) + 1 if named is None else named
-    if len(found) == count:
+    count = int(present[-1]) + 1 if named is None else named
+    if len(present) == count:
         return []
-    absent = sorted(set(range(min(count, 1000))) - set(found.tolist()))
+    absent = sorted(set(range(min(count, 1000))) - set(present.tolist()))
     listed = ", ".join(_class_name(number, classes) for number in absent[:MAX_LISTED])
-    hint = "; subtract 1 from every label" if found[0] == 1 and len(found) == found[-1] else ""
+    hint = "; subtract 1 from every label" if present[0] == 1 and len(present) == present[-1] else ""
     return [
         f"{where}: labels must be the integers 0..C-1 and each must occur in training, but of 0..{count - 1} "
         f"{listed}{' and more' if len(absent) > MAX_LISTED else ''} never occurs{hint}"
@@ -203,7 +228,17 @@ def training_label_faults(labels: IntArray, where: str, classes: Sequence[str] |
 def unseen_label_faults(
     labels: IntArray, training: IntArray, where: str, classes: Sequence[str] | None = None
 ) -> list[str]:
-    """Faults of held-out labels [N]: each must occur in training. `classes`: the names, where there are any."""
+    """Faults of the labels of a validation or test split, each of which must occur in training.
+
+    Args:
+        labels: [N] integers.
+        training: [N_train] labels of the training split.
+        where: file or argument, for messages.
+        classes: the names, where there are any.
+
+    Returns:
+        A line for each class that never occurs in training.
+    """
     unseen = np.setdiff1d(labels, training)
     seen = ", ".join(_class_name(int(label), classes) for label in np.unique(training)[:20])
     return [
@@ -214,7 +249,7 @@ def unseen_label_faults(
 
 
 def _class_name(number: int, classes: Sequence[str] | None) -> str:
-    """A label as it is shown: its number, and its name where that says more."""
+    """A label as messages show it: its number, and its name where the name says more."""
     if classes is None or number >= len(classes) or classes[number] == str(number):
         return str(number)
     return f"{number} ({classes[number]})"

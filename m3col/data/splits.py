@@ -22,22 +22,28 @@ KINDS = ("kfold", "holdout", "given", "none")
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Positions in the development pool, ascending. `validation` is empty where nothing is held out."""
+    """One division of the development pool.
+
+    Attributes:
+        train: positions of the samples that train, ascending.
+        validation: positions of the samples that validate, ascending; empty where all samples train.
+    """
 
     train: IntArray
     validation: IntArray
 
 
 def default_kind(dataset: Dataset) -> str:
-    """`given` where the data set brings a validation split; else `kfold`, or `holdout` where pictures or texts make
-    one model expensive enough."""
+    """The kind of partition of a config that names none: `given` where the data set has a validation split; else
+    `kfold`, or `holdout` where images or texts make each model expensive."""
     if dataset.validation is not None:
         return "given"
     return "kfold" if set(dataset.kinds.values()) == {"numeric"} else "holdout"
 
 
 def pool(dataset: Dataset, kind: str) -> Split:
-    """The samples that folds refer to: the training split, followed by the validation split for `given`."""
+    """The development pool, whose samples folds refer to: the training split, followed for `given` by the validation
+    split."""
     if kind == "given" and dataset.validation is not None:
         return concat(dataset.train, dataset.validation)
     return dataset.train
@@ -166,8 +172,13 @@ def _labels(split: Split) -> NDArray[Any]:
 
 
 def write_csv(path: Path, ids: Sequence[str] | NDArray[np.str_], partitions: dict[str, list[Fold]]) -> None:
-    """One row per sample of the pool, one column per partition: the number of the fold that validates on the
-    sample, -1 where none does. Written whole or not at all.
+    """Writes partitions as a CSV in one step.
+
+    Args:
+        path: the file. It has one row per sample of the pool and one column per partition, with the number of the fold
+            that validates on the sample, or -1 where none does.
+        ids: of the samples of the pool.
+        partitions: the folds of each partition, by its name.
     """
     columns = []
     for folds in partitions.values():
@@ -186,7 +197,18 @@ def write_csv(path: Path, ids: Sequence[str] | NDArray[np.str_], partitions: dic
 
 
 def read_csv(path: Path, *, ids: Sequence[str] | NDArray[np.str_] | None = None) -> dict[str, list[Fold]]:
-    """The partitions that `write_csv` wrote. With `ids`, the rows must be those samples. Raises InputError."""
+    """Reads the partitions that `write_csv` wrote.
+
+    Args:
+        path: the file.
+        ids: of the samples of the pool; the rows must be those samples. None: not checked.
+
+    Returns:
+        The folds of each partition, by its name.
+
+    Raises:
+        InputError: with every fault of the file.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
@@ -194,21 +216,21 @@ def read_csv(path: Path, *, ids: Sequence[str] | NDArray[np.str_] | None = None)
         raise InputError([f"{path}: cannot be read ({error})"]) from error
     if header[:1] != ["id"] or any(len(row) != len(header) for row in rows):
         raise InputError([f"{path}: must have a header that starts with `id` and rows of that length"])
-    found = _id_faults(path, [row[0] for row in rows], ids)
+    wrong = _id_faults(path, [row[0] for row in rows], ids)
     partitions: dict[str, list[Fold]] = {}
     for at, name in enumerate(header[1:], start=1):
         try:
             column = np.array([int(row[at]) for row in rows], dtype=np.int64)
         except ValueError as error:
-            found.append(f"{path}: column {name!r}: a fold is a whole number >= -1 ({error})")
+            wrong.append(f"{path}: column {name!r}: a fold is a whole number >= -1 ({error})")
             continue
         last = max(column.max(initial=0), 0)
         if column.min(initial=-1) < -1 or (last and set(range(last + 1)) - set(column.tolist())):
-            found.append(f"{path}: column {name!r}: folds must be numbered 0..k-1 without a gap, or -1")
+            wrong.append(f"{path}: column {name!r}: folds must be numbered 0..k-1 without a gap, or -1")
             continue
         partitions[name] = [_complement(np.flatnonzero(column == k), len(rows)) for k in range(last + 1)]
-    if found:
-        raise InputError(found)
+    if wrong:
+        raise InputError(wrong)
     return partitions
 
 

@@ -1,7 +1,7 @@
-"""Free baselines of the test table: what no training, and what a linear model, would give.
+"""Baselines of the test table that cost nothing: the class frequencies, and a linear model.
 
-Letters: N samples, D features (all modalities side by side, or those of one), C classes. Features come
-prepared: every preprocessing step is fitted on the training part before it is passed in.
+Letters: N samples, D features (all modalities side by side, or those of one), C classes. Features are preprocessed:
+every step was fitted on the training fold before.
 """
 
 from typing import Any
@@ -20,10 +20,21 @@ Table = ArrayLike | sparse.csr_matrix
 
 
 def majority(y_train: ArrayLike, n_apply: int, *, num_classes: int) -> Floats:
-    """Probabilities [n_apply, C]: for every sample the class frequencies of `y_train`.
+    """For every sample the class frequencies of the training labels.
 
-    So the prediction is the most frequent class, the log-loss is the entropy that any model has to beat, and
-    AUROC is 0.5. A share of 1 for the most frequent class would predict the same, at a far higher log-loss.
+    The prediction is then the most frequent class, the log-loss is the entropy that a model has to beat, and AUROC is
+    0.5. A probability of 1 for the most frequent class would predict the same with a far higher log-loss.
+
+    Args:
+        y_train: [N_train] labels.
+        n_apply: samples to predict.
+        num_classes: C.
+
+    Returns:
+        Probabilities [n_apply, C].
+
+    Raises:
+        InputError: with every fault of the arguments.
     """
     labels = np.asarray(y_train)
     faults = _label_faults(labels, num_classes)
@@ -35,11 +46,19 @@ def majority(y_train: ArrayLike, n_apply: int, *, num_classes: int) -> Floats:
 
 
 def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes: int) -> Floats:
-    """Probabilities [N, C] for `x_apply` [N, D] of scikit-learn's LogisticRegression (L2, C = 1).
+    """Predictions of scikit-learn's LogisticRegression (L2, C = 1), which has no randomness.
 
-    It is fitted on `x_train` [N_train, D] and `y_train` [N_train], and has no randomness. Sparse tables stay sparse. A
-    class that is absent from `y_train` gets probability 0. InputError names every fault: shapes, NaN or infinity,
-    labels, one class only.
+    Args:
+        x_train: [N_train, D] features; sparse tables stay sparse.
+        y_train: [N_train] labels.
+        x_apply: [N, D] features of the samples to predict.
+        num_classes: C.
+
+    Returns:
+        Probabilities [N, C]; 0 for a class that is absent from `y_train`.
+
+    Raises:
+        InputError: with every fault: shapes, NaN or infinity, labels, one class only.
     """
     train, apply, labels = _matrix(x_train), _matrix(x_apply), np.asarray(y_train)
     faults = _label_faults(labels, num_classes)

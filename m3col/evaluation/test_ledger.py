@@ -1,4 +1,7 @@
-"""How often a test split has been scored below a runs folder: every look at it makes the next one weaker."""
+"""Append-only log of test-set evaluations below a runs folder.
+
+Repeated evaluation on one test set biases results, so that reports state the count.
+"""
 
 import json
 import time
@@ -9,7 +12,15 @@ _NAME = "test_ledger.jsonl"
 
 
 def add(runs: Path, *, dataset: str, digest: str, by: str, rows: int) -> None:
-    """Notes that `rows` models were scored on the test split with this digest; the same `by` counts once."""
+    """Records an evaluation.
+
+    Args:
+        runs: the runs folder.
+        dataset: name of the data set.
+        digest: of the test split.
+        by: the run, study or checkpoint that was evaluated; it counts once for each test split.
+        rows: models that were scored.
+    """
     if any(entry["by"] == by and entry["digest"] == digest for entry in entries(runs)):
         return
     entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "dataset": dataset, "digest": digest, "by": by, "rows": rows}
@@ -19,13 +30,20 @@ def add(runs: Path, *, dataset: str, digest: str, by: str, rows: int) -> None:
 
 
 def entries(runs: Path) -> list[dict[str, Any]]:
+    """All evaluations that were recorded, oldest first."""
     path = runs / _NAME
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.strip()]
 
 
 def times_scored(runs: Path, digest: str, *, before: str) -> int:
-    """Entries for this test split that stand before the one by `before`."""
+    """How often a test split was evaluated before one evaluation.
+
+    Args:
+        runs: the runs folder.
+        digest: of the test split.
+        before: the `by` of that evaluation; where it is not recorded, all evaluations count.
+    """
     count = 0
     for entry in entries(runs):
         if entry["by"] == before:

@@ -13,9 +13,9 @@ the prediction is the most probable class, the first one in a tie.
 Differs: where scikit-learn warns or raises because a ranking metric has one class only, it is NaN here; a
 NaN among the probabilities (a model that diverged) makes every metric NaN instead of raising.
 
-The confusion matrix is reduced by our own lines because `statistics` needs them for thousands of matrices at
-once and because separate scikit-learn calls would cost 8 ms in every epoch; tests compare each value with
-scikit-learn.
+Scores follow from the confusion matrix by code of this file, because `m3col.metrics.intervals` needs them for thousands
+of matrices at once, and because separate calls of scikit-learn would cost 8 ms in every epoch. Tests compare each value
+with scikit-learn.
 """
 
 from collections.abc import Sequence
@@ -42,12 +42,24 @@ RANKING = tuple(name for name in _BINARY if spec.TABLE[name].ranking)
 
 
 def names(num_classes: int) -> tuple[str, ...]:
-    """The metrics that apply to `num_classes` classes, in the order in which `compute` reports them."""
+    """The metrics that apply to a number of classes.
+
+    Args:
+        num_classes: C.
+
+    Returns:
+        Names in the order in which `compute` reports them.
+
+    Example:
+        >>> names(3)
+        ('accuracy', 'balanced_accuracy', 'macro_f1', 'weighted_f1', 'log_loss', 'brier')
+    """
     return (*_GENERAL, *_BINARY) if num_classes == 2 else _GENERAL
 
 
 def default(num_classes: int) -> str:
-    """The metric that a search maximises when none is named (PROTOCOL 4)."""
+    """The metric that a search watches when its config names none (docs/protocol.md, section 4): auroc for two classes,
+    else macro_f1."""
     return "auroc" if num_classes == 2 else "macro_f1"
 
 
@@ -62,9 +74,18 @@ def softmax(logits: ArrayLike) -> Floats:
 
 
 def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
-    """Labels [N] as int64 and probabilities [N, C] as float64, or InputError with every fault.
+    """Checks labels and probabilities and gives them the types that the metrics compute with.
 
-    Rows must add up to 1 within 0.001 (so that logits passed by mistake are noticed); NaN is let through.
+    Args:
+        labels: [N] integers 0..C-1.
+        probabilities: [N, C]. Rows must add up to 1 within 0.001, so that logits passed by mistake are noticed; NaN is
+            allowed.
+
+    Returns:
+        Labels as int64 and probabilities as float64.
+
+    Raises:
+        InputError: with every fault.
     """
     y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     faults = []
@@ -96,10 +117,22 @@ def require(name: str, num_classes: int) -> None:
 
 
 def compute(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
-    """Every metric of `names(C)` for labels [N] and probabilities [N, C].
+    """Every metric of `names(C)`.
 
-    NaN where a metric is undefined: auroc and average_precision with one class among the labels, and all of
-    them when a probability is not finite.
+    Args:
+        labels: [N] integers 0..C-1.
+        probabilities: [N, C], C >= 2.
+
+    Returns:
+        Values by name. NaN where a metric is undefined: auroc and average_precision with one class among the labels,
+        and all of them when a probability is not finite.
+
+    Raises:
+        InputError: with every fault of the arguments.
+
+    Example:
+        >>> compute([0, 1, 1, 0], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]])["accuracy"]
+        0.75
     """
     y, p = checked(labels, probabilities)
     values = {**_thresholded(y, p), **(_ranked(y, p) if p.shape[1] == 2 else {})}
@@ -107,17 +140,39 @@ def compute(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
 
 
 def score(name: str, labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """One metric of `compute`; InputError when it is unknown or does not apply to C classes."""
+    """One metric of `compute`.
+
+    Args:
+        name: one of `names(C)`.
+        labels: [N] integers 0..C-1.
+        probabilities: [N, C], C >= 2.
+
+    Returns:
+        Its value; NaN where it is undefined.
+
+    Raises:
+        InputError: for a metric that is unknown or does not apply to C classes, and for faulty arguments.
+    """
     y, p = checked(labels, probabilities)
     require(name, p.shape[1])
     return (_ranked(y, p) if spec.TABLE[name].ranking else _thresholded(y, p))[name]
 
 
 def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLike]) -> dict[str, float]:
-    """Every metric over the validation parts of k folds, each of labels [N_k] and probabilities [N_k, C].
+    """Every metric over the validation samples of k folds.
 
-    auroc and average_precision are means over folds, leaving out folds with one class among their labels (the
-    same folds for every model, since labels decide it); the others come from the pooled predictions.
+    Ranking metrics are means over folds, without the folds that have one class among their labels (the same folds for
+    every model, since labels decide it). The others come from the pooled predictions.
+
+    Args:
+        labels: of each fold, [N_k] integers 0..C-1.
+        probabilities: of each fold, [N_k, C].
+
+    Returns:
+        Values of `names(C)` by name; NaN where a metric is undefined.
+
+    Raises:
+        InputError: with every fault of the arguments.
     """
     if not labels or len(labels) != len(probabilities):
         held = f"{len(labels)} and {len(probabilities)}"
@@ -135,7 +190,8 @@ def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLi
 
 
 def per_sample(name: str, labels: Labels, probabilities: Floats) -> Floats:
-    """The values [N] whose mean is the metric `name` of PER_SAMPLE, for what `checked` returned."""
+    """The values [N] whose mean is the metric `name`, one of PER_SAMPLE. The arguments are those that `checked`
+    returned."""
     if name == "accuracy":
         return np.asarray(probabilities.argmax(axis=1) == labels, dtype=np.float64)
     if name == "log_loss":

@@ -21,7 +21,7 @@ Counts = NDArray[np.int32]
 
 VISIBLE_FACTOR = 2.8
 
-"""A true difference of 2.8 standard errors is found in 80 % of the cases (1.96 + 0.84)."""
+"""A true difference of 2.8 standard errors is detected in 80 % of the cases (1.96 + 0.84)."""
 
 _BLOCK = 4_000_000
 
@@ -30,10 +30,17 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric, or a paired difference of it, with its 95 % interval `low` to `high`.
+    """A metric, or a paired difference of it, with its 95 % interval.
 
-    `variance` is that of the estimate, `df` the degrees of freedom of its t distribution, `seeds` is R and
-    `samples` the number of independent test units. Unless `covers_seeds`, another seed may lie outside.
+    Attributes:
+        estimate: the mean over seeds.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        variance: of the estimate.
+        df: degrees of freedom of its t distribution.
+        seeds: R, models that differ in their seed. With one model the interval covers the test samples alone, and
+            models with other seeds may lie outside.
+        samples: independent test units: samples, or groups where groups were drawn.
     """
 
     estimate: float
@@ -68,11 +75,20 @@ class Interval:
 
 
 def bootstrap_counts(labels: ArrayLike, *, draws: int = 2000, seed: int = 0, groups: ArrayLike | None = None) -> Counts:
-    """Counts [B, N] of `draws` resamples with replacement, drawn within each class.
+    """Draws samples with replacement, within each class.
 
-    With `groups` [N] whole groups are drawn, within the class that most of a group's samples have (the lowest
-    in a tie), so class sizes may vary from draw to draw. A class of a single sample or group is in every draw
-    once.
+    Args:
+        labels: [N] integers >= 0: classes, or other strata within which is drawn.
+        draws: B.
+        seed: of the draws.
+        groups: [N]; whole groups are then drawn, within the class that most of a group's samples have (the lowest in a
+            tie), so that class sizes may vary from draw to draw.
+
+    Returns:
+        Counts [B, N]: how often each draw holds each sample. The only sample or group of a class is in every draw once.
+
+    Raises:
+        InputError: with every fault of the arguments.
     """
     y = np.asarray(labels)
     g = np.arange(len(y)) if groups is None else np.asarray(groups)
@@ -100,9 +116,19 @@ def bootstrap_counts(labels: ArrayLike, *, draws: int = 2000, seed: int = 0, gro
 
 
 def bootstrap_scores(metric: str, labels: ArrayLike, probabilities: ArrayLike, counts: ArrayLike) -> Floats:
-    """The metric [B] on each draw: labels [N], probabilities [N, C], counts [B, N] (integers >= 0).
+    """A metric on each draw, equal to `m3col.metrics.score` on the samples repeated as counted.
 
-    Equal to `metrics.score` on the samples repeated as counted. NaN where that is undefined.
+    Args:
+        metric: one of `m3col.metrics.names(C)`.
+        labels: [N] integers 0..C-1.
+        probabilities: [N, C].
+        counts: [B, N] integers >= 0, see `bootstrap_counts`.
+
+    Returns:
+        Scores [B]; NaN where the metric is undefined.
+
+    Raises:
+        InputError: with every fault of the arguments.
     """
     y, p = classification.checked(labels, probabilities)
     classification.require(metric, p.shape[1])
@@ -158,7 +184,17 @@ def interval(scores: ArrayLike, boots: ArrayLike, n: int) -> Interval:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given. A NaN stays NaN and does not count as a comparison."""
+    """Holm's adjusted p values.
+
+    Args:
+        p: p values; NaN stands for no comparison.
+
+    Returns:
+        Adjusted values in the same order; NaN stays NaN.
+
+    Raises:
+        InputError: where one is not between 0 and 1.
+    """
     values = np.asarray(p, dtype=np.float64)
     outside = values[(values < 0) | (values > 1)]
     if values.ndim != 1 or outside.size:
@@ -173,7 +209,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _scores(metric: str, labels: Labels, probabilities: Floats, counts: Floats) -> Floats:
-    """`bootstrap_scores` for one block of draws, counts as floats (exact, and fit for BLAS)."""
+    """`bootstrap_scores` for one block of draws. Counts as floats are exact, and BLAS multiplies them."""
     if spec.TABLE[metric].per_sample:
         means: Floats = counts @ classification.per_sample(metric, labels, probabilities) / counts.sum(axis=1)
         return means
@@ -201,7 +237,7 @@ def _ranking_scores(metric: str, labels: Labels, positive: Floats, counts: Float
             below = negatives[:, None] - np.cumsum(false, axis=1) + false / 2
             values = (true * below).sum(axis=1) / (positives * negatives)
         else:
-            found = np.cumsum(true, axis=1)
-            precision = found / np.maximum(found + np.cumsum(false, axis=1), 1)
+            positives_so_far = np.cumsum(true, axis=1)
+            precision = positives_so_far / np.maximum(positives_so_far + np.cumsum(false, axis=1), 1)
             values = (true * precision).sum(axis=1) / positives
     return np.where((positives > 0) & (negatives > 0), values, np.nan)

@@ -97,9 +97,9 @@ def test_what_was_trained_under_odd_names_predicts_from_its_checkpoint(names, tm
 def test_a_modality_that_is_named_by_a_number_predicts_under_it(tmp_path):
     tables = data(("1", "2")).train.inputs
     dataset = from_arrays({1: tables["1"], 2: tables["2"]}, np.arange(24) % 2)
-    run = LockstepTrainer(odd_config(("1", "2")), TrainingJob(dataset.train,
-        draw(dataset, kind="kfold", folds=2, seed=0),
-                                                dataset.features, 2))  # fmt: skip
+    drawn = draw(dataset, kind="kfold", folds=2, seed=0)
+    job = TrainingJob(dataset.train, drawn, dataset.features, tasks.build(classes=2))
+    run = LockstepTrainer(odd_config(("1", "2")), job)
     run.advance(1)
     checkpoint.write_model(tmp_path / "model", run.trainers, config=run.config.to_dict(), classes=dataset.classes,
                            features=dataset.features)  # fmt: skip
