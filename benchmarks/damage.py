@@ -15,8 +15,8 @@ from m3col.errors import InputError
 from m3col.storage import atomic_files
 from m3col.training import checkpoint
 from tune.study.attempts import DESCRIPTION
-from tune.study.record import COMPLETE
 from tune.study.run_folder import RunFolder
+from tune.study.run_messages import COMPLETE, RunOutcome
 
 _LATE = 0.8  # of its epochs: a trial beyond may end before the fault arrives
 
@@ -108,12 +108,12 @@ def _running(path: Path) -> Running:
 
 def values(study: Path) -> dict[int, float]:
     """The value of each finished trial."""
-    found = {int(path.name): RunFolder(path).result() for path in _trials(study)}
-    return {number: float(result["value"]) for number, result in found.items() if result and _complete(result)}
+    found = {int(path.name): RunFolder(path).outcome() for path in _trials(study)}
+    return {number: float(result.value or 0.0) for number, result in found.items() if result and _complete(result)}
 
 
-def _complete(result: Mapping[str, Any]) -> bool:
-    return result["state"] == COMPLETE
+def _complete(result: RunOutcome) -> bool:
+    return result.state == COMPLETE
 
 
 def twice(study: Path, before: Before | None) -> int:

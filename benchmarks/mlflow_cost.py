@@ -15,6 +15,7 @@ one "trial finished" each, and "epochs of one" for each further pass during the 
 
 import argparse
 import copy
+import dataclasses
 import sqlite3
 import statistics
 import sys
@@ -34,7 +35,6 @@ from m3col.tracking import mlflow_store
 from m3col.tracking.mlflow_store import Tracker
 from tune.scheduling.coordinator import Coordinator
 from tune.scheduling.plan import NextRun
-from tune.study.record import COMPLETE
 from tune.study.run_folder import RunFolder
 from tune.tracking import study_to_mlflow, sync
 from tune.tracking import sync as tracking_sync
@@ -90,11 +90,11 @@ class Fabricated:
         spec = coordinator.next()
         assert not isinstance(spec, NextRun)
         executor = common.executor_for(spec, self.folder, self._study.dataset)
-        while not coordinator.result(executor.step()):
+        while not coordinator.on_report(executor.step()):
             pass
         run = self.folder.run(spec.name)
-        result = run.result()
-        assert result is not None and result["state"] == COMPLETE
+        result = run.outcome()
+        assert result is not None and result.is_complete
         return run.history(), result
 
     @property
@@ -117,9 +117,11 @@ class Fabricated:
 
     def finish(self, run: RunFolder, records: list[dict[str, Any]]) -> None:
         last = records[-1]
-        run.write_result(
-            {**self._result, "value": last["value"], "metrics": last["metrics"], "started": records[0]["time"],
-             "ended": last["time"]}
+        run.write_outcome(
+            dataclasses.replace(
+                self._result, value=last["value"], metrics=last["metrics"], started=records[0]["time"],
+                ended=last["time"],
+            )
         )  # fmt: skip
 
     def add(self) -> None:
@@ -143,7 +145,7 @@ def passes(study: Fabricated, tracker: Tracker) -> dict[str, Cost]:
     mlflow_study = study_to_mlflow.StudyToMlflow(study.folder, tracker)
 
     def one_pass() -> None:
-        sync.send(mlflow_study, results=False)
+        sync.send(mlflow_study, None)
 
     one_pass()
     idle = [timed(one_pass) for _ in range(PASSES)]

@@ -24,7 +24,6 @@ import optuna
 
 from tune.scheduling.coordinator import Coordinator
 from tune.scheduling.plan import NextRun
-from tune.study.record import COMPLETE
 
 SHARES = (0.25, 0.5, 1.0)
 CONTENDERS: dict[str, dict[str, Any]] = {
@@ -72,12 +71,12 @@ def search(runs: Path, settings: dict[str, Any], *, seed: int, trials: int, epoc
     best: list[float | None] = [None]
     while not isinstance(spec := coordinator.next(), NextRun):
         executor = common.executor_for(spec, study.folder, study.dataset)
-        while not coordinator.result(executor.step()):
+        while not coordinator.on_report(executor.step()):
             pass
-        result = study.folder.run(spec.name).result()
+        result = study.folder.run(spec.name).outcome()
         assert result is not None
-        scores = [best[-1], result["value"] if result["state"] == COMPLETE else None]
-        spent.append(spent[-1] + result["epochs"])
+        scores = [best[-1], result.value if result.is_complete else None]
+        spent.append(spent[-1] + result.epochs)
         best.append(max((score for score in scores if score is not None), default=None))
     return Course(tuple(spent), tuple(best))
 

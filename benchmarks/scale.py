@@ -43,6 +43,8 @@ from safetensors.numpy import save_file
 
 from tune import checks
 from tune.engine import ray_cluster
+from tune.study.run_messages import RunReport
+from tune.study.run_name import RunName
 from tune.study.run_spec import report_steps
 
 BAR = 3.0
@@ -74,7 +76,7 @@ class NoTraining(ray.tune.Trainable):
         run = config["run"]
         self._run, self._begun = run["name"], time.time()
         self._epochs = run["config"]["train"]["epochs"]
-        self._random = np.random.default_rng(int(self._run.rpartition("/")[2]))
+        self._random = np.random.default_rng(int(RunName.parse(self._run).number))
         wide = abs(np.log10(run["config"]["train"]["learning_rate"]) + 3) + run["config"]["objective"]["beta"]
         self._best = 0.9 - 0.1 * wide + 0.02 * self._random.normal()
         self._history: list[dict[str, Any]] = []
@@ -261,8 +263,8 @@ def by_hand(coordinator: Any) -> None:
             running[spec.name].setup({"run": spec.to_dict()}, study=str(coordinator.folder.path))
             continue
         for name, actor in list(running.items()):
-            result = actor.step()
-            if coordinator.result(result) or result["done"]:
+            report = RunReport.from_dict(actor.step())
+            if coordinator.on_report(report) or report.done:
                 del running[name]
 
 

@@ -89,8 +89,9 @@ def _tracked(
 ) -> "Report":  # fmt: skip
     from tune.tracking.live_sync import Background
 
-    with Background(folder, tracker, warn=options.warn, dataset=item.dataset):
-        return _run(item, folder, mirror, request, options)
+    with Background(folder, tracker, warn=options.warn, dataset=item.dataset) as tracking:
+        tracking.report = _run(item, folder, mirror, request, options)
+    return tracking.report
 
 
 def _create(item: CheckedStudy, runs: Path, name: str | None, search_id: str, *, locked: bool = False) -> StudyFolder:
@@ -159,7 +160,7 @@ def _result(done: Sequence[StudyFolder], reports: Sequence["Report"], runs: Path
 
     board = None
     if len(done) > 1:
-        board = results_leaderboard.leaderboard(done)
+        board = results_leaderboard.leaderboard(done, reports)
         board.to_csv(runs / f"leaderboard-{done[0].described()['search_id']}.csv", index=False)
     return SearchResult(
         best_config=yaml_files.parse(best),

@@ -13,6 +13,7 @@ from rich.text import Text
 from jobs.terminal.console import console
 from tune.scheduling.coordinator import Coordinator, Event
 from tune.study.record import StudyFolder
+from tune.study.run_name import TRIALS, RunName, stage_of
 
 _STAGES = {"trials": "search", "replicates": "replicates", "confirm": "confirmation", "refits": "refits"}
 
@@ -56,7 +57,7 @@ class Progress:
             if state:
                 self._counts[state] += 1
             if trial.state.name == "COMPLETE" and trial.value is not None:
-                self._note_best(float(trial.value), f"trials/{trial.number}")
+                self._note_best(float(trial.value), str(RunName.trial(trial.number)))
         self._line(f"study {folder.path}")
 
     def observe(self, event: Event) -> None:
@@ -73,7 +74,7 @@ class Progress:
 
     def _ended(self, event: Event) -> None:
         began = self._began.pop(event.name, None)
-        if event.name.startswith("trials/"):
+        if stage_of(event.name) == TRIALS:
             if event.what in self._counts:
                 self._counts[event.what] += 1
             if began is not None:
@@ -114,7 +115,7 @@ class Progress:
             table.add_column(column, justify="right" if column in ("epoch", "value") else "left")
         for name, event in sorted(self._running.items()):
             value = "" if event.value is None else f"{event.value:.4f}"
-            table.add_row(name, _STAGES.get(name.partition("/")[0], ""), f"{event.epoch}/{event.epochs}", value)
+            table.add_row(name, _STAGES.get(stage_of(name), ""), f"{event.epoch}/{event.epochs}", value)
         done = f"{self._counts['complete']} done, {len(self._running)} running, {self._counts['pruned']} pruned"
         if self._counts["failed"]:
             done += f", {self._counts['failed']} failed"

@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+PART = ".part"  # how the name of a file ends that is being written
+
 
 def user() -> str:
     """Who runs this; the number where the system knows no name for it, as in a container."""
@@ -21,22 +23,38 @@ def user() -> str:
         return str(os.getuid())
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one step: a reader sees the old text or the new one, whatever dies meanwhile."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Replaces a file in one step: a reader sees the old content or the new one, whatever dies meanwhile.
+
+    Args:
+        path: the file; its folder must exist.
+
+    Yields:
+        An empty temporary file in the same folder, to be written in the block. At the end of the block it is flushed to
+        disk and renamed to `path`; after an exception it is removed, and `path` stays as it was.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield temporary
+        flush(temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file in one step."""
+    with replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
+    """Replaces a JSON file in one step."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 

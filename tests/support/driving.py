@@ -86,8 +86,8 @@ def drive(
         assert not isinstance(spec, NextRun), "with one run at a time there is always something to do"
         running = work(found.folder, spec, dataset.without_test(), test_inputs=inputs, uri=uri, executor=executor)
         while True:
-            result = running.step()
-            if found.result(result) or result["done"]:
+            report = running.step()
+            if found.on_report(report) or report.done:
                 break
 
 
@@ -101,7 +101,7 @@ def values(folder: StudyFolder) -> dict[str, Any]:
     """Result of every run other than trials, without times."""
     rows = {}
     for name, run in folder.runs():
-        result = run.result()
-        if not name.startswith("trials/") and result is not None:
-            rows[name] = (result["state"], result["value"], result["metrics"])
+        outcome = run.outcome()
+        if not name.startswith("trials/") and outcome is not None:
+            rows[name] = (outcome.state, outcome.value, outcome.metrics)
     return rows

@@ -12,7 +12,8 @@ from m3col.data.dataset import Dataset
 from m3col.metrics import classification
 from m3col.storage import atomic_files
 from tune.config import loading as search_config
-from tune.study.record import COMPLETE, PRUNED, StudyFolder
+from tune.study.record import StudyFolder
+from tune.study.run_messages import COMPLETE, PRUNED, RunOutcome
 
 METRIC = "val/macro_f1"
 WINNER = 17
@@ -82,19 +83,11 @@ def finish(
     folder: StudyFolder, number: int, *, score: float, epochs: int, state: str = COMPLETE, failure: str | None = None
 ) -> None:
     begun = START + 60 * number
-    folder.run(f"trials/{number}").write_result(
-        {
-            "state": state,
-            "value": score if state == COMPLETE else score * 0.9,
-            "loss": 0.3,
-            "metrics": {},
-            "epochs": epochs,
-            "seconds": float(epochs),
-            "failure": failure,
-            "started": begun,
-            "ended": begun + epochs + 1,
-        }
-    )
+    outcome = RunOutcome(
+        state=state, value=score if state == COMPLETE else score * 0.9, loss=0.3, epochs=epochs, seconds=float(epochs),
+        failure=failure, started=begun, ended=begun + epochs + 1,
+    )  # fmt: skip
+    folder.run(f"trials/{number}").write_outcome(outcome)
 
 
 def searched(folder: StudyFolder, *, trials: int = 30, seed: int = 0, few: bool = False, epochs: int = 20) -> None:
@@ -123,8 +116,8 @@ def report(folder: StudyFolder, *, winner: int = WINNER) -> None:
     config = folder.config()
     lines = []
     for name, run in folder.runs():
-        result = run.result()
-        if not name.startswith("trials/") or result is None:
+        outcome = run.outcome()
+        if not name.startswith("trials/") or outcome is None:
             continue
         number = int(name.removeprefix("trials/"))
         roles = [*(["default"] if number == 0 else []), *(["winner"] if number == winner else [])]
@@ -134,15 +127,15 @@ def report(folder: StudyFolder, *, winner: int = WINNER) -> None:
         lines.append(
             {
                 "number": number,
-                "state": result["state"],
+                "state": outcome.state,
                 "role": " and ".join(roles),
-                "value": result["value"],
+                "value": outcome.value,
                 "loss": 0.3,
-                "confirmed": result["value"] - 0.01 * (number not in (0, winner)) if chosen else None,
+                "confirmed": (outcome.value or 0.0) - 0.01 * (number not in (0, winner)) if chosen else None,
                 **raw,
-                "epochs": result["epochs"],
-                "seconds": result["seconds"],
-                "failure": result["failure"],
+                "epochs": outcome.epochs,
+                "seconds": outcome.seconds,
+                "failure": outcome.failure,
             }
         )
     pd.DataFrame(lines).to_csv(results / "trials.csv", index=False)

@@ -12,6 +12,7 @@ from m3col.training import checkpoint
 from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values, work
 from tune.engine.run_executor import RunExecutor
 from tune.study.run_folder import RunFolder
+from tune.study.run_messages import RunOutcome
 
 
 class Killed(BaseException):
@@ -26,7 +27,7 @@ class Fuse:
         writers = [
             (atomic_files, "write_text"),
             (RunFolder, "append"),
-            (RunFolder, "write_result"),
+            (RunFolder, "write_outcome"),
             (RunExecutor, "step"),
         ]
         writers += [
@@ -115,7 +116,7 @@ def test_a_lost_step_is_computed_again_from_the_last_checkpoint(tmp_path):
     second = work(folder, spec, ready.dataset, test_inputs=inputs)
     assert second.training.epoch == first.training.epoch == 4
     told = second.step()
-    assert told["restart"] and [record["epoch"] for record in told["records"]] == [1, 2, 3, 4]
+    assert told.restart and [record["epoch"] for record in told.records] == [1, 2, 3, 4]
     assert second.attempt != first.attempt
 
 
@@ -146,7 +147,7 @@ def test_what_a_run_writes_after_its_verdict_is_dropped_at_the_end(tmp_path, mon
     written = write_after_the_verdict(found, folder, ready, monkeypatch)
     running = found.next()
     other = work(folder, running, ready.dataset.without_test())
-    assert not found.result(other.step())
+    assert not found.on_report(other.step())
     found.tidy()
     assert not written() and list(other.attempt.glob("epoch-*")), "what still runs keeps its own"
 
@@ -161,10 +162,10 @@ def write_after_the_verdict(found, folder, ready, monkeypatch, *, uri=None):
         if verdict == "pruned":
             with monkeypatch.context() as patched:
                 patched.setattr(found.trials, "should_prune", lambda number: True)
-                assert found.result(executor.step())
+                assert found.on_report(executor.step())
         else:
             found.failed(spec.name, "its process died")
-        assert folder.run(spec.name).result()["state"] == verdict
+        assert folder.run(spec.name).outcome().state == verdict
         executor.step()
         if uri is None:
             (executor.attempt / ".epoch-000003.torn").mkdir()
@@ -184,7 +185,7 @@ def test_checkpoints_that_a_killed_driver_left_of_an_ended_run_go_at_the_next_st
     spec = coordinator(folder, ready).next()
     executor = work(folder, spec, ready.dataset.without_test())
     executor.step()
-    folder.run(spec.name).write_result({"state": "failed", "value": None, "failure": "no more", "loss": None})
+    folder.run(spec.name).write_outcome(RunOutcome("failed", failure="no more"))
     assert list(executor.attempt.glob("epoch-*"))
     coordinator(folder, ready)
     assert not list(executor.attempt.glob("epoch-*")) and executor.attempt.exists()
@@ -201,8 +202,8 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(tmp_path):
     drive(coordinator(folder, ready), ready.dataset, executor=Moody)
     rows = trial_rows(folder, ready)
     assert [row[0] for row in rows].count("FAIL") == 1 and len(rows) == 4
-    result = folder.run("trials/1").result()
-    assert result["state"] == "failed" and "out of cheese" in result["failure"]
+    result = folder.run("trials/1").outcome()
+    assert result.state == "failed" and "out of cheese" in result.failure
     assert "Traceback" in (folder.path / "trials/1/log.txt").read_text()
 
 
@@ -212,7 +213,7 @@ def test_a_time_budget_ends_the_search_and_goes_on_to_the_refits(tmp_path):
     found.trials.add_seconds(0.0)
     spec = found.next()
     executor = work(folder, spec, ready.dataset.without_test())
-    while not found.result(executor.step()):
+    while not found.on_report(executor.step()):
         pass
     found.trials.add_seconds(600.0)
     drive(found, ready.dataset)
@@ -279,6 +280,6 @@ def test_runs_of_one_stage_go_side_by_side_and_stages_wait_for_each_other(tmp_pa
         found.failed(spec.name, "not needed here")
     assert found.next() is NextRun.WAIT, "the trial still runs"
     executor = work(folder, together[0], ready.dataset.without_test())
-    while not found.result(executor.step()):
+    while not found.on_report(executor.step()):
         pass
     assert [found.next().name for _ in range(3)] == [f"refits/winner/{index}" for index in range(3)]

@@ -22,7 +22,9 @@ from m3col.tracking import mlflow_store
 from m3col.tracking.mlflow_store import FAILURE, KIND, LACKS, NOTE, STATE, STUDY, Tracker
 from tests.support import fake_study
 from tune.errors import SearchFailed, StudyTakenOver
+from tune.results import report
 from tune.study.record import StudyFolder
+from tune.study.run_messages import RunOutcome
 from tune.tracking import final_results, live_sync, notes, study_to_mlflow, sync
 from tune.tracking import sync as tracking_sync
 from tune.tracking.live_sync import Background
@@ -254,7 +256,7 @@ def test_a_part_that_is_refused_ends_every_run_and_sync_completes_it(
 def test_a_winner_without_a_model_is_told_by_sync_and_stands_in_mlflow(store: Tracker, copy: StudyFolder) -> None:
     shutil.rmtree(copy.results / "model")
     run = copy.run("refits/winner/0")
-    run.write_result({"state": "failed", "failure": "disk full", "value": None})
+    run.write_outcome(RunOutcome("failed", failure="disk full"))
     for _ in range(2):
         with pytest.warns(UserWarning, match="the winner has no model: all 1 of its refits failed, with: disk full"):
             sync.sync(copy, store)
@@ -307,7 +309,7 @@ def test_sync_after_a_kill_closes_what_stays_running_and_a_second_one_changes_no
     store: Tracker, tmp_path: Path
 ) -> None:
     folder = _half(tmp_path, "kill-9")
-    sync.send(study_to_mlflow.StudyToMlflow(folder, store), results=True)
+    sync.send(study_to_mlflow.StudyToMlflow(folder, store), report.read(folder))
     assert _statuses(store, folder) == ("RUNNING", ["FINISHED", "RUNNING"])
     for _ in range(2):
         sync.sync(folder, store)

@@ -55,7 +55,7 @@ def test_actors_are_reused_and_a_failed_trial_does_not_spoil_the_next_one(cluste
     cluster.run(coordinator(folder, ready), ready.dataset, ready.config.request)
     rows = trial_rows(folder, ready)
     assert Counter(row[0] for row in rows) == {"COMPLETE": 1, "FAIL": 1}
-    assert "nan in epoch 1" in folder.run("trials/1").result()["failure"]
+    assert "nan in epoch 1" in folder.run("trials/1").outcome().failure
     assert all(state == "complete" for state, _, _ in values(folder).values())
 
 

@@ -21,6 +21,7 @@ from tune.study.directory import AUTO
 from tune.study.driver_lock import DriverLock
 from tune.study.record import StudyFolder
 from tune.study.remote_copy import StorageCopy
+from tune.study.run_messages import RunOutcome
 from tune.study.run_spec import RunSpec
 
 SHORT: dict[str, Any] = {"search__trials": 3, "search__confirm": None, "overrides__train.epochs": 6, "final__seeds": 1}
@@ -152,7 +153,7 @@ def test_a_database_that_is_older_than_the_runs_takes_up_no_foreign_checkpoint(t
     spec = found.next()
     executor = work(folder, spec, ready.dataset.without_test(), uri=f"{s3}/study")
     for _ in range(3):
-        assert not found.result(executor.step())
+        assert not found.on_report(executor.step())
     (folder.path / "study.db").unlink()
     (folder.path / "study.db").write_bytes(older)
     told: list[str] = []
@@ -201,7 +202,7 @@ def test_a_winner_that_changed_does_not_get_the_old_ones_refit_on_another_machin
         else:
             found.failed(spec.name, "not needed here")
     finish(found, folder, spec, ready, s3)
-    old = folder.run(spec.name).result()
+    old = folder.run(spec.name).outcome()
     # More trials have changed the winner, and the driver's machine dies before its refit has got anywhere.
     changed = replace(spec, config={**spec.config, "objective": {**spec.config["objective"], "beta": 0.77}})
     found.plan._forget_other(changed)
@@ -213,12 +214,12 @@ def test_a_winner_that_changed_does_not_get_the_old_ones_refit_on_another_machin
     second.begin()
     assert list(other.run(spec.name).path.glob("attempt-*/outcome.json")), "the storage has the old one"
     found = coordinator(other, ready, mirror=second)
-    assert other.run(spec.name).config()["objective"]["beta"] == 0.77 and other.run(spec.name).result() is None
+    assert other.run(spec.name).config()["objective"]["beta"] == 0.77 and other.run(spec.name).outcome() is None
     found.plan.refits = lambda: [changed]
     while found.next().name != spec.name:
         found.failed("replicates/0", "not needed here")
     finish(found, other, changed, ready, s3)
-    new = other.run(spec.name).result()
+    new = other.run(spec.name).outcome()
     assert new["attempt"] != old["attempt"] and new["metrics"]["train/loss"] != old["metrics"]["train/loss"]
     second.release()
 
@@ -227,7 +228,7 @@ def finish(found: Any, folder: StudyFolder, spec: RunSpec, ready: Any, uri: str)
     """Trains a run that has been started to its end."""
     test_inputs = ready.dataset.test.inputs if spec.name.startswith("refits/") else None
     executor = work(folder, spec, ready.dataset.without_test(), test_inputs=test_inputs, uri=f"{uri}/study")
-    while not found.result(executor.step()):
+    while not found.on_report(executor.step()):
         pass
 
 
@@ -275,7 +276,7 @@ def test_a_new_start_uploads_what_the_storage_may_lack_and_nothing_else(tmp_path
         run = folder.run(name)
         run.create({"train": {"seed": 0}})
         run.append([{"epoch": 1, "value": 0.1}], restart=True)
-    folder.run("trials/0").write_result({"state": "complete"})
+    folder.run("trials/0").write_outcome(RunOutcome("complete"))
     copy.begin()
     # Of the same length: an upload that was refused leaves the older one.
     folder.run("trials/1").append([{"epoch": 1, "value": 0.2}], restart=True)
@@ -369,7 +370,7 @@ def test_what_a_run_uploads_after_its_verdict_is_dropped_at_the_end(tmp_path, mo
     found = coordinator(folder, ready, mirror=copy)
     write_after_the_verdict(found, folder, ready, monkeypatch, uri=f"{s3}/study")
     spec = found.next()
-    assert not found.result(work(folder, spec, ready.dataset.without_test(), uri=f"{s3}/study").step())
+    assert not found.on_report(work(folder, spec, ready.dataset.without_test(), uri=f"{s3}/study").step())
 
     def runs_with_checkpoints() -> set[str]:
         return {item.name.partition("/attempt-")[0] for item in copy.remote.files() if "/epoch-" in item.name}

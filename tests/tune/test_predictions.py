@@ -27,7 +27,7 @@ def table(finished_study: StudyFolder) -> pd.DataFrame:
 
 
 def test_every_finished_run_is_there_and_no_other(finished_study: StudyFolder, table: pd.DataFrame) -> None:
-    complete = {name for name, run in finished_study.runs() if run.result()["state"] == "complete"}
+    complete = {name for name, run in finished_study.runs() if run.outcome().state == "complete"}
     jobs = set(table["job"])
     assert complete == {job for job in jobs if not job.startswith("baselines/")}
     assert {"baselines/majority", "baselines/logistic"} < jobs

@@ -20,6 +20,7 @@ from tune.scheduling.coordinator import Coordinator
 from tune.scheduling.plan import Plan
 from tune.study.record import StudyFolder
 from tune.study.remote_copy import RemoteCopy
+from tune.study.run_name import RunName
 
 
 def _study(runs: Path, **changes: Any) -> tuple[StudyFolder, Coordinator]:
@@ -48,7 +49,7 @@ def _fail(found: Coordinator, *reasons: str) -> None:
 def _prune(found: Coordinator, count: int) -> None:
     for _ in range(count):
         name = _begin(found, epochs=4)
-        found._record_pruned(name, int(name.removeprefix("trials/")))
+        found._record_pruned(RunName.parse(name))
         found._end(name, "pruned")
 
 
@@ -148,7 +149,7 @@ def test_a_report_of_a_study_that_never_began_makes_no_database(
 
 def _run(folder: StudyFolder, dataset: Dataset, config: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What `tune.search` does of a study, with an engine that starts nothing."""
-    monkeypatch.setattr("tune.engine.run", lambda *given, **named: None)
+    monkeypatch.setattr("tune.engine.ray_tune.run", lambda *given, **named: None)
     item = checks.CheckedStudy(config, dataset, folder)
     return api._run(item, folder, RemoteCopy(), None, checks.Options(warn=lines.append))  # type: ignore[arg-type]
 
@@ -194,8 +195,8 @@ def test_a_winner_without_a_model_and_refits_that_failed_are_told(
     assert model.is_dir() and failure_reasons.no_model(folder) is None and failure_reasons.failed_refits(folder) is None
     for number in range(failed):
         run = folder.run(f"refits/winner/{number}")
-        result: Any = run.result()
-        run.write_result({**result, "state": "failed", "failure": f"disk full in epoch {number}"})
+        result: Any = run.outcome()
+        run.write_outcome(dataclasses.replace(result, state="failed", failure=f"disk full in epoch {number}"))
         run.log("failed")
     model.rename(folder.path / "elsewhere")
     said = failure_reasons.no_model(folder)
@@ -218,8 +219,8 @@ def test_a_search_warns_of_it(
     folder, lines = study_copy(), list[str]()
     for number in range(2):
         run = folder.run(f"refits/winner/{number}")
-        result: Any = run.result()
-        run.write_result({**result, "state": "failed", "failure": "disk full"})
+        result: Any = run.outcome()
+        run.write_outcome(dataclasses.replace(result, state="failed", failure="disk full"))
     # A failed refit would be tried again, by the engine that starts nothing here.
     monkeypatch.setattr(Plan, "_forget_failures", lambda self: None)
     _run(folder, loading.load("digits"), folder.config(), lines, monkeypatch)

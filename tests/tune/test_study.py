@@ -21,6 +21,7 @@ from tune.study import attempts, compatibility, directory, partitions, provenanc
 from tune.study import record as study_record
 from tune.study.record import StudyFolder
 from tune.study.run_folder import RunFolder
+from tune.study.run_messages import FinishedAttempt
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_reopening_takes_new_settings_and_asks_for_a_new_report(folder):
 def test_a_torn_line_of_history_is_left_out(tmp_path):
     run = RunFolder(tmp_path / "trials" / "0")
     run.create({"method": "m3col"})
-    assert run.history() == [] and run.result() is None and run.config() == {"method": "m3col"}
+    assert run.history() == [] and run.outcome() is None and run.config() == {"method": "m3col"}
     run.append([{"epoch": 1}, {"epoch": 2}], restart=False)
     with (run.path / "history.jsonl").open("a") as stream:
         stream.write('{"epoch": 3, "ti')
@@ -215,13 +216,14 @@ def test_checkpoints_of_a_run_that_ended_are_dropped_with_what_a_kill_tore(tmp_p
     run = RunFolder(tmp_path)
     for name in ("attempt-1/epoch-000001", "attempt-1/.epoch-000002.x", "attempt-2/epoch-000003", "attempt-2/model"):
         (tmp_path / name).mkdir(parents=True)
-    atomic_files.write_text(tmp_path / "attempt-1" / "outcome.json", "{}")
+    finished = FinishedAttempt(0.5, None, {}, 3, 1.0, "attempt-1", [])
+    atomic_files.write_json(tmp_path / "attempt-1" / "outcome.json", finished.to_dict())
     run.create({})
     run.drop_checkpoints()
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [
         "attempt-1/outcome.json", "attempt-2/model",
     ]  # fmt: skip
-    assert run.outcome() == tmp_path / "attempt-1"
+    assert run.finished_attempt() == finished
     run.clear()
     assert not tmp_path.exists()
 
@@ -231,14 +233,15 @@ def test_the_outcome_is_the_newest_of_this_config(tmp_path):
     run.create(config)
     other = attempts.training_config_digest({"train": {"seed": 1}})
     mine = attempts.training_config_digest({**config, "data": {"dir": "/b"}})  # the data may have moved meanwhile
-    assert run.outcome() is None
+    assert run.finished_attempt() is None
     for number, digest in ((1, other), (2, None), (9, mine), (10, mine), (11, other)):
         path = run.path / f"attempt-{number}"
         path.mkdir()
         atomic_files.write_json(path / "attempt.json", {"config": digest})
-        atomic_files.write_text(path / "outcome.json", "{}")
-        found = run.outcome()
-        assert (found and found.name) == {1: None, 11: "attempt-10"}.get(number, path.name)
+        finished = FinishedAttempt(0.5, None, {}, 3, 1.0, path.name, [])
+        atomic_files.write_json(path / "outcome.json", finished.to_dict())
+        newest = run.finished_attempt()
+        assert (newest and newest.attempt) == {1: None, 11: "attempt-10"}.get(number, path.name)
 
 
 def test_a_study_of_format_1_is_read_and_gone_on_with(tmp_path):

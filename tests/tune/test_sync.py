@@ -91,15 +91,15 @@ def test_sending_again_adds_nothing(store: Tracker, tmp_path: Path) -> None:
     before = _rows(store)
     sync.sync(folder, store)
     mlflow_study = study_to_mlflow.StudyToMlflow(folder, store)
-    sync.send(mlflow_study, results=True)
-    sync.send(mlflow_study, results=True)
+    sync.send(mlflow_study, None)
+    sync.send(mlflow_study, None)
     assert _rows(store) == before
 
 
 def test_a_running_trial_grows_and_a_restart_doubles_no_epoch(store: Tracker, tmp_path: Path) -> None:
     folder = fake_study.make(tmp_path, "grows", trials=2)
     fake_study.add_trial(folder, 0, {}, score=0.8, epochs=6, state=None)
-    sync.send(study_to_mlflow.StudyToMlflow(folder, store), results=True)
+    sync.send(study_to_mlflow.StudyToMlflow(folder, store), None)
     _, (child,) = _connect(store, folder)
     assert (child.status, _steps(store, child.id, "val/loss")) == ("RUNNING", [1, 2, 3, 4, 5, 6])
     # Epochs 5 and 6 were lost with their actor, and are trained again at another time.

@@ -17,6 +17,7 @@ from m3col.metrics import classification, intervals
 from tests.support.driving import coordinator, prepare_study, small
 from tune.config import loading as search_config
 from tune.results import leaderboard, prediction_table, test_table
+from tune.results.report import Report
 from tune.results.study_results import StudyResults
 from tune.study import record
 from tune.study.record import StudyFolder
@@ -89,7 +90,7 @@ def test_holm_is_over_the_rows_of_the_declared_metric(table: pd.DataFrame) -> No
 
 
 def test_cv_value_is_the_mean_of_the_confirmations(results: StudyResults, table: pd.DataFrame) -> None:
-    values = [results.outcomes[f"confirm/0-{seed}"]["value"] for seed in range(2)]
+    values = [results.outcomes[f"confirm/0-{seed}"].value for seed in range(2)]
     assert line(table, "default")["cv"] == pytest.approx(np.mean(values))
     last = [results.folder.run(f"confirm/0-{seed}").history()[-1]["metrics"] for seed in range(2)]
     assert line(table, "default", "accuracy")["cv"] == pytest.approx(np.mean([m["val/accuracy"] for m in last]))
@@ -102,7 +103,7 @@ def test_optimistic_is_the_best_test_epoch_of_each_seed(study_copy: Callable[[],
     folder = study_copy()
     for seed in range(2):
         run = folder.run(f"refits/default/{seed}")
-        path = run.path / run.result()["attempt"] / "predictions.safetensors"
+        path = run.path / run.outcome().attempt / "predictions.safetensors"
         arrays = load_file(path)
         truth = np.eye(10, dtype=np.float32)[StudyResults.read(folder).test_labels]
         epochs = {"epoch.3": -9 * truth, "epoch.5": (9 + seed) * truth, "epoch.10": arrays["epoch.10"]}
@@ -157,20 +158,20 @@ def test_rows_that_cannot_be_told_apart_are_faults() -> None:
 
 
 def test_leaderboard_ranks_by_cross_validation_within_a_data_set(tmp_path: Path) -> None:
-    folders = []
+    folders, reports = [], []
     for name, data, method, cv, test in (
         ("a", "rosmap", "concat", 0.7, 0.9), ("b", "rosmap", "m3col", 0.8, 0.6), ("c", "brca", "single", 0.5, 0.5),
     ):  # fmt: skip
         folder = StudyFolder(tmp_path / name)
-        folder.results.mkdir(parents=True)
+        folder.path.mkdir(parents=True)
         described = {"format": 1, "name": name, "dataset": {"name": data, "modalities": ["mRNA"]},
                      "config": {"run": {"method": method}}, "digests": {}, "versions": {}}  # fmt: skip
         (folder.path / "study.json").write_text(json.dumps(described))
         row = {"row": "winner", "label": "winner (trial 3)", "metric": "auroc", "cv": cv, "test": test}
         rows = [dict.fromkeys(test_table.COLUMNS, np.nan) | row]
-        pd.DataFrame(rows).to_csv(folder.results / "test_table.csv", index=False)
         folders.append(folder)
-    board = leaderboard.leaderboard(folders)
+        reports.append(Report.of(test_metrics=pd.DataFrame(rows), trials=pd.DataFrame(), summary=""))
+    board = leaderboard.leaderboard(folders, reports)
     assert board["study"].tolist() == ["c", "b", "a"]
     assert board["method"].tolist() == ["single:mRNA", "m3col", "concat"]
     assert board["test"].tolist() == [0.5, 0.6, 0.9]

@@ -84,7 +84,7 @@ def test_a_given_split_is_used_for_trials_and_for_the_best_epoch_of_a_given_refi
     assert ready.config.run.validation.kind == "given"
     drive(coordinator(folder, ready), ready.dataset)
     refit = folder.run("refits/winner/0")
-    assert refit.result()["state"] == "complete"
+    assert refit.outcome().state == "complete"
     assert all(record["value"] is not None for record in refit.history())
 
 

@@ -125,9 +125,9 @@ def test_several_workers_report_now_and_then_and_train_on_meanwhile(tmp_path):
     folder, ready = prepare_study(tmp_path, small(overrides={**SMALL["overrides"], "train.epochs": 20000}))
     alone = work(folder, coordinator(folder, ready).next(), ready.dataset.without_test())
     first = alone.step()
-    assert len(first["records"]) == 20000 // 50  # a single one at each report step
+    assert len(first.records) == 20000 // 50  # a single one at each report step
     alone.workers = OfTwo()  # type: ignore[assignment]
     started = time.monotonic()
     alone._reports = {epoch: 1 for epoch in range(1, 20001)}
     found = alone.step()
-    assert time.monotonic() - started >= 1 and len(found["records"]) > 1
+    assert time.monotonic() - started >= 1 and len(found.records) > 1

@@ -30,6 +30,7 @@ from tune.engine.trials import TrialActor, trial_of_workers
 from tune.errors import NoCapacity
 from tune.scheduling.coordinator import Coordinator
 from tune.scheduling.plan import NextRun
+from tune.study.run_messages import RunReport
 
 _ACTOR_DEATHS = 5  # restarts of one run that gets no further before it counts as failed
 
@@ -98,16 +99,17 @@ class CoordinatorScheduler(FIFOScheduler):
         self._reached: dict[str, int] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result["epoch"] > self._reached.get(trial.trial_id, 0):
+        report = RunReport.from_dict(result)
+        if report.epoch > self._reached.get(trial.trial_id, 0):
             # Machines that are taken away every hour end no run that gets further in between.
-            self._reached[trial.trial_id] = result["epoch"]
+            self._reached[trial.trial_id] = report.epoch
             trial.run_metadata.num_failures = 0
-        return TrialScheduler.STOP if self._coordinator.result(result) else TrialScheduler.CONTINUE
+        return TrialScheduler.STOP if self._coordinator.on_report(report) else TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         # Tune calls on_trial_result no more once a result says "done".
         if result.get("done") and result.get("run") in self._coordinator.busy:
-            self._coordinator.result(result)
+            self._coordinator.on_report(RunReport.from_dict(result))
 
 
 class _QuietHandler(logging.FileHandler):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from m3col.training import checkpoint
 from m3col.training.history import Record, TrainingJob
 from m3col.training.loop import LockstepTrainer
 from tune.study.attempts import Attempts
+from tune.study.run_messages import FinishedAttempt, RunReport
 from tune.study.run_spec import REFIT, RunSpec, report_steps
 
 _LOOKS = 5  # for a checkpoint to go on from
@@ -114,37 +114,37 @@ class RunExecutor:
         except FileNotFoundError as error:  # waiting would not bring it back
             raise InputError([str(error)]) from None
 
-    def step(self) -> dict[str, Any]:
+    def step(self) -> RunReport:
         """Trains to the next report and says what happened. A failure of the training is a result, not an exception;
         of several workers only one that all of them see: any other one would leave them waiting for each other, and
         is raised, to end them all."""
         try:
             return self._step()
         except TrainingFailed as error:
-            return self._result([], failure=str(error))
+            return self._report([], failure=str(error))
         except Exception as error:  # the actor must live on for its next trial
             if self.workers.size > 1:
                 raise
             if isinstance(error, StorageUnavailable):
-                return self._result([], refused=str(error))
+                return self._report([], refused=str(error))
             self._log_lines.append(traceback.format_exc())
-            return self._result([], failure=f"{type(error).__name__}: {error}")
+            return self._report([], failure=f"{type(error).__name__}: {error}")
 
-    def _step(self) -> dict[str, Any]:
+    def _step(self) -> RunReport:
         if self._resumed:
             # First of all the driver hears what this attempt stands on; it may well prune at once.
             self._resumed = False
             records = list(self.training.history)
             if self.training.done:
                 self._finish()
-            return self._result(records, restart=True)
+            return self._report(records, restart=True)
         start, records = time.monotonic(), []
         while not records or not (self.training.done or self._is_due(start)):
             ahead = [epoch for epoch in self._reports if epoch > self.training.epoch]
             records += self.training.advance(ahead[0], after_epoch=self._after_epoch)
         if self.training.done:
             self._finish()
-        return self._result(records, restart=records[0].epoch == 1)
+        return self._report(records, restart=records[0].epoch == 1)
 
     def _is_due(self, start: float) -> bool:
         """Whether to report now. One worker alone does at every step, so that a pruned trial trains no epoch more."""
@@ -165,20 +165,20 @@ class RunExecutor:
         self.attempts.publish(path)
         return time.monotonic() - start
 
-    def _result(
+    def _report(
         self, records: list[Record], *, restart: bool = False, failure: str | None = None, refused: str | None = None
-    ) -> dict[str, Any]:
+    ) -> RunReport:
         lines, self._log_lines = self._log_lines, []
-        return {
-            "run": self.spec.name,
-            "epoch": self.training.epoch,
-            "records": [record.to_dict() for record in records],
-            "restart": restart,
-            "log": lines,
-            "failure": failure,
-            "refused": refused,
-            "done": failure is not None or refused is not None or self.training.done,
-        }
+        return RunReport(
+            run=self.spec.name,
+            epoch=self.training.epoch,
+            records=[record.to_dict() for record in records],
+            restart=restart,
+            log=lines,
+            failure=failure,
+            refused=refused,
+            done=failure is not None or refused is not None or self.training.done,
+        )
 
     def _finish(self) -> None:
         """Writes all that a finished run leaves; `outcome.json` comes last and says that the rest is there."""
@@ -186,16 +186,16 @@ class RunExecutor:
         names = self._leave_refit() if self.spec.kind == REFIT else self._leave_out_of_fold()
         if not self.workers.is_rank_zero:
             return
-        outcome = {
-            "value": last.value,
-            "loss": training.smoothed_loss() if last.value is not None else None,
-            "metrics": last.metrics,
-            "epochs": training.epoch,
-            "seconds": time.time() - self.started,
-            "attempt": self.attempt.name,
-            "history": [record.to_dict() for record in training.history],
-        }
-        self._retry_policy.call(lambda: atomic_files.write_json(self.attempt / "outcome.json", outcome))
+        finished = FinishedAttempt(
+            value=last.value,
+            loss=training.smoothed_loss() if last.value is not None else None,
+            metrics=last.metrics,
+            epochs=training.epoch,
+            seconds=time.time() - self.started,
+            attempt=self.attempt.name,
+            history=[record.to_dict() for record in training.history],
+        )
+        self._retry_policy.call(lambda: atomic_files.write_json(self.attempt / "outcome.json", finished.to_dict()))
         for name in [*names, "outcome.json"]:
             self._retry_policy.call(partial(self.attempts.publish, self.attempt / name))
         self.attempts.clear_checkpoints()

@@ -18,17 +18,20 @@ from tune.config.resources import Request
 from tune.engine import ray_train
 from tune.engine.run_executor import RunExecutor
 from tune.study.attempts import Attempts
+from tune.study.run_messages import RunReport
 from tune.study.run_spec import RunSpec
 
 
-def failed_report(name: str, error: BaseException) -> dict[str, Any]:
-    """The result of a run that could not begin, or not go on. What Ray knows of its workers goes into its log."""
+def failed_report(name: str, error: BaseException) -> RunReport:
+    """The report of a run that could not start or resume. What Ray knows of its ranks goes into the run's log."""
     refused = str(error) if isinstance(error, StorageUnavailable) else None
-    return {
-        "run": name, "epoch": 0, "records": [], "restart": False,
-        "log": [] if error.__cause__ is None else [scrubbed(str(error.__cause__))], "refused": refused,
-        "failure": None if refused else f"{type(error).__name__}: {error}", "done": True,
-    }  # fmt: skip
+    return RunReport(
+        run=name,
+        log=[] if error.__cause__ is None else [scrubbed(str(error.__cause__))],
+        refused=refused,
+        failure=None if refused else f"{type(error).__name__}: {error}",
+        done=True,
+    )
 
 
 def alone(request: Request, spec: RunSpec) -> RankContext:
@@ -52,7 +55,7 @@ class TrialActor(ray.tune.Trainable):
 
     def _open(self, config: Mapping[str, Any]) -> None:
         self._executor: RunExecutor | None = None
-        self._broken: dict[str, Any] | None = None
+        self._broken: RunReport | None = None
         spec = RunSpec.from_dict(config["run"])
         try:
             shared_data = ray.get(self._data["shared_data"][0])
@@ -66,8 +69,8 @@ class TrialActor(ray.tune.Trainable):
     def step(self) -> dict[str, Any]:
         if self._executor is None:
             assert self._broken is not None
-            return self._broken
-        return self._executor.step()
+            return self._broken.to_dict()
+        return self._executor.step().to_dict()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}
@@ -97,7 +100,7 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
     except ray.exceptions.RayError:  # a process of Ray Train died: Tune begins the trial anew, from its checkpoint
         raise
     except Exception as error:  # told as a result: it would happen again
-        ray.tune.report(failed_report(spec.name, error))
+        ray.tune.report(failed_report(spec.name, error).to_dict())
 
 
 def step_together(given: dict[str, Any]) -> None:
@@ -109,6 +112,6 @@ def step_together(given: dict[str, Any]) -> None:
     )
     done = False
     while not done:
-        result = executor.step()
-        done = bool(result["done"])
-        ray.train.report(result)
+        report = executor.step()
+        done = report.done
+        ray.train.report(report.to_dict())

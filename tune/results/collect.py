@@ -21,8 +21,9 @@ from m3col.training import checkpoint
 from tune.config.schema import StudyConfig
 from tune.results.baseline_rows import baseline_predictions
 from tune.results.prediction_table import TEST, columns, deciding_partition, ledger_name, prediction_frame, write
-from tune.study.record import COMPLETE, PREDICTIONS_FILE, StudyFolder
+from tune.study.record import PREDICTIONS_FILE, StudyFolder
 from tune.study.run_folder import RunFolder
+from tune.study.run_name import REFITS, WINNER, RunName
 from tune.study.run_spec import is_wanted
 
 
@@ -55,10 +56,10 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
 
 def arrays_of(run: RunFolder) -> dict[str, np.ndarray] | None:
     """What a finished run predicted, as its worker wrote it; None for a run that has no predictions."""
-    result = run.result()
-    if result is None or result["state"] != COMPLETE:
+    outcome = run.outcome()
+    if outcome is None or not outcome.is_complete:
         return None
-    path = run.path / result["attempt"] / "predictions.safetensors"
+    path = run.path / str(outcome.attempt) / "predictions.safetensors"
     return load_file(path) if path.exists() else None
 
 
@@ -67,7 +68,7 @@ def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None, task:
     if arrays is None:
         return None
     seed = run.config()["train"]["seed"]
-    refit = name.startswith("refits/")
+    refit = RunName.parse(name).stage == REFITS
     source = test if refit else samples
     assert source is not None  # a refit predicts only where there are test samples
     return prediction_frame(
@@ -78,9 +79,10 @@ def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None, task:
 def _deliver(folder: StudyFolder, runs: Sequence[tuple[str, RunFolder]]) -> None:
     models = []
     for name, run in runs:
-        result = run.result() if name.startswith("refits/winner/") else None
-        if result is not None and result["state"] == COMPLETE:
-            models.append(run.path / result["attempt"] / "model")
+        parsed = RunName.parse(name)
+        outcome = run.outcome() if (parsed.stage, parsed.row) == (REFITS, WINNER) else None
+        if outcome is not None and outcome.is_complete:
+            models.append(run.path / str(outcome.attempt) / "model")
     target = folder.results / "model"
     if models:
         checkpoint.join_models(target, models)

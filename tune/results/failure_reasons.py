@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from tune.scheduling.plan import Plan
-from tune.study.record import FAILED, StudyFolder
+from tune.study.record import StudyFolder
 from tune.study.run_folder import RunFolder
+from tune.study.run_messages import FAILED
+from tune.study.run_name import REFITS, WINNER, RunName
 
 _LONGEST = 300  # characters of a run's reason
 
@@ -71,7 +73,7 @@ def no_model(folder: StudyFolder) -> str | None:
     """Why a study with a winner has no model; None where it has one, or no winner."""
     if not (folder.results / "best_config.yaml").exists() or (folder.results / "model").is_dir():
         return None
-    runs = [(name, run) for name, run in folder.runs() if name.startswith("refits/winner/")]
+    runs = [(name, run) for name, run in folder.runs() if _is_winners(name)]
     reasons = [(name, reason) for name, run in runs if (reason := _reason(run)) is not None]
     if not reasons:
         why = "results/model is gone, though it was refitted" if runs else "it was not refitted"
@@ -85,7 +87,7 @@ def no_model(folder: StudyFolder) -> str | None:
 
 def failed_refits(folder: StudyFolder) -> str | None:
     """That some refits of the winner or of another row failed, so that fewer count; None where none did."""
-    runs = [(name, run) for name, run in folder.runs() if not name.startswith("trials/")]
+    runs = [(name, run) for name, run in folder.runs() if not RunName.parse(name).is_trial]
     reasons = [(name, reason) for name, run in runs if (reason := _reason(run)) is not None]
     if not reasons:
         return None
@@ -101,7 +103,7 @@ def _failed(plan: Plan, trials: Sequence[FrozenTrial], *, is_cut: bool) -> list[
         return []
     reasons = []
     for trial in failed:
-        name = f"trials/{trial.number}"
+        name = str(RunName.trial(trial.number))
         told = trial.user_attrs.get("failure") or _reason(plan.folder.run(name)) or "no reason was told"
         reasons.append((name, str(told)))
     count = f"all {_trials(len(failed))}" if len(failed) == len(trials) else f"{len(failed)} of {_trials(len(trials))}"
@@ -133,7 +135,7 @@ def _budget(plan: Plan, running: int) -> str:
 def _furthest(plan: Plan) -> _Furthest | None:
     found: list[_Furthest] = []
     for trial in plan.trials.running():
-        run = plan.folder.run(f"trials/{trial.number}")
+        run = plan.folder.run(str(RunName.trial(trial.number)))
         history = run.history()
         if not history:
             continue
@@ -145,8 +147,14 @@ def _furthest(plan: Plan) -> _Furthest | None:
 
 
 def _reason(run: RunFolder) -> str | None:
-    result = run.result()
-    return None if result is None or result["state"] != FAILED else str(result["failure"])
+    outcome = run.outcome()
+    return None if outcome is None or outcome.state != FAILED else str(outcome.failure)
+
+
+def _is_winners(name: str) -> bool:
+    """Whether a run is a refit of the winner."""
+    run = RunName.parse(name)
+    return (run.stage, run.row) == (REFITS, WINNER)
 
 
 def _most_frequent(folder: StudyFolder, reasons: Iterable[tuple[str, str]]) -> str:

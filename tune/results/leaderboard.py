@@ -7,6 +7,7 @@ import pandas as pd
 
 from m3col.methods import registry
 from m3col.metrics import spec
+from tune.results.report import Report
 from tune.results.study_results import WINNER
 from tune.study.record import StudyFolder
 
@@ -14,16 +15,15 @@ BOARD = ("study", "dataset", "method", "metric", "cv", "test", "low", "high", "d
          "difference_high", "samples", "winner")  # fmt: skip
 
 
-def leaderboard(folders: Sequence[StudyFolder]) -> pd.DataFrame:
-    """The winners of several studies, by data set and then by CV value, from their results/test_table.csv.
+def leaderboard(folders: Sequence[StudyFolder], reports: Sequence[Report]) -> pd.DataFrame:
+    """The winners of several studies, by data set and then by CV value.
 
     The CV value ranks, not the test value: who is picked by the test split cannot be measured on it. `difference` is
     each winner's from the default of its own study.
     """
     lines = []
-    for folder in folders:
-        described = folder.described()
-        table = pd.read_csv(folder.results / "test_table.csv")
+    for folder, report in zip(folders, reports, strict=True):
+        described, table = folder.described(), report.test_table
         config = described["config"]["run"]
         method = config["method"]
         if registry.find(method).one_modality:

@@ -12,7 +12,9 @@ from m3col.data.dataset import Split
 from m3col.errors import InputError
 from m3col.evaluation.epoch_metrics import default_metric
 from m3col.tasks.base import Task
-from tune.study.record import COMPLETE, PREDICTIONS_FILE, StudyFolder
+from tune.study.partitions import CONFIRM_PARTITION, SEARCH_PARTITION
+from tune.study.record import PREDICTIONS_FILE, StudyFolder
+from tune.study.run_name import CONFIRMATIONS, RunName
 
 OOF, TEST = "oof", "test"
 
@@ -41,8 +43,9 @@ def cross_validated(rows: pd.DataFrame, task: Task) -> dict[str, float]:
 
 def deciding_partition(folder: StudyFolder) -> str:
     """The column of splits.csv on which the winner was picked."""
-    results = [run.result() for name, run in folder.runs() if name.startswith("confirm/")]
-    return "confirm" if any(result is not None and result["state"] == COMPLETE for result in results) else "search"
+    outcomes = [run.outcome() for name, run in folder.runs() if RunName.parse(name).stage == CONFIRMATIONS]
+    is_confirmed = any(outcome is not None and outcome.is_complete for outcome in outcomes)
+    return CONFIRM_PARTITION if is_confirmed else SEARCH_PARTITION
 
 
 def ledger_name(folder: StudyFolder) -> str:

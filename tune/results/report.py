@@ -1,6 +1,5 @@
 """The results of a study, written from its files alone: nothing is trained, and writing again changes no number."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from m3col.config import yaml_files
+from m3col.errors import InputError
 from m3col.plots import fonts
 from m3col.storage import atomic_files
 from tune.results import plots, summary
@@ -18,6 +18,9 @@ from tune.results import test_table as results_test_table
 from tune.results.study_results import WINNER, StudyResults
 from tune.scheduling import selection
 from tune.study.record import StudyFolder
+from tune.study.run_name import RunName
+
+TEST_TABLE, TEST_METRICS, TRIALS, SUMMARY = "test_table.csv", "test_metrics.csv", "trials.csv", "summary.md"
 
 PLOTS = {
     "history.png": plots.history,
@@ -29,36 +32,75 @@ PLOTS = {
 
 @dataclass(frozen=True)
 class Report:
-    """`test_table`: the declared metric, one line per row; `trials`: one line per trial; `summary`: Markdown;
-    `decision`: None where no trial finished; `best_metrics`: the winner's, as val/... and test/..."""
+    """The results of a study, in memory.
+
+    Args:
+        test_table: the declared metric, one line per row of the test table.
+        trials: one line per trial.
+        summary: the summary as Markdown.
+        test_metrics: every metric, one line per metric and row, the declared metric first.
+        best_metrics: the winner's scores, named val/... and test/...
+        decision: how the winner was picked; None where no trial finished, and in a report that was read from its files.
+    """
 
     test_table: pd.DataFrame
     trials: pd.DataFrame
     summary: str
-    decision: selection.Decision | None
+    test_metrics: pd.DataFrame
     best_metrics: dict[str, float] = field(default_factory=dict)
+    decision: selection.Decision | None = None
+
+    @classmethod
+    def of(
+        cls, *, test_metrics: pd.DataFrame, trials: pd.DataFrame, summary: str,
+        decision: selection.Decision | None = None,
+    ) -> "Report":  # fmt: skip
+        """The report with these tables; its other fields follow from them."""
+        declared = results_test_table.declared_table(test_metrics)
+        return cls(declared, trials, summary, test_metrics, _best_metrics(test_metrics), decision)
+
+
+def build(results: StudyResults) -> Report:
+    """The report of a study from what its runs left. Writes nothing."""
+    every = results_test_table.all_metrics(results)
+    text = summary.write(results, every)
+    return Report.of(test_metrics=every, trials=trials_table(results), summary=text, decision=results.decision)
 
 
 def write(folder: StudyFolder) -> Report:
-    """Writes results/ of a study that has come to its end, each file in one step, summary.md last.
+    """Writes results/ of a study that has ended, each file in one step, summary.md last.
 
-    Raises InputError where the study has no predictions yet (`predictions.collect` writes them).
+    Raises:
+        InputError: the study has no predictions yet (`tune.results.collect` writes them).
     """
     results = StudyResults.read(folder)
+    report = build(results)
     target = folder.results
     target.mkdir(exist_ok=True)
-    every = results_test_table.all_metrics(results)
-    declared = results_test_table.declared_table(every)
-    trials = trials_table(results)
-    text = summary.write(results, every)
-    _csv(target / "test_table.csv", declared)
-    _csv(target / "test_metrics.csv", every)
-    _csv(target / "trials.csv", trials)
+    _csv(target / TEST_TABLE, report.test_table)
+    _csv(target / TEST_METRICS, report.test_metrics)
+    _csv(target / TRIALS, report.trials)
     _write_best(results, target / "best_config.yaml")
     for name, draw in PLOTS.items():
-        _picture(target / name, draw(results))
-    atomic_files.write_text(target / "summary.md", text)
-    return Report(declared, trials, text, results.decision, _best_metrics(every))
+        _write_plot(target / name, draw(results))
+    atomic_files.write_text(target / SUMMARY, report.summary)
+    return report
+
+
+def read(folder: StudyFolder) -> Report:
+    """The report that `write` left in the folder of a study, without its database: for `m3col sync`.
+
+    Raises:
+        InputError: a file of the report is missing or damaged.
+    """
+    target = folder.results
+    try:
+        metrics, trials = pd.read_csv(target / TEST_METRICS), pd.read_csv(target / TRIALS)
+        text = (target / SUMMARY).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = f"{target}: the report cannot be read ({error}); `m3col report {folder.name}` writes it again"
+        raise InputError([reason]) from None
+    return Report.of(test_metrics=metrics, trials=trials, summary=text)
 
 
 def trials_table(results: StudyResults) -> pd.DataFrame:
@@ -70,7 +112,8 @@ def trials_table(results: StudyResults) -> pd.DataFrame:
 
 
 def _trial(results: StudyResults, trial: FrozenTrial) -> dict[str, Any]:
-    result = results.outcomes.get(f"trials/{trial.number}", {})
+    outcome = results.outcomes.get(str(RunName.trial(trial.number)))
+    failure = None if outcome is None else outcome.failure
     confirmed = results.confirmed(trial.number)
     roles = ["default"] if trial.number == results.default else []
     if results.decision is not None and trial.number == results.decision.winner:
@@ -79,13 +122,13 @@ def _trial(results: StudyResults, trial: FrozenTrial) -> dict[str, Any]:
         "number": trial.number,
         "state": trial.state.name.lower(),
         "role": " and ".join(roles),
-        "value": trial.value if trial.value is not None else result.get("value"),
-        "loss": result.get("loss"),
+        "value": trial.value if trial.value is not None or outcome is None else outcome.value,
+        "loss": None if outcome is None else outcome.loss,
         "confirmed": float(np.mean(confirmed)) if confirmed else None,
         **trial.params,
-        "epochs": result.get("epochs"),
-        "seconds": result.get("seconds"),
-        "failure": result.get("failure") or trial.user_attrs.get("failure"),
+        "epochs": None if outcome is None else outcome.epochs,
+        "seconds": None if outcome is None else outcome.seconds,
+        "failure": failure or trial.user_attrs.get("failure"),
     }
 
 
@@ -112,12 +155,11 @@ def _csv(path: Path, table: pd.DataFrame) -> None:
     atomic_files.write_text(path, table.to_csv(index=False))
 
 
-def _picture(path: Path, figure: Figure | None) -> None:
-    """A plot that has nothing to show leaves no file, nor an older one."""
+def _write_plot(path: Path, figure: Figure | None) -> None:
+    """A plot without content leaves no file, and removes an older one."""
     if figure is None:
         path.unlink(missing_ok=True)
         return
-    part = path.with_name(f".{path.name}.part")
     fonts.settle(figure)
-    figure.savefig(part, format="png", dpi=140, bbox_inches="tight", metadata={"Software": None})
-    os.replace(part, path)
+    with atomic_files.replaced(path) as part:
+        figure.savefig(part, format="png", dpi=140, bbox_inches="tight", metadata={"Software": None})

@@ -20,8 +20,9 @@ from tune.scheduling import selection
 from tune.scheduling.optuna_study import Trials
 from tune.scheduling.plan import Plan
 from tune.study import record
-from tune.study import record as study_record
-from tune.study.record import COMPLETE, StudyFolder
+from tune.study.record import StudyFolder
+from tune.study.run_messages import RunOutcome
+from tune.study.run_name import CONFIRMATIONS, REPLICATES, TRIALS, RunName
 
 WINNER, DEFAULT, ENSEMBLE = "winner", "default", "ensemble"
 
@@ -40,13 +41,13 @@ class StudyResults:
     default: int
     noise: selection.Noise | None
     decision: selection.Decision | None
-    outcomes: Mapping[str, Mapping[str, Any]]
+    outcomes: Mapping[str, RunOutcome]
     predictions: pd.DataFrame = field(repr=False)
 
     @classmethod
     def read(cls, folder: StudyFolder) -> "StudyResults":
         """Raises InputError where the study has not come to its end, or is of a newer format."""
-        if not (folder.path / study_record.PREDICTIONS_FILE).exists() and not any(folder.path.glob("trials/*")):
+        if not (folder.path / record.PREDICTIONS_FILE).exists() and not any(folder.path.glob("trials/*")):
             prediction_table.read(folder)  # it refuses; to look at the trials would make a database
         described = folder.described()
         config = folder.config()
@@ -62,7 +63,7 @@ class StudyResults:
         if not scored and not (folder.path / record.PREDICTIONS_FILE).exists():
             raise InputError([failure_reasons.no_winner(plan)])
         found = prediction_table.read(folder)
-        outcomes = {name: result for name, run in folder.runs() if (result := run.result()) is not None}
+        outcomes = {name: result for name, run in folder.runs() if (result := run.outcome()) is not None}
         return cls(
             folder=folder,
             described=described,
@@ -103,17 +104,18 @@ class StudyResults:
     @cached_property
     def replicates(self) -> list[float]:
         """Scores of the default with other seeds on the search's folds."""
-        return [r["value"] for name, r in self.complete("replicates/").items() if r["value"] is not None]
+        return [outcome.value for outcome in self.complete(REPLICATES).values() if outcome.value is not None]
 
-    def complete(self, prefix: str) -> dict[str, Mapping[str, Any]]:
-        """Results of the finished runs whose name starts so."""
-        return {n: r for n, r in self.outcomes.items() if n.startswith(prefix) and r["state"] == COMPLETE}
+    def complete(self, stage: str, row: str = "") -> dict[str, RunOutcome]:
+        """The finished runs of a stage and row, by name; see `RunName`."""
+        finished = {RunName.parse(name): outcome for name, outcome in self.outcomes.items() if outcome.is_complete}
+        return {str(run): outcome for run, outcome in finished.items() if (run.stage, run.row) == (stage, row)}
 
     def deciding_runs(self, number: int) -> list[str]:
         """The finished runs whose mean is the CV value of a trial: its confirmations, else itself."""
         if self.decision is not None and self.decision.confirmed:
-            return list(self.complete(f"confirm/{number}-"))
-        return [name for name in self.complete("trials/") if name == f"trials/{number}"]
+            return list(self.complete(CONFIRMATIONS, str(number)))
+        return [name for name in self.complete(TRIALS) if name == str(RunName.trial(number))]
 
     def cv(self, number: int, metric: str) -> float:
         """CV value of a trial in any metric, over epochs and runs as the search's own value is; NaN without runs."""
@@ -128,7 +130,8 @@ class StudyResults:
 
     def confirmed(self, number: int) -> list[float]:
         """Scores of a trial in its confirmation runs."""
-        return [r["value"] for r in self.complete(f"confirm/{number}-").values()]
+        outcomes = self.complete(CONFIRMATIONS, str(number)).values()
+        return [outcome.value for outcome in outcomes if outcome.value is not None]
 
     def count(self, state: TrialState) -> int:
         return sum(trial.state is state for trial in self.trials)

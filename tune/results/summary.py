@@ -17,7 +17,8 @@ from tune.results.study_results import DEFAULT, WINNER, StudyResults
 from tune.scheduling import selection
 from tune.scheduling.optuna_study import FIRST_RUNG
 from tune.study.provenance import version_warnings
-from tune.study.record import FAILED
+from tune.study.run_messages import FAILED
+from tune.study.run_name import REFITS, RunName
 
 _FEW = 5  # finished trials below which a rank correlation says nothing
 
@@ -258,12 +259,12 @@ def _course(results: StudyResults) -> list[str]:
     if results.plan.out_of_time:
         lines.append(failure_reasons.budget_left_trials(results.plan) or "The time budget ended the search.")
     lines.append(_rank_correlation(results))
-    seconds = sum(result["seconds"] or 0.0 for result in results.outcomes.values())
+    seconds = sum(outcome.seconds or 0.0 for outcome in results.outcomes.values())
     lines.append(f"{_duration(seconds)} of training in {_count(len(results.outcomes), 'run')}.")
     broken = [
-        f"{name} failed: {result['failure']}"
-        for name, result in results.outcomes.items()
-        if result["state"] == FAILED and not name.startswith("refits/")
+        f"{name} failed: {outcome.failure}"
+        for name, outcome in results.outcomes.items()
+        if outcome.state == FAILED and RunName.parse(name).stage != REFITS
     ]
     return lines + broken
 

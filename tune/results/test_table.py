@@ -14,7 +14,7 @@ from tune.config.schema import slug
 from tune.results import collect, prediction_table
 from tune.results.formatting import EMPTY, grid, is_percent, p_value, shown
 from tune.results.study_results import DEFAULT, ENSEMBLE, WINNER, StudyResults
-from tune.study.record import COMPLETE
+from tune.study.run_name import REFITS, RunName
 
 COLUMNS = (
     "row", "label", "metric", "cv", "test", "sd_seeds", "low", "high", "difference", "difference_low",
@@ -70,12 +70,12 @@ def _refitted(results: StudyResults, key: str, label: str, trial: int | None) ->
     jobs: dict[int, str] = {}
     faults: list[str] = []
     for seed in range(results.config.settings.final.seeds):
-        name = f"refits/{slug(key)}/{seed}"
-        result = results.outcomes.get(name)
-        if result is not None and result["state"] == COMPLETE:
+        name = str(RunName(REFITS, slug(key), seed))
+        outcome = results.outcomes.get(name)
+        if outcome is not None and outcome.is_complete:
             jobs[seed] = name
         else:
-            faults.append("it was not run" if result is None else str(result["failure"]))
+            faults.append("it was not run" if outcome is None else str(outcome.failure))
     wanted = results.config.settings.final.seeds
     note = f"{len(faults)} of {wanted} refits failed: {'; '.join(dict.fromkeys(faults))}" if faults else ""
     return Row(key, label, jobs, trial, False, note)

@@ -1,18 +1,15 @@
-"""Between the engine and the record: hands out runs, stores what they report, says when one must stop.
+"""Coordinates a study: schedules runs, persists their reports and outcomes, applies pruning decisions.
 
-Knows nothing of ray: `engine.py` feeds it from Tune, tests feed it by hand.
+Does not import Ray: `tune.engine.ray_tune` calls it from Ray Tune, tests call it directly.
 """
 
 import functools
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from m3col.config.loading import load as load_config
-from m3col.config.schema import RunConfig
 from m3col.errors import InputError
 from m3col.runtime import notices
 from m3col.storage.redaction import scrubbed
@@ -20,15 +17,33 @@ from m3col.storage.retry import StorageUnavailable
 from tune.errors import NoCapacity, StudyTakenOver
 from tune.scheduling.plan import NextRun, Plan
 from tune.study.attempts import training_config
-from tune.study.record import COMPLETE, FAILED, PRUNED
 from tune.study.remote_copy import RemoteCopy
 from tune.study.run_folder import RunFolder
-from tune.study.run_spec import TRIAL, RunSpec, report_steps
+from tune.study.run_messages import (
+    COMPLETE,
+    FAILED,
+    PRUNED,
+    EpochRecord,
+    FinishedAttempt,
+    RunOutcome,
+    RunReport,
+)
+from tune.study.run_name import RunName
+from tune.study.run_spec import RunSpec, report_steps
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something a person may want to see: `what` is started, progress, complete, pruned, failed or stopped."""
+    """Progress of one run, for the terminal.
+
+    Args:
+        what: started, progress, complete, pruned, failed or stopped.
+        name: the run's name.
+        value: the search metric so far; None where there is none.
+        epoch: number of epochs trained.
+        epochs: number of epochs of the whole run.
+        detail: why the run failed, else "".
+    """
 
     what: str
     name: str
@@ -41,7 +56,8 @@ class Event:
 @dataclass
 class _Busy:
     spec: RunSpec
-    config: RunConfig
+    run: RunName
+    epochs: int
     steps: Mapping[int, int]
     started: float
 
@@ -51,12 +67,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-# What stops a search where it can be gone on with.
+# Errors that stop a search which can be resumed.
 STOPS = (StorageUnavailable, StudyTakenOver, NoCapacity)
 
 
 def _remembering(method: Callable[Concatenate["Coordinator", P], T]) -> Callable[Concatenate["Coordinator", P], T]:
-    """A method that notes why the search must stop: the engine in between makes another exception of it."""
+    """A method that remembers why the search must stop: the engine raises another exception in its place."""
 
     @functools.wraps(method)
     def remembering(self: "Coordinator", *args: P.args, **named: P.kwargs) -> T:
@@ -72,10 +88,23 @@ def _remembering(method: Callable[Concatenate["Coordinator", P], T]) -> Callable
 
 
 class Coordinator:
-    """`concurrency`: runs at a time; the engine changes it as nodes come and go. `mirror`: keeps a copy of the record.
-    `warn` hears of runs that no longer count. Raises InputError for a study that has lost its database.
-    All methods are called from one thread. Where the storage refuses for too long they raise StorageUnavailable, and
-    `stopped_by` holds it, or what the engine has to stop for; what runs stays running in the study."""
+    """Schedules the runs of one study and keeps its record. All methods must be called from one thread.
+
+    Args:
+        plan: what runs next.
+        concurrency: number of runs at a time, default 1; the engine changes it as nodes join and leave.
+        observe: called with each `Event`.
+        mirror: copies the record to the study's storage; default: no copy.
+        warn: called with a line about runs that no longer count.
+
+    Attributes:
+        stopped_by: why the search must stop (`STOPS`); None while it goes on. Runs that have not ended stay running in
+            the study.
+
+    Raises:
+        InputError: the study has lost its database.
+        StorageUnavailable: the storage refused a write for longer than `storage.patience_s`. Every method may raise it.
+    """
 
     def __init__(
         self, plan: Plan, *, concurrency: int = 1, observe: Callable[[Event], None] = lambda event: None,
@@ -91,7 +120,7 @@ class Coordinator:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Brings the record in order after a crash: finished work is told, not trained again."""
+        """Makes folder and database agree after a crash: runs that finished are recorded, not trained again."""
         known = {trial.number for trial in self.trials.all()}
         lost = self.folder.lost_database(known.__contains__)
         if lost:
@@ -100,32 +129,33 @@ class Coordinator:
         self.plan.prepare()
         self._quarantine_unknown_runs()
         for number in self.trials.pruned_but_unrecorded():
-            self._record_pruned(f"trials/{number}", number)
-            self.mirror.ended(f"trials/{number}")
+            self._record_pruned(RunName.trial(number))
+            self.mirror.ended(str(RunName.trial(number)))
         for name, run in list(self.folder.runs()):
-            if run.result() is not None:
+            if run.outcome() is not None:
                 run.drop_checkpoints()  # its driver may have died before it did
                 continue
             self.mirror.fetch_outcome(name)
-            done = run.outcome()
-            if done is not None:
-                self._recover_finished_run(name, json.loads((done / "outcome.json").read_text(encoding="utf-8")))
+            attempt = run.finished_attempt()
+            if attempt is not None:
+                self._recover_finished_run(RunName.parse(name), attempt)
                 self.mirror.ended(name)
         for trial in self.trials.all():
-            run = self.folder.run(f"trials/{trial.number}")
-            result = run.result()
-            if result is not None and not trial.state.is_finished():
+            run = self.folder.run(RunName.trial(trial.number))
+            outcome = run.outcome()
+            if outcome is not None and not trial.state.is_finished():
                 # A fetched copy of the database may be older than the run's files.
-                self._report(trial.number, report_steps(run.config()["train"]["epochs"]), run.history())
-                self._tell(trial.number, result)
+                self._report_values(trial.number, report_steps(run.config()["train"]["epochs"]), run.history())
+                self._end_trial(trial.number, outcome)
 
     def _quarantine_unknown_runs(self) -> None:
-        """Run folders of trials that the database does not know, or knows with other parameters."""
+        """Moves away the folders of trials that the database does not know, or knows with other parameters."""
         trials = {trial.number: trial for trial in self.trials.all()}
         for name, run in list(self.folder.runs()):
-            if not name.startswith("trials/"):
+            parsed = RunName.parse(name)
+            if not parsed.is_trial:
                 continue
-            trial = trials.get(int(name.removeprefix("trials/")))
+            trial = trials.get(parsed.number)
             if trial is not None and trial.state.is_finished():
                 continue
             if trial is None or not self._is_of(run, trial.params):
@@ -136,24 +166,23 @@ class Coordinator:
                 )
 
     def _is_of(self, run: RunFolder, params: Mapping[str, Any]) -> bool:
+        """Whether a run's folder belongs to the trial with these parameters."""
         try:
             return training_config(run.config()) == training_config(self.plan.config.point(dict(params)).to_dict())
         except InputError:  # a config that cannot be read, or a point that cannot be run
             return False
 
-    def _recover_finished_run(self, name: str, outcome: Mapping[str, Any]) -> None:
-        """Takes over a run that trained its last epoch but whose driver died before it heard of it."""
-        run = self.folder.run(name)
-        run.append(outcome["history"], restart=True)
-        if name.startswith("trials/"):
-            number = int(name.removeprefix("trials/"))
-            if self._report(number, report_steps(outcome["epochs"]), outcome["history"]):
-                self._record_pruned(name, number)
-                return
-        self._complete(name, outcome, started=None)
+    def _recover_finished_run(self, run: RunName, attempt: FinishedAttempt) -> None:
+        """Records a run that trained its last epoch, but whose driver died before it received the report."""
+        self.folder.run(run).append(attempt.history, restart=True)
+        if run.is_trial and self._report_values(run.number, report_steps(attempt.epochs), attempt.history):
+            self._record_pruned(run)
+            return
+        self._complete(run, attempt, started=None)
 
     @property
     def busy(self) -> dict[str, RunSpec]:
+        """The runs that are running now, by name."""
         return {name: item.spec for name, item in self._busy.items()}
 
     @_remembering
@@ -165,53 +194,51 @@ class Coordinator:
         spec = self.plan.next(self._busy.keys())
         if isinstance(spec, NextRun):
             return spec
-        config = load_config(spec.config, where=spec.name)
+        # The plan made the config from a validated one: it is not validated again.
+        epochs = int(spec.config["train"]["epochs"])
         run = self.folder.run(spec.name)
-        run.create(config.to_dict())
+        run.create(spec.config)
         run.log("started")
         self.mirror.started(spec.name)
-        self._busy[spec.name] = _Busy(spec, config, report_steps(config.train.epochs), time.time())
-        self._observe(Event("started", spec.name, epochs=config.train.epochs))
+        self._busy[spec.name] = _Busy(spec, RunName.parse(spec.name), epochs, report_steps(epochs), time.time())
+        self._observe(Event("started", spec.name, epochs=epochs))
         return spec
 
     @_remembering
-    def result(self, result: Mapping[str, Any]) -> bool:
-        """Stores what a run reports. True: it must stop now."""
-        name = result["run"]
-        item = self._busy.get(name)
+    def on_report(self, report: RunReport) -> bool:
+        """Stores what a run reports. Returns whether the run must stop now."""
+        item = self._busy.get(report.run)
         if item is None:
             return True
-        if result.get("refused"):
-            raise StorageUnavailable(result["refused"])
+        if report.refused:
+            raise StorageUnavailable(report.refused)
         self._count_time()
-        run = self.folder.run(name)
-        for line in result["log"]:
+        run = self.folder.run(report.run)
+        for line in report.log:
             run.log(line)
-        records = result["records"]
-        if records:
-            run.append(records, restart=result["restart"])
-        if result["failure"] is not None:
-            self.failed(name, result["failure"])
+        if report.records:
+            run.append(report.records, restart=report.restart)
+        if report.failure is not None:
+            self.failed(report.run, report.failure)
             return True
-        number = int(name.removeprefix("trials/")) if item.spec.kind == TRIAL else -1
-        if item.spec.kind == TRIAL and self._report(number, item.steps, records):
-            # Also where it went on to its end meanwhile, as workers of several that report from time to time may.
-            self._record_pruned(name, number)
-            self._end(name, "pruned")
+        if item.run.is_trial and self._report_values(item.run.number, item.steps, report.records):
+            # Also where the run meanwhile finished, as several ranks that report only from time to time may.
+            self._record_pruned(item.run)
+            self._end(report.run, "pruned")
             return True
-        if result["done"]:
-            self._finish(name)
+        if report.done:
+            self._finish(item)
             return True
-        value = records[-1]["value"] if records else None
-        self._observe(Event("progress", name, value, result["epoch"], item.config.train.epochs))
-        if item.spec.kind == TRIAL and self.plan.out_of_time:
+        value = report.records[-1]["value"] if report.records else None
+        self._observe(Event("progress", report.run, value, report.epoch, item.epochs))
+        if item.run.is_trial and self.plan.out_of_time:
             run.log("the time budget is spent")
-            self._end(name, "stopped")
+            self._end(report.run, "stopped")
             return True
         return False
 
-    def _report(self, number: int, steps: Mapping[int, int], records: Sequence[Mapping[str, Any]]) -> bool:
-        """Tells the study the values at report steps; True where the pruner turns the trial down."""
+    def _report_values(self, number: int, steps: Mapping[int, int], records: Sequence[EpochRecord]) -> bool:
+        """Reports a trial's values at its report steps to Optuna. Returns whether the pruner stops the trial."""
         for record in records:
             step = steps.get(record["epoch"])
             if step is not None:
@@ -220,58 +247,60 @@ class Coordinator:
                     return True
         return False
 
-    def _finish(self, name: str) -> None:
+    def _finish(self, item: _Busy) -> None:
+        name = item.spec.name
         self.mirror.fetch_outcome(name)
-        done = self.folder.run(name).outcome()
-        if done is None:
+        attempt = self.folder.run(name).finished_attempt()
+        if attempt is None:
             self.failed(name, "the run ended without an outcome")
             return
-        outcome = json.loads((done / "outcome.json").read_text(encoding="utf-8"))
-        self._complete(name, outcome, started=self._busy[name].started)
-        self._end(name, "complete", value=outcome["value"])
+        self._complete(item.run, attempt, started=item.started)
+        self._end(name, "complete", value=attempt.value)
 
-    def _complete(self, name: str, outcome: Mapping[str, Any], *, started: float | None) -> None:
+    def _complete(self, run: RunName, attempt: FinishedAttempt, *, started: float | None) -> None:
         ended = time.time()
-        outcome = {key: value for key, value in outcome.items() if key != "history"}
-        result = {"state": COMPLETE, **outcome, "failure": None, "started": started or ended, "ended": ended}
-        self.folder.run(name).write_result(result)
-        if name.startswith("trials/"):
-            self._tell(int(name.removeprefix("trials/")), result)
+        outcome = RunOutcome.of_finished(attempt, started=started or ended, ended=ended)
+        self.folder.run(run).write_outcome(outcome)
+        if run.is_trial:
+            self._end_trial(run.number, outcome)
 
-    def _tell(self, number: int, result: Mapping[str, Any]) -> None:
-        if result["state"] == COMPLETE:
-            self.trials.complete(number, result["value"], result["loss"])
-        elif result["state"] == PRUNED:
+    def _end_trial(self, number: int, outcome: RunOutcome) -> None:
+        """Ends a trial in Optuna's study as its run ended."""
+        if outcome.state == COMPLETE:
+            assert outcome.value is not None, "a trial has validation samples"
+            self.trials.complete(number, outcome.value, outcome.loss)
+        elif outcome.state == PRUNED:
             self.trials.prune(number)
         else:
-            self.trials.fail(number, result["failure"])
+            self.trials.fail(number, outcome.failure or "no reason is recorded")
 
-    def _record_pruned(self, name: str, number: int) -> None:
-        self._write_unfinished(name, PRUNED, None)
-        self.trials.prune(number)
+    def _record_pruned(self, run: RunName) -> None:
+        self._write_cut_off(run, PRUNED, None)
+        self.trials.prune(run.number)
 
-    def _write_unfinished(self, name: str, state: str, failure: str | None) -> None:
-        run = self.folder.run(name)
-        history = run.history()
-        last = history[-1] if history else {"epoch": 0, "value": None, "metrics": {}, "time": time.time()}
-        item = self._busy.get(name)
-        started = item.started if item is not None else last["time"]
-        run.write_result(
-            {"state": state, "value": last["value"], "loss": last["metrics"].get("val/loss"),
-             "metrics": last["metrics"], "epochs": last["epoch"], "seconds": last["time"] - started,
-             "failure": failure, "started": started, "ended": time.time()}
-        )  # fmt: skip
+    def _write_cut_off(self, name: RunName, state: str, failure: str | None) -> None:
+        run, item = self.folder.run(name), self._busy.get(str(name))
+        run.write_outcome(
+            RunOutcome.of_cut_off(
+                state,
+                run.history(),
+                started=None if item is None else item.started,
+                ended=time.time(),
+                failure=failure,
+            )
+        )
         run.drop_checkpoints()
 
     @_remembering
     def failed(self, name: str, reason: str) -> None:
-        """Records a run that cannot be finished; the study goes on."""
-        if name not in self._busy:
+        """Records a run that cannot be finished; the study continues."""
+        item = self._busy.get(name)
+        if item is None:
             return
         reason = scrubbed(reason)  # it goes to MLflow and into the results
-        self._write_unfinished(name, FAILED, reason)
-        if name.startswith("trials/"):
-            self.trials.fail(int(name.removeprefix("trials/")), reason)
+        self._write_cut_off(item.run, FAILED, reason)
+        if item.run.is_trial:
+            self.trials.fail(item.run.number, reason)
         self._end(name, "failed", detail=reason)
 
     def _end(self, name: str, what: str, *, value: float | None = None, detail: str = "") -> None:
@@ -283,19 +312,19 @@ class Coordinator:
         history = self.folder.run(name).history()
         last: dict[str, Any] = history[-1] if history else {"epoch": 0, "value": None}
         shown = value if value is not None else last["value"]
-        self._observe(Event(what, name, shown, last["epoch"], item.config.train.epochs, detail))
+        self._observe(Event(what, name, shown, last["epoch"], item.epochs, detail))
 
     @_remembering
     def tidy(self) -> None:
-        """Frees once more what runs that were cut off have left. Call it when their processes are gone: of several
-        workers the first one trains on for some seconds after the verdict, and writes."""
-        runs = [name for name in self._cut_off if self.folder.run(name).result() is not None]
+        """Removes the checkpoints of runs that were cut off. Call it when their processes have ended: rank 0 of several
+        ranks still trains, and writes, for some seconds after the decision to stop."""
+        runs = [name for name in self._cut_off if self.folder.run(name).outcome() is not None]
         for name in runs:
             self.folder.run(name).drop_checkpoints()
         self.mirror.tidy(runs)
 
     def _count_time(self) -> None:
-        """Time spent searching, for the budget; written to the study now and then, so that restarts keep it."""
+        """Adds up the time spent searching, for the time budget, and stores it so that a resumed search keeps it."""
         now = time.monotonic()
         spent = now - self._clock
         if spent >= 1 or not math.isfinite(spent):

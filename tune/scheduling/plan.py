@@ -13,7 +13,9 @@ from tune.scheduling import selection
 from tune.scheduling.optuna_study import DEFAULT, Trials
 from tune.study.attempts import training_config
 from tune.study.partitions import CONFIRM_PARTITION, CONFIRM_SEED, SEARCH_PARTITION
-from tune.study.record import COMPLETE, FAILED, StudyFolder
+from tune.study.record import StudyFolder
+from tune.study.run_messages import FAILED
+from tune.study.run_name import CONFIRMATIONS, REFITS, REPLICATES, TRIALS, RunName
 from tune.study.run_spec import CONFIRM, REFIT, REPLICATE, TRIAL, RunSpec
 
 PREDICT_TEST_EVERY = 10  # epochs; how often the published code looked at the test split
@@ -59,17 +61,18 @@ class Plan:
         trial = self._next_trial(busy)
         if trial is not None:
             return trial
-        stages = (("replicates", self.replicates), ("confirm", self.confirmations), ("refits", self.refits))
+        stages = ((REPLICATES, self.replicates), (CONFIRMATIONS, self.confirmations), (REFITS, self.refits))
+        busy_stages = {RunName.parse(run).stage for run in busy}
         for number, (_, specs) in enumerate(stages):
             # Confirmations depend on all trials and replicates, refits on all confirmations.
-            earlier = ("trials", *(other for other, _ in stages[:number])) if number else ()
-            if any(run.partition("/")[0] in earlier for run in busy):
+            earlier = {TRIALS, *(other for other, _ in stages[:number])} if number else set()
+            if busy_stages & earlier:
                 return NextRun.WAIT
             for spec in specs():
                 if spec.name in busy:
                     continue
                 self._forget_other(spec)
-                if self.folder.run(spec.name).result() is None:
+                if self.folder.run(spec.name).outcome() is None:
                     return spec
         return NextRun.WAIT if busy else NextRun.DONE
 
@@ -78,7 +81,7 @@ class Plan:
             return None
         trials = self.trials.all()  # once: with many running ones it is the dearest question
         for trial in trials:
-            if trial.state is TrialState.RUNNING and f"trials/{trial.number}" not in busy:
+            if trial.state is TrialState.RUNNING and str(RunName.trial(trial.number)) not in busy:
                 spec = self._trial(trial.number, trial.params)
                 if spec is not None:
                     return spec
@@ -97,14 +100,14 @@ class Plan:
         except InputError as error:  # values that are fine one by one, but not together
             self.trials.fail(number, str(error))
             return None
-        return RunSpec(f"trials/{number}", TRIAL, config.to_dict(), SEARCH_PARTITION)
+        return RunSpec(str(RunName.trial(number)), TRIAL, config.to_dict(), SEARCH_PARTITION)
 
     def replicates(self) -> list[RunSpec]:
         """The default again with other seeds on the same folds."""
         first = self.config.run.train.seed + 1
         return [
             RunSpec(
-                f"replicates/{index}",
+                str(RunName(REPLICATES, "", index)),
                 REPLICATE,
                 reseeded(self.config.run, seed=first + index).to_dict(),
                 SEARCH_PARTITION,
@@ -125,7 +128,7 @@ class Plan:
         split_seed = self.config.run.validation.seed + CONFIRM_SEED
         return [
             RunSpec(
-                f"confirm/{number}-{index}",
+                str(RunName(CONFIRMATIONS, str(number), index)),
                 CONFIRM,
                 self.config.point(self.trials.get(number).params, seed=first + index, split_seed=split_seed).to_dict(),
                 CONFIRM_PARTITION,
@@ -150,7 +153,7 @@ class Plan:
                 seeded = reseeded(run, seed=self.config.run.train.seed + index)
                 specs.append(
                     RunSpec(
-                        f"refits/{slug(name)}/{index}",
+                        str(RunName(REFITS, slug(name), index)),
                         REFIT,
                         seeded.to_dict(),
                         self.config.settings.final.refit,
@@ -165,7 +168,7 @@ class Plan:
         of the default's, for a row without a trial), from its own learning rate down."""
         if run.train.schedule.kind != "plateau" or self.config.settings.final.refit != "full":
             return ()
-        history = self.folder.run(f"trials/{source}").history()
+        history = self.folder.run(RunName.trial(source)).history()
         rates = [record["metrics"]["train/learning_rate"] for record in history]
         scale = run.train.learning_rate / rates[0] if rates else 1.0
         return tuple(scale * rate for rate in rates)
@@ -186,17 +189,17 @@ class Plan:
 
     def noise(self) -> selection.Noise | None:
         values = {trial.number: trial.value for trial in self.scored()}
-        return selection.noise(values.get(self.default()), self._values("replicates"))
+        return selection.noise(values.get(self.default()), self._values(REPLICATES))
 
     def decide(self) -> selection.Decision:
         """The winner. Call it when trials, replicates and confirmations are over."""
         if self._decision is None:
             confirmations: dict[int, list[float]] = {}
             for spec in self.confirmations():
-                result = self.folder.run(spec.name).result()
-                number = int(spec.name.removeprefix("confirm/").partition("-")[0])
-                if result is not None and result["state"] == COMPLETE:
-                    confirmations.setdefault(number, []).append(result["value"])
+                outcome = self.folder.run(spec.name).outcome()
+                number = int(RunName.parse(spec.name).row)
+                if outcome is not None and outcome.is_complete and outcome.value is not None:
+                    confirmations.setdefault(number, []).append(outcome.value)
             self._decision = selection.decide(
                 self.scored(),
                 default=self.default(),
@@ -207,8 +210,10 @@ class Plan:
         return self._decision
 
     def _values(self, stage: str) -> list[float]:
-        results = [run.result() for name, run in self.folder.runs() if name.startswith(f"{stage}/")]
-        return [result["value"] for result in results if result is not None and result["state"] == COMPLETE]
+        """The values of the finished runs of a stage."""
+        outcomes = [run.outcome() for name, run in self.folder.runs() if RunName.parse(name).stage == stage]
+        finished = [outcome for outcome in outcomes if outcome is not None and outcome.is_complete]
+        return [outcome.value for outcome in finished if outcome.value is not None]
 
     def _forget_other(self, spec: RunSpec) -> None:
         """Clears the folder of a run that was made with another config: more trials may have changed the winner."""
@@ -219,6 +224,6 @@ class Plan:
     def _forget_failures(self) -> None:
         # What failed outside the search may work now: a full disk may be empty.
         for name, run in list(self.folder.runs()):
-            result = run.result()
-            if not name.startswith("trials/") and result is not None and result["state"] == FAILED:
+            outcome = run.outcome()
+            if not RunName.parse(name).is_trial and outcome is not None and outcome.state == FAILED:
                 run.clear()

@@ -20,6 +20,7 @@ from tune.config.loading import study_from_dict
 from tune.config.schema import StorageConfig, StudyConfig
 from tune.study import database, provenance
 from tune.study.run_folder import AT_ONCE, RunFolder
+from tune.study.run_name import RunName, stage_of
 
 FORMAT = 2
 
@@ -30,8 +31,6 @@ SUMMARY = "results/summary.md"  # written last: a study that has it is finished
 _CONTENT = ("config", "digests", "versions", "dataset")
 
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # what flock says of a lock that somebody has
-
-COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 
 class InUse(InputError):
@@ -180,14 +179,17 @@ class StudyFolder:
             f"{way_out}, or begin another study with --name"
         ]
 
-    def run(self, name: str) -> RunFolder:
-        return RunFolder(self.path / name, self.retry_policy)
+    def run(self, name: str | RunName) -> RunFolder:
+        """The folder of a run, which need not exist."""
+        return RunFolder(self.path / str(name), self.retry_policy)
 
     def runs(self) -> Iterator[tuple[str, RunFolder]]:
-        """All runs that have a folder, by name such as "trials/3"."""
+        """All runs that have a folder, by name such as "trials/3". Folders of other names are passed over."""
         for pattern in ("trials/*", "replicates/*", "confirm/*", "refits/*/*"):
             for path in sorted(self.path.glob(f"{pattern}/config.yaml"), key=_by_number):
-                yield str(path.parent.relative_to(self.path)), RunFolder(path.parent, self.retry_policy)
+                name = str(path.parent.relative_to(self.path))
+                if stage_of(name):
+                    yield name, RunFolder(path.parent, self.retry_policy)
 
     @property
     def results(self) -> Path:

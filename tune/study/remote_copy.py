@@ -113,7 +113,7 @@ class StorageCopy(RemoteCopy):
         self._put(DESCRIPTION, _SPLITS)
         there = {item.name: item.size for item in self._call(self.remote.files)}
         # Of a run that has its result, the driver died before it removed them.
-        self._clear(there, lambda run: self.folder.run(run).result() is not None)
+        self._clear(there, lambda run: self.folder.run(run).outcome() is not None)
         for name in _record_of_runs(path):
             # A run's result comes last, and goes first when the run begins anew: where it is there, the rest is too.
             told = f"{name.rpartition('/')[0]}/result.json" in there
@@ -132,7 +132,7 @@ class StorageCopy(RemoteCopy):
             self._clear([item.name for item in self._call(self.remote.files)], set(runs).__contains__)
 
     def started(self, run: str) -> None:
-        if self.folder.run(run).result() is None:
+        if self.folder.run(run).outcome() is None:
             # Of an earlier run of this name, which was cleared or set aside: with it this one would look finished.
             self._call(lambda: self.remote.remove(f"{run}/result.json"))
         self._put(f"{run}/config.yaml", f"{run}/log.txt")
@@ -141,7 +141,7 @@ class StorageCopy(RemoteCopy):
     def ended(self, run: str) -> None:
         self._put(f"{run}/history.jsonl", f"{run}/log.txt", f"{run}/result.json")
         self._put_database()
-        if self.folder.run(run).result() is not None:
+        if self.folder.run(run).outcome() is not None:
             Attempts(str(self.folder.path), run, uri=self.remote.uri).clear_checkpoints()
 
     def finished(self) -> None:

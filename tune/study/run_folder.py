@@ -11,6 +11,7 @@ from m3col.config import yaml_files
 from m3col.storage import atomic_files
 from m3col.storage.redaction import scrubbed
 from m3col.storage.retry import RetryPolicy
+from tune.study.run_messages import FinishedAttempt, RunOutcome
 
 AT_ONCE = RetryPolicy(0)
 
@@ -68,16 +69,26 @@ class RunFolder:
 
         self._retry_policy.call(write)
 
-    def result(self) -> dict[str, Any] | None:
+    def outcome(self) -> RunOutcome | None:
+        """How the run ended, from result.json; None where it has not."""
         path = self.path / "result.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return RunOutcome.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
-        self._retry_policy.call(lambda: atomic_files.write_json(self.path / "result.json", dict(result)))
+    def write_outcome(self, outcome: RunOutcome) -> None:
+        """Writes result.json: from then on the run has ended."""
+        self._retry_policy.call(lambda: atomic_files.write_json(self.path / "result.json", outcome.to_dict()))
 
-    def outcome(self) -> Path | None:
-        """The newest attempt folder in which this run trained its last epoch, if any did. What another run of this name
-        left, as one of an earlier winner, is passed over."""
+    def finished_attempt(self) -> FinishedAttempt | None:
+        """What the newest attempt left that trained the run's last epoch; None where none did.
+
+        Attempts of another run of this name, such as a refit of an earlier winner, are passed over.
+        """
+        folder = self._finished_folder()
+        if folder is None:
+            return None
+        return FinishedAttempt.from_dict(json.loads((folder / "outcome.json").read_text(encoding="utf-8")))
+
+    def _finished_folder(self) -> Path | None:
         from tune.study import attempts  # it needs torch
 
         done = [path.parent for path in self.path.glob("attempt-*/outcome.json")]

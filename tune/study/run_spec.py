@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from m3col.data.checks import naming
 from tune.config.schema import slug
+from tune.study.run_name import REFITS, RunName
 
 Kind = Literal["trial", "replicate", "confirm", "refit"]
 
@@ -49,7 +50,8 @@ class RunSpec:
 
 def is_wanted(name: str, *, seeds: int) -> bool:
     """Whether a run belongs to the results: a study that was resumed with fewer `final.seeds` has refits beyond."""
-    return not name.startswith("refits/") or int(name.rpartition("/")[2]) < seeds
+    run = RunName.parse(name)
+    return run.stage != REFITS or run.number < seeds
 
 
 def report_steps(epochs: int) -> dict[int, int]:

@@ -17,9 +17,12 @@ from m3col.tracking import mlflow_store, payload
 from m3col.tracking.mlflow_store import LACKS, NOTE, RUN_NAME
 from m3col.tracking.payload import Point
 from tune.results import failure_reasons, prediction_table
+from tune.results.report import Report
 from tune.results.study_results import DEFAULT, ENSEMBLE, WINNER
-from tune.study.record import COMPLETE, DESCRIPTION
+from tune.study.record import DESCRIPTION
 from tune.study.run_folder import RunFolder
+from tune.study.run_messages import COMPLETE
+from tune.study.run_name import REFITS
 from tune.tracking.notes import CONFIRMED, DECIMALS, GAIN, RANK, SCORE
 from tune.tracking.study_to_mlflow import StudyToMlflow
 
@@ -33,7 +36,7 @@ _NOTE_LENGTH = 7900
 Standing = list[dict[str, Any]]
 
 
-def send(mlflow_study: StudyToMlflow) -> dict[str, str]:
+def send(mlflow_study: StudyToMlflow, report: Report) -> dict[str, str]:
     """Writes results/ once per content; a study that was resumed and reported again is written again.
 
     What the store refuses is left out and returned, with the reasons; all runs of the study end all the same, and
@@ -50,7 +53,7 @@ def send(mlflow_study: StudyToMlflow) -> dict[str, str]:
     refused = tracker.attempt(
         parent,
         {
-            "results": lambda: _send_tables(mlflow_study, written),
+            "results": lambda: _send_tables(mlflow_study, report, written),
             "files": lambda: _send_files(mlflow_study),
             "model": lambda: _send_model(mlflow_study),
             "trials without a result": lambda: mlflow_study.close_stopped(written),
@@ -66,13 +69,10 @@ def send(mlflow_study: StudyToMlflow) -> dict[str, str]:
     return refused
 
 
-def _send_tables(mlflow_study: StudyToMlflow, written: float) -> None:
-    results = mlflow_study.folder.results
-    trials = pd.read_csv(results / "trials.csv").sort_values("number")
-    tests = pd.read_csv(results / "test_metrics.csv")
-    standing = _standing(trials, maximize=mlflow_study.maximize)
-    _mark_children(mlflow_study, standing, tests, written)
-    _write_parent(mlflow_study, standing, tests, written)
+def _send_tables(mlflow_study: StudyToMlflow, report: Report, written: float) -> None:
+    standing = _standing(report.trials.sort_values("number"), maximize=mlflow_study.maximize)
+    _mark_children(mlflow_study, standing, report.test_metrics, written)
+    _write_parent(mlflow_study, standing, report, written)
 
 
 def _send_files(mlflow_study: StudyToMlflow) -> None:
@@ -102,6 +102,8 @@ def _standing(trials: pd.DataFrame, *, maximize: bool) -> Standing:
     """Finished trials in order, the winner first; `gain`: over the default, in the runs that decided."""
     finished = trials[trials["state"] == COMPLETE].copy()
     finished["role"] = finished["role"].fillna("")
+    for column in ("value", "confirmed"):  # of a table in memory a column without any value is of type object
+        finished[column] = pd.to_numeric(finished[column])
     finished["won"] = finished["role"].str.contains(WINNER)
     decided = finished["confirmed"] if finished["confirmed"].notna().any() else finished["value"]
     default = decided[finished["role"].str.contains(DEFAULT)]
@@ -132,7 +134,8 @@ def _mark_children(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.Da
         child.name, child.ranked = name, True
 
 
-def _write_parent(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.DataFrame, written: float) -> None:
+def _write_parent(mlflow_study: StudyToMlflow, standing: Standing, report: Report, written: float) -> None:
+    tests, summary = report.test_metrics, report.summary
     name = mlflow_study.described["name"]
     found: dict[str, float] = {RANK: 0}
     tags = {}
@@ -144,7 +147,6 @@ def _write_parent(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.Dat
         tags["m3col.winner_setting"] = _setting(mlflow_study, best)
     for key, split in ((WINNER, "test"), (ENSEMBLE, "test_ensemble"), (DEFAULT, "test_default")):
         found |= {f"{split}/{metric}": value for metric, value in _tested(tests, key).items()}
-    summary = (mlflow_study.folder.results / "summary.md").read_text(encoding="utf-8")
     if summary.startswith("# "):  # the page has the title already, and shows a few lines only until it is unfolded
         summary = summary.partition("\n")[2].lstrip()
     tags |= {RUN_NAME: name, "m3col.verdict": verdict(mlflow_study, standing, tests), NOTE: _shortened(summary)}
@@ -235,7 +237,7 @@ def _medians(mlflow_study: StudyToMlflow) -> dict[str, np.ndarray] | None:
 
 def _draw(mlflow_study: StudyToMlflow, folder: Path) -> None:
     """Learning curves of the winner's refits; what the delivered ensemble does on the test samples."""
-    refits = [RunFolder(path) for path in sorted((mlflow_study.folder.path / "refits" / WINNER).glob("*"))]
+    refits = [RunFolder(path) for path in sorted((mlflow_study.folder.path / REFITS / WINNER).glob("*"))]
     refits = refits[: mlflow_study.config.settings.final.seeds]
     histories = [
         pd.DataFrame([{"epoch": r["epoch"], **r["metrics"]} for r in records])
@@ -246,7 +248,7 @@ def _draw(mlflow_study: StudyToMlflow, folder: Path) -> None:
         drawn = model_plots.learning_curves(histories, metric=mlflow_study.metric)
         model_plots.save(drawn, folder / "learning_curves.png")
     rows = prediction_table.read(mlflow_study.folder)
-    rows = rows[(rows["kind"] == prediction_table.TEST) & rows["job"].str.startswith(f"refits/{WINNER}/")]
+    rows = rows[(rows["kind"] == prediction_table.TEST) & rows["job"].str.startswith(f"{REFITS}/{WINNER}/")]
     members = [group for _, group in rows.groupby("job", sort=True)]
     task = tasks.build(mlflow_study.config.run.task, mlflow_study.described["dataset"]["classes"])
     labels = task.labels_of(members[0]) if members else None

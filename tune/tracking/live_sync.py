@@ -14,6 +14,8 @@ from m3col.tracking import mlflow_store
 from m3col.tracking.mlflow_store import Tracker
 from m3col.tracking.payload import reason_of
 from tune.errors import StudyTakenOver
+from tune.results import report as reports
+from tune.results.report import Report
 from tune.study.record import StudyFolder
 from tune.tracking import study_to_mlflow, sync
 
@@ -58,6 +60,7 @@ class Background:
         self._every_s, self._warn = every_s, warn
         self._stop = threading.Event()
         self._ending = self._good = _Ending(limit_s)
+        self.report: Report | None = None  # set it once the study has its results
         self._is_interrupted = False
         self._failure: str | None = None
         self._is_refused = False  # the failure is of a store that answers
@@ -145,7 +148,7 @@ class Background:
             )
             try:
                 if not is_hasty:
-                    sync.send(mlflow_study, results=False)
+                    sync.send(mlflow_study, None)
             finally:
                 mlflow_study.stop(ending.status or mlflow_store.KILLED, ending.reason)
             self._failure = None
@@ -166,7 +169,8 @@ class Background:
                 self._mlflow_study = study_to_mlflow.StudyToMlflow(
                     self._folder, self._tracker, dataset=self._dataset, warn=self._warn
                 )
-            sync.send(self._mlflow_study, results=results)
+            is_finished = results and self._folder.finished()
+            sync.send(self._mlflow_study, (self.report or reports.read(self._folder)) if is_finished else None)
             self._failure, self._is_refused = None, False
         except Exception as error:  # whatever the store or the network raises: it must not reach the search
             self._mlflow_study = None

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from m3col.tracking import mlflow_names, mlflow_store
 from tune.config.schema import StudyConfig
-from tune.study.record import COMPLETE, FAILED, PRUNED
+from tune.study.run_messages import COMPLETE, FAILED, PRUNED, RunOutcome
 
 SCORE, SO_FAR, BEST = "score", "score_so_far", "best_score"
 
@@ -20,7 +19,7 @@ _NARROW, _WIDE = 60, 92  # pixels
 
 
 def progress_note(
-    name: str, config: StudyConfig, results: Mapping[int, Mapping[str, Any]], *, maximize: bool, running: bool,
+    name: str, config: StudyConfig, outcomes: Mapping[int, RunOutcome], *, maximize: bool, running: bool,
     failure: str = "",
 ) -> str:  # fmt: skip
     """The text of a study's page until it has results.
@@ -28,13 +27,13 @@ def progress_note(
     Args:
         name: the study's name, for the command that resumes it.
         config: the study's config.
-        results: of the trials that have ended, by trial number.
+        outcomes: of the trials that have ended, by trial number.
         maximize: whether higher values of the study's metric are better.
         running: whether a search works on the study now.
         failure: why the search failed, "" where it did not.
     """
-    ended = [result for result in results.values() if result]
-    counts = {state: sum(result["state"] == state for result in ended) for state in (COMPLETE, PRUNED, FAILED)}
+    ended = outcomes.values()
+    counts = {state: sum(outcome.state == state for outcome in ended) for state in (COMPLETE, PRUNED, FAILED)}
     if running:
         head, tail = "**The search is running.**", (
             "Which trial wins is decided when the best ones have been confirmed on other folds and seeds."
@@ -44,7 +43,7 @@ def progress_note(
         tail = f"`m3col search --resume {name}` goes on with it."
     text = (f"{head} {len(ended)} of {config.settings.search.trials} trials have ended: {counts[COMPLETE]} complete, "
             f"{counts[PRUNED]} pruned, {counts[FAILED]} failed.")  # fmt: skip
-    scored = {number: result["value"] for number, result in results.items() if result.get("state") == COMPLETE}
+    scored = {number: o.value for number, o in outcomes.items() if o.is_complete and o.value is not None}
     if scored:
         best = (max if maximize else min)(scored, key=lambda number: scored[number])
         text += f" Best so far: trial {best} with {config.run.metric} {scored[best]:.4f}."

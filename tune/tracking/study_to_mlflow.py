@@ -37,7 +37,9 @@ from m3col.tracking.mlflow_store import (
 )
 from m3col.tracking.payload import Point, history_points
 from tune.config import search_space as spaces
-from tune.study.record import COMPLETE, FAILED, PRUNED, StudyFolder
+from tune.study.record import StudyFolder
+from tune.study.run_messages import COMPLETE, FAILED, PRUNED, RunOutcome
+from tune.study.run_name import RunName
 from tune.tracking import notes
 
 SEARCH = "m3col.search"
@@ -101,7 +103,7 @@ class StudyToMlflow:
         self.failure = "" if driven else self.parent_tags.get(FAILURE, "")
         self.children = self._adopt_children()
         self._curves = {self.metric, *_CURVES}
-        self._results: dict[int, dict[str, Any]] = {}
+        self._outcomes: dict[int, RunOutcome] = {}
         self._bests = tracker.last_step(self.parent, notes.BEST)
 
     def _adopt_parent(self) -> tuple[str, dict[str, str]]:
@@ -130,7 +132,7 @@ class StudyToMlflow:
         children: dict[int, Child] = {}
         some_aside = (self.folder.path / "aside").is_dir()
         for stored in self.tracker.find(self.experiment, {STUDY: self.key, KIND: TRIAL_KIND}):
-            number = int(stored.tags[RUN].rpartition("/")[2])
+            number = RunName.parse(stored.tags[RUN]).number
             state, is_running = stored.tags.get(STATE), stored.status == mlflow_store.RUNNING
             has_stopped = state == STOPPED and not self.folder.finished()
             # Whoever wrote the end of a trial that had stopped may have died before it closed its run.
@@ -152,11 +154,11 @@ class StudyToMlflow:
     def _is_other(self, number: int, stored: Stored, child: Child) -> bool:
         """Whether MLflow's run is of another trial of this number, which was set aside (an older copy of the database
         was put back): it has other settings, or has ended while this one runs."""
-        if not (self.folder.path / f"trials/{number}/config.yaml").exists():
+        if not (self.folder.path / str(RunName.trial(number)) / "config.yaml").exists():
             return False
         wanted = payload.cut(self._params(number), "param")
         differs = any(stored.params.get(key, value) != value for key, value in wanted.items())
-        return differs or (child.closed and self.folder.run(f"trials/{number}").result() is None)
+        return differs or (child.closed and self.folder.run(RunName.trial(number)).outcome() is None)
 
     def _set_aside(self, number: int, child: Child) -> None:
         self.tracker.write(child.id, tags={KIND: ASIDE_KIND, STATE: STOPPED, RUN_NAME: f"trial {number} (set aside)"})
@@ -209,7 +211,7 @@ class StudyToMlflow:
 
     def _params(self, number: int) -> dict[str, Any]:
         """What the search chose for a trial: few, so that the table of runs can show them all."""
-        text = (self.folder.path / f"trials/{number}/config.yaml").read_text(encoding="utf-8")
+        text = (self.folder.path / str(RunName.trial(number)) / "config.yaml").read_text(encoding="utf-8")
         raw = yaml.load(text, Loader=_Loader)
         return {path: get(raw, path) for path in self.config.space}
 
@@ -231,43 +233,43 @@ class StudyToMlflow:
         return sorted(int(path.name) for path in place.iterdir() if path.name.isdigit()) if place.is_dir() else []
 
     def _send_trial(self, number: int) -> None:
-        run, child = self.folder.run(f"trials/{number}"), self.children.get(number)
+        run, child = self.folder.run(RunName.trial(number)), self.children.get(number)
         if not (run.path / "config.yaml").exists():
             return
-        result = run.result()  # before the history: what it ends is then complete in it
+        outcome = run.outcome()  # before the history, which is then complete for it
         history = run.history()
         params = self._params(number) if child is None or not child.known else {}
-        child = child or self._new_child(number, params, history, result)
+        child = child or self._new_child(number, params, history, outcome)
         if not child.known:
             child.sent, child.known = self.tracker.last_step(child.id, notes.SO_FAR), True
         fresh = [record for record in history if record["epoch"] > child.sent]
         points = [point for point in history_points(fresh) if point.name in self._curves]
         points += [Point(notes.SO_FAR, r["value"], r["epoch"], r["time"]) for r in fresh if r["value"] is not None]
         tags: dict[str, Any] = {}
-        if result is not None:
-            tags[STATE] = _WORDS[result["state"]]
+        if outcome is not None:
+            tags[STATE] = _WORDS[outcome.state]
             points += [point for point in history_points(history[-1:]) if point.name not in self._curves]
-            if result["state"] == COMPLETE:
-                points.append(
-                    Point(notes.SCORE, round(result["value"], notes.DECIMALS), result["epochs"], result["ended"])
-                )
-            if result["failure"]:
-                tags |= {FAILURE: result["failure"], NOTE: f"**Failed:** {result['failure']}"}
+            if outcome.is_complete and outcome.value is not None:
+                points.append(Point(notes.SCORE, round(outcome.value, notes.DECIMALS), outcome.epochs, outcome.ended))
+            if outcome.failure:
+                tags |= {FAILURE: outcome.failure, NOTE: f"**Failed:** {outcome.failure}"}
         if points or tags or params:
             self.tracker.write(child.id, points, params=params, tags=tags)
         child.sent = max([child.sent, *(record["epoch"] for record in fresh)])
-        if result is not None:
-            self.tracker.close(child.id, _STATUS[result["state"]], result["ended"])
+        if outcome is not None:
+            self.tracker.close(child.id, _STATUS[outcome.state], outcome.ended)
             child.closed, child.running = True, False
 
     def _new_child(
-        self, number: int, params: dict[str, Any], history: list[dict[str, Any]], result: dict[str, Any] | None
+        self, number: int, params: dict[str, Any], history: list[dict[str, Any]], outcome: RunOutcome | None
     ) -> Child:
-        started = (result or {}).get("started") or (history[0]["time"] if history else time.time())
+        begun = 0.0 if outcome is None else outcome.started
+        started = begun or (history[0]["time"] if history else time.time())
         name = f"trial {number}" + (" (default)" if params == self.defaults else "")
         tags = {
             PARENT: self.parent, STUDY: self.key, SEARCH: self.described["search_id"], KIND: TRIAL_KIND,
-            RUN: f"trials/{number}", STATE: "running", "m3col.again": f"m3col train {self.described['name']}#{number}",
+            RUN: str(RunName.trial(number)), STATE: "running",
+            "m3col.again": f"m3col train {self.described['name']}#{number}",
         }  # fmt: skip
         child = Child(self.tracker.create(self.experiment, name, tags=tags, started=started), name)
         self.children[number] = child
@@ -276,14 +278,18 @@ class StudyToMlflow:
     def _send_progress(self) -> None:
         """The study's own curve (best score after each finished trial) and, until there are results, a note."""
         for number, child in self.children.items():
-            if child.closed and number not in self._results:
-                self._results[number] = self.folder.run(f"trials/{number}").result() or {}
-        ended = sorted((r for r in self._results.values() if r), key=lambda result: float(result["ended"]))
-        finished = [result for result in ended if result["state"] == COMPLETE]
+            if child.closed and number not in self._outcomes:
+                outcome = self.folder.run(RunName.trial(number)).outcome()
+                if outcome is not None:
+                    self._outcomes[number] = outcome
+        ended = sorted(self._outcomes.values(), key=lambda outcome: outcome.ended)
+        finished = [
+            (outcome.value, outcome.ended) for outcome in ended if outcome.is_complete and outcome.value is not None
+        ]
         if len(finished) > self._bests:
             pick = max if self.maximize else min
             points = [
-                Point(notes.BEST, pick(r["value"] for r in finished[:count]), count, finished[count - 1]["ended"])
+                Point(notes.BEST, pick(value for value, _ in finished[:count]), count, finished[count - 1][1])
                 for count in range(self._bests + 1, len(finished) + 1)
             ]
             self.tracker.write(self.parent, points)
@@ -296,7 +302,7 @@ class StudyToMlflow:
         tags = {
             STATE: "running" if self.driven else STOPPED, FAILURE: self.failure, RUN_NAME: self.described["name"],
             NOTE: notes.progress_note(
-                self.folder.name, self.config, self._results,
+                self.folder.name, self.config, self._outcomes,
                 maximize=self.maximize, running=self.driven, failure=self.failure,
             ),
         }  # fmt: skip

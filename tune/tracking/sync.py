@@ -7,6 +7,8 @@ from m3col.data.dataset import Dataset
 from m3col.runtime import notices
 from m3col.tracking import mlflow_store
 from m3col.tracking.mlflow_store import Tracker
+from tune.results import report as reports
+from tune.results.report import Report
 from tune.study.record import StudyFolder
 from tune.tracking import final_results
 from tune.tracking.study_to_mlflow import StudyToMlflow
@@ -23,14 +25,15 @@ class Incomplete(RuntimeError):
         super().__init__("; ".join(shown) + (f"; and {more} more" if more else ""))
 
 
-def send(mlflow_study: StudyToMlflow, *, results: bool) -> None:
-    """Writes what MLflow lacks of the trials and, with `results`, the end of the study where it is there.
+def send(mlflow_study: StudyToMlflow, report: Report | None) -> None:
+    """Writes what MLflow lacks of the trials and, with a `report`, of the study's results.
 
-    Raises Incomplete where the store refused a part; all others are written.
+    Raises:
+        Incomplete: the store refused a part; all others are written.
     """
     refused = mlflow_study.send()
-    if results and mlflow_study.folder.finished():
-        refused |= final_results.send(mlflow_study)
+    if report is not None:
+        refused |= final_results.send(mlflow_study, report)
     if refused:
         raise Incomplete(refused)
 
@@ -47,7 +50,7 @@ def sync(
     """
     mlflow_study = StudyToMlflow(folder, tracker, dataset=dataset, driven=False, warn=warn)
     try:
-        send(mlflow_study, results=True)
+        send(mlflow_study, reports.read(folder) if folder.finished() else None)
     except BaseException:
         with contextlib.suppress(Exception):  # the store may be what failed
             mlflow_study.stop(mlflow_store.KILLED)
