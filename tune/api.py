@@ -44,8 +44,24 @@ def search(
     Raises InputError with every fault, of all studies, before Ray starts and before anything is written.
     """
     options = options or Options(**named)
+    return run_checked(validate(config, data=data, overrides=overrides or {}, options=options), options)
+
+
+def run_checked(ready: Sequence[CheckedStudy], options: Options) -> SearchResult:
+    """Runs studies that `tune.checks.validate` has checked with the same options, without checking them again.
+
+    Args:
+        ready: the studies, in the order in which they run; at least one.
+        options: how to run.
+
+    Returns:
+        The result of all studies.
+
+    Raises:
+        InputError: another process drives one of the studies, or the cluster cannot hold a trial.
+        SearchFailed: no trial of a study finished.
+    """
     runs = directory.runs_folder(options.runs)
-    ready = validate(config, data=data, overrides=overrides or {}, options=options)
     settings = ready[0].config.settings
     tracker = mlflow_store.connect(options.tracking_uri or settings.tracking.uri, runs, artifacts=settings.storage.uri)
     search_id = uuid.uuid4().hex[:12]

@@ -1,6 +1,7 @@
 """`m3col train` and `m3col search`."""
 
 import argparse
+import dataclasses
 import math
 import shlex
 import sys
@@ -102,24 +103,24 @@ def _worker_faults(arguments: argparse.Namespace) -> list[str]:
 
 
 def search(arguments: argparse.Namespace) -> int:
-    import tune
     from jobs.terminal import interrupt
     from jobs.terminal.progress import Progress
+    from tune import api
     from tune.scheduling.coordinator import STOPS
 
     config, words, resume = _asked_for(arguments)
     overrides, faults = parse_overrides(words, arguments.data_dir)
     runs = runs_of(arguments)
-    options = checks.Options(name=arguments.name, resume=resume, runs=runs)
-    refuse(faults, lambda: checks.validate(config, data=None, overrides=overrides, options=options))
-    several = len(checks.validate(config, data=None, overrides=overrides, options=options)) > 1
+    asked = checks.Options(name=arguments.name, resume=resume, runs=runs)
+    refuse(faults, lambda: checks.validate(config, data=None, overrides=overrides, options=asked))
+    ready = checks.validate(config, data=None, overrides=overrides, options=asked)
     with lasting_output():
         progress = Progress(force_plain=arguments.plain)
 
     def go_on() -> str:
         assert progress.folder is not None, "there is a study to go on with"
         # One study is resumed by its name; several, as the command that began them.
-        again = [config, *words, "--resume"] if config and several else ["--resume", progress.folder.name]
+        again = [config, *words, "--resume"] if config and len(ready) > 1 else ["--resume", progress.folder.name]
         return f"Nothing that was finished is lost; go on with:\n  {_command('search', again, arguments)}"
 
     def farewell() -> str:
@@ -131,22 +132,17 @@ def search(arguments: argparse.Namespace) -> int:
         interrupt.claim()
         progress.started(folder, coordinator)
 
+    def warn(line: str) -> None:
+        sys.stderr.write(f"warning: {scrubbed(line)}\n")
+
     interrupt.on_interrupt(farewell)
+    options = dataclasses.replace(
+        asked, tracking_uri=arguments.tracking_uri, address=arguments.address, observe=progress.observe,
+        on_study=progress.on_study, started=started, warn=warn,
+    )  # fmt: skip
     try:
         with lasting_output(), progress:
-            result = tune.search(
-                config,
-                overrides=overrides,
-                name=arguments.name,
-                resume=resume,
-                runs=runs,
-                tracking_uri=arguments.tracking_uri,
-                address=arguments.address,
-                observe=progress.observe,
-                on_study=progress.on_study,
-                started=started,
-                warn=lambda line: sys.stderr.write(f"warning: {scrubbed(line)}\n"),
-            )
+            result = api.run_checked(ready, options)
     except STOPS as error:
         if progress.folder is None:
             raise

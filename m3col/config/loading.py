@@ -183,6 +183,12 @@ def load(
     return found.config
 
 
+def trusted(raw: Mapping[str, Any]) -> RunConfig:
+    """The config whose `to_dict` this is. Only its types are read: the rules between keys were checked when the config
+    was made."""
+    return model_of(str(raw["method"])).model_validate(raw)
+
+
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     """The config with dotted keys replaced. A new `method` drops the keys that it does not have."""
     raw = known_keys_of_method(config.to_dict(), overrides.get("method", config.method))
