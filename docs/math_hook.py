@@ -10,6 +10,8 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
+# What the converter makes of \sim is a letter; browsers leave room around an operator.
+_TILDE, _SIMILAR = "<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>"
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[\[(](.*?)\\[\])]</\1>', re.DOTALL)
 
 
@@ -28,5 +30,5 @@ def on_page_content(content: str, **_: Any) -> str:
 def _mathml(formula: re.Match[str]) -> str:
     tag, latex = formula[1], html.unescape(formula[2]).strip()
     display = "block" if tag == "div" else "inline"
-    mathml = convert(latex, display=display).replace("&#x0007E;", "&#x0223C;")  # the operator, not the tilde
+    mathml = convert(latex, display=display).replace(_TILDE, _SIMILAR)
     return f'<{tag} class="formula">{mathml}</{tag}>'
