@@ -8,6 +8,7 @@ __getattr__ = lazy_names(
         "TABLE": "m3col.methods.registry:TABLE",
         "names": "m3col.methods.registry:names",
         "find": "m3col.methods.registry:find",
+        "load": "m3col.methods.registry:load",
         "Method": "m3col.methods.base:Method",
         "SupervisedMethod": "m3col.methods.supervised:SupervisedMethod",
         "SupervisedSettings": "m3col.methods.settings:SupervisedSettings",
