@@ -17,7 +17,9 @@ from m3col.config.loading import load
 from m3col.data.splits import draw, pool
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import InputError
+from m3col.methods import mixed_views
 from m3col.methods.batch import Step
+from m3col.tasks.base import Mixed
 from m3col.training import checkpoint
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import TrainingJob
@@ -206,13 +208,13 @@ def test_baselines_train_on_pictures_and_texts(place, changes):
 
 def test_under_bfloat16_targets_are_mixed_in_float32():
     method, batch = mixup_method()
-    mixing = method.draw(batch, Step(0, 0, 1, 0), shared_permutation=True)
-    logits = torch.randn(len(batch.labels), 2, generator=torch.Generator().manual_seed(0))
-    partner = batch.labels[mixing.permutations["view_0"]]
-    exact = method._mixed_ce(logits.bfloat16().float(), batch, partner, mixing.lam)
+    mixing = mixed_views.draw(method, batch, Step(0, 0, 1, 0), alpha=1.0, shared_permutation=True)
+    mixed = Mixed(mixing.permutations["view_0"], mixing.lam)
+    logits = torch.randn(batch.size, 2, generator=torch.Generator().manual_seed(0)).bfloat16()
+    (exact,) = method.head_losses({"fused": logits.float()}, batch, mixed).values()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = method._mixed_ce(logits.bfloat16(), batch, partner, mixing.lam)
-    assert float(found) == pytest.approx(float(exact), rel=1e-6)
+        (rounded,) = method.head_losses({"fused": logits}, batch, mixed).values()
+    assert float(rounded) == pytest.approx(float(exact), rel=1e-6)
 
 
 def mixup_method():
