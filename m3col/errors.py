@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+from m3col.storage.redaction import scrubbed
+
 
 class InputError(ValueError):
     """Input that cannot be used. `faults` holds one line per fault; the message joins them all."""
@@ -18,6 +20,24 @@ class InputError(ValueError):
 def one_line(text: str) -> str:
     """`text` with signs that cannot be printed, such as line breaks in a name, written as in Python."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def reason_of(error: object, *, limit: int | None = 200) -> str:
+    """The message of an error in one line, without passwords.
+
+    Args:
+        error: an exception, or a text.
+        limit: the largest number of characters; None: no limit.
+
+    Returns:
+        The message with single blanks; the name of the exception's type where it has no message.
+
+    Example:
+        >>> reason_of(OSError("no space\\n   left"))
+        'no space left'
+    """
+    text = scrubbed(" ".join(str(error).split()))
+    return text[:limit] or type(error).__name__
 
 
 def nearest(value: object, choices: Iterable[str]) -> str:

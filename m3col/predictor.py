@@ -15,7 +15,7 @@ from m3col.data.checks import naming
 from m3col.data.columns import Kind, MediaColumn, ModalityData
 from m3col.data.dataset import Dataset
 from m3col.devices import autocast
-from m3col.errors import InputError, nearest
+from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs import fitting, user_arrays
 from m3col.inputs.base import InputTransform, Placement, Source
 from m3col.inputs.tables import NumericTransform, TableSource
@@ -302,7 +302,7 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
     try:
         method.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError([f"{path}: weights do not fit the config ({' '.join(str(error).split())})"]) from None
+        raise InputError([f"{path}: weights do not fit the config ({reason_of(error, limit=None)})"]) from None
     return Member(method.eval(), preparations, dtype, task)
 
 

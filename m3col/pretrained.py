@@ -17,7 +17,7 @@ import huggingface_hub
 from huggingface_hub import constants
 
 from m3col.config.modality_sections import ImageModelConfig
-from m3col.errors import InputError, nearest
+from m3col.errors import InputError, nearest, reason_of
 from m3col.storage.atomic_files import holder
 
 Part = Literal["config", "weights", "tokenizer"]
@@ -266,5 +266,5 @@ def _listed(repository: str) -> list[str] | str:
 
 
 def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = reason_of(error, limit=None)
     return text if len(text) <= 100 else f"{text[:97]}..."

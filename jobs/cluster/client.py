@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from m3col.errors import InputError, nearest
-from m3col.storage.redaction import has_password, redacted, scrubbed
+from m3col.errors import InputError, nearest, reason_of
+from m3col.runtime import deadline
+from m3col.storage.redaction import has_password, redacted
 from tune.engine import auth
 
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -97,35 +97,17 @@ def connect(address: str) -> "Cluster":
             # Without a limit a cluster that hangs would hold us for ever.
             return super()._do_request(*arguments, **{"timeout": _CALL_S, **named})
 
-    found: list[Any] = []
-    errors: list[Exception] = []
-
-    def first_word() -> None:
-        try:
-            found.append(Client(address))
-        except Exception as error:  # whatever the client and the libraries below it raise
-            errors.append(error)
-
-    # A thread, because the look-up of a name can take longer than any limit of a request.
-    thread = threading.Thread(target=first_word, daemon=True)
-    thread.start()
-    thread.join(_FIRST_WORD_S)
-    if found:
-        return Cluster(found[0], address)
-    error = errors[0] if errors else TimeoutError(f"no answer within {_FIRST_WORD_S:.0f} s")
-    if isinstance(error, AuthenticationError):
-        raise InputError([auth.refused(f"--address {address}", str(error))])
-    raise InputError(
-        [
-            f"--address {address}: there is no Ray cluster that answers ({_reason(error)}); "
-            "start it with its dashboard (`ray start --head`), or give the right address"
-        ]
-    )
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(scrubbed(str(error)).split())
-    return text[:160] or type(error).__name__
+    try:
+        return Cluster(deadline.within(_FIRST_WORD_S, lambda: Client(address)), address)
+    except AuthenticationError as error:
+        raise InputError([auth.refused(f"--address {address}", str(error))]) from None
+    except Exception as error:  # whatever the client and the libraries below it raise
+        raise InputError(
+            [
+                f"--address {address}: there is no Ray cluster that answers ({reason_of(error, limit=160)}); "
+                "start it with its dashboard (`ray start --head`), or give the right address"
+            ]
+        ) from None
 
 
 class Cluster:
@@ -231,5 +213,5 @@ class Cluster:
                 write(self.log(id)[seen:])
                 return state
             if error is not None and time.monotonic() - heard > _LOST_S:
-                raise RuntimeError(f"{self.address} answers no more ({_reason(error)})") from None
+                raise RuntimeError(f"{self.address} answers no more ({reason_of(error, limit=160)})") from None
             time.sleep(_LOOK_S)

@@ -322,7 +322,7 @@ def look_from_node(
             faults.append(f"{folder}: node {address} cannot write there ({error.strerror or error})")
     for uri in remote:
         try:
-            importlib.import_module("m3col.storage").Folder(uri).check()
+            importlib.import_module("m3col.storage.object_store").Folder(uri).check()
         except Exception as error:  # whatever the file system's library raises
             faults.append(f"storage.uri {uri}: node {address} does not reach it ({' '.join(str(error).split())[:200]})")
     return faults

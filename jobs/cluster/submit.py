@@ -20,7 +20,7 @@ from jobs.cluster.staging import Staged, staged
 from jobs.cluster.submission import Submission
 from jobs.terminal.console import parse_overrides
 from m3col.config import loading as run_config
-from m3col.errors import InputError
+from m3col.errors import InputError, reason_of
 from m3col.storage.redaction import has_password, redacted, scrubbed
 from m3col.tracking.mlflow_store import OFF
 from tune.config import loading as search_config
@@ -184,7 +184,7 @@ def _answer(log: str) -> dict[str, Any] | None:
 def _no_answer(cluster: Cluster, id: str, state: str) -> str:
     message = str(cluster.job(id).message or "")
     last = next((line for line in reversed(cluster.log(id).splitlines()) if line.strip()), message)
-    reason = " ".join(scrubbed(last).split())[:300]
+    reason = reason_of(last, limit=300)
     if state not in clusters.ENDED:
         return (
             f"{cluster.address}: a first small job did not end within {_PREFLIGHT_S:.0f} s (state {state}: {reason}); "

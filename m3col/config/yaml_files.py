@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from m3col.errors import InputError
+from m3col.errors import InputError, reason_of
 
 
 class _Loader(yaml.SafeLoader):
@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        reason = reason_of(getattr(error, "problem", None) or error, limit=None)
         raise InputError([f"{place}: not valid YAML ({reason})"]) from None
     except (ValueError, RecursionError) as error:  # a date such as 2020-13-45, a number of 5,000 digits, [[[[...
         raise InputError([f"{path}: not valid YAML ({error})"]) from None

@@ -11,7 +11,7 @@ from m3col.data import row_alignment
 from m3col.data.columns import FloatArray
 from m3col.data.formats import table_faults
 from m3col.data.formats.missing_marks import is_missing
-from m3col.errors import InputError
+from m3col.errors import InputError, reason_of
 
 _SHOWN = 5  # columns that are named in a message; the rest is counted
 
@@ -38,7 +38,7 @@ def plain(values: Any, where: str) -> tuple[Any, pd.Index | None]:
     try:
         found = _plain(values)
     except (RuntimeError, NotImplementedError, ImportError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise InputError([f"{where}: a {type(values).__name__} cannot be read ({reason}); give an array"]) from None
     is_pandas = isinstance(found, pd.DataFrame | pd.Series)
     index = found.index if is_pandas else None

@@ -1,7 +1,6 @@
 """Partitions of the development pool: which samples train and which validate, drawn once from a seed."""
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, Strat
 from m3col.data.columns import IntArray
 from m3col.data.dataset import Dataset, Split, concat
 from m3col.errors import InputError, nearest
+from m3col.storage import atomic_files
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
 
@@ -188,12 +188,10 @@ def write_csv(path: Path, ids: Sequence[str] | NDArray[np.str_], partitions: dic
                 raise ValueError("the folds of a partition must validate on each sample at most once")
             column[fold.validation] = number
         columns.append(column)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_files.replaced(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", *partitions])
         writer.writerows(zip(ids, *(column.tolist() for column in columns), strict=True))
-    os.replace(part, path)
 
 
 def read_csv(path: Path, *, ids: Sequence[str] | NDArray[np.str_] | None = None) -> dict[str, list[Fold]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from m3col.config.modality_sections import TextDataConfig, TextModelConfig
-from m3col.errors import InputError
+from m3col.errors import InputError, reason_of
 
 FITTED = "fitted"
 
@@ -65,7 +65,7 @@ class TextPreparation:
         try:
             inside = pad < found.vocabulary
         except Exception as error:  # tokenizers raises plain exceptions
-            raise InputError([f"stored tokenizer: cannot be read: {_short(error)}"]) from error
+            raise InputError([f"stored tokenizer: cannot be read: {reason_of(error)}"]) from error
         if not inside:
             raise InputError([f"stored tokenizer: pad must be < {found.vocabulary}, but is {pad}"])
         return found
@@ -106,7 +106,7 @@ def load(name: str, *, key: str) -> tuple[Tokenizer, int]:
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = Tokenizer.from_str(found.backend_tokenizer.to_str())
     except Exception as error:  # each tokeniser's files break in their own way
-        raise InputError([f"{key} {name!r}: its tokenizer cannot be read: {_short(error)}"]) from error
+        raise InputError([f"{key} {name!r}: its tokenizer cannot be read: {reason_of(error)}"]) from error
     if found.pad_token_id is None:
         raise InputError([f"{key} {name!r}: its tokenizer has no padding token"])
     return tokenizer, int(found.pad_token_id)
@@ -169,7 +169,3 @@ def _limited(tokenizer: Tokenizer, max_length: int) -> Tokenizer:
     tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()  # batches are padded to their longest text
     return tokenizer
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from m3col import pretrained
 from m3col.augmentation import sample_mixing
 from m3col.config.modality_sections import ImageModelConfig
-from m3col.errors import InputError, nearest
+from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs.specs import ImageInput
 from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.mlp import check_widths, linear
@@ -110,7 +110,7 @@ class ImageEncoder(nn.Module):
                 raise ValueError(f"pooled features have the shape {list(pooled.shape)}")
             found: Tensor = self.projection(pooled).unflatten(0, (len(x), count))
         except Exception as error:  # a head that wants whole pictures, in its own words
-            text = " ".join(str(error).split())[:200] or type(error).__name__
+            text = reason_of(error)
             raise InputError([f"{name} does not pool a patch alone: {text}"]) from error
         return found
 
@@ -215,7 +215,7 @@ def _create(config: ImageModelConfig, size: int) -> nn.Module:
 
 
 def _creation_fault(config: ImageModelConfig, size: int, error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = reason_of(error, limit=None)
     unknown = _UNKNOWN.search(text)
     if unknown and unknown[1] in config.options:
         return _no_option(config, unknown[1])
@@ -243,7 +243,7 @@ def load(model: nn.Module, config: ImageModelConfig) -> None:
         state = timm.models.load_state_dict(str(path), weights_only=True)
         state = _filter(config, model)(state)
     except Exception as error:  # unreadable, or another model's: filters stumble over what they do not know
-        text = " ".join(str(error).split())[:200] or type(error).__name__
+        text = reason_of(error)
         raise InputError([f"{_key(config)}: {path} cannot be read as weights of {config.name!r}: {text}"]) from error
     own = model.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]

@@ -31,7 +31,7 @@ from transformers.utils import logging
 from m3col import pretrained
 from m3col.augmentation import sample_mixing
 from m3col.config.modality_sections import TextModelConfig
-from m3col.errors import InputError, nearest
+from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs.specs import TextInput, Tokens
 from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.image import misfit
@@ -222,7 +222,7 @@ def _of_folder(config: TextModelConfig) -> dict[str, Any]:
         found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         stored, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
     except Exception as error:  # broken JSON, or a kind whose code only its folder has
-        raise InputError([f"{KEY} {config.name!r}: config.json cannot be used: {_first_line(error)}"]) from error
+        raise InputError([f"{KEY} {config.name!r}: config.json cannot be used: {reason_of(error)}"]) from error
     return {**_plain(stored), "model_type": found.model_type}
 
 
@@ -269,12 +269,8 @@ def _typed(values: Mapping[str, Any], config: TextModelConfig, *, options: bool 
         return AutoConfig.for_model(**values)
     except Exception as error:  # each config class has its own checks
         if options and config.options:
-            raise InputError([f"model.text.options {config.options!r}: {_first_line(error)}"]) from error
-        raise InputError([f"{KEY} {config.name!r}: its config cannot be used: {_first_line(error)}"]) from error
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError([f"model.text.options {config.options!r}: {reason_of(error)}"]) from error
+        raise InputError([f"{KEY} {config.name!r}: its config cannot be used: {reason_of(error)}"]) from error
 
 
 def build(values: Mapping[str, Any]) -> PreTrainedModel:
@@ -298,7 +294,7 @@ def load(config: TextModelConfig, values: Mapping[str, Any]) -> PreTrainedModel:
                 output_loading_info=True, ignore_mismatched_sizes=True, **_without_pooling(typed),
             )  # fmt: skip
     except Exception as error:  # a broken file, in the words of whoever reads it
-        raise InputError([f"{KEY} {config.name!r}: its weights cannot be read: {_first_line(error)}"]) from error
+        raise InputError([f"{KEY} {config.name!r}: its weights cannot be read: {reason_of(error)}"]) from error
     shapes = [f"{key} is {list(there)} instead of {list(own)}" for key, there, own in sorted(found["mismatched_keys"])]
     missing = sorted(found["missing_keys"])
     if missing or shapes:
@@ -372,9 +368,9 @@ def look(config: TextModelConfig, values: Mapping[str, Any]) -> DryRun:
         return dry_run(lambda: build(values), run)
     except Exception as error:  # options that do not go together, or an encoder that cannot be mixed
         if config.options:
-            raise InputError([f"model.text.options {config.options!r}: {_first_line(error)}"]) from error
+            raise InputError([f"model.text.options {config.options!r}: {reason_of(error)}"]) from error
         rule = "must run on word embeddings, at which texts are mixed"
-        raise InputError([f"{KEY} {config.name!r}: {rule}, but does not: {_first_line(error)}"]) from error
+        raise InputError([f"{KEY} {config.name!r}: {rule}, but does not: {reason_of(error)}"]) from error
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from m3col.errors import reason_of
+from m3col.storage import atomic_files
 from m3col.storage.redaction import has_password, quoted
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ class Folder:
         except FileNotFoundError:
             raise FileNotFoundError(f"{place}: not there") from None
         except OSError as error:
-            raise OSError(f"{place}: {' '.join(str(error).split())[:300]}") from None
+            raise OSError(f"{place}: {reason_of(error, limit=300)}") from None
 
     def stat(self, name: str) -> Stored | None:
         """What is known of a file, None where there is none."""
@@ -189,13 +191,8 @@ class Folder:
                 return
             path = Path(self._path(name))
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-            try:
+            with atomic_files.replaced(path) as part:
                 write(str(part))
-                os.replace(part, path)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
 
     def put_folder(self, local: Path, name: str, *, marker: str) -> None:
         """Uploads all files below `local`; `marker` last, so that the folder is complete once it is there."""
@@ -209,16 +206,11 @@ class Folder:
         from pyarrow.fs import copy_files
 
         local.parent.mkdir(parents=True, exist_ok=True)
-        part = local.with_name(f".{local.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            with self._named(name):
-                copy_files(
-                    self._path(name), str(part), source_filesystem=self._system, destination_filesystem=_local(),
-                    use_threads=False,
-                )  # fmt: skip
-            os.replace(part, local)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_files.replaced(local) as part, self._named(name):
+            copy_files(
+                self._path(name), str(part), source_filesystem=self._system, destination_filesystem=_local(),
+                use_threads=False,
+            )  # fmt: skip
 
     def fetch_all(self, names: Sequence[str], local: Path, *, last: str | None = None) -> None:
         """Downloads files to the same names below `local`; `last` after all others, where it is among them."""
@@ -253,7 +245,7 @@ class Folder:
 
 def _is_part(name: str) -> bool:
     last = name.rpartition("/")[2]
-    return last.startswith(".") and last.endswith(".part")
+    return last.startswith(".") and last.endswith(atomic_files.PART)
 
 
 def _all(call: Callable[[str], None], names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from m3col.errors import reason_of
 from m3col.runtime import notices
 
 T = TypeVar("T")
@@ -66,4 +67,4 @@ def _reason(error: BaseException) -> str:
     """The innermost cause, in one short line: what lies around it says only that something failed."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:400] or type(error).__name__
+    return reason_of(error, limit=400)

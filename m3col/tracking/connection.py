@@ -2,13 +2,12 @@
 
 import importlib.util
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from m3col.errors import InputError
-from m3col.storage.redaction import scrubbed
+from m3col.errors import InputError, reason_of
+from m3col.runtime import deadline
 
 _AT_FIRST = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
@@ -40,23 +39,20 @@ def first_word(client: Any) -> None:
 
 
 def within(seconds: float, call: Callable[[], None], *, what: str) -> None:
-    """InputError where the call fails or takes longer: a look-up of a name can hang longer than any request's
-    timeout."""
-    errors: list[Exception] = []
+    """Makes the first call to an MLflow store.
 
-    def attempt() -> None:
-        try:
-            call()
-        except Exception as error:  # whatever the client library raises
-            errors.append(error)
+    Args:
+        seconds: the longest wait for it.
+        call: the call.
+        what: the store's address without a password, for the message.
 
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not errors and not thread.is_alive():
-        return
-    reason = scrubbed(" ".join(str(errors[0]).split()))[:200] if errors else f"no answer within {seconds:.0f} s"
-    raise InputError(
-        [f"tracking.uri {what}: the MLflow store cannot be reached ({reason}); start it, or leave it out: SQLite needs "
-         "no server, 'none' switches tracking off"]
-    )  # fmt: skip
+    Raises:
+        InputError: the call failed or took longer.
+    """
+    try:
+        deadline.within(seconds, call)
+    except Exception as error:  # whatever the client library raises
+        raise InputError(
+            [f"tracking.uri {what}: the MLflow store cannot be reached ({reason_of(error)}); start it, or leave it "
+             "out: SQLite needs no server, 'none' switches tracking off"]
+        ) from None  # fmt: skip

@@ -15,7 +15,7 @@ from m3col.config.keys import get, with_value, without_keys
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault, lines, places, validate, with_good_keys
 from m3col.data.checks import naming
-from m3col.errors import InputError, one_line
+from m3col.errors import InputError, one_line, reason_of
 from m3col.methods import registry
 from tune.config import extra_rows, urls
 from tune.config import search_space as spaces
@@ -228,7 +228,7 @@ def study_from_dict(found: Mapping[str, Any]) -> StudyConfig:
     try:
         return _study_from_dict(found)
     except (KeyError, TypeError, AttributeError, ValidationError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error, limit=None)
         raise InputError([f"study.json: the config in it is damaged ({type(error).__name__}: {reason})"]) from None
 
 

@@ -1,7 +1,6 @@
 """Whether a Ray cluster answers, before `ray.init` asks it: that call waits for minutes and may end the process."""
 
 import os
-import threading
 import time
 from typing import Any
 
@@ -11,8 +10,9 @@ from ray._private import services
 from ray._private.grpc_utils import init_grpc_channel
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from m3col.errors import InputError
-from m3col.storage.redaction import redacted, scrubbed
+from m3col.errors import InputError, reason_of
+from m3col.runtime import deadline
+from m3col.storage.redaction import redacted
 from tune.engine import auth
 
 ADDRESS = "RAY_ADDRESS"
@@ -54,22 +54,11 @@ def reach(place: str, address: str) -> None:
     faults = auth.token_faults()
     if faults:
         raise InputError(faults)
-    found: list[str | None] = []
-
-    def look() -> None:
-        try:
-            found.append(_fault(address, said))
-        except Exception as error:  # whatever Ray raises where an address has no meaning
-            found.append(f"{said}: no Ray cluster to join ({_words(str(error))}); nearest valid: {_NEAR}")
-
-    # A thread, because the look-up of a name can take longer than any limit of a call.
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    thread.join(ANSWER_S + _OVERHEAD_S)
-    limit = ANSWER_S + _OVERHEAD_S
-    fault = (
-        found[0] if found else f"{said}: no Ray cluster to join (no answer within {limit:g} s); nearest valid: {_NEAR}"
-    )
+    fault: str | None
+    try:
+        fault = deadline.within(ANSWER_S + _OVERHEAD_S, lambda: _fault(address, said))
+    except Exception as error:  # no answer, or whatever Ray raises where an address has no meaning
+        fault = f"{said}: no Ray cluster to join ({_words(str(error))}); nearest valid: {_NEAR}"
     if fault is not None:
         raise InputError([fault])
 
@@ -105,7 +94,7 @@ def _fault(address: str, said: str) -> str | None:
 
 
 def _words(text: str) -> str:
-    return scrubbed(" ".join(text.split()))[-200:]
+    return reason_of(text, limit=None)[-200:]
 
 
 def _said_by(address: str, until: float) -> str | None:

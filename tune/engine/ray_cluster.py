@@ -8,8 +8,8 @@ import ray
 import ray.train
 import ray.tune
 
-from m3col.errors import InputError
-from m3col.storage.redaction import redacted, scrubbed
+from m3col.errors import InputError, reason_of
+from m3col.storage.redaction import redacted
 from tune.engine import auth, join_cluster, temporary_folder
 from tune.engine.loopback import loopback
 
@@ -65,7 +65,7 @@ def _join(place: str, address: str, common: Mapping[str, Any]) -> None:
     try:
         ray.init(address=address, **common)
     except (ValueError, OSError, RuntimeError) as error:
-        reason = " ".join(scrubbed(str(error)).split())[:200]
+        reason = reason_of(error)
         raise InputError([f"{place} {redacted(address)}: this Ray cluster cannot be joined ({reason})"]) from None
 
 

@@ -1,6 +1,5 @@
 """The table of predictions of a study: one row per sample, partition and model."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from m3col.config.schema import RunConfig
 from m3col.data.dataset import Split
 from m3col.errors import InputError
 from m3col.evaluation.epoch_metrics import default_metric
+from m3col.storage import atomic_files
 from m3col.tasks.base import Task
 from tune.study.partitions import CONFIRM_PARTITION, SEARCH_PARTITION
 from tune.study.record import PREDICTIONS_FILE, StudyFolder
@@ -82,6 +82,6 @@ def declared(run: RunConfig, task: Task) -> str:
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
-    part = path.with_name(f".{path.name}.part")
-    table.to_parquet(part, index=False)
-    os.replace(part, path)
+    """Writes the table in one step."""
+    with atomic_files.replaced(path) as part:
+        table.to_parquet(part, index=False)

@@ -15,9 +15,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
-from m3col.errors import InputError
+from m3col.errors import InputError, reason_of
+from m3col.runtime import deadline
 from m3col.storage import sqlite_urls
-from m3col.storage.redaction import MASK, has_password, quoted, redacted, scrubbed
+from m3col.storage.redaction import MASK, has_password, quoted, redacted
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -105,28 +106,21 @@ def connection_faults(url: str) -> list[str]:
     """What keeps the database from being used, as lines; within some seconds, whatever the network does."""
     import sqlalchemy
 
-    errors: list[Exception] = []
+    def connect() -> None:
+        engine = sqlalchemy.create_engine(url)
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT 1"))
+        engine.dispose()
 
-    def attempt() -> None:
-        try:
-            engine = sqlalchemy.create_engine(url)
-            with engine.connect() as connection:
-                connection.execute(sqlalchemy.text("SELECT 1"))
-            engine.dispose()
-        except Exception as error:  # whatever a driver raises
-            errors.append(error)
-
-    # A look-up of a name can hang longer than any driver's own limit.
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    thread.join(_ANSWER_S)
-    if not errors and not thread.is_alive():
-        return []
-    said = getattr(errors[0], "orig", None) or errors[0] if errors else f"no answer within {_ANSWER_S:g} s"
-    return [
-        f"{_KEY} {url!r}: the database does not answer ({scrubbed(' '.join(str(said).split()))[:300]}); start it, or "
-        "leave the key out: SQLite in the study's folder needs no server"
-    ]
+    try:
+        deadline.within(_ANSWER_S, connect)
+    except Exception as error:  # whatever a driver raises
+        reason = reason_of(getattr(error, "orig", None) or error, limit=300)
+        return [
+            f"{_KEY} {url!r}: the database does not answer ({reason}); start it, or leave the key out: SQLite in the "
+            "study's folder needs no server"
+        ]
+    return []
 
 
 def _settings(url: str) -> dict[str, Any]:
@@ -191,8 +185,7 @@ def open_storage(url: str | None, folder: Path) -> "RDBStorage":
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
         if url is None:
             raise
-        said = scrubbed(" ".join(str(error).split()))[:300]
-        raise InputError([f"{_KEY} {url!r}: cannot be opened ({said})"]) from None
+        raise InputError([f"{_KEY} {url!r}: cannot be opened ({reason_of(error, limit=300)})"]) from None
 
 
 def knows(storage: optuna.storages.BaseStorage, name: str, number: int) -> bool:

@@ -9,8 +9,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from m3col.data.dataset import Dataset
-from m3col.errors import InputError
-from m3col.storage.redaction import scrubbed
+from m3col.errors import InputError, reason_of
 from m3col.storage.retry import RetryPolicy
 from tune.config.loading import study_from_dict
 from tune.config.schema import StorageConfig, StudyConfig
@@ -98,7 +97,7 @@ def _known(folder: StudyFolder) -> Callable[[int], bool]:
         try:
             return database.knows(opened(), name, number)
         except (SQLAlchemyError, StorageInternalError) as error:
-            reason = scrubbed(" ".join(str(error.__cause__ or error).split()))[:200]
+            reason = reason_of(error.__cause__ or error)
             place = path if is_own else "storage.database"
             raise InputError([f"{place}: cannot be read ({reason}); put it back from a copy"]) from None
 
