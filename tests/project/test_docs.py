@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from m3col.methods import registry
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Files of the project that a page names.
 _PATH = re.compile(
@@ -52,7 +54,7 @@ def test_every_formula_is_drawn(site):
     assert sources.count("$$") > 20
     assert drawn.count('display="block"') == sources.count("$$") / 2
     assert "arithmatex" not in drawn and "$$" not in drawn
-    assert [text for text in re.findall(r"<math.*?</math>", drawn) if "\\" in text or "<mi>&amp;</mi>" in text] == []
+    assert [text for text in re.findall(r"<math.*?</math>", drawn) if "\\" in text or re.search(r"<mi>&(amp;)?</mi>", text)] == []
 
 
 def test_the_api_pages_show_arguments_of_every_public_name(site):
@@ -103,3 +105,15 @@ def test_relative_links_of_the_pages_beside_the_site_lead_somewhere():
     for page in REPOSITORY.glob("*.md"):
         links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
         assert [link for link in links if not (REPOSITORY / link).exists()] == [], page
+
+
+def test_every_method_has_a_page_with_its_settings_and_their_defaults():
+    nav = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    for name, method in registry.TABLE.items():
+        page = (REPOSITORY / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"methods/{name}.md" in nav and f"method={name}" in page
+        assert [key for key in method.keys if f"`{key}`" not in page] == []
+        defaults = {f"objective.{key}": field.default for key, field in method.settings.model_fields.items()}
+        for key in method.keys & {key for key, default in defaults.items() if type(default) is float}:
+            row = next(line for line in page.splitlines() if line.startswith(f"| `{key}`"))
+            assert f"| {defaults[key]:g} |" in row, row
