@@ -54,7 +54,9 @@ def test_every_formula_is_drawn(site):
     assert sources.count("$$") > 20
     assert drawn.count('display="block"') == sources.count("$$") / 2
     assert "arithmatex" not in drawn and "$$" not in drawn
-    assert [text for text in re.findall(r"<math.*?</math>", drawn) if "\\" in text or re.search(r"<mi>&(amp;)?</mi>", text)] == []
+    assert [
+        text for text in re.findall(r"<math.*?</math>", drawn) if "\\" in text or re.search(r"<mi>&(amp;)?</mi>", text)
+    ] == []
 
 
 def test_the_api_pages_show_arguments_of_every_public_name(site):
