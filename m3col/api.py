@@ -41,16 +41,36 @@ def train(
 ) -> TrainResult:
     """Trains one configuration and tests it once.
 
-    `source`: a shipped name, a YAML file, a mapping, a config, or "STUDY#17" for a trial of a study. `data`: arrays or
-    DataFrames, see `m3col.checks.resolve.as_dataset`. `tracking_uri`: default SQLite below `runs`; "none" switches
-    tracking
-    off. `resume`: folder of a run that was cut off (its config stays, `source` is not looked at). `report`: called
-    after each epoch with its Record, the number of epochs, and the folder. `workers`: how many train together; more
-    than one need an `execute` that starts them and has each call `run` (`tune.train` does, with Ray).
-
-    The weights that are kept are those of the last epoch: a validation split gives figures, and lowers the learning
+    The weights that are kept are those of the last epoch: a validation split gives scores, and lowers the learning
     rate of a plateau schedule, but chooses no epoch. With `validation.kind: kfold` one model per fold is trained, and
-    the checkpoint holds them all. Raises InputError with every fault before anything is written.
+    the checkpoint holds them all.
+
+    Args:
+        source: what to train: the name of a shipped config, a YAML file, a mapping, a config, or "STUDY#17" for a
+            trial of a study.
+        data: the data set, where it is in memory: `(modalities, labels)`, or a mapping from "train", "validation" and
+            "test" to such pairs. Modalities map names to DataFrames or arrays [N, D], or to lists of N images or
+            texts. Default: what the config names.
+        overrides: config values by dotted key, such as {"train.epochs": 20}.
+        runs: folder below which the run gets a folder of its own.
+        tracking_uri: MLflow tracking URI; "none" switches tracking off. Default: SQLite below `runs`.
+        resume: folder of a run that was interrupted. Its config stays, and `source` is not read.
+        report: called after each epoch with its record, the number of epochs, and the folder of the run.
+        workers: how many processes train together. More than one need `execute`; `tune.train` gives it, with Ray.
+        execute: how the checked run is executed. Default: in this process.
+
+    Returns:
+        Metrics, history, and the folder of the model.
+
+    Raises:
+        InputError: with every fault of config, data, workers and disk, before anything is written.
+        TrainingFailed: the loss or the watched metric is not finite.
+
+    Example:
+        >>> import tempfile, m3col
+        >>> result = m3col.train("digits", overrides={"train.epochs": 2}, runs=tempfile.mkdtemp(), tracking_uri="none")
+        >>> result.metrics["test/accuracy"] > 0.2, len(result.history)
+        (True, 2)
     """
     root = Path(runs).absolute()
     folder = None if resume is None else Path(resume).absolute()

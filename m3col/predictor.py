@@ -1,5 +1,6 @@
 """Predictions from model checkpoints. Needs neither ray nor optuna."""
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,19 @@ from m3col.tasks.base import Task
 from m3col.training import checkpoint
 from m3col.training.fold_trainer import evaluation_batch
 
+_MOST_CLASSES = 10  # that a notebook names
+
 
 class Predictor:
-    """One or several trained members; their mean probability is the answer.
+    """One or several trained models; the mean of their probabilities is the answer. `m3col.load` makes one.
 
-    `modalities`, `classes` and `features` (names per modality, in the order of the columns) say what goes in and out.
+    Attributes:
+        modalities: names of the modalities that go in.
+        features: names of the columns by modality, in their order.
+        kinds: "numeric", "image" or "text" by modality.
+        classes: names of the C classes, in the order of the columns of `predict_proba`.
+        config: the config of the training.
+        task: what is predicted.
     """
 
     def __init__(self, members: Sequence["Member"], *, described: Mapping[str, Any]) -> None:
@@ -41,8 +50,20 @@ class Predictor:
         self.config: dict[str, Any] = dict(described["config"])
         self.task = self._members[0].task
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{name} [N, {len(columns)}]" for name, columns in self.features.items())
+        return f"Predictor({self.config['method']}, {len(self)} models: {inputs} -> {len(self.classes)} classes)"
+
+    def _repr_html_(self) -> str:
+        columns = {name: [self.kinds[name], len(names)] for name, names in self.features.items()}
+        table = pd.DataFrame.from_dict(columns, orient="index", columns=["kind", "columns"]).to_html(border=0)
+        shown = ", ".join(self.classes[:_MOST_CLASSES]) + (", ..." if len(self.classes) > _MOST_CLASSES else "")
+        about = f"{self.config['method']}, {len(self)} models, {len(self.classes)} classes: {shown}"
+        return f"<p><b>{html.escape(about)}</b></p>{table}"
+
     @property
     def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that go in."""
         return tuple(self.features)
 
     @property
@@ -250,9 +271,27 @@ def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
 
 
 def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
-    """A predictor from one model checkpoint or several (an ensemble of all their members), on the CPU.
+    """Loads a model for prediction, on the CPU. Reading a checkpoint runs no code that it names.
 
-    Raises InputError where a folder is no checkpoint, is newer than this version, or does not fit the others.
+    Args:
+        checkpoints: folder of a model checkpoint, such as `TrainResult.checkpoint` or `results/model` of a study, or
+            several: the answer is then the mean over the models of all.
+
+    Returns:
+        The predictor.
+
+    Raises:
+        InputError: a folder is no checkpoint, is damaged, is newer than this version, does not fit the others, or
+            needs a method of your own whose module has not been imported.
+
+    Example:
+        >>> import tempfile, m3col
+        >>> result = m3col.train("digits", overrides={"train.epochs": 1}, runs=tempfile.mkdtemp(), tracking_uri="none")
+        >>> model = m3col.load(result.checkpoint)
+        >>> model
+        Predictor(m3col, 1 models: pixels [N, 64], fourier [N, 40], gradients [N, 32] -> 10 classes)
+        >>> model.predict_proba(m3col.data.load("digits").test.inputs).shape
+        (1597, 10)
     """
     folders = [checkpoints] if isinstance(checkpoints, str | Path) else list(checkpoints)
     if not folders:

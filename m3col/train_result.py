@@ -1,5 +1,6 @@
 """The result of one training run."""
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +17,17 @@ from m3col.training.history import Record
 
 @dataclass(frozen=True)
 class TrainResult:
-    """`metrics`: the last epoch's, and test/... where the data set has labelled test samples; `history`: one row per
-    epoch; `checkpoint`: folder of the model; `mlflow_run_id`: None where tracking is off; `dropped`: samples that were
-    left out when the data was read, by reason."""
+    """What a training leaves.
+
+    Attributes:
+        metrics: the last epoch's, and `test/...` where the data set has labelled test samples.
+        history: one row per epoch: epoch, time (Unix seconds), the smoothed score `value`, and all metrics.
+        checkpoint: folder of the model, for `m3col.load`.
+        config: the config with everything filled in.
+        mlflow_run_id: the run in MLflow; None where tracking is off.
+        folder: folder of the run.
+        dropped: samples that were left out when the data was read, by reason.
+    """
 
     metrics: dict[str, float]
     history: pd.DataFrame
@@ -30,7 +39,24 @@ class TrainResult:
 
     @cached_property
     def predictor(self) -> Predictor:
+        """The trained model, loaded on first use."""
         return load(self.checkpoint)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in self._shown().items())
+        return f"TrainResult({self.config.method} on {self.config.data.name}, {len(self.history)} epochs: {shown})"
+
+    def _repr_html_(self) -> str:
+        table = pd.DataFrame({"value": self._shown()}).to_html(float_format="{:.4f}".format, border=0)
+        about = html.escape(f"{self.config.method} on {self.config.data.name}, {len(self.history)} epochs")
+        return f"<p><b>{about}</b><br><code>{html.escape(str(self.checkpoint))}</code></p>{table}"
+
+    def _shown(self) -> dict[str, float]:
+        """The metrics of the test, else those of the validation, else the training loss."""
+        for split in ("test/", "val/", "train/loss"):
+            if shown := {name: value for name, value in self.metrics.items() if name.startswith(split)}:
+                return shown
+        return {}
 
     def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
         """Class probabilities [N, C] for new samples, see `Predictor.predict_proba`."""

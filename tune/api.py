@@ -2,20 +2,21 @@
 
 import contextlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3col.data import splits
 from m3col.methods import registry
 from m3col.metrics.spec import higher_is_better
+from m3col.runtime import notices
 from m3col.tracking import mlflow_store
 from tune.checks import CheckedStudy, Options, validate
 from tune.config.resources import Request
 from tune.engine import ray_cluster
 from tune.errors import SearchFailed
 from tune.results import leaderboard as results_leaderboard
-from tune.scheduling.coordinator import Coordinator
+from tune.scheduling.coordinator import Coordinator, Event
 from tune.scheduling.optuna_study import Trials, first_rung
 from tune.scheduling.plan import Plan
 from tune.search_result import SearchResult
@@ -33,17 +34,57 @@ def search(
     *,
     data: Any = None,
     overrides: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    resume: bool | str = False,
+    runs: str | Path | None = None,
+    tracking_uri: str | None = None,
+    address: str | None = None,
+    num_cpus: int | None = None,
+    observe: Callable[[Event], None] | None = None,
+    warn: Callable[[str], None] | None = None,
     options: Options | None = None,
-    **named: Any,
 ) -> SearchResult:
-    """Searches, confirms, refits, tests once and reports.
+    """Searches, confirms the best trials, retrains winner and default, tests once and reports.
 
-    `config`: a shipped name, a YAML file or a mapping; None with `resume`: as the study stored it. `data`: arrays or
-    DataFrames in memory. `overrides`: dotted keys of the search config or of its base run config. Further keywords are
-    those of `Options`.
-    Raises InputError with every fault, of all studies, before Ray starts and before anything is written.
+    Args:
+        config: what to search: the name of a shipped config, a YAML file or a mapping. None with `resume`: as the
+            study stored it.
+        data: the data set, where it is in memory, as `m3col.train` takes it. Default: what the config names.
+        overrides: values by dotted key, of the search config ("search.trials") or of the run config that it changes
+            ("train.epochs").
+        name: name of the study. Default: made of the config and a number.
+        resume: the name of the study to resume; True: the newest unfinished one of this config; "auto": the one called
+            `name`, or the newest unfinished one, or a new one where there is none. Default: a new study.
+        runs: folder of studies. Default: $M3COL_RUNS, else "runs".
+        tracking_uri: MLflow tracking URI; "none" switches tracking off. Default: the config's, else SQLite below
+            `runs`.
+        address: Ray cluster to join. Default: $RAY_ADDRESS, else a local one that ends with the search.
+        num_cpus: CPUs of that local cluster. Default: all.
+        observe: called with each event: a run that starts, reports or ends.
+        warn: called with each warning, one line each. Default: `warnings.warn`.
+        options: all of these from `name` on in one object, for callers that need more of it; give nothing else then.
+
+    Returns:
+        The winner, all trials, the test table, and the folders of the studies.
+
+    Raises:
+        InputError: with every fault, of all studies, before Ray starts and before anything is written.
+        SearchFailed: no trial of a study finished.
+
+    Example:
+        >>> import tempfile, tune
+        >>> small = {"search.trials": 2, "search.replicates": 0, "search.confirm": None, "final.seeds": 1}
+        >>> result = tune.search(  # doctest: +SKIP
+        ...     "digits", overrides={**small, "train.epochs": 3}, runs=tempfile.mkdtemp(), tracking_uri="none"
+        ... )
+        >>> result.trials["state"].tolist(), result.test_table["row"].tolist()[:2]  # doctest: +SKIP
+        (['complete', 'complete'], ['winner', 'default'])
     """
-    options = options or Options(**named)
+    if options is None:
+        options = Options(
+            name=name, resume=resume, runs=runs, tracking_uri=tracking_uri, address=address, num_cpus=num_cpus,
+            observe=observe or (lambda event: None), warn=warn or notices.warn,
+        )  # fmt: skip
     return run_checked(validate(config, data=data, overrides=overrides or {}, options=options), options)
 
 

@@ -1,5 +1,6 @@
 """The result of a search."""
 
+import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,17 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class SearchResult:
-    """`best_config`: what `m3col.train` takes; `best_metrics`: the winner's scores, CV and test; `trials` and
-    `test_table`: one row per trial, per row of the comparison; `studies`: folders, one per pair of data set and method;
-    `leaderboard`: all of them in one table, None for a single study. Of several studies, the first four fields are
-    those of the first."""
+    """What a search leaves. Of several studies, the first five attributes are those of the first.
+
+    Attributes:
+        best_config: the winner's config, for `m3col.train`.
+        best_metrics: the winner's scores, cross-validated and on the test split.
+        trials: one row per trial.
+        test_table: one row per model that was compared on the test split.
+        summary: the results in sentences, as Markdown.
+        studies: folders, one per pair of data set and method.
+        leaderboard: all studies in one table; None for a single study.
+    """
 
     best_config: dict[str, Any]
     best_metrics: dict[str, float]
@@ -21,3 +29,13 @@ class SearchResult:
     summary: str
     studies: tuple[Path, ...]
     leaderboard: pd.DataFrame | None = None
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in self.best_metrics.items())
+        return f"SearchResult({', '.join(path.name for path in self.studies)}: {len(self.trials)} trials; {scores})"
+
+    def _repr_html_(self) -> str:
+        table = self.test_table if self.leaderboard is None else self.leaderboard
+        text = html.escape(self.summary.partition("\n## ")[0].replace("#", "").strip())
+        shown = table.to_html(index=False, border=0, float_format="{:.4f}".format, na_rep="")
+        return f"<pre style='white-space: pre-wrap'>{text}</pre>{shown}"

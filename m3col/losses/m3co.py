@@ -33,12 +33,28 @@ def m3co_loss(
 ) -> Tensor:
     """The scalar M3Co loss, summed over pairs of modalities and averaged over samples (Eq. 12).
 
-    clean, mixed: M embeddings [N, D], not yet normalised, of the inputs and of their mixtures.
-    permutations: M index tensors [N]; sample i of modality m was mixed with sample `permutations[m][i]`.
-    lam: [N] in [0, 1], the weight of sample i itself, the same for all modalities.
-    temperature: finite, > 0; the paper uses 0.1.
-    The result has the widest dtype of the embeddings; float16 and bfloat16 are computed, and returned, in
-    float32. N = 1 gives 0. Raises InputError (a ValueError) with every fault of the arguments.
+    Args:
+        clean: M embeddings [N, D] of the inputs, not yet normalised.
+        mixed: M embeddings [N, D] of the mixed inputs, not yet normalised.
+        permutations: M index tensors [N]; sample i of modality m was mixed with sample `permutations[m][i]`.
+        lam: [N] in [0, 1], the weight of sample i itself, the same for all modalities.
+        temperature: tau, finite and > 0; the paper uses 0.1.
+
+    Returns:
+        A scalar of the widest dtype of the embeddings; float16 and bfloat16 are computed, and returned, in float32.
+        N = 1 gives 0.
+
+    Raises:
+        InputError: (a ValueError) with every fault of the arguments.
+
+    Example:
+        >>> import torch
+        >>> from m3col.losses import m3co_loss
+        >>> rows = torch.eye(2)
+        >>> same = torch.arange(2)  # each sample mixed with itself
+        >>> loss = m3co_loss([rows, rows], [rows, rows], [same, same], torch.ones(2), temperature=1.0)
+        >>> print(round(loss.item(), 4))
+        0.6265
     """
     faults = _faults(clean, mixed, permutations, lam) + temperature_faults(temperature)
     if faults:

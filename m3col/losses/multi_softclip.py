@@ -24,9 +24,23 @@ from m3col.losses.common import embedding_faults, full_precision, temperature_fa
 def multi_softclip_loss(clean: Sequence[Tensor], *, temperature: float) -> Tensor:
     """The scalar MultiSClip loss, summed over pairs of modalities and averaged over samples (Eq. 13).
 
-    clean: M embeddings [N, D], not yet normalised. temperature: finite, > 0; the paper uses 0.1.
-    The result has the widest dtype of the embeddings; float16 and bfloat16 are computed, and returned, in
-    float32. N = 1 gives 0. Raises InputError (a ValueError) with every fault of the arguments.
+    Args:
+        clean: M embeddings [N, D], not yet normalised.
+        temperature: tau, finite and > 0; the paper uses 0.1.
+
+    Returns:
+        A scalar of the widest dtype of the embeddings; float16 and bfloat16 are computed, and returned, in float32.
+        N = 1 gives 0.
+
+    Raises:
+        InputError: (a ValueError) with every fault of the arguments.
+
+    Example:
+        >>> import torch
+        >>> from m3col.losses import multi_softclip_loss
+        >>> rows = torch.eye(2)
+        >>> print(round(multi_softclip_loss([rows, rows], temperature=1.0).item(), 4))
+        1.1644
     """
     faults = embedding_faults("clean", clean) + temperature_faults(temperature)
     if faults:

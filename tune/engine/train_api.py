@@ -27,25 +27,59 @@ _WARNINGS = "warnings.txt"  # of the workers, for the process that started them
 def train(
     source: "str | Path | Mapping[str, Any] | RunConfig" = "digits",
     *,
+    data: Any = None,
+    overrides: Mapping[str, Any] | None = None,
+    runs: str | Path = "runs",
+    tracking_uri: str | None = None,
+    resume: str | Path | None = None,
+    report: Report | None = None,
     workers: int = 1,
     cpus_per_worker: float | None = None,
     gpus_per_worker: float | None = None,
     address: str | None = None,
-    report: Report | None = None,
     started: Callable[[Path], None] = lambda folder: None,
-    **named: Any,
 ) -> TrainResult:
-    """Trains one configuration with `workers` DDP workers and tests it once; what it computes depends on
-    `train.shards`, not on their number.
+    """Trains one configuration with several DDP workers and tests it once.
 
-    `address`: Ray cluster (default: $RAY_ADDRESS or a local one), whose nodes must all see the runs folder;
-    `cpus_per_worker`: default `resources.threads`; `gpus_per_worker`: default one where the cluster has one for
-    each and `train.device` is not "cpu"; `started`: called with the run's folder when Ray is up. All else as in
-    `m3col.train`, which this is for one worker without an address. Raises InputError with every fault, also where the
-    cluster cannot hold the workers; on this machine alone any number of them may share its cores.
+    What it computes depends on `train.shards`, not on the number of workers. For one worker without an address it is
+    `m3col.train`.
+
+    Args:
+        source: as of `m3col.train`.
+        data: as of `m3col.train`.
+        overrides: as of `m3col.train`.
+        runs: as of `m3col.train`. All nodes of the cluster must see this folder.
+        tracking_uri: as of `m3col.train`.
+        resume: as of `m3col.train`.
+        report: as of `m3col.train`. Epochs are heard of a moment after they are written.
+        workers: how many processes train together, each with its share of every batch.
+        cpus_per_worker: CPUs that each worker takes. Default: `resources.threads`.
+        gpus_per_worker: GPUs that each worker takes. Default: one where the cluster has one for each and
+            `train.device` is not "cpu".
+        address: Ray cluster to join. Default: $RAY_ADDRESS, else a local one that ends with the training, on which any
+            number of workers may share the cores.
+        started: called with the run's folder when Ray is up.
+
+    Returns:
+        Metrics, history, and the folder of the model.
+
+    Raises:
+        InputError: with every fault, also where the cluster cannot hold the workers.
+        TrainingFailed: the loss or the watched metric is not finite, or a worker raised.
+
+    Example:
+        >>> import tempfile, tune
+        >>> quick = {"train.epochs": 2}
+        >>> tune.train(  # doctest: +SKIP
+        ...     "digits", workers=2, overrides=quick, runs=tempfile.mkdtemp(), tracking_uri="none"
+        ... )
     """
+    common: dict[str, Any] = {
+        "data": data, "overrides": overrides, "runs": runs, "tracking_uri": tracking_uri, "resume": resume,
+        "report": report,
+    }  # fmt: skip
     if workers == 1 and address is None and not gpus_per_worker:
-        return m3col.train(source, report=report, **named)
+        return m3col.train(source, **common)
 
     numbers = {"cpus_per_worker": (cpus_per_worker, 1), "gpus_per_worker": (gpus_per_worker, 0)}
     wrong = [
@@ -66,7 +100,7 @@ def train(
             raise InputError(faults)
         _on_ray(prepared, folder, told, request_for(wanted, prepared.config), address, started)
 
-    return m3col.train(source, report=report, workers=workers, execute=execute, **named)
+    return m3col.train(source, workers=workers, execute=execute, **common)
 
 
 def _on_ray(
