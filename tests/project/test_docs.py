@@ -68,6 +68,7 @@ def test_the_api_pages_show_arguments_of_every_public_name(site):
     names = {*m3col.__all__, *tune.__all__, *m3col.losses.__all__} - {"BadInput"}  # the old name of InputError
     ids = set(re.findall(r'id="((?:m3col|tune)\.[\w.]+)"', shown))
     assert names - {name.rpartition(".")[2] for name in ids} == set()
+    assert "<blockquote>" not in shown  # what an example of a docstring becomes that is not read as code
 
 
 def test_each_broken_link_fails_the_build(tmp_path):
