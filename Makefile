@@ -4,26 +4,41 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/search/digits.yaml
 ARGS ?=
+PACKAGES = --constraint constraints.txt --editable '.[dev]'
+PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test lint docs ui demo-cluster clean
+.PHONY: help install search test test-all test-gpu test-random lint docs ui demo-cluster clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-install: $(VENV)/.complete ## build .venv with the versions of constraints.txt (about 6 minutes, 6.6 GB)
+install: $(VENV)/.complete ## build .venv with the versions of constraints.txt (about 2 minutes, 7 GB)
 
+# uv fetches and unpacks many packages at once. Where it cannot be had, or does not reach the index that pip is set up
+# for, pip does the same in about twice the time. Both compile: else every process of a test would, again and again,
+# where PYTHONDONTWRITEBYTECODE is set.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	{ $(BIN)/python -m pip install --quiet --constraint constraints.txt uv \
+	  && $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(PACKAGES); } \
+	|| $(BIN)/python -m pip install --quiet $(PACKAGES)
 	@touch $@
 
 search: $(VENV)/.complete ## search, confirm, refit, test once and report: make search CONFIG=configs/search/rosmap.yaml
 	$(BIN)/m3col search $(CONFIG) $(ARGS)
 
-test: $(VENV)/.complete ## all tests
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.complete ## the tests, in two processes (about 10 minutes on two cores)
+	$(PYTEST) -n 2 -m "not dear and not gpu" $(ARGS)
+
+test-all: $(VENV)/.complete ## these and the few that are too dear for every change
+	$(PYTEST) -n 2 -m "not gpu" $(ARGS)
+
+test-gpu: $(VENV)/.complete ## what needs CUDA
+	$(PYTEST) -m gpu tests/gpu $(ARGS)
+
+test-random: $(VENV)/.complete ## the tests in an order drawn by chance: make test-random ARGS="--randomly-seed=7"
+	$(PYTEST) --override-ini 'addopts=-q --strict-markers --durations=20' -n 2 -m "not dear and not gpu" $(ARGS)
 
 lint: $(VENV)/.complete ## formatter, linter, type checker
 	$(BIN)/ruff format --check m3col tune jobs tests benchmarks

@@ -1,12 +1,17 @@
 """Shared fixtures. Hub look-ups are off: a test never waits for a network."""
 
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
+from tests.support import lanes
 from tests.support.servers import S3
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +22,32 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 _TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI")  # as it was before any test
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which a single file does not need
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return lanes.scheduler(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lanes.longest_first(items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_flushed() -> Iterator[None]:
+    """No test cuts the power: what this process writes may stay in the system's memory, which spares it milliseconds
+    with every file and every step of a database. Processes that tests start flush as always."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: None)
+        event.listen(Engine, "connect", _do_not_flush)
+        yield
+        event.remove(Engine, "connect", _do_not_flush)
+
+
+def _do_not_flush(connection: Any, record: Any) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
-"""`m3col submit` and `m3col jobs` against a real Ray cluster in token mode. The tests build upon each other: the
-cluster begins with one node and gets a second one."""
+"""`m3col submit` and `m3col jobs` against a real Ray cluster in token mode. It begins with one node, where a search is
+stopped half-way, and gets a second one: in whatever order the tests come, the fixtures do it in this one."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.servers import free_port
 from tune.study import provenance
 from tune.study.record import StudyFolder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 # In the environment of the process that submits.
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "aws-h0rse-staple", "MLFLOW_TRACKING_PASSWORD": "mlflow-h0rse-staple"}
@@ -50,7 +51,7 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def begin(nodes, place):
     """Starts a command as a process of its own: Ray reads what it needs to know of tokens once per process."""
 
@@ -64,7 +65,7 @@ def begin(nodes, place):
     return start
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def m3(begin):
     def run(*words: object, **environment: str) -> tuple[int, str, str]:
         process = begin(*words, **environment)
@@ -99,7 +100,20 @@ def test_an_address_or_a_token_that_does_not_do_is_told_with_all_other_faults(be
         assert "--runs-dir runs: is a folder of the cluster" in second and "unknown key 'nonsense'" in third
 
 
-def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_alone(begin, m3, nodes, place):
+@dataclass
+class Stopped:
+    """A search that was sent to one node, followed for a while, asked about and stopped. `asked`: what each command
+    about it said (exit code, standard output and error)."""
+
+    id: str
+    followed: tuple[int, str, str]
+    asked: dict[str, tuple[int, str, str]]
+    stop: tuple[int, str, str]
+    log: str
+
+
+@pytest.fixture(scope="module")
+def stopped(begin, m3, nodes, place) -> Stopped:
     runs = place / "runs"
     process = begin(
         "submit", "tiny.yaml", "--address", nodes.address, "--runs-dir", runs, "--tracking-uri", "none", "--follow",
@@ -108,42 +122,58 @@ def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_a
     wait_for(lambda: list(runs.glob("tiny-1/trials/*/result.json")), process)
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and "the job goes on" in out, out + err
+    (id,) = re.findall(r"m3col jobs stop (\S+)", out)
+    commands = {
+        "list": ("list",), "list all": ("list", "--all"), "status": ("status", id), "unknown": ("status", id[:-1]),
+        "resume": ("resume", id),
+    }  # fmt: skip
+    processes = {name: begin("jobs", *words, RAY_ADDRESS=nodes.address) for name, words in commands.items()}
+    said = {name: other.communicate(timeout=240) for name, other in processes.items()}
+    asked = {name: (processes[name].returncode, *said[name]) for name in commands}
+    stop = m3("jobs", "stop", id, "--address", nodes.address)
+    log = m3("jobs", "logs", id, "--address", nodes.address)[1]
+    return Stopped(id, (process.returncode, out, err), asked, stop, log)
+
+
+@pytest.fixture(scope="module")
+def second_node(nodes, stopped) -> None:
+    nodes.add(cpus=1)
+
+
+def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_alone(stopped, nodes, place):
+    runs, id = place / "runs", stopped.id
+    code, out, err = stopped.followed
+    assert code == 130 and "the job goes on" in out, out + err
     assert f"checked on {nodes.address}: " in out and "1 node" in out and f"study {runs / 'tiny-1'}" in out
     assert err == (
         f"warning: {runs} is on the only node's own disk: a node that joins later and does not see it takes a trial, "
         "and the search then stops, with the command to go on; --shared says that it is mounted everywhere\n"
     )
-    (id,) = re.findall(r"m3col jobs stop (\S+)", out)
-    asked = [("list",), ("list", "--all"), ("status", id), ("status", id[:-1]), ("resume", id)]
-    processes = [begin("jobs", *words, RAY_ADDRESS=nodes.address) for words in asked]
-    listed, everything, status, unknown, running = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0, 2, 2]
-    assert re.search(rf"{id}.*tiny-1.*RUNNING", listed[0]) and "preflight" not in listed[0]
-    assert "preflight-" in everything[0]
-    assert re.search(r"^state +RUNNING$", status[0], re.MULTILINE) and "search given/tiny.yaml" in status[0]
-    assert unknown[1].strip().endswith(f"did you mean {id!r}?")
-    assert "is still RUNNING; stop it first" in running[1]
-    code, out, err = m3("jobs", "stop", id, "--address", nodes.address)
+    assert [found[0] for found in stopped.asked.values()] == [0, 0, 0, 2, 2]
+    said = {name: found[1] for name, found in stopped.asked.items()}
+    assert re.search(rf"{id}.*tiny-1.*RUNNING", said["list"]) and "preflight" not in said["list"]
+    assert "preflight-" in said["list all"]
+    assert re.search(r"^state +RUNNING$", said["status"], re.MULTILINE) and "search given/tiny.yaml" in said["status"]
+    assert stopped.asked["unknown"][2].strip().endswith(f"did you mean {id!r}?")
+    assert "is still RUNNING; stop it first" in stopped.asked["resume"][2]
+    code, out, err = stopped.stop
     assert code == 0 and f"job {id}: STOPPED" in out and f"m3col jobs resume {id}" in out, out + err
-    log = m3("jobs", "logs", id, "--address", nodes.address)[1]
-    assert "Interrupted. Nothing that was finished is lost" in log
-    (place / "id").write_text(id)
+    assert "Interrupted. Nothing that was finished is lost" in stopped.log
 
 
-def test_nothing_secret_is_in_what_all_see_of_a_job(nodes, place):
+def test_nothing_secret_is_in_what_all_see_of_a_job(stopped, nodes):
     """The listing as the dashboard gives it: command, runtime environment and metadata; and the logs."""
     listed = asked(nodes, "/api/jobs/")
     ids = [job["submission_id"] for job in json.loads(listed)]
-    assert (place / "id").read_text() in ids and any(id.startswith("preflight-") for id in ids)
-    texts = [listed, *(asked(nodes, f"/api/jobs/{id}/logs") for id in ids)]
-    assert "m3col.request" in listed and "trials/0" in texts[-1] + texts[-2]
+    assert stopped.id in ids and any(id.startswith("preflight-") for id in ids)
+    logs = {id: asked(nodes, f"/api/jobs/{id}/logs") for id in ids}
+    texts = [listed, *logs.values()]
+    assert "m3col.request" in listed and "trials/0" in logs[stopped.id]
     for secret in (nodes.token.read_text(), *SECRETS.values()):
         assert not any(secret in text for text in texts)
 
 
-def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, nodes, place):
-    nodes.add(cpus=1)
+def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, second_node, nodes, place):
     dead = f"http://127.0.0.1:{free_port()}"
     code, out, err = m3(
         "submit", "rosmap", "resources.workers_per_trial=7", "--address", nodes.address, "--tracking-uri", dead,
@@ -155,8 +185,8 @@ def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, no
     assert f"tracking.uri {dead}: the MLflow store cannot be reached" in err and "(asked from the cluster)" in err
 
 
-def test_a_stopped_search_goes_on_where_it_was_on_both_nodes(m3, nodes, place):
-    study, id = StudyFolder(place / "runs" / "tiny-1"), (place / "id").read_text()
+def test_a_stopped_search_goes_on_where_it_was_on_both_nodes(m3, stopped, second_node, nodes, place):
+    study, id = StudyFolder(place / "runs" / "tiny-1"), stopped.id
     before = {path: path.read_bytes() for path in study.path.glob("trials/*/result.json")}
     count = len(list((study.path / "trials").iterdir()))
     assert before and count < 60 and not study.finished()

@@ -81,6 +81,7 @@ def test_mlflow_cost_adds_nothing_the_second_time():
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_a_job_sent_twice_at_once_runs_once_and_uses_a_node_that_joins_and_survives_its_death():
     text = run_quick("faults", "--only", "all in one", seconds=560)
     assert_table("faults", text)
@@ -91,6 +92,7 @@ def test_a_job_sent_twice_at_once_runs_once_and_uses_a_node_that_joins_and_survi
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_a_job_whose_node_dies_goes_on_from_a_checkpoint_to_the_table_of_the_undisturbed_search():
     text = run_quick("demo_cluster", seconds=560)
     assert re.search(r"the second node is killed .*checkpoint at [1-9]\d* <- there", text)
@@ -100,6 +102,7 @@ def test_a_job_whose_node_dies_goes_on_from_a_checkpoint_to_the_table_of_the_und
 
 
 @pytest.mark.slow
+@pytest.mark.dear("it only measures a speed; that actors are reused is tested with the engine")
 def test_turnaround_compares_reused_with_fresh():
     assert_table("turnaround", run_quick("turnaround"))
 
@@ -109,9 +112,15 @@ def test_image_text_compares_a_plain_loop_with_ours():
     assert_table("image_text", run_quick("image_text", "--row", "plain", "ours"))
 
 
-@pytest.mark.slow
-def test_scale_measures_at_each_count_and_resumes_each_copy():
-    text = run_quick("scale", "--sampler", "random")
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(("--by-hand",), id="by hand"),
+        pytest.param((), id="Ray", marks=[pytest.mark.slow, pytest.mark.dear("the same book-keeping, through Ray")]),
+    ],
+)
+def test_scale_measures_at_each_count_and_resumes_each_copy(more):
+    text = run_quick("scale", "--sampler", "random", *more)
     assert_table("scale", text)
     (table,) = tables(text)
     assert "16 trials in" in text and "a trial at 16 / at 4:" in text

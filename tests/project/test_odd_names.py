@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from safetensors.torch import load_file
 from torch import nn
 
@@ -26,6 +25,7 @@ from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer
 from m3col.training.optimizer import parameter_groups
 from tests.support.helpers import TINY
+from tests.support.ranks import start_ranks
 
 PAIRS = [
     ("rna.seq", "keys"),
@@ -213,7 +213,7 @@ def _worker(rank: int, folder: str) -> None:
 
 
 def test_two_workers_compute_what_one_does(tmp_path):
-    torch.multiprocessing.spawn(_worker, (str(tmp_path),), nprocs=2)
+    start_ranks(2, _worker, str(tmp_path))
     alone = whole_run(SINGLE_RANK)
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt")

@@ -1,15 +1,12 @@
-"""What others hand us is read, not run; what we start listens on the loopback address; secrets stay where they are.
+"""What others hand us is read, not run; secrets stay where they are.
 
-Real processes where sockets are concerned; those of MLflow's server are looked at in tests/jobs/test_ui.py.
+That what we start listens on the loopback address alone: tests/tune/engine/test_ray_train.py and tests/jobs/test_ui.py.
 """
 
 import ast
 import itertools
 import json
-import os
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,60 +30,12 @@ from tests.conftest import REPOSITORY
 from tests.data.builders import write_folder
 from tests.support.helpers import tiny_config, tiny_data
 from tests.support.servers import free_port
-from tests.support.sockets import LOOPBACK, listening
 from tune.config.schema import slug
 from tune.study import directory
 from tune.study.record import StudyFolder
 from tune.study.run_folder import RunFolder
 
 SECRET = "h0rse-staple"
-
-# ---------------------------------------------------------------- what listens, and where
-
-RAY = """
-import os, sys, threading, ray, tune
-from tune.engine import ray_cluster
-ray_cluster.start_ray(address=None, threads=1, num_cpus=3, dashboard=True)
-
-@ray.remote
-class Actor:
-    def answer(self):
-        return 1
-
-actor = Actor.remote()
-ray.get(actor.answer.remote())
-trains = threading.Event()
-named = {"runs": sys.argv[1], "tracking_uri": "none", "overrides": {"train.epochs": 1000000}}
-run = lambda: tune.train("digits", workers=2, report=lambda *told: trains.set(), **named)
-threading.Thread(target=run, daemon=True).start()
-print("ready" if trains.wait(120) else "nothing was trained", flush=True)
-sys.stdin.readline()
-ray_cluster.stop_ray()
-os._exit(0)
-"""
-
-
-def test_a_local_cluster_its_dashboard_and_ddp_workers_listen_on_the_loopback_address_alone(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with subprocess.Popen(
-        [sys.executable, "-c", RAY, str(tmp_path)], cwd=REPOSITORY, env=environment, text=True, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        try:
-            assert process.stdout is not None and process.stdin is not None
-            assert process.stdout.readline().strip() == "ready"
-            time.sleep(2)  # its agents open their ports a little later
-            found = listening(process.pid)
-            process.stdin.write("\n")
-            process.stdin.flush()
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
-    assert {"gcs_server", "raylet", "itself"} <= set(found)
-    assert len(found) >= 5, "dashboard, agents and actor"
-    assert any("RayTrainW" in name for name in found), f"DDP workers, which listen for each other: {[*found]}"
-    assert set().union(*found.values()) <= LOOPBACK, found
-
 
 # ---------------------------------------------------------------- what is read is not run
 

@@ -31,6 +31,11 @@ SMALL: dict[str, Any] = {
     "final": {"seeds": 2, "draws": 100},
 }  # fmt: skip
 
+# Two trials and one refit of each row.
+BRIEF: dict[str, Any] = {
+    "search__trials": 2, "search__confirm": None, "search__replicates": 0, "search__pruner": "none", "final__seeds": 1,
+}  # fmt: skip
+
 
 def small(**changes: Any) -> dict[str, Any]:
     from m3col.config.loading import join

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
 from m3col import tasks
 from m3col.config.loading import with_overrides
@@ -23,6 +22,7 @@ from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer
 from tests.support.helpers import tiny_config
+from tests.support.ranks import start_ranks
 
 SHARDS = 6  # what 1, 2 and 3 workers can divide
 # 17 samples: two batches of 7, and one of 3, which leaves shards and the last worker empty.
@@ -114,7 +114,7 @@ def alone() -> dict[str, np.ndarray]:
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, np.ndarray]]:
     """What each of 1, 2 or 3 real processes found."""
     folder: Path = tmp_path_factory.mktemp("workers")
-    torch.multiprocessing.spawn(_worker, (request.param, str(folder)), nprocs=request.param)
+    start_ranks(request.param, _worker, request.param, str(folder))
     return [dict(np.load(folder / f"{request.param}-{rank}.npz")) for rank in range(request.param)]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
 import m3col
 from m3col import tasks
@@ -27,6 +26,7 @@ from m3col.training.loop import LockstepTrainer
 from m3col.training.optimizer import parameter_groups
 from tests.support import pairs
 from tests.support.helpers import tiny_config, tiny_data
+from tests.support.ranks import start_ranks
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +317,7 @@ def one_process(place):
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_workers_train_as_one(place, one_process, tmp_path, size):
-    torch.multiprocessing.spawn(several_workers, (size, str(tmp_path), str(place)), nprocs=size)
+    start_ranks(size, several_workers, size, str(tmp_path), str(place))
     for rank in range(size):
         found = torch.load(tmp_path / f"{rank}.pt")
         for name, alone in one_process.items():

@@ -1,6 +1,7 @@
 """Whatever is killed, wherever: the study goes on, nothing finished is lost or run again, and it ends the same."""
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from m3col.data import loading
 from m3col.storage import atomic_files
 from m3col.training import checkpoint
 from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values, work
+from tests.support.table_training import training_of
 from tune.engine.run_executor import RunExecutor
 from tune.study.run_folder import RunFolder
 from tune.study.run_messages import RunOutcome
@@ -63,28 +65,58 @@ def checkpoints_at_every_epoch(monkeypatch):
     monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
 
 
+@pytest.fixture(autouse=True)
+def kind(request):
+    """Tables in place of models, but for those tests that ask for "real" ones."""
+    kind = getattr(request, "param", "table")
+    with training_of(kind):
+        yield kind
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    runs = tmp_path_factory.mktemp("unbroken")
-    folder, ready = prepare_study(runs, small())
-    drive(coordinator(folder, ready), ready.dataset)
-    return trial_rows(folder, ready), values(folder)
+    """What a study finds that nothing disturbs, with models or with tables in their place."""
+
+    @cache
+    def found(kind: str):
+        folder, ready = prepare_study(tmp_path_factory.mktemp(kind), small())
+        drive(coordinator(folder, ready), ready.dataset)
+        return trial_rows(folder, ready), values(folder)
+
+    return found
 
 
-def test_the_unbroken_study_prunes_and_finishes(unbroken):
-    rows, others = unbroken
+@pytest.mark.parametrize("kind", ["table", "real"], indirect=True)
+def test_the_unbroken_study_prunes_and_finishes(unbroken, kind):
+    rows, others = unbroken(kind)
     states = Counter(row[0] for row in rows)
     assert states["PRUNED"] and states["COMPLETE"] and sum(states.values()) == 6
     assert {name.partition("/")[0] for name in others} == {"replicates", "confirm", "refits"}
 
 
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("first", [3, 17, 31, 44, 58, 73, 92, 111, 134, 166])
-def test_killed_at_any_write_it_ends_like_the_unbroken_one(tmp_path, monkeypatch, unbroken, first, after):
-    fuse = Fuse(monkeypatch)
+KILLED = [(first, after) for first in (3, 17, 31, 44, 58, 73, 92, 111, 134, 166) for after in (False, True)]
+
+
+@pytest.mark.parametrize(
+    "first, after, kind", [(*point, "table") for point in KILLED] + [(31, True, "real"), (92, False, "real")],
+    indirect=["kind"],
+)  # fmt: skip
+def test_killed_at_any_write_it_ends_like_the_unbroken_one(tmp_path, monkeypatch, unbroken, first, after, kind):
+    expected, fuse = unbroken(kind), Fuse(monkeypatch)
     folder, ready = prepare_study(tmp_path, small())
-    trained: Counter[tuple[str, int]] = Counter()
-    observe = lambda event: trained.update([(event.name, 0)] if event.what == "complete" else [])  # noqa: E731
+    completed = drive_with_kills(folder, ready, fuse, first, after=after)
+    assert trial_rows(folder, ready) == expected[0]
+    assert values(folder) == expected[1]
+    assert max(completed.values()) == 1, "a finished run was run again"
+    for name, run in folder.runs():
+        epochs = [record["epoch"] for record in run.history()]
+        assert epochs == list(range(1, len(epochs) + 1)), name
+
+
+def drive_with_kills(folder, ready, fuse, first, *, after):
+    """Drives a study to its end although it is killed again and again; how often each run was completed."""
+    trained: Counter[str] = Counter()
+    observe = lambda event: trained.update([event.name] if event.what == "complete" else [])  # noqa: E731
     kills = 0
     fuse.set(first, after=after)
     for _ in range(60):
@@ -97,14 +129,10 @@ def test_killed_at_any_write_it_ends_like_the_unbroken_one(tmp_path, monkeypatch
             fuse.set(7 if kills == 1 else first + 13 * kills, after=after)
     fuse.set(-1, after=False)
     assert kills >= 1
-    assert trial_rows(folder, ready) == unbroken[0]
-    assert values(folder) == unbroken[1]
-    assert max(trained.values()) == 1, "a finished run was run again"
-    for name, run in folder.runs():
-        epochs = [record["epoch"] for record in run.history()]
-        assert epochs == list(range(1, len(epochs) + 1)), name
+    return trained
 
 
+@pytest.mark.parametrize("kind", ["real"], indirect=True)
 def test_a_lost_step_is_computed_again_from_the_last_checkpoint(tmp_path):
     """A worker that dies between two reports: its successor starts where the checkpoint stood, not at the beginning."""
     folder, ready = prepare_study(tmp_path, small())
@@ -120,6 +148,7 @@ def test_a_lost_step_is_computed_again_from_the_last_checkpoint(tmp_path):
     assert second.attempt != first.attempt
 
 
+@pytest.mark.parametrize("kind", ["real"], indirect=True)
 def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
     folder, ready = prepare_study(tmp_path, small())
     spec = coordinator(folder, ready).next()
@@ -241,6 +270,7 @@ def test_trials_differ_although_every_process_begins_with_the_same_seed(tmp_path
     assert len(set(points)) == 4
 
 
+@pytest.mark.parametrize("kind", ["real"], indirect=True)
 def test_all_arrays_and_labels_of_the_test_split_replaced_by_noise_change_nothing(tmp_path):
     """Nothing before the test table can have seen the test split."""
     import numpy as np

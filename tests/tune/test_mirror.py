@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from m3col.errors import InputError
 from m3col.storage import atomic_files, object_store
 from m3col.storage.retry import RetryPolicy
+from m3col.training import checkpoint
 from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values, work
+from tests.support.table_training import training_of
 from tests.tune.test_crashes import Fuse, Killed, write_after_the_verdict
 from tune import checks
 from tune.errors import StudyTakenOver
@@ -43,18 +47,35 @@ def die(copy: StorageCopy) -> None:
     copy.remote.write_text("driver.json", json.dumps({"token": "of a dead machine", "machine": "", "process": 1}))
 
 
+@pytest.fixture(autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Tables in place of models, but for those tests that ask for "real" ones; a checkpoint after every epoch."""
+    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
+    kind = getattr(request, "param", "table")
+    with training_of(kind):
+        yield kind
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    folder, ready = prepare_study(tmp_path_factory.mktemp("unbroken"), small(**SHORT))
-    drive(coordinator(folder, ready), ready.dataset)
-    return trial_rows(folder, ready), values(folder)
+    @cache
+    def found(kind: str) -> tuple[Any, Any]:
+        folder, ready = prepare_study(tmp_path_factory.mktemp(kind), small(**SHORT))
+        drive(coordinator(folder, ready), ready.dataset)
+        return trial_rows(folder, ready), values(folder)
+
+    return found
 
 
-@pytest.mark.parametrize("first, after", [(5, True), (33, False), (61, True), (120, False), (205, True)])
+@pytest.mark.parametrize(
+    "first, after, kind",
+    [(5, True, "table"), (33, False, "table"), (61, True, "real"), (120, False, "table"), (205, True, "table")],
+    indirect=["kind"],
+)
 def test_killed_at_any_write_it_goes_on_elsewhere_and_ends_like_the_unbroken_one(
-    tmp_path, monkeypatch, unbroken, s3, first, after
+    tmp_path, monkeypatch, unbroken, s3, first, after, kind
 ):
-    fuse = Fuse(monkeypatch)
+    expected, fuse = unbroken(kind), Fuse(monkeypatch)
     for name in ("put", "remove"):
         monkeypatch.setattr(object_store.Folder, name, fuse._wrap(getattr(object_store.Folder, name)))
     trained: Counter[str] = Counter()
@@ -76,13 +97,13 @@ def test_killed_at_any_write_it_goes_on_elsewhere_and_ends_like_the_unbroken_one
             shutil.rmtree(folder.path.parent)  # the disk is gone with its machine
     copy.release()
     assert kills >= 1
-    assert trial_rows(folder, ready) == unbroken[0]
-    assert values(folder) == unbroken[1]
+    assert trial_rows(folder, ready) == expected[0]
+    assert values(folder) == expected[1]
     assert max(trained.values()) == 1, "a finished run was run again"
     # A last machine sees all of it, and no training checkpoint stays anywhere.
     assert not [item.name for item in copy.remote.files() if "/epoch-" in item.name or "driver.json" in item.name]
     elsewhere = resume.find(tmp_path / "last", "study", ready.config.settings.storage)
-    assert trial_rows(elsewhere, ready) == unbroken[0] and values(elsewhere) == unbroken[1]
+    assert trial_rows(elsewhere, ready) == expected[0] and values(elsewhere) == expected[1]
 
 
 def test_a_study_that_went_on_elsewhere_is_fetched_by_the_machine_that_has_an_older_record(tmp_path, s3):

@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,24 +10,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+import tune
 from m3col.config import yaml_files
 from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values
+from tests.support.search_process import SEARCH, config_file, start_search, wait_for
 from tune.config.resources import Request
-from tune.engine import ray_cluster, trials
+from tune.engine import trials
 from tune.study.record import StudyFolder
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    import ray
-
-    from tune.engine import ray_tune
-
-    assert ray_cluster.start_ray(address=None, threads=1, num_cpus=2)
-    yield ray_tune
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +57,10 @@ def _is_actor(process: psutil.Process) -> bool:
 
 
 def test_an_actor_killed_in_the_middle_of_a_trial_loses_nothing(cluster, tmp_path):
-    config = small(search__trials=2, search__replicates=0, search__confirm=None, search__pruner="none")
-    config["overrides"] = {**config["overrides"], "train.epochs": 300, "checkpoint.every_s": 0.1}
+    config = small(
+        search__trials=2, search__replicates=0, search__confirm=None, search__pruner="none", final__seeds=1
+    )  # fmt: skip
+    config["overrides"] = {**config["overrides"], "train.epochs": 150, "checkpoint.every_s": 0.1}
     calm, ready = prepare_study(tmp_path / "calm", config)
     drive(coordinator(calm, ready), ready.dataset)
     folder, ready = prepare_study(tmp_path / "killed", config)
@@ -105,59 +96,16 @@ def test_a_trial_that_fits_no_node_is_refused_with_both_numbers(cluster):
     assert time.monotonic() - started < 30
 
 
-def test_several_workers_without_a_dashboard_are_refused_instead_of_hanging(cluster):
-    from m3col.errors import InputError
-
-    started = time.monotonic()
-    with pytest.raises(InputError, match=r"need the dashboard of the Ray cluster.*include_dashboard=True"):
-        cluster.check(Request(2, 1.0))
-    assert time.monotonic() - started < 40
-
-
-# From here on: whole processes, as a person starts and kills them.
-
-SEARCH = small(search__trials=5, final__seeds=1, final__draws=100)
-
-
-def start(runs: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": ""}
-    command = [sys.executable, "-m", "jobs.cli", "search", *words, "--plain"]
-    return subprocess.Popen(
-        [*command, "--runs-dir", str(runs), "--tracking-uri", "none"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
-    )  # fmt: skip
-
-
-def wait_for(process: subprocess.Popen[str], text: str, *, seconds: float = 120) -> str:
-    seen = ""
-    deadline = time.monotonic() + seconds
-    assert process.stdout is not None
-    while time.monotonic() < deadline:
-        line = process.stdout.readline()
-        seen += line
-        if text in line:
-            return seen
-        if not line and process.poll() is not None:
-            break
-    raise AssertionError(f"{text!r} did not appear in:\n{seen}")
-
-
-@pytest.fixture
-def config_file(tmp_path) -> Path:
-    path = tmp_path / "little.yaml"
-    path.write_text(yaml_files.dump(SEARCH))
-    return path
-
-
-def test_driver_killed_with_signal_9_and_resumed_equals_the_unbroken_search(tmp_path, config_file):
-    calm = start(tmp_path / "calm", str(config_file), "concurrency=1")
-    out, _ = calm.communicate(timeout=240)
-    assert calm.returncode == 0, out
-    process = start(tmp_path / "killed", str(config_file), "concurrency=1", "--name", "study")
+def test_driver_killed_with_signal_9_and_resumed_equals_the_unbroken_search(cluster, tmp_path):
+    """Whole processes, as a person starts and kills them."""
+    config = {**SEARCH, "search": {**SEARCH["search"], "concurrency": 1}}
+    tune.search(config, name="calm", runs=tmp_path, tracking_uri="none")
+    path = config_file(tmp_path)
+    process = start_search(tmp_path, str(path), "concurrency=1", "--name", "study")
     wait_for(process, "trials/2")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    again = start(tmp_path / "killed", "--resume", "study")
+    again = start_search(tmp_path, "--resume", "study")
     out, _ = again.communicate(timeout=240)
     assert again.returncode == 0, out
 
@@ -167,34 +115,16 @@ def test_driver_killed_with_signal_9_and_resumed_equals_the_unbroken_search(tmp_
     def scores(folder: Path) -> str:
         return (folder / "results/test_table.csv").read_text()
 
-    first, second = tmp_path / "calm/little-1", tmp_path / "killed/study"
+    first, second = tmp_path / "calm", tmp_path / "study"
     assert scores(first) == scores(second)
     winners = [yaml_files.read(folder / "results/best_config.yaml") for folder in (first, second)]
     assert winners[0] == winners[1]
     values_of = [re.findall(r"^\d+,[^,]*,[^,]*", table(folder), flags=re.M) for folder in (first, second)]
     assert values_of[0] == values_of[1] and len(values_of[0]) == 5
-    longer = start(tmp_path / "killed", "--resume", "study", "trials=7")
-    out, _ = longer.communicate(timeout=240)
-    assert longer.returncode == 0, out
+    longer = {**config, "search": {**config["search"], "trials": 7}}
+    tune.search(longer, resume="study", runs=tmp_path, tracking_uri="none")
     assert len(re.findall(r"^\d+,", table(second), flags=re.M)) == 7
     assert StudyFolder(second).config().settings.search.trials == 7
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_everything_within_two_seconds_and_says_how_to_go_on(tmp_path, config_file, number, code):
-    process = start(tmp_path, str(config_file), "train.epochs=2000", "--name", "study")
-    wait_for(process, "started")
-    time.sleep(3)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
-    began = time.monotonic()
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=20)
-    assert time.monotonic() - began < 2
-    assert process.returncode == code
-    assert "m3col search --resume study" in out
-    _, alive = psutil.wait_procs(children, timeout=5)
-    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.parametrize(("gpus", "device", "place"), [(0.0, "auto", "cpu"), (1.0, "auto", None), (0.0, "cpu", None)])

@@ -2,9 +2,9 @@
 left behind by a trial that is pruned."""
 
 import contextlib
+import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ import tune
 from m3col.errors import InputError
 from m3col.storage.retry import StorageUnavailable
 from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows
+from tests.support.sockets import LOOPBACK, listening
 from tune import checks
-from tune.engine import ray_cluster, trials
+from tune.engine import trials
 from tune.scheduling.coordinator import Event
 from tune.study.record import StudyFolder
 
 pytestmark = pytest.mark.slow
 WORKER, PARTS = "ray::RayTrainWorker", ("ray::TrainController", "ray::PlacementGroupCleaner", "ray::_QueueActor")
 FREED_S = 10.0
+EPOCHS = 60
 
 
 def config() -> dict[str, Any]:
@@ -32,7 +34,7 @@ def config() -> dict[str, Any]:
     is not finite."""
     config = small(search__sampler="grid", search__replicates=0, search__confirm=None, search__trials=3)
     config["space"] = {"train.learning_rate": {"choices": [0.01, 1e-7, 1e300]}}
-    config["overrides"] |= {"train.epochs": 200, "train.shards": 2, "train.precision": "float64"}
+    config["overrides"] |= {"train.epochs": EPOCHS, "train.shards": 2, "train.precision": "float64"}
     config["overrides"] |= {"checkpoint.every_s": 0.2}
     config["final"] = {"seeds": 1, "baselines": False, "draws": 100}
     config["resources"] = {"workers_per_trial": 2}
@@ -60,7 +62,7 @@ class Ended:
     """A trial that has just ended: its workers and placement groups, and how long it took until they were gone."""
 
     at: float
-    ray_train: set[int]
+    workers: set[int]
     groups: set[bytes]
     freed_s: float = float("inf")
 
@@ -94,15 +96,14 @@ class Searched:
     cpus: float
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    import ray
+@dataclass
+class Trained:
+    """`told`: epochs in the order of their reports; `sockets`: addresses on which our processes listened meanwhile."""
 
-    from tune.engine import ray_tune
-
-    assert ray_cluster.start_ray(address=None, threads=1, num_cpus=2, dashboard=True)
-    yield ray_tune
-    ray.shutdown()
+    two: m3col.TrainResult
+    one: m3col.TrainResult
+    told: list[int]
+    sockets: dict[str, set[str]]
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_a_killed_worker_costs_at_most_the_time_since_the_last_checkpoint(search
     run = searched.folder.run("trials/0")
     assert "goes on from epoch" in (run.path / "log.txt").read_text()
     epochs = [record["epoch"] for record in run.history()]
-    assert epochs == list(range(1, 201))
+    assert epochs == list(range(1, EPOCHS + 1))
     assert sorted(path.name for path in run.path.glob("attempt-*")) == ["attempt-1", "attempt-2"]
 
 
@@ -257,7 +258,7 @@ def test_a_trial_whose_workers_raise_says_so_as_a_result(monkeypatch, tmp_path, 
     import ray.tune
 
     from tune.config.resources import Request
-    from tune.engine import ray_train, ray_tune
+    from tune.engine import ray_train
     from tune.study.run_spec import RunSpec
 
     told: list[dict[str, Any]] = []
@@ -267,7 +268,7 @@ def test_a_trial_whose_workers_raise_says_so_as_a_result(monkeypatch, tmp_path, 
 
     monkeypatch.setattr(ray_train, "fit", fit)
     monkeypatch.setattr(ray.tune, "report", told.append)
-    monkeypatch.setattr(ray_tune, "TuneReportCallback", lambda: None)
+    monkeypatch.setattr(trials, "TuneReportCallback", lambda: None)
     run = RunSpec("trials/0", "trial", {}, "fold_0").to_dict()
     trials.trial_of_workers({"run": run}, place=(str(tmp_path), None), request=Request(2), patience_s=1.0)
     assert told[0]["log"] == ["line 3, at s3://key:***@bucket"]
@@ -320,18 +321,50 @@ def test_what_dies_while_workers_start_counts_as_a_death(monkeypatch):
         ray_train.fit(lambda given: None, {}, Request(2), **given)
 
 
-def test_one_training_with_two_workers_equals_one_with_one(cluster, tmp_path):
-    overrides = {"train.epochs": 6, "train.precision": "float64", "train.shards": 2, "train.batch_size": 100}
-    common: dict[str, Any] = {"overrides": overrides, "runs": tmp_path, "tracking_uri": "none"}
+@pytest.fixture(scope="module")
+def trained(cluster, tmp_path_factory) -> Trained:
+    """One training with two workers, looked at while it runs, and the same with one."""
+    import ray
+
+    @ray.remote
+    class Actor:
+        def answer(self) -> int:
+            return 1
+
+    actor = Actor.remote()
+    assert ray.get(actor.answer.remote()) == 1
+    overrides = {"train.epochs": 60, "train.precision": "float64", "train.shards": 2, "train.batch_size": 100}
+    common: dict[str, Any] = {"overrides": overrides, "tracking_uri": "none"}
     told: list[int] = []
-    two = tune.train("digits", workers=2, report=lambda record, epochs, folder: told.append(record.epoch), **common)
-    one = m3col.train("digits", **common)
-    assert told == [1, 2, 3, 4, 5, 6]
+    sockets: dict[str, set[str]] = {}
+
+    def look(record: Any, *more: object) -> None:
+        told.append(record.epoch)
+        if not any("RayTrainW" in name for name in sockets):
+            for name, addresses in listening(os.getpid()).items():
+                sockets.setdefault(name, set()).update(addresses)
+
+    two = tune.train("digits", workers=2, report=look, runs=tmp_path_factory.mktemp("two"), **common)
+    one = m3col.train("digits", runs=tmp_path_factory.mktemp("one"), **common)
+    return Trained(two, one, told, sockets)
+
+
+def test_one_training_with_two_workers_equals_one_with_one(trained):
+    two, one = trained.two, trained.one
+    assert trained.told == list(range(1, 61))
     assert two.config == one.config
     assert list(two.history.columns) == list(one.history.columns)
     assert two.metrics == pytest.approx(one.metrics, rel=1e-9)
     test = m3col.data.load("digits").test
     assert (two.predict_proba(test.inputs).argmax(1) == one.predict_proba(test.inputs).argmax(1)).all()
+
+
+def test_a_local_cluster_its_dashboard_and_ddp_workers_listen_on_the_loopback_address_alone(trained):
+    sockets = trained.sockets
+    assert {"gcs_server", "raylet", "itself"} <= set(sockets)
+    assert len(sockets) >= 5, "dashboard, agents and actor"
+    assert any("RayTrainW" in name for name in sockets), f"DDP workers, which listen for each other: {[*sockets]}"
+    assert set().union(*sockets.values()) <= LOOPBACK, sockets
 
 
 def test_a_training_that_fails_on_all_workers_says_why_at_once(cluster, tmp_path):

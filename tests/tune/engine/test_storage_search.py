@@ -13,53 +13,19 @@ from typing import Any
 import pytest
 
 import tune
-from m3col.config import yaml_files
-from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values
-from tests.support.servers import S3, Postgres
-from tune.engine import ray_cluster
+from tests.support.driving import BRIEF, coordinator, drive, prepare_study, small, trial_rows, values
+from tests.support.servers import Postgres
 from tune.study.record import StudyFolder
 
 pytestmark = pytest.mark.slow
-
-BRIEF: dict[str, Any] = {
-    "search__trials": 2, "search__confirm": None, "search__replicates": 0, "search__pruner": "none", "final__seeds": 1,
-}  # fmt: skip
 
 
 def brief(**changes: Any) -> dict[str, Any]:
     return small(**{**BRIEF, **changes})
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    import ray
-
-    from tune.engine import ray_tune
-
-    assert ray_cluster.start_ray(address=None, threads=1, num_cpus=2)
-    yield ray_tune
-    ray.shutdown()
-
-
-@pytest.fixture
-def own_s3(monkeypatch: pytest.MonkeyPatch):
-    """A server that may be stopped, and a cluster whose actors know its address."""
-    import ray
-
-    server = S3()
-    server.start()
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    if ray.is_initialized():
-        ray.shutdown()
-    assert ray_cluster.start_ray(address=None, threads=1, num_cpus=2)
-    yield server
-    ray.shutdown()
-    server.kill()
-
-
-def test_a_search_in_s3_is_complete_for_a_machine_that_has_nothing(own_s3, tmp_path):
-    config = brief(storage__uri=own_s3.uri)
+def test_a_search_in_s3_is_complete_for_a_machine_that_has_nothing(cluster, s3, tmp_path):
+    config = brief(storage__uri=s3)
     first = tune.search(config, name="mine", resume="auto", runs=tmp_path / "a")
     here = StudyFolder(tmp_path / "a" / "mine")
     attempts = [path.name for path in here.path.glob("trials/0/attempt-*/*")]
@@ -73,7 +39,7 @@ def test_a_search_in_s3_is_complete_for_a_machine_that_has_nothing(own_s3, tmp_p
 
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/a/mlflow.db")
     [experiment] = [found for found in client.search_experiments() if found.experiment_id != "0"]
-    assert experiment.artifact_location.startswith(f"{own_s3.uri}/mlartifacts/")
+    assert experiment.artifact_location.startswith(f"{s3}/mlartifacts/")
     runs = client.search_runs([experiment.experiment_id])
     parent = next(run.info.run_id for run in runs if run.data.tags["m3col.kind"] == "study")
     assert client.list_artifacts(parent)
@@ -83,52 +49,19 @@ def test_a_search_in_s3_is_complete_for_a_machine_that_has_nothing(own_s3, tmp_p
     ]  # fmt: skip
 
 
-def test_an_s3_server_that_is_away_for_a_while_only_costs_time(own_s3, tmp_path):
+def test_an_s3_server_that_is_away_for_a_while_only_costs_time(cluster, s3, s3_server, tmp_path):
     told: list[str] = []
 
     def outage(event: Any) -> None:
         if event.what == "complete" and event.name == "trials/0":
-            own_s3.pause()
-            threading.Timer(6.0, own_s3.go_on).start()
+            s3_server.pause()
+            threading.Timer(6.0, s3_server.go_on).start()
 
-    config = brief(storage__uri=own_s3.uri)
+    config = brief(storage__uri=s3)
     tune.search(config, name="away", runs=tmp_path / "a", observe=outage, warn=told.append, tracking_uri="none")
     calm, ready = prepare_study(tmp_path / "calm", brief())
     drive(coordinator(calm, ready), ready.dataset)
     folder = StudyFolder(tmp_path / "a" / "away")
-    assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
-
-
-def command(tmp_path: Path, *words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", "search", *words, "--plain", "--runs-dir", str(tmp_path / "a"),
-         "--tracking-uri", "none"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""},
-    )  # fmt: skip
-
-
-def test_an_s3_server_that_stays_away_stops_the_search_with_the_command_to_go_on(s3, s3_server, tmp_path):
-    (tmp_path / "tiny.yaml").write_text(yaml_files.dump(brief(storage__uri=s3)))
-    process = command(tmp_path, str(tmp_path / "tiny.yaml"), "--name", "gone", "storage.patience_s=3")
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if re.search(r"trials/1 +started", line):
-            s3_server.pause()
-    s3_server.go_on()
-    text = "".join(lines)
-    assert process.wait(60) == 1, text
-    assert "failed: the storage refused a write for 3 s" in text and "Traceback" not in text
-    assert "go on with:\n  m3col search --resume gone --runs-dir" in text, text
-    folder = StudyFolder(tmp_path / "a" / "gone")
-    calm, ready = prepare_study(tmp_path / "calm", brief())
-    states = [row[0] for row in trial_rows(folder, ready)]
-    assert "RUNNING" in states and "FAIL" not in states
-    again = command(tmp_path, "--resume", "gone")
-    assert again.communicate(timeout=200) and again.returncode == 0
-    drive(coordinator(calm, ready), ready.dataset)
     assert trial_rows(folder, ready) == trial_rows(calm, ready) and values(folder) == values(calm)
 
 
@@ -139,7 +72,7 @@ from m3col.storage.retry import RetryPolicy
 from tests.support.driving import SMALL, coordinator, drive, prepare_study, small
 runs, patience = Path(sys.argv[1]), float(sys.argv[2])
 from tests.support import driving
-from tests.tune import test_storage_search
+from tests.tune.engine import test_storage_search
 folder, ready = prepare_study(runs, test_storage_search.brief())
 folder.retry_policy = RetryPolicy(patience, warn=lambda line: print("waiting", flush=True))
 found = coordinator(folder, ready, observe=lambda event: print(event.what, event.name, flush=True))
