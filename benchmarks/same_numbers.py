@@ -152,13 +152,19 @@ def _old_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _run(checkout: Path, words: list[str]) -> dict[str, Any]:
-    """One case in a process that imports from this checkout."""
+    """One case in a process that imports from this checkout, and stands in it: Ray's workers look for modules in the
+    current folder first."""
     environment = os.environ | {
         "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore",
         "RAY_AUTH_MODE": "disabled",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, __file__, "--child", *words], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, os.path.abspath(__file__), "--child", *words],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(f"{checkout}: {' '.join(words)} failed:\n{done.stderr[-3000:]}")
@@ -188,7 +194,11 @@ def main() -> int:
     if len(arguments.checkouts) != 2:
         parser.error("give two checkouts")
     if arguments.data is not None:
-        os.environ["M3COL_DATA"] = str(arguments.data.absolute())
+        os.environ["M3COL_DATA"] = str(arguments.data)
+    places = [os.environ.get("M3COL_DATA"), "data", "../shared/data"]
+    given = next((Path(place) for place in places if place and Path(place).is_dir()), None)
+    if given is not None:
+        os.environ["M3COL_DATA"] = str(given.absolute())
     old, new = (path.absolute() for path in arguments.checkouts)
     count = 0
     for case in arguments.only.split(",") if arguments.only else CASES:

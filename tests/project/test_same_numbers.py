@@ -1,6 +1,8 @@
 """The script that compares two checkouts sees every difference, and only differences."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +38,22 @@ def test_digests_and_exact_numbers_see_the_last_bit():
     assert same_numbers.digest(x) != same_numbers.digest(np.nextafter(x, 1))
     assert same_numbers.digest(x) != same_numbers.digest(x.astype(np.float32))
     assert same_numbers.exact({"v": 0.1}) != same_numbers.exact({"v": np.nextafter(0.1, 1)})
+
+
+def test_each_checkout_runs_its_own_code_wherever_the_script_is_started(tmp_path, monkeypatch):
+    """Also where the current folder holds another one, in which Ray's workers would look first."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    started = []
+
+    def run(command, *, cwd, env, **options):
+        started.append((Path(cwd), env["PYTHONPATH"], Path(command[1]).is_absolute()))
+        return subprocess.CompletedProcess(command, 0, stdout="{}\n", stderr="")
+
+    monkeypatch.setenv("M3COL_DATA", str(tmp_path))  # the script sets it
+    monkeypatch.chdir(tmp_path / "new")
+    monkeypatch.setattr(same_numbers.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["same_numbers.py", "../old", ".", "--only", "rosmap"])
+    assert same_numbers.main() == 0
+    assert [(path.resolve().name, absolute) for path, _, absolute in started] == [("old", True), ("new", True)]
+    assert all(str(path) == python_path for path, python_path, _ in started)
