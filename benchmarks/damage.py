@@ -163,7 +163,7 @@ def _add(
         found.recovery_s = max(found.recovery_s, later[0] - healed if later else 0.0)
         return
     found.cut.append(path.name)
-    told = re.findall(r"goes on from epoch (\d+)", "\n".join(_log(path)[was.lines :]))
+    told = re.findall(r"resumes from epoch (\d+)", "\n".join(_log(path)[was.lines :]))
     start = int(told[0]) if told else 0
     if start < was.checkpoint:
         found.faults.append(f"trial {path.name}: began again at epoch {start}; a checkpoint had {was.checkpoint}")

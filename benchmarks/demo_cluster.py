@@ -150,7 +150,7 @@ def judge(stage: Stage, calm: Path, trials: int, code: int, *, every_s: float) -
     faults += found.faults
     for name in found.cut:
         log = (stage.study / "trials" / name / "log.txt").read_text(encoding="utf-8")
-        again = re.findall(r"goes on from epoch \d+", log)
+        again = re.findall(r"resumes from epoch \d+", log)
         say(f"trial {name} was cut off: {again[-1] if again else 'began anew'}")
         faults += [] if again else [f"trial {name} did not go on from its checkpoint"]
     if not found.cut:

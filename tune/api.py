@@ -191,7 +191,7 @@ def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: R
     coordinator = Coordinator(plan, observe=options.observe, mirror=mirror, warn=options.warn)
     options.started(folder, coordinator)
     try:
-        ray_tune.run(coordinator, dataset, request, tell=options.warn)
+        ray_tune.run(coordinator, dataset, request, warn=options.warn)
     except Exception:
         if coordinator.stopped_by is not None:  # the engine makes a long text of it
             raise coordinator.stopped_by from None

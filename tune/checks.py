@@ -41,8 +41,8 @@ class CheckedStudy:
 class Options:
     """How to run, as opposed to what: `name` of the study, `runs` folder, MLflow `tracking_uri`, Ray `address`.
 
-    `resume`: the name of the study to go on with; True: the newest unfinished one of this config; "auto": the one
-    called `name` (without a name: the newest unfinished one), which begins where there is none.
+    `resume`: the name of the study to resume; True: the newest unfinished one of this config; "auto": the one
+    called `name` (without a name: the newest unfinished one), which starts where there is none.
     `on_study`: called with each study's folder as soon as it is known, before locking or Ray can fail;
     `started`: called when its first runs are about to start; `warn`: gets every warning, one line each, by default as a
     UserWarning.

@@ -96,7 +96,7 @@ def test_a_job_sent_twice_at_once_runs_once_and_uses_a_node_that_joins_and_survi
 def test_a_job_whose_node_dies_goes_on_from_a_checkpoint_to_the_table_of_the_undisturbed_search():
     text = run_quick("demo_cluster", seconds=560)
     assert re.search(r"the second node is killed .*checkpoint at [1-9]\d* <- there", text)
-    assert re.search(r"trial \d was cut off: goes on from epoch [1-9]", text)
+    assert re.search(r"trial \d was cut off: resumes from epoch [1-9]", text)
     assert "6 of 6 trials have a result, 0 ran twice" in text
     assert "values and tables are those of the undisturbed search" in text
 

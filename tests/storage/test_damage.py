@@ -82,7 +82,7 @@ def goes_on(study: Path, *, start: int, told: bool = True) -> None:
     write_history(study, 1, [*before_fault(start), *again])
     if told:
         with (path / "log.txt").open("a") as log:
-            log.write(f"2026-01-01 00:00:05 goes on from epoch {start} (attempt-1)\n")
+            log.write(f"2026-01-01 00:00:05 resumes from epoch {start} (attempt-1)\n")
     end(study, 1, attempt_number=2)
 
 

@@ -97,7 +97,7 @@ def test_nodes_that_join_are_used_and_the_limit_holds(cluster, clock):
 def test_without_any_room_it_waits_says_so_once_and_gives_up(cluster, clock):
     told: list[str] = []
     cluster.append(node(2))
-    watch = Watch(Request(1, 2.0), tell=told.append)
+    watch = Watch(Request(1, 2.0), warn=told.append)
     assert watch.places() == 1
     cluster[0]["Alive"] = False
     for _ in range(3):

@@ -116,7 +116,7 @@ def test_a_lock_that_somebody_removed_is_written_again_while_the_driver_is_heard
     mine = DriverLock(place, stale_s=4.0)
     mine.claim()
     place.remove("driver.json")
-    mine._tell()
+    mine._send_heartbeat()
     mine.check()
     assert mine._read()["token"] == mine._token
     mine.release()

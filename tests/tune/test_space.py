@@ -55,7 +55,7 @@ NAN, INF = float("nan"), float("inf")
         ("objective.betaa", {"low": 0, "high": 1}, ["no such config key", "'objective.beta'"]),
         ("beta", {"low": 0, "high": 1}, ["no such config key", "'objective.beta'"]),
         ("objective", {"low": 0, "high": 1}, ["is a section", "objective.beta"]),
-        ("data.name", ["digits"], ["cannot be searched", "question"]),
+        ("data.name", ["digits"], ["cannot be searched", "must be the same"]),
         ("train.seed", [0, 1], ["cannot be searched"]),
         ("validation.folds", [2, 3], ["cannot be searched"]),
         (BETA, 3, ["{low, high}", "3"]),

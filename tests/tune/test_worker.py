@@ -83,7 +83,7 @@ def test_of_several_workers_none_moves_before_all_have_the_same_checkpoint(begin
 
     def again(names: list[str | None], others: list[float]) -> tuple[bool, list[float]]:
         executor.workers = place = Rank1(names, others)
-        return executor._go_on(), place.told
+        return executor._resume(), place.told
 
     stood = executor.training.epoch
     assert again([older, None], [1.0]) == (False, [0.0]) and executor.training.epoch == stood

@@ -14,7 +14,7 @@ from m3col.config.schema import RunConfig
 from m3col.errors import nearest
 from m3col.methods import registry
 
-# What defines the question rather than an answer: the same for all trials of a study.
+# These define data, splits, metric or machine: the same for all trials of a study.
 _FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resources", "train.seed", "train.device")
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
@@ -84,7 +84,7 @@ def _path_fault(path: str, method: str) -> str | None:
     if below:
         return f"{path}: is a section; name one of its keys: {', '.join(below)}"
     if any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
-        return f"{path}: cannot be searched, because it defines the question rather than an answer"
+        return f"{path}: cannot be searched: it defines data, splits or metric, which must be the same for all trials"
     close = nearest(path, allowed)
     same = [key for key in allowed if key.rpartition(".")[2] == path]
     return f"{path}: no such config key{f'; did you mean {same[0]!r}?' if same else close}"

@@ -49,8 +49,8 @@ def with_gpus(request: Request) -> Request:
 
 
 def fitting(request: Request, *, wait_s: float = 0.0) -> Request:
-    """As `settled`, once a training fits. Raises InputError where none does after `wait_s`: nodes may be on their
-    way."""
+    """As `with_gpus`, once a training fits. Raises InputError where none fits after `wait_s` seconds, in which nodes
+    may still join."""
     until = time.monotonic() + wait_s
     found = with_gpus(request)
     while not capacity(found) and time.monotonic() < until:
@@ -70,28 +70,35 @@ def fitting(request: Request, *, wait_s: float = 0.0) -> Request:
 
 @dataclass
 class Watch:
-    """The number of places as nodes join and die; `limit`: at most so many; `tell`: hears when there are none left."""
+    """Tracks how many trainings fit on the cluster, as nodes join and leave.
+
+    Args:
+        request: what one training asks for.
+        limit: the largest number; None (default): no limit.
+        warn: called with a line when no training fits any more.
+    """
 
     request: Request
     limit: int | None = None
-    tell: Callable[[str], None] = notices.warn
+    warn: Callable[[str], None] = notices.warn
     _found: int = field(default=0, init=False)
     _looked: float = field(default=-LOOK_EVERY_S, init=False)
     _empty_since: float | None = field(default=None, init=False)
 
     def places(self) -> int:
-        """Looked up at most every two seconds. Raises NoCapacity after ten minutes without any."""
+        """How many trainings fit now; asks Ray at most every two seconds. Raises NoCapacity after ten minutes without
+        capacity for a single one."""
         now = time.monotonic()
         if now - self._looked >= LOOK_EVERY_S:
             self._looked, self._found = now, capacity(self.request)
-            self._judge(now)
+            self._check_empty(now)
         return self._found if self.limit is None else min(self.limit, self._found)
 
-    def _judge(self, now: float) -> None:
+    def _check_empty(self, now: float) -> None:
         if self._found:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = now
-            self.tell(f"no node is left that holds a trial ({self.request}); waiting for one")
+            self.warn(f"no node is left that holds a trial ({self.request}); waiting for one")
         elif now - self._empty_since > _PATIENCE_S:
             raise NoCapacity(f"for {_PATIENCE_S:.0f} s no node held a trial, which asks for {self.request}")

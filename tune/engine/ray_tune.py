@@ -1,4 +1,4 @@
-"""Ray Tune as the engine: reused trial actors, a searcher and a scheduler that only ask the coordinator (PROTOCOL 8).
+"""Runs a study with Ray Tune: reused trial actors; searcher and scheduler delegate to the coordinator (PROTOCOL 8).
 
 Tune's own checkpoints, loggers and restore are off: the study's folder is the record.
 """
@@ -38,16 +38,26 @@ _PENDING = 100_000
 
 
 def check(request: Request, *, wait_s: float = 0.0) -> Request:
-    """The request with its number of GPUs. Raises InputError where the cluster cannot hold a single trial, also after
-    `wait_s`, or cannot serve trials of several workers."""
-    found = fitting(request, wait_s=wait_s)
+    """Checks that the connected cluster can run a trial.
+
+    Args:
+        request: what one trial asks for.
+        wait_s: seconds to wait for nodes that are still joining, default 0.
+
+    Returns:
+        The request with its number of GPUs.
+
+    Raises:
+        InputError: the cluster cannot hold a single trial, or has no dashboard for trials of several workers.
+    """
+    fitted = fitting(request, wait_s=wait_s)
     if request.workers > 1:
         ray_train.require_dashboard()
-    return found
+    return fitted
 
 
 class CoordinatorSearcher(Searcher):
-    """Tune's questions for the next trial, passed to the coordinator."""
+    """Ray Tune's searcher: asks the coordinator for the next run."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles searcher and scheduler for a restore that is never asked for.
@@ -81,14 +91,14 @@ class CoordinatorSearcher(Searcher):
         return True
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study's folder is the record."""
+        """Does nothing: the study's folder is the record."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study's folder is the record."""
+        """Does nothing: the study's folder is the record."""
 
 
 class CoordinatorScheduler(FIFOScheduler):
-    """Tune's results, passed to the coordinator, and its verdict back."""
+    """Ray Tune's scheduler: passes reports to the coordinator and returns its decision to stop or continue."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -107,13 +117,13 @@ class CoordinatorScheduler(FIFOScheduler):
         return TrialScheduler.STOP if self._coordinator.on_report(report) else TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        # Tune calls on_trial_result no more once a result says "done".
+        # Tune does not call on_trial_result for a result with "done".
         if result.get("done") and result.get("run") in self._coordinator.busy:
             self._coordinator.on_report(RunReport.from_dict(result))
 
 
 class _QuietHandler(logging.FileHandler):
-    """A log that cannot be written is lost: the disk may be what the search waits for."""
+    """A log file that ignores write errors: the search may be waiting for the disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         return
@@ -136,13 +146,13 @@ def _log_of_tune(path: Path) -> Iterator[None]:
 
 
 def run(
-    coordinator: Coordinator, dataset: Dataset, request: Request, *, tell: Callable[[str], None] = notices.warn,
+    coordinator: Coordinator, dataset: Dataset, request: Request, *, warn: Callable[[str], None] = notices.warn,
     actor: type[ray.tune.Trainable] | None = None,
 ) -> None:  # fmt: skip
     """Runs the plan to its end on the connected cluster, as many trials at a time as it holds.
 
     `dataset` may hold test inputs; labels of the test split are taken away before anything leaves this process.
-    `tell`: hears when the cluster has no room left. `actor`: serves the runs in place of `TrialActor`;
+    `warn`: called with a line when the cluster has no capacity left. `actor`: serves the runs in place of `TrialActor`;
     it gets the runs, and none of the data.
     """
     study, request, reused = coordinator.plan.config, with_gpus(request), request.workers == 1
@@ -167,7 +177,7 @@ def run(
     served = ray.tune.with_resources(served, request.per_worker() if reused else {"CPU": 0, "memory": 1})
     # Tune starts one actor after the other by default; the coordinator knows how many there is room for.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING)
-    watch = Watch(request, study.settings.search.concurrency, tell=tell)
+    watch = Watch(request, study.settings.search.concurrency, warn=warn)
     freed = contextlib.nullcontext() if reused else ray_train.orphans_freed()
     log = _log_of_tune(coordinator.folder.path / "tune.log")
     with log, freed, tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:

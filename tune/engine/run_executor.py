@@ -1,8 +1,8 @@
-"""One run inside a trial actor or a DDP worker, without ray: opens its attempt, goes on from the newest checkpoint,
-steps.
+"""Executes one run in a trial actor or a DDP rank; does not import Ray.
 
-Of several workers each has a Worker, and all step together; the first one alone writes and speaks. It writes only into
-an attempt folder of its own: a process can outlive a killed driver, and must not write where its successor does.
+Creates an attempt folder, resumes from the newest checkpoint and trains to the next report. With several ranks each has
+an executor, and all step together; only rank 0 writes files and reports. It writes only into its own attempt folder,
+because a process can outlive a killed driver and must not write where its successor does.
 """
 
 import time
@@ -35,16 +35,23 @@ from tune.study.attempts import Attempts
 from tune.study.run_messages import FinishedAttempt, RunReport
 from tune.study.run_spec import REFIT, RunSpec, report_steps
 
-_LOOKS = 5  # for a checkpoint to go on from
+_CHECKPOINT_TRIES = 5  # a checkpoint may be removed between listing and reading
 
-_BETWEEN_REPORTS_S = 1.0  # of several workers: their report passes through other processes
+_BETWEEN_REPORTS_S = 1.0  # with several ranks, whose reports pass through other processes
 
 
 @dataclass(frozen=True)
 class SharedStudyData:
-    """What all runs of a study share. `study`: its folder; `uri`: its place in a storage, or None; `dataset`: without
-    test labels; `folds`: by partition (column of splits.csv); `patience_s`: how long a refused write is tried again;
-    `import_folders`: where the driver found a method of the user's own."""
+    """What all runs of a study share.
+
+    Args:
+        study: path of the study's folder.
+        dataset: the data set, without the test split.
+        folds: folds by partition, which is a column of splits.csv.
+        uri: the study's place in a storage; None (default): its folder is all there is.
+        patience_s: seconds for which a refused write is tried again, default 300.
+        import_folders: where the driver imported a method of the user's own from.
+    """
 
     study: str
     dataset: Dataset
@@ -55,7 +62,18 @@ class SharedStudyData:
 
 
 class RunExecutor:
-    """`test_inputs` gives the test inputs (a refit predicts on them)."""
+    """Trains one run and reports its progress.
+
+    Args:
+        spec: the run.
+        shared_data: what all runs of the study share.
+        test_inputs: returns the test inputs, on which a refit predicts; called for refits only.
+        workers: this process among the ranks of the run; default: the only one.
+
+    Raises:
+        InputError: no checkpoint of the run can be read.
+        StorageUnavailable: the storage refused a write for longer than `patience_s`.
+    """
 
     def __init__(
         self, spec: RunSpec, shared_data: SharedStudyData, *,
@@ -80,18 +98,19 @@ class RunExecutor:
         if workers.is_rank_zero:
             self.attempt = self._retry_policy.call(self.attempts.new)
             self._keeper = checkpoint.Keeper(self.attempt, run.checkpoint.every_s)
-        self._resumed = self._go_on()
+        self._resumed = self._resume()
 
-    def _go_on(self) -> bool:
-        """Puts the training where the newest checkpoint stands, if there is one; all workers take the same.
+    def _resume(self) -> bool:
+        """Loads the newest checkpoint on all ranks, if there is one. Returns whether there was.
 
-        One that was found may be gone when it is read, because an actor that outlived its driver still removes its
-        older ones; then there is another newest one. Raises InputError where none can be read.
+        A checkpoint may be removed between listing and reading, because an actor that outlived its driver still removes
+        its older checkpoints; then another one is the newest. Raises InputError where none can be read.
         """
         reason = ""
-        for _ in range(_LOOKS):
-            found = self._retry_policy.call(self.attempts.newest) if self.workers.is_rank_zero else None
-            newest = self.workers.broadcast(found)
+        for _ in range(_CHECKPOINT_TRIES):
+            newest = self.workers.broadcast(
+                self._retry_policy.call(self.attempts.newest) if self.workers.is_rank_zero else None
+            )
             if newest is None:
                 return False
             put: Callable[[], None] | None = None
@@ -99,30 +118,33 @@ class RunExecutor:
                 put = self._retry_policy.call(partial(self._read, newest))
             except InputError as error:
                 reason = str(error)
-            # Nobody moves before all have read it: the next look may find nothing, and then all begin at the start.
+            # No rank loads it before all have read it: the next try may find none, and then all start at epoch 0.
             missing = self.workers.mean({"missing": float(put is None)})["missing"]
             if put is not None and not missing:
                 put()
-                self._log_lines.append(f"goes on from epoch {self.training.epoch} ({newest.partition('/')[0]})")
+                self._log_lines.append(f"resumes from epoch {self.training.epoch} ({newest.partition('/')[0]})")
                 return True
-        raise InputError([f"{self.spec.name}: no checkpoint can be read ({reason or 'another worker lacks it'})"])
+        raise InputError([f"{self.spec.name}: no checkpoint can be read ({reason or 'another rank lacks it'})"])
 
     def _read(self, name: str) -> Callable[[], None]:
-        """What puts the training where a checkpoint stands. Raises InputError where that is gone or broken."""
+        """Reads a checkpoint. Returns a function that loads it into the training. Raises InputError where it is missing
+        or damaged."""
         try:
             return checkpoint.read_training(self.attempts.fetch(name), self.training)
         except FileNotFoundError as error:  # waiting would not bring it back
             raise InputError([str(error)]) from None
 
     def step(self) -> RunReport:
-        """Trains to the next report and says what happened. A failure of the training is a result, not an exception;
-        of several workers only one that all of them see: any other one would leave them waiting for each other, and
-        is raised, to end them all."""
+        """Trains to the next report and returns it.
+
+        Errors detected on every rank (e.g. a non-finite loss) are returned as a failed report. With several ranks an
+        error on one rank is raised, because the other ranks would block in a collective; Ray Train then stops them all.
+        """
         try:
             return self._step()
         except TrainingFailed as error:
             return self._report([], failure=str(error))
-        except Exception as error:  # the actor must live on for its next trial
+        except Exception as error:  # the actor is reused for the next trial
             if self.workers.size > 1:
                 raise
             if isinstance(error, StorageUnavailable):
@@ -132,7 +154,7 @@ class RunExecutor:
 
     def _step(self) -> RunReport:
         if self._resumed:
-            # First of all the driver hears what this attempt stands on; it may well prune at once.
+            # The driver first receives the epochs of the checkpoint; it may prune at once.
             self._resumed = False
             records = list(self.training.history)
             if self.training.done:
@@ -147,7 +169,7 @@ class RunExecutor:
         return self._report(records, restart=records[0].epoch == 1)
 
     def _is_due(self, start: float) -> bool:
-        """Whether to report now. One worker alone does at every step, so that a pruned trial trains no epoch more."""
+        """Whether to report now. A single rank reports at every step, so a pruned trial trains no further epoch."""
         if self.workers.size == 1:
             return True
         return self.workers.broadcast(time.monotonic() - start >= _BETWEEN_REPORTS_S)
@@ -160,7 +182,7 @@ class RunExecutor:
             self._keeper.last = time.monotonic()
 
     def _publish(self, path: Path) -> float:
-        """How long it took."""
+        """Publishes a checkpoint. Returns the seconds that took."""
         start = time.monotonic()
         self.attempts.publish(path)
         return time.monotonic() - start
@@ -181,9 +203,9 @@ class RunExecutor:
         )
 
     def _finish(self) -> None:
-        """Writes all that a finished run leaves; `outcome.json` comes last and says that the rest is there."""
+        """Writes the files of a finished run; outcome.json last: once it exists, the others are complete."""
         training, last = self.training, self.training.history[-1]
-        names = self._leave_refit() if self.spec.kind == REFIT else self._leave_out_of_fold()
+        names = self._write_refit() if self.spec.kind == REFIT else self._write_out_of_fold()
         if not self.workers.is_rank_zero:
             return
         finished = FinishedAttempt(
@@ -201,16 +223,16 @@ class RunExecutor:
         self.attempts.clear_checkpoints()
         self.attempts.close()
 
-    def _leave_out_of_fold(self) -> list[str]:
+    def _write_out_of_fold(self) -> list[str]:
         rows, folds, logits = self.training.out_of_fold()
-        return self._leave("predictions.safetensors", index=rows, fold=folds, logits=logits)
+        return self._write("predictions.safetensors", index=rows, fold=folds, logits=logits)
 
-    def _leave(self, name: str, **arrays: np.ndarray) -> list[str]:
+    def _write(self, name: str, **arrays: np.ndarray) -> list[str]:
         if self.workers.is_rank_zero:
             self._retry_policy.call(lambda: _write_arrays(self.attempt / name, **arrays))
         return [name]
 
-    def _leave_refit(self) -> list[str]:
+    def _write_refit(self) -> list[str]:
         training, dataset = self.training, self._dataset
         if self.workers.is_rank_zero:
             self._retry_policy.call(
@@ -227,7 +249,7 @@ class RunExecutor:
         inputs = training.trainers[0].prepare(training.job.test_inputs)
         logits = training.trainers[0].logits(inputs)
         count = len(logits[FUSED])
-        return ["model"] + self._leave(
+        return ["model"] + self._write(
             "predictions.safetensors",
             index=np.arange(count),
             fold=np.full(count, -1),
@@ -269,7 +291,7 @@ def _job(
 
 
 def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Raises OSError where the disk refuses: safetensors reports that with an exception of its own."""
+    """Writes arrays. Raises OSError where the disk refuses; safetensors itself raises another exception."""
     try:
         save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
     except SafetensorError as error:

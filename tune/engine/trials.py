@@ -1,4 +1,4 @@
-"""What runs inside Ray for one trial: a reused actor, or a function that starts DDP workers."""
+"""What Ray Tune runs for one trial: a reused actor, or a function that starts DDP ranks with Ray Train."""
 
 import contextlib
 from collections.abc import Mapping
@@ -35,15 +35,16 @@ def failed_report(name: str, error: BaseException) -> RunReport:
 
 
 def alone(request: Request, spec: RunSpec) -> RankContext:
-    """The place of a single worker. Ray lets a process see all GPUs of its machine where it has asked for none."""
+    """The context of a single rank: on the CPU unless GPUs were requested. Ray lets a process that requested no GPU see
+    all GPUs of its machine."""
     if request.gpus or get(spec.config, "train.device", "auto") != "auto":
         return RankContext()
     return RankContext(device=torch.device("cpu"))
 
 
 class TrialActor(ray.tune.Trainable):
-    """Serves one run after another. Every run opens its own folder, so that a fresh actor, a reused one and one on
-    another node all go the same way."""
+    """Runs one trial after another in the same process. Each run creates its own attempt folder, so a new actor, a
+    reused one and one on another node behave alike."""
 
     def setup(self, config: dict[str, Any], **data: Any) -> None:
         self._data = data or getattr(self, "_data", {})
@@ -63,7 +64,7 @@ class TrialActor(ray.tune.Trainable):
             self._executor = RunExecutor(
                 spec, shared_data, test_inputs=lambda: ray.get(self._data["test_inputs"][0]), workers=place
             )
-        except Exception as error:  # told as a result: an exception here would cost the actor and a retry
+        except Exception as error:  # returned as a report: an exception here would end the actor and count as a retry
             self._broken = failed_report(spec.name, error)
 
     def step(self) -> dict[str, Any]:
@@ -76,11 +77,11 @@ class TrialActor(ray.tune.Trainable):
         return {}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing: the worker found its own checkpoint when it opened its folder."""
+        """Does nothing: the executor reads its own checkpoint."""
 
 
 def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
-    """A trial of several DDP workers: Ray Train inside the trial, as Ray documents it."""
+    """A trial with several DDP ranks: Ray Train inside the trial, as Ray documents it."""
     spec = RunSpec.from_dict(config["run"])
     device = str(get(spec.config, "train.device", "auto"))
     given = {**data, "run": config["run"], "device": device}
@@ -97,14 +98,14 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
             step_together, given, data["request"], device=device, name=spec.name, reached=reached,
             callbacks=[TuneReportCallback()], patience_s=data["patience_s"],
         )  # fmt: skip
-    except ray.exceptions.RayError:  # a process of Ray Train died: Tune begins the trial anew, from its checkpoint
+    except ray.exceptions.RayError:  # a process of Ray Train died: Tune restarts the trial, which resumes
         raise
-    except Exception as error:  # told as a result: it would happen again
+    except Exception as error:  # returned as a report: a retry would fail alike
         ray.tune.report(failed_report(spec.name, error).to_dict())
 
 
 def step_together(given: dict[str, Any]) -> None:
-    """What each worker of a trial does."""
+    """The training loop of each rank of a trial."""
     place = ray_train.joined(given["device"])
     spec = RunSpec.from_dict(given["run"])
     executor = RunExecutor(

@@ -1,4 +1,4 @@
-"""Optuna's side of a search: samplers, pruners, and the study as the record of what was tried."""
+"""The Optuna study of a search: samplers, pruners, and the record of all trials."""
 
 import functools
 import math
@@ -39,10 +39,10 @@ def quiet() -> None:
 
 
 def sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler for the `number`-th trial, seeded by (seed, number).
+    """The sampler for trial `number`, seeded by (seed, number).
 
-    Built anew for each trial: one that is seeded once would start again after a restart of the driver and propose its
-    first points a second time.
+    It is built anew for each trial: a sampler that is seeded once would, after a restart of the driver, propose its
+    first points again.
     """
     mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if kind == "tpe":
@@ -70,7 +70,7 @@ def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
 
 
 def _retrying(method: Callable[Concatenate["Trials", P], T]) -> Callable[Concatenate["Trials", P], T]:
-    """A method that can be repeated after it failed half-way, and is while the database refuses."""
+    """A method that may be called again after it failed half-way; it is retried while the database refuses."""
 
     @functools.wraps(method)
     def retrying(self: "Trials", *args: P.args, **named: P.kwargs) -> T:
@@ -80,9 +80,19 @@ def _retrying(method: Callable[Concatenate["Trials", P], T]) -> Callable[Concate
 
 
 class Trials:
-    """The trials of one study. Only the driver uses it, from one thread.
+    """The trials of one study in Optuna's database. Only the driver uses it, from one thread.
 
-    While the database refuses, methods try again for as long as `patience` lasts; then they raise StorageUnavailable.
+    Args:
+        storage: Optuna's storage.
+        name: the study's name in the storage.
+        settings: sampler, pruner and seed.
+        maximize: whether higher values of the metric are better.
+        space: distributions by config path.
+        rung: percentage of a trial's epochs before which nothing is pruned.
+        retry_policy: how long methods retry while the database refuses; default: not at all.
+
+    Raises:
+        StorageUnavailable: the database refused for longer. Every method may raise it.
     """
 
     def __init__(
@@ -103,13 +113,13 @@ class Trials:
             )
         )
         self.maximize = maximize
-        # Nobody else writes to the study, and each look at a running trial costs as much as a report.
+        # Only this process writes to the study, and reading a running trial costs as much as a report.
         self._ids: dict[int, int] = {}
         self._reported: dict[int, set[int]] = {}
 
     @_retrying
     def all(self) -> list[FrozenTrial]:
-        """Trials that count: those in the queue and those that lost their parameters in a crash do not."""
+        """All trials but those in the queue and those that lost their parameters in a crash."""
         trials = self.study.get_trials(deepcopy=False)
         return [t for t in trials if t.state is not TrialState.WAITING and ABANDONED not in t.user_attrs]
 
@@ -138,9 +148,10 @@ class Trials:
 
     @_retrying
     def requeue_incomplete(self) -> None:
-        """After a crash: a running trial without all its parameters is failed, and its point queued again.
+        """Fails running trials without all their parameters, as after a crash, and queues their points again.
 
-        The failure comes last: until then a second call finds the trial running, and does what the first one left.
+        The trial is failed last: until then a second call still treats it as running and completes what the first one
+        left undone.
         """
         trials = self.study.get_trials(deepcopy=False)
         queued = [_fixed(trial) for trial in trials if trial.state is TrialState.WAITING]
@@ -155,13 +166,13 @@ class Trials:
             self.study.tell(trial.number, state=TrialState.FAIL)
 
     def pruned_but_unrecorded(self) -> list[int]:
-        """Running trials that a rung has already turned down: the driver died between the verdict and its record.
+        """Running trials that the pruner has rejected at a rung, but whose driver died before it recorded that.
 
-        Optuna notes a rung as completed before it answers, and would not judge it again.
+        Optuna marks a rung as completed before it answers, and would not decide on it again.
         """
         if self.settings.pruner != "asha":
             return []
-        found = []
+        rejected = []
         for trial in self.running():
             rungs = [key for key in trial.system_attrs if key.startswith(_RUNG)]
             if not rungs or trial.user_attrs.get(DEFAULT):
@@ -173,16 +184,15 @@ class Trials:
             kept = max(len(values) // _REDUCTION, 1)
             survivors = values[-kept:] if self.maximize else values[:kept]
             if len(steps) == 1 and trial.system_attrs[newest] not in survivors:
-                found.append(trial.number)
-        return found
+                rejected.append(trial.number)
+        return rejected
 
     def ask(self) -> FrozenTrial:
         """The next trial with all its parameters."""
         known = {trial.number for trial in self.all()}
 
         def again() -> FrozenTrial:
-            """Whatever the failed call made of a trial: one without all its parameters is given up, a whole one is
-            the answer."""
+            """Uses the trial that the failed call made, if it has all its parameters; else that trial is given up."""
             self.requeue_incomplete()
             whole = [trial for trial in self.running() if trial.number not in known]
             return whole[0] if whole else self._ask(len(self.all()))
@@ -204,7 +214,8 @@ class Trials:
             self._reported[number].add(step)
 
     def should_prune(self, number: int) -> bool:
-        """The pruner's word on a trial at its last reported step; the default is judged but never pruned."""
+        """Whether the pruner stops a trial at its last reported step. The default trial counts for the others, but is
+        never pruned."""
         if self.settings.pruner == "none" or max(self._reported.get(number, ()), default=self._rung) < self._rung:
             return False  # no pruner acts before the first rung
         trial = self.get(number)
@@ -215,7 +226,7 @@ class Trials:
         def ask(seen: FrozenTrial) -> bool:
             return self.study.pruner.prune(self.study, seen)
 
-        # Optuna judges a rung once: a verdict that the failed call came to must be read from the record.
+        # Optuna decides on a rung once: what the failed call decided must be read from the database.
         return self.retry_policy.call(
             lambda: ask(trial), again=lambda: ask(self.get(number)) or number in self.pruned_but_unrecorded()
         )
@@ -252,8 +263,8 @@ class Trials:
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any] | None:
     """The point that a trial was queued with."""
-    found: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
-    return found
+    params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
+    return params
 
 
 def _key(params: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -1,4 +1,4 @@
-"""What runs next. A function of the study's record alone, so that a resumed search goes on where it stood."""
+"""Decides which run comes next, from the study's record alone; so a resumed search continues where it stopped."""
 
 from collections.abc import Set
 from enum import Enum
@@ -43,7 +43,7 @@ class Plan:
         self.target = min(wanted, len(self._points)) if is_grid or not config.space else wanted
 
     def prepare(self) -> None:
-        """Queues the points that are not left to the sampler, and lets failed runs other than trials try again."""
+        """Queues the points that the sampler does not choose, and clears failed runs other than trials for a retry."""
         self.trials.enqueue_first(self._points)
         self._forget_failures()
 
@@ -79,7 +79,7 @@ class Plan:
     def _next_trial(self, busy: Set[str]) -> RunSpec | None:
         if self.out_of_time:
             return None
-        trials = self.trials.all()  # once: with many running ones it is the dearest question
+        trials = self.trials.all()  # once: with many running trials this is the most expensive query
         for trial in trials:
             if trial.state is TrialState.RUNNING and str(RunName.trial(trial.number)) not in busy:
                 spec = self._trial(trial.number, trial.params)

@@ -1,8 +1,8 @@
-"""Where the attempts of one run live, as the actors see it.
+"""The attempts of one run, as the actors see them.
 
-An attempt is one process's go at a run. It writes into a folder of its own, because an actor can outlive a killed
-driver and must not write where its successor does. What other processes may read is published: nothing to do where
-the study's folder is on a file system that all share, an upload where the study has a storage URI.
+An attempt is one process's execution of a run. It writes into its own folder, because an actor can outlive a killed
+driver and must not write where its successor does. Files that other processes may read are published: an upload where
+the study has a storage URI, nothing where all machines share the study's folder.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ class Attempts:
 
     @property
     def _local(self) -> Path:
-        """What attempt folders lie in on this machine."""
+        """The folder on this machine that holds the attempt folders."""
         if self._remote is None:
             return self.folder
         if self._scratch is None:
@@ -132,8 +132,8 @@ class Attempts:
         return path
 
     def publish(self, path: Path) -> None:
-        """Tells that `path`, a file or folder below the attempt's, is complete. Of the checkpoints that this process
-        published, the newest two stay."""
+        """Makes `path`, a complete file or folder below the attempt's folder, visible to other processes. Of the
+        checkpoints that this process published, only the newest two are kept."""
         if self._remote is None:
             return
         name = str(path.relative_to(self._local))
@@ -149,7 +149,7 @@ class Attempts:
                     self._published.pop(0)
 
     def drop(self, names: Iterable[str]) -> None:
-        """Forgets these checkpoints; those that are gone already are passed over."""
+        """Removes these checkpoints; missing ones are ignored."""
         for name in names:
             shutil.rmtree(self._local / name, ignore_errors=True)
             if self._remote is not None:
@@ -158,7 +158,7 @@ class Attempts:
                 self._remote.remove(name)
 
     def clear_checkpoints(self) -> None:
-        """Forgets all training checkpoints of the run: it is finished. What cannot be removed stays."""
+        """Removes all training checkpoints of a finished run, as far as they can be removed."""
         here = self._local.glob("attempt-*") if self._remote is None or self._scratch is not None else ()
         for path in here:
             checkpoint.Keeper(path, 0).clear()
@@ -167,7 +167,7 @@ class Attempts:
                 self.drop(sorted({found for item in self._remote.files() if (found := _checkpoint_of(item.name))}))
 
     def close(self) -> None:
-        """Removes what lies in this process's scratch."""
+        """Removes this process's scratch folder."""
         if self._scratch is not None:
             self._scratch.close()
             self._scratch = None

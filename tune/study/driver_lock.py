@@ -1,7 +1,8 @@
-"""One driver per study also where drivers are on different machines: a lock object with a heartbeat in the storage.
+"""At most one driver per study, also across machines: a lock object with a heartbeat in the storage.
 
-A storage has no step that only one of two processes can do. So a driver writes its token, waits until whoever looked
-at the same time has written too, and reads back whose token stayed. Ages are differences of the storage's own clock.
+Object stores have no compare-and-swap that we could rely on. So a driver writes its token, waits until any other driver
+that checked at the same time has written too, and reads back whose token is stored. Ages are differences of the
+storage's own clock.
 """
 
 import contextlib
@@ -30,8 +31,13 @@ _POLL_S = 2.0
 
 
 class DriverLock:
-    """`stale_s`: a driver that is silent for so long is dead. Methods raise OSError where the storage does not answer,
-    unless they say otherwise."""
+    """The lock of one study. Methods raise OSError where the storage does not answer, unless they say otherwise.
+
+    Args:
+        folder: the study's folder in the storage.
+        stale_s: seconds without a heartbeat after which a driver counts as dead, default 90.
+        warn: called with a line while another driver is waited for.
+    """
 
     def __init__(
         self, folder: object_store.Folder, *, stale_s: float = 90.0, warn: Callable[[str], None] = notices.warn
@@ -110,8 +116,8 @@ class DriverLock:
         steady, wall = self._told
         return max(time.monotonic() - steady, time.time() - wall)
 
-    def _tell(self, *, where_silent: bool = False) -> None:
-        """A sign of life, unless another driver has the study. `where_silent`: only after two lost heartbeats."""
+    def _send_heartbeat(self, *, where_silent: bool = False) -> None:
+        """Writes a heartbeat, unless another driver has the study. `where_silent`: only after two lost heartbeats."""
         with self._beating:
             was_silent = self._silence() > self._stale_s / 2
             if self._taken_by is not None or (where_silent and not was_silent):
@@ -126,7 +132,7 @@ class DriverLock:
     def _keep(self) -> None:
         while self._taken_by is None and not self._stop.wait(self._stale_s / 5):
             with contextlib.suppress(OSError):  # the next beat may arrive
-                self._tell()
+                self._send_heartbeat()
 
     def check(self) -> None:
         """Reads the lock where heartbeats have failed to arrive.
@@ -134,7 +140,7 @@ class DriverLock:
         Raises:
             StudyTakenOver: another driver has the study now.
         """
-        self._tell(where_silent=True)
+        self._send_heartbeat(where_silent=True)
         if self._taken_by is not None:
             raise StudyTakenOver(
                 f"{self._folder}: {self._taken_by} has gone on with this study, as this driver had been silent for "

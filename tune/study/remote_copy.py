@@ -1,6 +1,6 @@
-"""The copy of a study's record in its storage (`storage.uri`), so that a driver on another machine can go on.
+"""The copy of a study's record in its storage (`storage.uri`), so that a driver on another machine can resume it.
 
-Below <uri>/<study>/ lie the files of the study's folder under the same names. The actors upload what they publish
+Below <uri>/<study>/ are the files of the study's folder under the same names. The actors upload what they publish
 (checkpoints, predictions, outcomes), the driver the rest: the database as a copy made with SQLite's backup API. What a
 run needs is there before it starts and what it ended with before the next one starts: a driver that is lost takes
 nothing along but intermediate values, which its successor hears again.
@@ -42,13 +42,13 @@ _SPLITS = "splits.csv"
 
 
 class RemoteCopy:
-    """Where the coordinator tells what it did. This one keeps nothing: the study's folder is all there is."""
+    """Called by the coordinator with each step. This base class copies nothing: the study has no storage."""
 
     def begin(self) -> None:
         """The study's folder is ready for its first run."""
 
     def started(self, run: str) -> None:
-        """A run is about to start. Returns once its successor could go on with it elsewhere."""
+        """A run is about to start. Returns once another driver could resume it."""
 
     def ended(self, run: str) -> None:
         """A run has its result."""
@@ -63,7 +63,7 @@ class RemoteCopy:
         """Brings what a finished run left into the study's folder."""
 
     def release(self) -> None:
-        """Lets another driver go on with the study."""
+        """Lets another driver resume the study."""
 
 
 class StorageCopy(RemoteCopy):

@@ -1,4 +1,4 @@
-"""The thread that keeps MLflow up to date while a search runs, and ends its runs there however the search ends."""
+"""A background thread that updates MLflow while a search runs, and ends its MLflow runs however the search ends."""
 
 import contextlib
 import shlex
@@ -44,12 +44,22 @@ class _Ending:
 
 
 class Background:
-    """Keeps MLflow up to date while a search runs, from a thread of its own.
+    """Updates MLflow from a background thread while the `with` block runs.
 
-    The store may die: the search goes on, attempts become rarer, and the gap is filled when it is back. On a good exit
-    results are sent too, within `limit_s`. After an error the study ends as FAILED, after an interrupt as KILLED, and
-    its unfinished trials as KILLED; a resumed search opens them again. `warn` gets a line, with the command that helps,
-    where something failed.
+    If the store fails, the search continues, attempts become rarer, and the gap is filled once the store is back. At
+    the end of the block the results are sent as well. After an error the study ends as FAILED, after an interrupt as
+    KILLED, and its unfinished trials as KILLED; a resumed search opens them again.
+
+    Args:
+        folder: the study's folder.
+        tracker: the MLflow store; None: nothing is sent.
+        every_s: seconds between two updates, default 5.
+        limit_s: seconds for sending the results, default 120.
+        warn: called with a line, and the command that helps, where something failed.
+        dataset: for the input example of the logged model; default: loaded where needed.
+
+    Attributes:
+        report: the study's results; set it once they are there. By default they are read from the study's folder.
     """
 
     def __init__(

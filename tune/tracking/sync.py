@@ -42,11 +42,18 @@ def sync(
     folder: StudyFolder, tracker: Tracker, *, dataset: Dataset | None = None,
     warn: Callable[[str], None] = notices.warn,
 ) -> None:  # fmt: skip
-    """Writes everything of a study that MLflow lacks, and ends what is still running there: hold the study's lock, so
-    that nobody drives it. `dataset`: for the input example of a study of in-memory data; `warn`: hears what the study
-    itself lacks.
+    """Writes everything of a study that MLflow lacks, and ends what is still running there.
 
-    Raises InputError for a folder that is no study, Incomplete where parts are refused, and whatever MLflow raises.
+    Args:
+        folder: the study. Hold its lock, so that no search runs it.
+        tracker: the MLflow store.
+        dataset: for the input example of the model, where the study's data was in memory.
+        warn: called with a line about what the study itself lacks.
+
+    Raises:
+        InputError: the folder is no study.
+        Incomplete: the store refused a part; all others are written.
+        Exception: whatever MLflow raises.
     """
     mlflow_study = StudyToMlflow(folder, tracker, dataset=dataset, driven=False, warn=warn)
     try:

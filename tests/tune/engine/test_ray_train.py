@@ -148,7 +148,7 @@ def test_the_search_finds_what_one_process_finds(searched, by_hand):
 def test_a_killed_worker_costs_at_most_the_time_since_the_last_checkpoint(searched):
     assert searched.watcher.killed
     run = searched.folder.run("trials/0")
-    assert "goes on from epoch" in (run.path / "log.txt").read_text()
+    assert "resumes from epoch" in (run.path / "log.txt").read_text()
     epochs = [record["epoch"] for record in run.history()]
     assert epochs == list(range(1, EPOCHS + 1))
     assert sorted(path.name for path in run.path.glob("attempt-*")) == ["attempt-1", "attempt-2"]

@@ -79,7 +79,7 @@ def test_an_actor_killed_in_the_middle_of_a_trial_loses_nothing(cluster, tmp_pat
     assert trial_rows(folder, ready) == trial_rows(calm, ready)
     attempts = sorted(path.name for path in (folder.path / "trials/1").glob("attempt-*"))
     assert attempts == ["attempt-1", "attempt-2"]
-    went_on = re.search(r"goes on from epoch (\d+)", (folder.path / "trials/1/log.txt").read_text())
+    went_on = re.search(r"resumes from epoch (\d+)", (folder.path / "trials/1/log.txt").read_text())
     assert went_on and int(went_on.group(1)) > 0
 
 
