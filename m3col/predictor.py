@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from m3col.config import loading
-from m3col.data import numeric_tables, row_alignment
+from m3col.data import modality_kinds, numeric_tables, row_alignment
 from m3col.data.checks import naming
 from m3col.data.columns import Kind, MediaColumn, ModalityData
 from m3col.data.dataset import Dataset
 from m3col.devices import autocast
 from m3col.errors import InputError, nearest, reason_of
-from m3col.inputs import fitting, user_arrays
+from m3col.inputs import fitting
 from m3col.inputs.base import InputTransform, Placement, Source
 from m3col.inputs.tables import NumericTransform, TableSource
 from m3col.methods import registry
@@ -69,7 +69,7 @@ class Predictor:
     @property
     def kinds(self) -> dict[str, Kind]:
         """Of each modality: numeric, image or text."""
-        return {name: fitting.kind_of(found) for name, found in self._members[0].preparations.items()}
+        return {name: found.kind for name, found in self._members[0].preparations.items()}
 
     @property
     def primary(self) -> str:
@@ -194,12 +194,11 @@ class Predictor:
 
     def _column(self, name: str, kind: Kind, values: Any) -> ModalityData:
         where = f"modality {name!r}"
-        if kind == "numeric":
-            imputes = self._imputes(name)
-            return user_arrays.numbers(
-                values, self.features[name], where=where, may_miss=imputes, precision=self.precision
-            )
-        return user_arrays.records(kind, values, where=where)
+        column: ModalityData = modality_kinds.of(kind).call(
+            "user_values", values, self.features[name], where=where, may_miss=self._imputes(name),
+            precision=self.precision,
+        )  # fmt: skip
+        return column
 
     def _imputes(self, modality: str) -> bool:
         found = [member.preparations[modality] for member in self._members]

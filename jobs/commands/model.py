@@ -13,7 +13,7 @@ import numpy as np
 from jobs.terminal.console import print_metrics, runs_of
 from m3col.config import loading as run_config
 from m3col.config import rules
-from m3col.data import loading
+from m3col.data import loading, modality_kinds
 from m3col.errors import InputError, nearest
 from m3col.storage import atomic_files
 
@@ -109,11 +109,14 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
     if arguments.inputs:
         faults.append(f"{arguments.inputs[0]!r}: --csv holds all modalities; leave the other files out")
     kinds, numeric = predictor.kinds, model_columns(predictor.features, predictor.kinds)
-    columns = {name: numeric[name] if kinds[name] == "numeric" else own for name, own in predictor.features.items()}
+    columns = {
+        name: own if modality_kinds.of(kinds[name]).is_media else numeric[name]
+        for name, own in predictor.features.items()
+    }
     inputs = unlabelled_csv.read(path, columns, kinds, found)
     faults += found.lines()
     for name in inputs:
-        if kinds[name] == "numeric":
+        if not modality_kinds.of(kinds[name]).is_media:
             try:
                 # What is missing is judged by the model, which may fill it.
                 inputs[name] = user_arrays.numbers(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault
+from m3col.data import modality_kinds
 from m3col.data.dataset import Dataset
 from m3col.tasks import registry as tasks
 
@@ -57,12 +58,12 @@ def parameter_count(
 def _parameters(config: RunConfig, dataset: Dataset) -> int:
     sizes = {name: len(values) for name, values in dataset.features.items()}
     kinds, outputs = dataset.kinds, tasks.build(config.task, dataset.classes).width
-    if set(kinds.values()) == {"numeric"}:
+    if not modality_kinds.media(kinds.values()):
         return parameter_count(config, sizes, outputs)
     import m3col.checks.encoders as hub
 
     by_kind = hub.parameter_counts(config.model, config.data, set(kinds.values()))
-    encoders = {name: by_kind[kind] for name, kind in kinds.items() if kind != "numeric"}
+    encoders = {name: by_kind[kind] for name, kind in kinds.items() if modality_kinds.of(kind).is_media}
     return parameter_count(config, sizes, outputs, encoders=encoders)
 
 
@@ -76,7 +77,7 @@ def memory_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
     """Whether the models of all folds, trained in lockstep, fit into this machine: weights, gradients and Adam's two
     moments, without what a batch takes. Only asked of pictures and texts: other models are small."""
     folds = config.validation.folds
-    if config.validation.kind != "kfold" or set(dataset.kinds.values()) == {"numeric"}:
+    if config.validation.kind != "kfold" or not modality_kinds.media(dataset.kinds.values()):
         return []
     import psutil
     import torch

@@ -12,7 +12,7 @@ from m3col.config.loading import with_overrides
 from m3col.config.rules import IN_MEMORY
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault, Where, lines
-from m3col.data import arrays, loading, splits
+from m3col.data import arrays, loading, modality_kinds, splits
 from m3col.data import catalog as datasets
 from m3col.data.checks import data_warnings, dataset_values, naming
 from m3col.data.columns import MediaColumn
@@ -187,13 +187,13 @@ def _faults_without_data(config: RunConfig, faulty: Collection[str]) -> list[Fau
     if config.data.modalities is not None and not touches(faulty, "data.modalities"):
         names = choose(config.data.modalities, entry.modalities)[0] or names
     faults = _per_modality_faults(config, names, entry.modalities)
-    return faults + _model_faults(config, {entry.kinds.get(name, "numeric") for name in names}, faulty)
+    return faults + _model_faults(config, {entry.kinds.get(name, modality_kinds.NUMERIC) for name in names}, faulty)
 
 
 def _model_faults(config: RunConfig, kinds: Collection[str], faulty: Collection[str]) -> list[Fault]:
     """Of the encoders of these kinds whose settings were not found wrong before."""
     both = ("model.embedding_dim", "model.gradient_checkpointing")
-    judged = [kind for kind in ("image", "text") if kind in kinds]
+    judged = [kind for kind in modality_kinds.TABLE if kind in modality_kinds.media(kinds)]
     judged = [kind for kind in judged if not touches(faulty, f"model.{kind}", f"data.{kind}", *both)]
     if not judged:
         return []

@@ -4,12 +4,15 @@ Records refer to all pictures or texts of their data set by position. So a fold,
 one cache of decoded pictures or of tokens, see m3col.data.images.cache.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from m3col.data import modality_kinds
 from m3col.data.formats.missing_marks import MARKS
 
 FloatArray = NDArray[np.float64]
@@ -18,7 +21,7 @@ IntArray = NDArray[np.int64]
 
 ObjectArray = NDArray[np.object_]
 
-Kind = Literal["numeric", "image", "text"]
+Kind = str  # a name of m3col.data.modality_kinds.TABLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +29,12 @@ class MediaColumn:
     """`source`: every picture (absolute path, or the bytes of a file) or text of the data set; `at` [N]: positions in
     it, one per sample."""
 
-    kind: Literal["image", "text"]
+    kind: Kind
     source: ObjectArray
     at: IntArray
 
     @classmethod
-    def of(cls, kind: Literal["image", "text"], values: Any) -> "MediaColumn":
+    def of(cls, kind: Kind, values: Any) -> "MediaColumn":
         """One record per value, with nothing else in the source."""
         source = np.empty(len(values), dtype=object)
         source[:] = list(values)
@@ -51,13 +54,11 @@ class MediaColumn:
 
 ModalityData = FloatArray | MediaColumn
 
-WORDS = {"image": "paths or contents (bytes) of pictures", "text": "texts"}  # what records are given as, for messages
-
 
 def text_fault(text: object) -> str:
     """Why this cannot be the text of a sample; "" where it can."""
     if not isinstance(text, str):
-        return f"must be one of the {WORDS['text']}, but is {text!r:.60}"
+        return f"must be one of the {modality_kinds.of('text').given_as}, but is {text!r:.60}"
     if not text.strip():
         return "is an empty text"
     if text.strip() in MARKS:
@@ -65,12 +66,22 @@ def text_fault(text: object) -> str:
     return "" if encodable(text) else "holds half a surrogate pair"
 
 
+def text_faults(values: Sequence[object]) -> dict[int, str]:
+    """Why each text that cannot be used cannot, by position."""
+    return {row: fault for row, value in enumerate(values) if (fault := text_fault(value))}
+
+
+def text_digests(values: Sequence[str]) -> list[str]:
+    """SHA-256 of each text."""
+    return [hashlib.sha256(text.encode()).hexdigest() for text in values]
+
+
 def picture_fault(picture: object) -> str:
     """Why this cannot name or hold a picture; "" where it can. No file is looked at."""
     if isinstance(picture, str) and picture.strip() in MARKS:
         return f"is {picture.strip()!r}, which stands for a missing picture"
     good = isinstance(picture, str | bytes)
-    return "" if good else f"must be one of the {WORDS['image']}, but is {picture!r:.60}"
+    return "" if good else f"must be one of the {modality_kinds.of('image').given_as}, but is {picture!r:.60}"
 
 
 def encodable(text: str) -> bool:
@@ -83,7 +94,7 @@ def encodable(text: str) -> bool:
 
 
 def kind_of(column: ModalityData) -> Kind:
-    return column.kind if isinstance(column, MediaColumn) else "numeric"
+    return column.kind if isinstance(column, MediaColumn) else modality_kinds.NUMERIC
 
 
 def join(a: ModalityData, b: ModalityData) -> ModalityData:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
+from m3col.data import modality_kinds
 from m3col.data.columns import IntArray
 from m3col.data.dataset import Dataset, Split, concat
 from m3col.errors import InputError, nearest
@@ -38,7 +39,7 @@ def default_kind(dataset: Dataset) -> str:
     `kfold`, or `holdout` where images or texts make each model expensive."""
     if dataset.validation is not None:
         return "given"
-    return "kfold" if set(dataset.kinds.values()) == {"numeric"} else "holdout"
+    return "holdout" if modality_kinds.media(dataset.kinds.values()) else "kfold"
 
 
 def pool(dataset: Dataset, kind: str) -> Split:

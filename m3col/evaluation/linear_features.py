@@ -16,6 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import nn
 
 from m3col.config.schema import RunConfig
+from m3col.data import modality_kinds
 from m3col.data.columns import Kind, MediaColumn, kind_of
 from m3col.data.dataset import Split
 from m3col.data.preprocessing import Pipeline
@@ -42,29 +43,49 @@ class Views:
     embedded, once for all folds and rows of a table. `features`: as of the data set."""
 
     def __init__(self, config: RunConfig, features: Mapping[str, Sequence[str]]) -> None:
-        self._config, self._features = config, features
+        self.config, self.features = config, features
         self._made: dict[tuple[str, bool], _Made] = {}
 
     def of(self, name: str, train: Split, apply: Split, *, frozen: bool = False) -> Pair:
         """One modality of `train` [N, D] and of `apply` [N', D]. `frozen`: texts as embeddings as well, where their
         encoder begins with trained weights; those are the encoder's own, before any training and any projection."""
         assert train.labels is not None
+        pair: Pair = modality_kinds.of(kind_of(train.inputs[name])).call("linear", self, name, train, apply, frozen)
+        return pair
+
+    def remembered(self, name: str, train: Split, apply: Split, *, embedded: bool) -> Pair:
+        """Media as embeddings of their encoder, or as pixels; each record is computed once."""
         first, second = train.inputs[name], apply.inputs[name]
-        if not isinstance(first, MediaColumn) or not isinstance(second, MediaColumn):
-            kinds = {other: kind_of(column) for other, column in train.inputs.items()}
-            steps = tables.numeric_steps(self._config, kinds)[name]
-            pipeline = Pipeline.fit(np.asarray(first), train.labels, steps, feature_names=self._features[name])
-            return pipeline.transform(np.asarray(first)), pipeline.transform(np.asarray(second))
-        is_image = first.kind == "image"
-        trained = self._config.model.image.pretrained if is_image else self._config.model.text.pretrained
-        embedded = trained and (is_image or frozen)
-        if not is_image and not embedded:
-            return _tfidf(first, second)
+        assert isinstance(first, MediaColumn) and isinstance(second, MediaColumn)
         if (name, embedded) not in self._made:
-            make = _encoding(train.select([name]), self._config, self._features[name]) if embedded else _pixels
-            self._made[name, embedded] = _Made(partial(make, cached=self._config.data.cache))
+            make = _encoding(train.select([name]), self.config, self.features[name]) if embedded else _pixels
+            self._made[name, embedded] = _Made(partial(make, cached=self.config.data.cache))
         made = self._made[name, embedded]
         return made.of(first), made.of(second)
+
+
+def of_table(views: Views, name: str, train: Split, apply: Split, frozen: bool) -> Pair:
+    """A numeric table, preprocessed as for training."""
+    assert train.labels is not None
+    kinds = {other: kind_of(column) for other, column in train.inputs.items()}
+    steps = tables.numeric_steps(views.config, kinds)[name]
+    x_train, x_apply = np.asarray(train.inputs[name]), np.asarray(apply.inputs[name])
+    pipeline = Pipeline.fit(x_train, train.labels, steps, feature_names=views.features[name])
+    return pipeline.transform(x_train), pipeline.transform(x_apply)
+
+
+def of_images(views: Views, name: str, train: Split, apply: Split, frozen: bool) -> Pair:
+    """Images as frozen embeddings where the config names trained weights, else as small squares of pixels."""
+    return views.remembered(name, train, apply, embedded=views.config.model.image.pretrained)
+
+
+def of_texts(views: Views, name: str, train: Split, apply: Split, frozen: bool) -> Pair:
+    """Texts as TF-IDF, or as frozen embeddings where these are asked for and the config names trained weights."""
+    if frozen and views.config.model.text.pretrained:
+        return views.remembered(name, train, apply, embedded=True)
+    first, second = train.inputs[name], apply.inputs[name]
+    assert isinstance(first, MediaColumn) and isinstance(second, MediaColumn)
+    return _tfidf(first, second)
 
 
 def frozen_differs(config: RunConfig, kinds: Iterable[Kind]) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from m3col.data.columns import ModalityData
 from m3col.data.images.cache import Table
-from m3col.inputs.specs import ImageInput, TextInput, Tokens
+from m3col.inputs.specs import MediaSpec, Tokens
 
 Input = Tensor | Tokens
 
@@ -38,7 +38,7 @@ class LazySource:
         return self._at[index if isinstance(index, slice) else index.cpu().numpy()]
 
 
-Spec = int | ImageInput | TextInput
+Spec = int | MediaSpec
 
 Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
@@ -53,7 +53,15 @@ class Placement:
 
 
 class InputTransform(Protocol):
-    """`spec`: what the encoder has to know of its input."""
+    """What is fitted to the training fold of one modality.
+
+    Attributes:
+        kind: its entry in m3col.data.modality_kinds.TABLE.
+        spec: what the encoder has to know of its input.
+    """
+
+    @property
+    def kind(self) -> str: ...
 
     @property
     def spec(self) -> Spec: ...

@@ -1,4 +1,4 @@
-"""What is fitted to the training part of each modality: preprocessing steps, a tokeniser, the cut of a picture."""
+"""Input transforms of all modalities (numeric pipeline, image crop, tokenizer), fitted on the training fold only."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,35 +6,28 @@ from typing import Any
 from numpy.typing import NDArray
 
 from m3col.config.schema import RunConfig
-from m3col.data import columns
-from m3col.data.columns import Kind, MediaColumn, ModalityData
+from m3col.data import columns, modality_kinds
+from m3col.data.columns import ModalityData
 from m3col.data.dataset import Split
-from m3col.data.preprocessing import Pipeline
 from m3col.errors import InputError
 from m3col.inputs.base import InputTransform, Placement, Source
-from m3col.inputs.images import ImageTransform
-from m3col.inputs.tables import NumericTransform, numeric_steps
-from m3col.inputs.texts import TextTransform
 
 
 def fit(config: RunConfig, train: Split, features: Mapping[str, Sequence[str]]) -> dict[str, InputTransform]:
-    """Fits every modality to the training part `train`. Raises InputError."""
-    kinds = {name: columns.kind_of(train.inputs[name]) for name in features}
-    steps = numeric_steps(config, kinds)
-    found: dict[str, InputTransform] = {}
-    for name in features:
-        column = train.inputs[name]
-        if not isinstance(column, MediaColumn):
-            found[name] = NumericTransform(
-                Pipeline.fit(column, train.labels, steps[name], feature_names=features[name])
-            )  # fmt: skip
-        elif column.kind == "image":
-            found[name] = ImageTransform(config.data.image.size, config.data.image.augment)
-        else:
-            from m3col.inputs import tokenization  # a library that tables need not wait for
+    """Fits the input transform of every modality to the training fold.
 
-            found[name] = TextTransform(tokenization.fit(list(column.values), config.data.text, config.model.text))
-    return found
+    Args:
+        config: the config of the run.
+        train: the training fold.
+        features: names of the columns by modality.
+
+    Raises:
+        InputError: a step of preprocessing cannot be fitted, or files of a tokenizer are missing.
+    """
+    return {
+        name: modality_kinds.of(columns.kind_of(train.inputs[name])).call("fit", config, name, train, features[name])
+        for name in features
+    }
 
 
 def source_of(modality: str, preparation: InputTransform, column: ModalityData, place: Placement) -> Source:
@@ -45,21 +38,10 @@ def source_of(modality: str, preparation: InputTransform, column: ModalityData, 
         raise InputError([f"modality {modality!r}, {line}" for line in error.faults]) from None
 
 
-def kind_of(preparation: InputTransform) -> Kind:
-    if isinstance(preparation, NumericTransform):
-        return "numeric"
-    return "image" if isinstance(preparation, ImageTransform) else "text"
-
-
 def from_state(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> InputTransform:
-    """The preparation that `state` described. Raises InputError where something is missing or of the wrong type."""
-    kind = described.get("kind", "numeric")
-    if kind == "numeric":
-        return NumericTransform(Pipeline.from_state(described, arrays))
-    if kind == "text":
-        from m3col.inputs.tokenization import TextPreparation
-
-        return TextTransform(TextPreparation.from_state(described))
-    if kind != "image" or not isinstance(described.get("size"), int) or described["size"] < 1:
-        raise InputError([f"stored preprocessing: must be of a picture with its size, but is {dict(described)!r}"])
-    return ImageTransform(described["size"], str(described.get("augment", "none")))
+    """The transform that `state` described. Raises InputError where something is missing or of the wrong type."""
+    kind = described.get("kind", modality_kinds.NUMERIC)
+    if not isinstance(kind, str) or kind not in modality_kinds.TABLE:
+        raise InputError([f"stored preprocessing: kind {kind!r} is unknown to this version"])
+    restored: InputTransform = modality_kinds.of(kind).call("restore", described, arrays)
+    return restored

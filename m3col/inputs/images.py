@@ -1,15 +1,20 @@
 """Images as model input: crop and augmentation, and batches of decoded images."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m3col.config.schema import RunConfig
 from m3col.data.columns import MediaColumn, ModalityData
+from m3col.data.dataset import Split
 from m3col.data.images import cache
 from m3col.data.images.cache import Table
+from m3col.errors import InputError
 from m3col.inputs.base import Described, Index, LazySource, Placement
 from m3col.inputs.specs import ImageInput
 
@@ -51,6 +56,8 @@ class ImageTransform:
     size: int
     augment: str
 
+    kind: ClassVar[str] = "image"
+
     @property
     def spec(self) -> ImageInput:
         return ImageInput(self.size)
@@ -67,4 +74,16 @@ class ImageTransform:
         )  # fmt: skip
 
     def state(self) -> Described:
-        return {"kind": "image", "size": self.size, "augment": self.augment}, {}
+        return {"kind": self.kind, "size": self.size, "augment": self.augment}, {}
+
+
+def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> ImageTransform:
+    """The crop and the augmentation of the config; nothing is learnt from the images."""
+    return ImageTransform(config.data.image.size, config.data.image.augment)
+
+
+def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ImageTransform:
+    """The transform that a checkpoint describes. Raises InputError."""
+    if not isinstance(described.get("size"), int) or described["size"] < 1:
+        raise InputError([f"stored preprocessing: must be of a picture with its size, but is {dict(described)!r}"])
+    return ImageTransform(described["size"], str(described.get("augment", "none")))

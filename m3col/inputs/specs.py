@@ -4,6 +4,7 @@ Letters: n texts, L tokens of the batch's longest one, E width of the word embed
 """
 
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -11,11 +12,20 @@ from torch import Tensor
 from m3col.errors import InputError
 
 
+class MediaSpec(Protocol):
+    """What the encoder of a kind of media has to know of its input. `kind`: the entry of that kind."""
+
+    @property
+    def kind(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class ImageInput:
     """`size`: S, the side of the square picture in pixels."""
 
     size: int
+
+    kind: ClassVar[str] = "image"
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class TextInput:
     vocabulary: int
     pad: int
     max_length: int
+
+    kind: ClassVar[str] = "text"
 
 
 @dataclass(frozen=True, eq=False)

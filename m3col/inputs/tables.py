@@ -1,8 +1,8 @@
 """Numeric tables as model input: the fitted preprocessing pipeline, and batches of rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from m3col.config.schema import RunConfig
 from m3col.data.checks import number_limits as ranges
-from m3col.data.columns import Kind, MediaColumn, ModalityData
+from m3col.data.columns import Kind, MediaColumn, ModalityData, kind_of
+from m3col.data.dataset import Split
 from m3col.data.preprocessing import Pipeline, resolve
 from m3col.errors import InputError
 from m3col.inputs.base import Described, Index, Placement
@@ -36,6 +37,8 @@ class NumericTransform:
 
     pipeline: Pipeline
 
+    kind: ClassVar[str] = "numeric"
+
     @property
     def spec(self) -> int:
         return len(self.pipeline.feature_names)
@@ -56,7 +59,20 @@ class NumericTransform:
         return self.pipeline.state()
 
 
+def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> NumericTransform:
+    """The preprocessing steps that the config gives this modality, fitted to the training fold. Raises InputError."""
+    steps = numeric_steps(config, {name: kind_of(column) for name, column in train.inputs.items()})[modality]
+    column = train.inputs[modality]
+    assert not isinstance(column, MediaColumn)
+    return NumericTransform(Pipeline.fit(column, train.labels, steps, feature_names=features))
+
+
+def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> NumericTransform:
+    """The transform that a checkpoint describes. Raises InputError."""
+    return NumericTransform(Pipeline.from_state(described, arrays))
+
+
 def numeric_steps(config: RunConfig, kinds: Mapping[str, Kind]) -> dict[str, list[Any]]:
     """The preprocessing steps of each numeric modality. Raises InputError."""
-    numeric = [name for name, kind in kinds.items() if kind == "numeric"]
+    numeric = [name for name, kind in kinds.items() if kind == NumericTransform.kind]
     return resolve(config.data.preprocess, numeric) if numeric else {}

@@ -1,13 +1,16 @@
 """Texts as model input: the fitted tokenizer, and batches of tokens."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m3col.config.schema import RunConfig
 from m3col.data.columns import MediaColumn, ModalityData
+from m3col.data.dataset import Split
 from m3col.data.images import cache
 from m3col.data.images.cache import Table
 from m3col.inputs.base import Described, Index, LazySource, Placement
@@ -62,6 +65,8 @@ class TextTransform:
 
     prepared: "TextPreparation"
 
+    kind: ClassVar[str] = "text"
+
     @property
     def spec(self) -> TextInput:
         return TextInput(self.prepared.vocabulary, self.prepared.pad, self.prepared.max_length)
@@ -74,4 +79,20 @@ class TextTransform:
         return TokenSource(table, column.at, place.device, pad=self.prepared.pad)
 
     def state(self) -> Described:
-        return {"kind": "text", **self.prepared.state()}, {}
+        return {"kind": self.kind, **self.prepared.state()}, {}
+
+
+def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> TextTransform:
+    """The encoder's tokenizer, or one whose vocabulary is learnt on the training fold. Raises InputError."""
+    from m3col.inputs import tokenization  # a library that tables need not wait for
+
+    column = train.inputs[modality]
+    assert isinstance(column, MediaColumn)
+    return TextTransform(tokenization.fit(list(column.values), config.data.text, config.model.text))
+
+
+def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TextTransform:
+    """The transform that a checkpoint describes. Raises InputError."""
+    from m3col.inputs.tokenization import TextPreparation
+
+    return TextTransform(TextPreparation.from_state(described))

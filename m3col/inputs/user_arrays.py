@@ -1,14 +1,14 @@
 """What a caller hands over for one modality, checked: tables of numbers, pictures, texts."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from m3col.data import numeric_tables
+from m3col.data import modality_kinds, numeric_tables
 from m3col.data.checks import number_limits as ranges
-from m3col.data.columns import WORDS, MediaColumn
+from m3col.data.columns import Kind, MediaColumn
 from m3col.data.images import cache
 from m3col.errors import InputError, nearest
 
@@ -65,7 +65,17 @@ def _chosen(frame: pd.DataFrame, columns: Sequence[str], where: str) -> pd.DataF
     return frame.set_axis(names, axis=1)[list(columns)]
 
 
-def records(kind: Literal["image", "text"], values: Any, *, where: str) -> MediaColumn:
+def images(values: Any, columns: Sequence[str], *, where: str, may_miss: bool, precision: str) -> MediaColumn:
+    """N new images, checked. Only `values` and `where` are read, see `records`."""
+    return records("image", values, where=where)
+
+
+def texts(values: Any, columns: Sequence[str], *, where: str, may_miss: bool, precision: str) -> MediaColumn:
+    """N new texts, checked. Only `values` and `where` are read, see `records`."""
+    return records("text", values, where=where)
+
+
+def records(kind: Kind, values: Any, *, where: str) -> MediaColumn:
     """N pictures (paths, or contents of files as bytes) or N texts; a DataFrame must have one column. Records are taken
     as they are.
 
@@ -73,17 +83,18 @@ def records(kind: Literal["image", "text"], values: Any, *, where: str) -> Media
     """
     if isinstance(values, MediaColumn):
         return cache.keep(values)
+    given_as = modality_kinds.of(kind).given_as
     if isinstance(values, str | bytes):
-        raise InputError([f"{where}: must be a list of {WORDS[kind]}, but is a single one; put it in a list"])
+        raise InputError([f"{where}: must be a list of {given_as}, but is a single one; put it in a list"])
     if isinstance(values, pd.DataFrame):
         if values.shape[1] != 1:
             names = ", ".join(map(str, values.columns[:_SHOWN]))
-            raise InputError([f"{where}: must be one column of {WORDS[kind]}, but has {values.shape[1]} ({names})"])
+            raise InputError([f"{where}: must be one column of {given_as}, but has {values.shape[1]} ({names})"])
         values = values.iloc[:, 0]
     try:
         items = [str(item) if hasattr(item, "__fspath__") else item for item in values]
     except TypeError:
-        raise InputError([f"{where}: must be a list of {WORDS[kind]}, but is a {type(values).__name__}"]) from None
+        raise InputError([f"{where}: must be a list of {given_as}, but is a {type(values).__name__}"]) from None
     found = cache.faults(MediaColumn.of(kind, items))
     lines = [
         f"{where}: row {row + 1}: {f'{items[row]}: ' if kind == 'image' and isinstance(items[row], str) else ''}{text}"

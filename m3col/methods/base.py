@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from m3col.config.schema import ObjectiveConfig, RunConfig
-from m3col.inputs.specs import ImageInput, TextInput, Tokens, one_like
+from m3col.inputs.specs import MediaSpec, Tokens, one_like
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.models import build
 from m3col.models.named_modules import NamedModules
@@ -55,7 +55,7 @@ class Method(nn.Module):
         self,
         config: RunConfig,
         *,
-        features: Mapping[str, int | ImageInput | TextInput],
+        features: Mapping[str, int | MediaSpec],
         task: Task | None = None,
         class_weight: Tensor | None = None,
         stored: Mapping[str, Any] | None = None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from m3col.config.schema import ObjectiveConfig, RunConfig
 from m3col.data.checks import naming
-from m3col.inputs.specs import ImageInput, TextInput
+from m3col.inputs.specs import MediaSpec
 from m3col.methods.base import Method
 from m3col.methods.batch import Batch
 from m3col.methods.settings import SupervisedSettings
@@ -45,7 +45,7 @@ class SupervisedMethod(Method):
         self,
         config: RunConfig,
         *,
-        features: Mapping[str, int | ImageInput | TextInput],
+        features: Mapping[str, int | MediaSpec],
         task: Task | None = None,
         class_weight: Tensor | None = None,
         stored: Mapping[str, Any] | None = None,

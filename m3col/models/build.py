@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from m3col.data import modality_kinds
 from m3col.errors import InputError, nearest
-from m3col.inputs.specs import ImageInput, TextInput
+from m3col.inputs.specs import ImageInput, MediaSpec, TextInput
 from m3col.models.heads import MLPHead
 from m3col.models.mlp import MLPEncoder
 
@@ -32,7 +33,7 @@ def names() -> tuple[str, ...]:
 
 
 def build_encoder(
-    spec: int | ImageInput | TextInput,
+    spec: int | MediaSpec,
     config: "ModelConfig",
     *,
     load_weights: bool = True,
@@ -44,30 +45,40 @@ def build_encoder(
     weights out, for a model that is about to get its weights from a checkpoint. described: what `stored` of such a
     model gave. Raises InputError on an unknown name, a width below 1, and files that are missing or do not fit.
     """
-    if isinstance(spec, ImageInput):
-        from m3col.models.image import ImageEncoder  # timm and transformers take seconds that tables need not wait
+    kind = modality_kinds.NUMERIC if isinstance(spec, int) else spec.kind
+    encoder: nn.Module = modality_kinds.of(kind).call("encoder", spec, config, load_weights, described)
+    return encoder
 
-        return ImageEncoder(
-            config.image,
-            spec,
-            config.embedding_dim,
-            checkpointing=config.gradient_checkpointing,
-            load_weights=load_weights,
-        )
-    if isinstance(spec, TextInput):
-        from m3col.models.text import TextEncoder
 
-        return TextEncoder(
-            config.text,
-            spec,
-            config.embedding_dim,
-            checkpointing=config.gradient_checkpointing,
-            load_weights=load_weights,
-            described=described,
-        )
+def table_encoder(spec: int, config: "ModelConfig", load_weights: bool, stored: Mapping[str, Any] | None) -> nn.Module:
+    """The encoder of a numeric table with `spec` columns. Raises InputError."""
     if config.encoder not in TABLE:
         raise InputError([f"encoder {config.encoder!r} is unknown{nearest(config.encoder, TABLE)}"])
     return TABLE[config.encoder](spec, config.embedding_dim)
+
+
+def image_encoder(
+    spec: ImageInput, config: "ModelConfig", load_weights: bool, stored: Mapping[str, Any] | None
+) -> nn.Module:
+    """The encoder of images that the config names. Raises InputError."""
+    from m3col.models.image import ImageEncoder  # timm and transformers take seconds that tables need not wait
+
+    return ImageEncoder(
+        config.image, spec, config.embedding_dim,
+        checkpointing=config.gradient_checkpointing, load_weights=load_weights,
+    )  # fmt: skip
+
+
+def text_encoder(
+    spec: TextInput, config: "ModelConfig", load_weights: bool, stored: Mapping[str, Any] | None
+) -> nn.Module:
+    """The encoder of texts that the config names. Raises InputError."""
+    from m3col.models.text import TextEncoder
+
+    return TextEncoder(
+        config.text, spec, config.embedding_dim,
+        checkpointing=config.gradient_checkpointing, load_weights=load_weights, described=stored,
+    )  # fmt: skip
 
 
 def build_head(in_features: int, hidden: int, num_classes: int, dropout: float, *, layers: int = 2) -> MLPHead:

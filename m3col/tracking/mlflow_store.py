@@ -20,6 +20,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from m3col.data import modality_kinds
 from m3col.errors import InputError
 from m3col.runtime import exit_hooks
 from m3col.storage import atomic_files, sqlite_urls
@@ -375,10 +376,9 @@ def _signature(columns: Mapping[str, str], classes: Sequence[str]) -> Any:
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType
 
-    # A picture is a path or the bytes of a file: MLflow has no type for one or the other.
-    kinds: dict[str, Any] = {"numeric": DataType.double, "text": DataType.string, "image": AnyType()}
+    types: dict[str, Any] = {"double": DataType.double, "string": DataType.string, "any": AnyType()}
     return ModelSignature(
-        inputs=Schema([ColSpec(kinds[kind], name) for name, kind in columns.items()]),
+        inputs=Schema([ColSpec(types[modality_kinds.of(kind).mlflow_type], name) for name, kind in columns.items()]),
         outputs=Schema([ColSpec(DataType.double, name) for name in classes]),
     )
 

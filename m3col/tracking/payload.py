@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from m3col.config import yaml_files
+from m3col.data import modality_kinds
 from m3col.storage.redaction import scrubbed
 from m3col.tracking import mlflow_names
 
@@ -79,7 +80,7 @@ def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
     """Per modality the column medians [D_m] of the training split; 0 for a column without any value. None where there
     are pictures or texts: they have no median, and one of them may be a person's."""
     found = {}
-    if set(dataset.kinds.values()) != {"numeric"}:
+    if modality_kinds.media(dataset.kinds.values()):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # numpy's word on empty columns
@@ -96,7 +97,9 @@ def model_columns(features: Mapping[str, Sequence[str]], kinds: Mapping[str, str
     all but the first have a number behind them, as in `a.b.c (2)`.
     """
     wanted = {
-        modality: [f"{modality}.{name}" for name in names] if kinds[modality] == "numeric" else [modality]
+        modality: [f"{modality}.{name}" for name in names]
+        if not modality_kinds.of(kinds[modality]).is_media
+        else [modality]
         for modality, names in features.items()
     }
     taken = {column for columns in wanted.values() for column in columns}
@@ -115,7 +118,7 @@ def _once(column: str, seen: set[str], taken: set[str]) -> str:
 def stored_kinds(described: Mapping[str, Any]) -> dict[str, str]:
     """The kind of each modality of a model checkpoint, from its description."""
     prepared = described["members"][0]["preprocess"] if described["members"] else {}
-    return {name: prepared.get(name, {}).get("kind", "numeric") for name in described["features"]}
+    return {name: prepared.get(name, {}).get("kind", modality_kinds.NUMERIC) for name in described["features"]}
 
 
 def reason_of(error: BaseException, *, length: int = _LONG) -> str:

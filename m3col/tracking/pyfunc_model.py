@@ -1,34 +1,8 @@
 """The code file of a logged model: MLflow runs it when it loads the model, and nothing is unpickled.
 
-Input: a DataFrame with one column `<modality>.<feature>` per feature, in any order, and one column of a modality's name
-for pictures (paths or contents of files) or texts. Output: one column of probabilities per class, exactly those of
-`m3col.load(checkpoint).predict_proba`.
+It is copied into every logged model and must work with later versions: it uses one name only.
 """
 
-from collections.abc import Callable
-from pathlib import Path
+import m3col.tracking
 
-import pandas as pd
-
-from m3col import predictor
-from m3col.tracking import mlflow_store, payload
-
-
-def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    model = predictor.load(checkpoint)
-    kinds = model.kinds
-    columns = payload.model_columns(model.features, kinds)
-
-    def predict(table: pd.DataFrame) -> pd.DataFrame:
-        inputs = {
-            name: table[group].set_axis(list(model.features[name]), axis=1)
-            if kinds[name] == "numeric"
-            else table[name].tolist()
-            for name, group in columns.items()
-        }
-        return pd.DataFrame(model.predict_proba(inputs), columns=list(model.classes), index=table.index)
-
-    return predict
-
-
-mlflow_store.serve(load)
+m3col.tracking.serve_model()

@@ -9,6 +9,7 @@ from pydantic import Field
 from m3col.config.keys import Strict
 from m3col.config.rules import shard_faults
 from m3col.config.schema import Count, NotNegative, RunConfig
+from m3col.data import modality_kinds
 
 if TYPE_CHECKING:
     from m3col.checks.resolve import ResolvedRun
@@ -70,7 +71,7 @@ def request_for(wanted: TrialResources, run: RunConfig) -> Request:
 def encoder_faults(prepared: "ResolvedRun", workers: int) -> list[str]:
     """What several workers cannot train as one would."""
     kinds = set(prepared.dataset.kinds.values())
-    if workers < 2 or kinds == {"numeric"}:
+    if workers < 2 or not modality_kinds.media(kinds):
         return []
     from m3col.checks import encoders  # it needs torch and more
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from m3col.data import preprocessing
+from m3col.data import modality_kinds, preprocessing
 from m3col.data.checks import number_limits
 from m3col.data.columns import MediaColumn
 from m3col.data.dataset import Dataset, own_ids
@@ -20,7 +20,7 @@ def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess", *, preci
     `impute` step, a step that keeps no feature of the training split, values that no longer fit into `precision` after
     it. What does not fit before is told by `value_faults`, and its modality is not looked at here.
     """
-    numeric = [name for name, kind in dataset.kinds.items() if kind == "numeric"]
+    numeric = [name for name, kind in dataset.kinds.items() if not modality_kinds.of(kind).is_media]
     found: list[str] = []
     try:
         steps = preprocessing.resolve(spec, numeric, where) if numeric else {}

@@ -5,6 +5,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from m3col.data import modality_kinds
+
 FUSED = "fused"  # the head of all modalities together, in predictions and metrics
 
 _SHOWN = 5  # names listed one by one in a message; the rest is counted
@@ -29,7 +31,9 @@ def faults(
     lacks are looked at without it.
     """
     found = _modality_faults(modalities)
-    numeric = {name: features[name] for name in modalities if name in features and kinds.get(name) == "numeric"}
+    numeric = {
+        name: features[name] for name in modalities if name in features and kinds.get(name) == modality_kinds.NUMERIC
+    }
     for name, columns in numeric.items():
         found += _feature_faults(name, columns)
     return found + _column_faults(modalities, numeric) + _class_faults(classes)

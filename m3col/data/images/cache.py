@@ -23,7 +23,8 @@ import PIL
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from m3col.data.columns import MediaColumn, picture_fault, text_fault
+from m3col.data import modality_kinds
+from m3col.data.columns import MediaColumn, picture_fault
 from m3col.data.images import decoding, index
 from m3col.data.images.index import ImageInfo
 from m3col.errors import InputError
@@ -55,21 +56,28 @@ class Table(Protocol):
 
 
 def content_digests(records: MediaColumn) -> list[str]:
-    """SHA-256 of each picture's file or each text, in the order of the records."""
-    if records.kind == "text":
-        return [hashlib.sha256(text.encode()).hexdigest() for text in records.values]
-    return [seen.digest for seen in index.inspect(list(records.values))]
+    """A digest of the content of each record, such as SHA-256 of an image's file."""
+    digests: list[str] = modality_kinds.of(records.kind).call("digests", list(records.values))
+    return digests
+
+
+def image_digests(values: Sequence[str | bytes]) -> list[str]:
+    """SHA-256 of each image's file."""
+    return [info.digest for info in index.inspect(list(values))]
 
 
 def faults(records: MediaColumn) -> dict[int, str]:
-    """What is wrong with each picture or text that cannot be used, by position in the records."""
-    values = list(records.values)
-    if records.kind == "text":
-        return {row: fault for row, value in enumerate(values) if (fault := text_fault(value))}
-    found = {row: fault for row, value in enumerate(values) if (fault := picture_fault(value))}
-    good = [row for row in range(len(values)) if row not in found]
-    seen = index.inspect([values[row] for row in good])
-    return found | {row: look.fault for row, look in zip(good, seen, strict=True) if look.fault}
+    """What is wrong with each record that cannot be used, by position."""
+    found: dict[int, str] = modality_kinds.of(records.kind).call("record_faults", list(records.values))
+    return found
+
+
+def image_faults(values: Sequence[Any]) -> dict[int, str]:
+    """Why each image that cannot be used cannot, by position: the files are read."""
+    faults = {row: fault for row, value in enumerate(values) if (fault := picture_fault(value))}
+    good = [row for row in range(len(values)) if row not in faults]
+    inspected = index.inspect([values[row] for row in good])
+    return faults | {row: info.fault for row, info in zip(good, inspected, strict=True) if info.fault}
 
 
 # Pictures

@@ -1,0 +1,37 @@
+"""What a model logged to MLflow does when MLflow calls it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from m3col import predictor
+from m3col.data import modality_kinds
+from m3col.tracking import mlflow_store, payload
+
+
+def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """A function from a DataFrame to one column of probabilities per class, those of `Predictor.predict_proba`.
+
+    Its input has one column `<modality>.<feature>` per feature of a numeric table, in any order, and one column of a
+    modality's name for images (paths or contents of files) or texts.
+    """
+    model = predictor.load(checkpoint)
+    kinds = model.kinds
+    columns = payload.model_columns(model.features, kinds)
+
+    def predict(table: pd.DataFrame) -> pd.DataFrame:
+        inputs = {
+            name: table[name].tolist()
+            if modality_kinds.of(kinds[name]).is_media
+            else table[group].set_axis(list(model.features[name]), axis=1)
+            for name, group in columns.items()
+        }
+        return pd.DataFrame(model.predict_proba(inputs), columns=list(model.classes), index=table.index)
+
+    return predict
+
+
+def serve_model() -> None:
+    """Registers the model with MLflow. The code file of every logged model calls it: the name has to stay."""
+    mlflow_store.serve(load)
