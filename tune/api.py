@@ -182,6 +182,7 @@ def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: R
         name=folder.database_name(),
         settings=config.settings.search,
         maximize=higher_is_better(str(config.run.metric)),
+        metric=str(config.run.metric),
         space=config.space,
         rung=first_rung(registry.find(config.run.method).share_before_pruning(config.run.objective)),
         retry_policy=folder.retry_policy,

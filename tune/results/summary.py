@@ -13,6 +13,7 @@ from m3col.metrics import spec
 from tune.config.search_space import default_value
 from tune.results import failure_reasons, formatting, prediction_table, test_table
 from tune.results.formatting import shown
+from tune.results.sections import Section, to_markdown
 from tune.results.study_results import DEFAULT, WINNER, StudyResults
 from tune.scheduling import selection
 from tune.scheduling.optuna_study import FIRST_RUNG
@@ -26,24 +27,33 @@ _MINUTE, _HOUR = 60, 3600
 
 
 def write(results: StudyResults, table: pd.DataFrame) -> str:
-    """summary.md. `table`: what `tables.all_metrics` gave."""
+    """summary.md. `table`: what `test_table.all_metrics` gave."""
+    return to_markdown(sections(results, table))
+
+
+def sections(results: StudyResults, table: pd.DataFrame) -> list[Section]:
+    """The report of a study.
+
+    Args:
+        results: the study.
+        table: every metric of every row, from `test_table.all_metrics`.
+    """
     name, dataset = results.described["name"], results.described["dataset"]["name"]
     declared = test_table.declared_table(table)
-    parts = [f"# {name}: {results.config.run.method} on {dataset}"]
-    for paragraph in (_outcome(results), _noise(results), _test(results, declared)):
-        parts.append(" ".join(paragraph))
-    parts += list(_winner_table(results))
+    paragraphs = (_outcome(results), _noise(results), _test(results, declared))
+    report = [
+        Section(
+            f"{name}: {results.config.run.method} on {dataset}",
+            level=1,
+            paragraphs=[" ".join(sentences) for sentences in paragraphs],
+        ),
+        *_winner_section(results),
+    ]
     if not declared.empty:
-        parts += [f"## {'Test' if results.test_labels is not None else 'Cross-validation'}: {results.declared}"]
-        parts.append(test_table.markdown(declared))
-        parts.append(_bullets([*_notes(declared), *_footer(results, declared)]))
-    parts += ["## How the search went", _bullets(_course(results))]
-    parts += _other_metrics(results, table)
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _bullets(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+        what = "Test" if results.test_labels is not None else "Cross-validation"
+        notes = [*_notes(declared), *_footer(results, declared)]
+        report.append(Section(f"{what}: {results.declared}", table=test_table.columns(declared), notes=notes))
+    return [*report, Section("How the search went", notes=_course(results)), *_other_metrics(results, table)]
 
 
 def _score(results: StudyResults, value: float, *, sign: bool = False) -> str:
@@ -172,20 +182,20 @@ def _units(results: StudyResults, samples: int) -> str:
     return f"{samples:,} test {'samples' if results.test_groups is None else 'groups'}"
 
 
-def _winner_table(results: StudyResults) -> Iterator[str]:
+def _winner_section(results: StudyResults) -> Iterator[Section]:
     """What the winner sets, beside the default."""
     if results.decision is None or not results.config.space or results.winner_is_default:
         return
     params = results.plan.trials.get(results.decision.winner).params
     run = results.config.run
-    yield "## The winning setting"
-    yield formatting.grid(
-        {
+    yield Section(
+        "The winning setting",
+        table={
             "setting": [f"`{path}`" for path in results.config.space],
             "winner": [rounded(params.get(path)) for path in results.config.space],
             "default": [rounded(default_value(run, path)) for path in results.config.space],
             "searched": [_range(results.config.raw_space[path]) for path in results.config.space],
-        }
+        },
     )
 
 
@@ -289,17 +299,15 @@ def _first_rung(trial: FrozenTrial) -> int:
     return min((step for step in trial.intermediate_values if step >= FIRST_RUNG), default=0)
 
 
-def _other_metrics(results: StudyResults, table: pd.DataFrame) -> list[str]:
-    """The same table in the other metrics: those that were published, else all but the declared one, folded away."""
+def _other_metrics(results: StudyResults, table: pd.DataFrame) -> list[Section]:
+    """The same table in the other metrics: those that were published, else all but the declared one."""
     names = [name for name in table["metric"].unique() if name != results.declared]
     published = [name for name in names if results.config.settings.final.published.get(name)]
-    if results.test_labels is None:
+    if results.test_labels is None or not names:
         return []
-    parts = []
-    for name in published or names:
-        lines = table[table["metric"] == name].reset_index(drop=True)
-        parts += [f"### {name}", test_table.markdown(lines)]
-    return ["## Other metrics", *parts] if parts else []
+    lines = {name: table[table["metric"] == name].reset_index(drop=True) for name in published or names}
+    below = [Section(name, level=3, table=test_table.columns(part)) for name, part in lines.items()]
+    return [Section("Other metrics"), *below]
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,7 +12,7 @@ from m3col.metrics import intervals, spec
 from m3col.metrics.intervals import Interval
 from tune.config.schema import slug
 from tune.results import collect, prediction_table
-from tune.results.formatting import EMPTY, grid, is_percent, p_value, shown
+from tune.results.formatting import EMPTY, is_percent, p_value, shown
 from tune.results.study_results import DEFAULT, ENSEMBLE, WINNER, StudyResults
 from tune.study.run_name import REFITS, RunName
 
@@ -240,8 +240,8 @@ def _optimistic(results: StudyResults, metric: str, probes: list[list[np.ndarray
     return float(np.mean([best(score(epoch) for epoch in epochs) for epochs in probes]))
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """The lines of one metric as a Markdown table; columns without any value are left out."""
+def columns(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The lines of one metric as columns of text by heading; columns without any value are left out."""
     metric, samples = str(table["metric"].iloc[0]), int(table["samples"].iloc[0])
     unit = " (%)" if is_percent(metric) else ""
     seeds = int(table["seeds"].max())
@@ -258,7 +258,7 @@ def markdown(table: pd.DataFrame) -> str:
         low, high = cell(line["difference_low"], True), cell(line["difference_high"], True)
         return f"{cell(line['difference'], True)} ({low} to {high})"
 
-    columns = {
+    cells = {
         "": [
             f"**{WINNER}**" + str(x).removeprefix(WINNER) if row == WINNER else str(x)
             for row, x in zip(table["row"], table["label"], strict=True)
@@ -272,4 +272,4 @@ def markdown(table: pd.DataFrame) -> str:
         "published": [cell(x) for x in table["published"]],
         "optimistic (best test epoch)": [cell(x) for x in table["optimistic"]],
     }
-    return grid({name: values for name, values in columns.items() if not name or set(values) != {EMPTY}})
+    return {name: values for name, values in cells.items() if not name or set(values) != {EMPTY}}

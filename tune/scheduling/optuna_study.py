@@ -87,6 +87,7 @@ class Trials:
         name: the study's name in the storage.
         settings: sampler, pruner and seed.
         maximize: whether higher values of the metric are better.
+        metric: name of what the study optimizes, which optuna-dashboard shows; "" leaves it without a name.
         space: distributions by config path.
         rung: percentage of a trial's epochs before which nothing is pruned.
         retry_policy: how long methods retry while the database refuses; default: not at all.
@@ -97,7 +98,8 @@ class Trials:
 
     def __init__(
         self, storage: optuna.storages.BaseStorage, *, name: str, settings: SearchSettings, maximize: bool,
-        space: Mapping[str, BaseDistribution], rung: int = FIRST_RUNG, retry_policy: RetryPolicy | None = None,
+        space: Mapping[str, BaseDistribution], metric: str = "", rung: int = FIRST_RUNG,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:  # fmt: skip
         quiet()
         self.retry_policy = (retry_policy or RetryPolicy(0)).also(optuna.exceptions.StorageInternalError, DBAPIError)
@@ -112,6 +114,8 @@ class Trials:
                 load_if_exists=True,
             )
         )
+        if metric and self.study.metric_names != [metric]:
+            self.retry_policy.call(lambda: self.study.set_metric_names([metric]))
         self.maximize = maximize
         # Only this process writes to the study, and reading a running trial costs as much as a report.
         self._ids: dict[int, int] = {}
