@@ -121,7 +121,7 @@ def stopped(begin, m3, nodes, place) -> Stopped:
     )  # fmt: skip
     wait_for(lambda: list(runs.glob("tiny-1/trials/*/result.json")), process)
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     (id,) = re.findall(r"m3col jobs stop (\S+)", out)
     commands = {
         "list": ("list",), "list all": ("list", "--all"), "status": ("status", id), "unknown": ("status", id[:-1]),
@@ -209,7 +209,7 @@ def asked(nodes, path: str) -> str:
 
 
 def wait_for(look, process):
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
         if found := look():
             return found
