@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from m3col import randomness, tasks
 from m3col.augmentation import sample_mixing
 from m3col.config import loading as run_config
-from m3col.config import schema
+from m3col.config import rules
 from m3col.config.loading import with_overrides
 from m3col.config.schema import RunConfig
 from m3col.data import arrays, loading
@@ -61,7 +61,7 @@ def problem(*, quick: bool, threads: int, data_dir: Path | None) -> Problem:
     """ROSMAP as Table 6 has it; for a quick look, noise in a model of 16 units."""
     overrides = {"train.device": "cpu", "resources.threads": threads}
     if quick:
-        overrides |= {"model.embedding_dim": 16, "model.classifier_dim": 16, "data.name": schema.IN_MEMORY}
+        overrides |= {"model.embedding_dim": 16, "model.classifier_dim": 16, "data.name": rules.IN_MEMORY}
     config = run_config.load("rosmap", overrides=overrides)
     if quick:
         rng = np.random.default_rng(0)
