@@ -20,7 +20,7 @@ from m3col.analysis.context import AnalysisContext
 from m3col.data.columns import ModalityData
 from m3col.inputs.base import Input, Source
 from m3col.inputs.batches import Changed
-from m3col.inputs.specs import Tokens
+from m3col.inputs.specs import Partial, Tokens
 from m3col.predictor import Member
 
 _BATCH = 64
@@ -67,6 +67,7 @@ def moments(member: Member, inputs: Mapping[str, ModalityData]) -> dict[str, Mom
     for name, source in member.sources(inputs).items():
         for start in range(0, len(source), _BATCH):
             batch = source.rows(slice(start, start + _BATCH))
+            assert not isinstance(batch, Partial), "a predictor has all modalities"
             if isinstance(batch, Tokens):
                 assert batch.ids is not None
                 some = np.bincount(batch.ids[batch.mask].numpy())
@@ -127,6 +128,7 @@ def replaced(source: Source, modality: str, found: Moments, draw: Draw, dtype: t
     """A source in which every sample is noise: row r is mean + std * draw.normal(r). `dtype`: of the model."""
 
     def change(rows: NDArray[np.int64], batch: Input) -> Input:
+        assert not isinstance(batch, Partial), "a predictor has all modalities"
         if isinstance(batch, Tokens):
             return _noisy_texts(rows, batch, modality, found, draw, dtype)
         shape = tuple(batch.shape[1:])

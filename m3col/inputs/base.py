@@ -10,9 +10,9 @@ from torch import Tensor
 
 from m3col.data.columns import ModalityData
 from m3col.data.images.cache import Table
-from m3col.inputs.specs import MediaSpec, Tokens
+from m3col.inputs.specs import MediaSpec, Partial, Tokens
 
-Input = Tensor | Tokens
+Input = Tensor | Tokens | Partial
 
 Index = Tensor | slice
 

@@ -10,8 +10,10 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from m3col.inputs.base import Index, Input, LazySource, Source
+from m3col.inputs.specs import Partial
 
 T = TypeVar("T")
 
@@ -32,13 +34,30 @@ class Changed:
         return self._change(positions, self.source.rows(index, draws))
 
 
+class PartialSource:
+    """Another source of which some samples are absent; its batches say which."""
+
+    def __init__(self, source: Source, present: Tensor) -> None:
+        self.source, self._present = source, present
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Input:
+        rows = self.source.rows(index, draws)
+        assert not isinstance(rows, Partial)
+        return Partial(rows, self._present[index])
+
+
 def is_lazy(sources: Mapping[str, Source]) -> bool:
     """Whether making a batch takes time, so that it is worth doing ahead and in smaller pieces."""
     return any(_waits(source) for source in sources.values())
 
 
 def _waits(source: Source) -> bool:
-    return _waits(source.source) if isinstance(source, Changed) else isinstance(source, LazySource)
+    if isinstance(source, Changed | PartialSource):
+        return _waits(source.source)
+    return isinstance(source, LazySource)
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:

@@ -86,6 +86,22 @@ class Tokens:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """Samples of one modality of which some are absent.
+
+    Attributes:
+        rows: as the encoder takes them; an absent sample has a placeholder there.
+        present: [n] bool, False where the sample lacks the modality.
+    """
+
+    rows: Tensor | Tokens
+    present: Tensor
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+
 def one_like(rows: Tensor | Tokens) -> Tensor | Tokens:
     """One row that means nothing, shaped as `rows` (of which there may be none): numbers and pixels 0, one token."""
     if isinstance(rows, Tensor):

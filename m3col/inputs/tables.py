@@ -64,7 +64,10 @@ def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str])
     steps = numeric_steps(config, {name: kind_of(column) for name, column in train.inputs.items()})[modality]
     column = train.inputs[modality]
     assert not isinstance(column, MediaColumn)
-    return NumericTransform(Pipeline.fit(column, train.labels, steps, feature_names=features))
+    present, labels = train.present[modality], train.labels
+    if not present.all():  # a placeholder is no value
+        column, labels = column[present], None if labels is None else labels[present]
+    return NumericTransform(Pipeline.fit(column, labels, steps, feature_names=features))
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> NumericTransform:

@@ -7,10 +7,12 @@ D embedding width, C classes.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from m3col.config.schema import ObjectiveConfig, RunConfig
-from m3col.inputs.specs import MediaSpec, Tokens, one_like
+from m3col.inputs.base import Input
+from m3col.inputs.specs import MediaSpec, Partial, one_like
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.models import build
 from m3col.models.named_modules import NamedModules
@@ -100,7 +102,7 @@ class Method(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} has no losses of its own")
 
-    def logits(self, inputs: Mapping[str, Tensor | Tokens]) -> dict[str, Tensor]:
+    def logits(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
         """Logits [n, C] by output, in the order of `output_names`."""
         return self.classify(self.encode(inputs))
 
@@ -112,23 +114,33 @@ class Method(nn.Module):
         # DDP looks for the gradients of what its own call returns.
         return self.losses(batch, step)
 
-    def encode(
-        self, inputs: Mapping[str, Tensor | Tokens], modalities: Iterable[str] | None = None
-    ) -> dict[str, Tensor]:
+    def encode(self, inputs: Mapping[str, Input], modalities: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Embeddings p_m [N, D] of all modalities or of those named, not normalised."""
         wanted = self.modalities if modalities is None else modalities
         return {name: self.embed(name, inputs[name]) for name in wanted}
 
-    def embed(self, name: str, rows: Tensor | Tokens, mixed: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Embeddings [n, D] of one modality; `mixed`: of each row mixed with its partner [n], by lambda [n] (Eq. 2-3).
+    def embed(self, name: str, rows: Input, mixed: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Embeddings [n, D] of one modality.
 
-        A worker without a share of the batch runs on one row that counts for nothing: many encoders do not take an
-        empty batch, and DDP waits for the gradient of every weight.
+        The embedding of an absent sample is zero and has no gradient; so is that of a mixture of which either sample
+        is absent. A rank without a share of the batch runs on one row that counts for nothing: many encoders do not
+        take an empty batch, and DDP waits for the gradient of every weight.
+
+        Args:
+            name: the modality.
+            rows: its n samples.
+            mixed: partner [n] and lambda [n] of each row, which is then mixed with its partner (Eq. 2-3).
         """
         encoder: Any = self.encoders[name]
+        present: Tensor | None = None
+        if isinstance(rows, Partial):
+            present = rows.present if mixed is None else rows.present & rows.present[mixed[0]]
+            rows = rows.rows
         is_empty = not len(rows)
         if is_empty:
             rows = one_like(rows)
             mixed = None if mixed is None else (mixed[0].new_zeros(1), mixed[1].new_ones(1))
-        found: Tensor = encoder(rows if mixed is None else encoder.mix(rows, *mixed))
-        return found[:0] if is_empty else found
+        embeddings: Tensor = encoder(rows if mixed is None else encoder.mix(rows, *mixed))
+        if is_empty:
+            return embeddings[:0]
+        return embeddings if present is None else torch.where(present[:, None], embeddings, 0.0)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from m3col.distributed import SINGLE_RANK, RankContext
-from m3col.inputs.specs import Tokens
+from m3col.inputs.base import Input
+from m3col.inputs.specs import Partial
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -32,7 +33,7 @@ class Batch:
             be a part.
     """
 
-    views: Mapping[str, Mapping[str, Tensor | Tokens]]
+    views: Mapping[str, Mapping[str, Input]]
     size: int
     labels: Tensor | None = None
     shards: int = 1
@@ -40,14 +41,19 @@ class Batch:
     weighing: float = 1.0
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Tensor | Tokens], labels: Tensor, shards: int = 1) -> "Batch":
+    def of(cls, inputs: Mapping[str, Input], labels: Tensor, shards: int = 1) -> "Batch":
         """A labelled batch with one view, for a single worker."""
         return cls({CLEAN: inputs}, len(labels), labels, shards)
 
     @property
-    def inputs(self) -> Mapping[str, Tensor | Tokens]:
+    def inputs(self) -> Mapping[str, Input]:
         """The first view."""
         return next(iter(self.views.values()))
+
+    @property
+    def present(self) -> dict[str, Tensor]:
+        """Which of this rank's samples [n] have a modality, by modality; those that all have are left out."""
+        return {name: rows.present for name, rows in self.inputs.items() if isinstance(rows, Partial)}
 
     @property
     def targets(self) -> Tensor:

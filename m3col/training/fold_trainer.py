@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -20,7 +21,7 @@ from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import InputError, TrainingFailed
 from m3col.inputs import base, fitting
 from m3col.inputs.base import Source
-from m3col.inputs.batches import ahead, is_lazy
+from m3col.inputs.batches import PartialSource, ahead, is_lazy
 from m3col.inputs.texts import TokenSource, by_length
 from m3col.methods import registry
 from m3col.methods.batch import CLEAN, Batch, Step
@@ -67,7 +68,7 @@ class FoldTrainer:
         self.device = workers.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.preparations = fitting.fit(config, train, features)
-        self._inputs = self.prepare(train.inputs)
+        self._inputs = self.prepare(train.inputs, train.present)
         self._count = len(train)
         self._labels = None if train.labels is None else task.targets(train.labels).to(self.device)
         weight = None if train.labels is None else task.class_weights(config.objective.class_weight, train.labels)
@@ -104,10 +105,23 @@ class FoldTrainer:
         else:
             torch.manual_seed(seed)
 
-    def prepare(self, inputs: Mapping[str, ModalityData]) -> dict[str, Source]:
-        """Raw features, pictures and texts as the model takes them."""
+    def prepare(
+        self, inputs: Mapping[str, ModalityData], present: Mapping[str, NDArray[np.bool_]] | None = None
+    ) -> dict[str, Source]:
+        """Samples as the model takes them.
+
+        Args:
+            inputs: values by modality.
+            present: [N] by modality, False where a sample lacks it and has a placeholder; None: all are there.
+        """
         place = base.Placement(self.device, self.dtype, cached=self.config.data.cache)
-        return {name: fitting.source_of(name, found, inputs[name], place) for name, found in self.preparations.items()}
+        sources: dict[str, Source] = {}
+        for name, transform in self.preparations.items():
+            sources[name] = fitting.source_of(name, transform, inputs[name], place)
+            if present is not None and not present[name].all():
+                mask = torch.as_tensor(np.array(present[name]), device=self.device)
+                sources[name] = PartialSource(sources[name], mask)
+        return sources
 
     def train_epoch(self, epoch: int, *, learning_rate: float) -> dict[str, float]:
         """One pass over the training part; the mean over samples of each part of the loss."""

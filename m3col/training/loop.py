@@ -45,7 +45,7 @@ class LockstepTrainer:
             for number, fold in enumerate(job.folds)
         ]
         self._validation = [
-            (trainer, trainer.prepare(part.inputs), np.asarray(part.labels))
+            (trainer, trainer.prepare(part.inputs, part.present), np.asarray(part.labels))
             for trainer, part in zip(self.trainers, self._parts(), strict=True)
             if len(part)
         ]
