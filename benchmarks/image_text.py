@@ -1,13 +1,13 @@
-"""Samples per second of a training step on pictures and texts, with each of our ways beside the plain one.
+"""Samples per second of a training step on images and texts, with each of our ways beside the plain one.
 
-    plain            decodes every picture again, pads every text to max_length, float32: what a first script does
-    no cache         ours, but pictures are decoded and texts tokenised for every batch
-    ours             decoded pictures and tokens from the memory-mapped cache, texts padded to the longest of the batch
+    plain            decodes every image again, pads every text to max_length, float32: what a first script does
+    no cache         ours, but images are decoded and texts tokenised for every batch
+    ours             decoded images and tokens from the memory-mapped cache, texts padded to the longest of the batch
     grouped          ours, with batches of texts of similar length (it changes who is contrasted with whom)
     bfloat16         grouped, with autocast (on a GPU)
     compiled         bfloat16, with torch.compile (on a GPU)
 
-Pictures are JPEG files of 500 x 375 pixels, texts have 10 to 400 words (median 50), weights are random, and the loss is
+Images are JPEG files of 500 x 375 pixels, texts have 10 to 400 words (median 50), weights are random, and the loss is
 M3CoL's with mixing, so that each step passes every sample through its encoder twice. Each row is a process of its own,
 because peak memory is a process's. `tokens`: mean padded length of a batch. On a GPU `peak` is the share of the card's
 bfloat16 peak that the floating-point operations of the step amount to.

@@ -267,7 +267,7 @@ def _add_prediction(evaluate: argparse.ArgumentParser, predict: argparse.Argumen
     evaluate.add_argument("--data", help="name of the data set; default: the one it was trained on")
     _add_folders(evaluate, data=True)
     predict.add_argument("inputs", nargs="*", metavar="modality=file.csv", help="one file per modality")
-    predict.add_argument("--csv", type=Path, help="one file for all: paths of pictures, texts, numbers by column")
+    predict.add_argument("--csv", type=Path, help="one file for all: paths of images, texts, numbers by column")
     predict.add_argument("--out", type=Path, help="CSV to write; default: standard output")
 
 
@@ -275,7 +275,7 @@ def _add_analysis(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", type=Path, help="model checkpoint folder")
     command.add_argument("--data", help="name of the data set; default: the one it was trained on")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: the folder `analysis` beside the checkpoint")
-    command.add_argument("--words", metavar="A,B", help="to be found in pictures; default: the most frequent classes")
+    command.add_argument("--words", metavar="A,B", help="to be found in images; default: the most frequent classes")
     command.add_argument(
         "--only", metavar="A,B", help="of errors, robustness, confidence, umap, heatmaps; default: all"
     )
@@ -298,8 +298,8 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     example = f"Example: {_EXAMPLES['data']}"
     check = actions.add_parser("check", help="judge a folder", epilog=example)
     check.add_argument("folder", type=Path)
-    pairs = check.add_argument_group("pictures and texts")
-    pairs.add_argument("--image", help="column with paths of pictures; default: image")
+    pairs = check.add_argument_group("images and texts")
+    pairs.add_argument("--image", help="column with paths of images; default: image")
     pairs.add_argument(
         "--text", metavar="A,B", help="columns or field with texts; default: the data set's own, or text"
     )

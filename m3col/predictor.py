@@ -103,7 +103,7 @@ class Predictor:
         has an index of its own; `predict_table` keeps the index itself. Without one, rows are taken by position.
 
         Args:
-            data: per modality a DataFrame (columns found by name) or an array or tensor [N, D_m]; of pictures N paths
+            data: per modality a DataFrame (columns found by name) or an array or tensor [N, D_m]; of images N paths
                 or contents of files (bytes), of texts N strings.
 
         Raises:
@@ -221,7 +221,7 @@ class Member:
         """The modalities of `inputs` as the model takes them."""
         run, prepared = self.method.config, dict[str, Source]()
         for name, column in inputs.items():
-            # What belongs to a data set is worth keeping; a few pictures to be labelled are not.
+            # What belongs to a data set is worth keeping; a few images to be labelled are not.
             cached = run.data.cache and isinstance(column, MediaColumn) and len(column.source) > len(column)
             place = Placement(torch.device("cpu"), self.dtype, cached=cached)
             prepared[name] = fitting.source_of(name, self.preparations[name], column, place)
@@ -237,7 +237,7 @@ class Member:
         return self._link(self._passes(tables, self.method.classify))
 
     def patches(self, modality: str, source: Source) -> Tensor:
-        """Patch tokens [N, P, D] of pictures, see `ImageEncoder.tokens`. Raises InputError for models without
+        """Patch tokens [N, P, D] of images, see `ImageEncoder.tokens`. Raises InputError for models without
         patches."""
         encoder: Any = self.method.encoders[modality]
         return self._passes({modality: source}, lambda batch: {modality: encoder.tokens(batch[modality])})[modality]

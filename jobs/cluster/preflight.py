@@ -171,7 +171,7 @@ def _judged(
 
 
 def needed_files(ready: "CheckedStudy") -> set[str]:
-    """What each node opens for itself: some of the pictures, and the local files of encoders and tokenisers."""
+    """What each node opens for itself: some of the images, and the local files of encoders and tokenisers."""
     from m3col.data.columns import MediaColumn
 
     found: set[str] = set()
@@ -305,7 +305,7 @@ def look_from_node(
     write, storages out of reach."""
     missing = [path for path in needed if not os.access(Path(path).expanduser(), os.R_OK)]
     faults = [
-        f"{path}: node {address} cannot read it, but the driver's node can; trials read pictures and the files of "
+        f"{path}: node {address} cannot read it, but the driver's node can; trials read images and the files of "
         "encoders where they run, so mount or copy them to the same place on every node"
         for path in missing
     ]

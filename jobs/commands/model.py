@@ -56,7 +56,7 @@ def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset"
     trained_on = None if arguments.data else run.data.dir
     folder = arguments.data_dir or (Path(trained_on) if trained_on else None)
     return loading.load(
-        name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run), pictures=True
+        name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run), images=True
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _out_faults(out: Path | None) -> list[str]:
 
 
 def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str, Any]:
-    """One file for all modalities: paths of pictures (beside the file), texts, and numbers as `modality.feature`.
+    """One file for all modalities: paths of images (beside the file), texts, and numbers as `modality.feature`.
 
     Raises InputError with every fault of the file and of --out.
     """

@@ -32,7 +32,7 @@ TABLE: dict[str, Analysis] = {
         Analysis("robustness", "One modality replaced by noise", (), robustness.obstacle, robustness.run),
         Analysis("confidence", "Confidence on random inputs", (), confidence.obstacle, confidence.run),
         Analysis("umap", "The space of embeddings", (), umap_plot.obstacle, umap_plot.run),
-        Analysis("heatmaps", "Words in pictures", ("image", "text"), heatmaps.obstacle, heatmaps.run),
+        Analysis("heatmaps", "Words in images", ("image", "text"), heatmaps.obstacle, heatmaps.run),
     )
 }
 

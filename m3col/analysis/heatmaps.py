@@ -1,8 +1,8 @@
-"""Where in a picture a word is found.
+"""Where in an image a word is found.
 
-Letters: n pictures, P patches, S side of a picture, D embedding width.
+Letters: n images, P patches, S side of an image, D embedding width.
 Paper: Kumar et al., arXiv 2409.17777, section 4.2 ("Visualization of Attention Heatmaps") and Fig. 3, 4 and 8: the dot
-  product of the word's text embedding with the picture's patch tokens.
+  product of the word's text embedding with the image's patch tokens.
 """
 
 import math
@@ -26,7 +26,7 @@ from m3col.plots.model_plots import INK
 
 PICTURES = 6  # of a word
 WORDS = 6  # where none are given: the most frequent classes
-_BATCH = 64  # pictures whose patches are in memory: 77 MB at ViT-B/16
+_BATCH = 64  # images whose patches are in memory: 77 MB at ViT-B/16
 Maps = NDArray[np.float64]
 
 
@@ -34,7 +34,7 @@ def obstacle(case: AnalysisContext) -> str | None:
     """Why this does not apply to a model, None where it does."""
     kinds = case.predictor.kinds.values()
     if not {"image", "text"} <= set(kinds):
-        return f"words are looked for in pictures, but the modalities of the model are {', '.join(kinds)}"
+        return f"words are looked for in images, but the modalities of the model are {', '.join(kinds)}"
     image = case.modality("image")
     assert image is not None
     try:
@@ -45,7 +45,7 @@ def obstacle(case: AnalysisContext) -> str | None:
 
 
 def run(case: AnalysisContext) -> Result:
-    """One figure per word with up to six pictures; the table has a row per word, picture and patch.
+    """One figure per word with up to six images; the table has a row per word, image and patch.
 
     Columns: word, sample (its id in the test split), class, row and column of the patch from the upper left,
     similarity, member (whose embeddings these are).
@@ -55,9 +55,9 @@ def run(case: AnalysisContext) -> Result:
         tables.append(_table(case, word, at, maps))
         figures[_file(word, figures)] = _draw(case, word, at, maps)
     text = (
-        "Upper row: test pictures as the model sees them. Lower row: the dot product of the word's text embedding with "
-        "each patch of the picture (Fig. 3 of the paper), warmer where the two agree more; colours mean the same in "
-        "all pictures of a word. Pictures are drawn from the class of that name or, where there are none of it, are "
+        "Upper row: test images as the model sees them. Lower row: the dot product of the word's text embedding with "
+        "each patch of the image (Fig. 3 of the paper), warmer where the two agree more; colours mean the same in "
+        "all images of a word. Images are drawn from the class of that name or, where there are none of it, are "
         f"those that agree most with it.{case.member_note()}"
     )
     return Result(pd.concat(tables, ignore_index=True), figures, text)
@@ -80,10 +80,10 @@ def _spoken(name: str) -> str:
 
 
 def look_for(case: AnalysisContext, wanted: Sequence[str]) -> dict[str, tuple[IntArray, Maps]]:
-    """Of each word the positions [n] of up to six test samples, and its maps [n, rows, columns] of their pictures.
+    """Of each word the positions [n] of up to six test samples, and its maps [n, rows, columns] of their images.
 
     Samples are of the class that the word names, drawn. Where it names none, or one without test samples, they are
-    those whose mean similarity with the word is highest, of at most `samples`, the best one first. No picture is
+    those whose mean similarity with the word is highest, of at most `samples`, the best one first. No image is
     encoded twice.
     """
     wanted = list(dict.fromkeys(wanted))
@@ -106,7 +106,7 @@ def look_for(case: AnalysisContext, wanted: Sequence[str]) -> dict[str, tuple[In
 
 
 def similarities(case: AnalysisContext, wanted: Sequence[str], at: IntArray) -> Maps:
-    """Dot products [words, n, rows, columns] of the words' embeddings with the patches of the test pictures at `at`,
+    """Dot products [words, n, rows, columns] of the words' embeddings with the patches of the test images at `at`,
     all by the first member and not normalised."""
     image, text = case.modality("image"), case.modality("text")
     assert image is not None and text is not None
@@ -152,16 +152,16 @@ def _draw(case: AnalysisContext, word: str, at: IntArray, maps: Maps) -> Figure:
     first = case.predictor.members[0]
     source = first.sources({image: case.test.inputs[image][at]})[image]
     shown: Any = source.rows(slice(0, len(at)))
-    pictures = shown.permute(0, 2, 3, 1).double().numpy()
+    images = shown.permute(0, 2, 3, 1).double().numpy()
     figure = style.figure(1.0 + 1.75 * len(at), 4.0)
     grid: Any = figure.subplots(2, len(at), squeeze=False)
     low, high = float(maps.min()), float(maps.max())
-    side = pictures.shape[1]
+    side = images.shape[1]
     classes = fonts.names([n if len(n) <= 18 else f"{n[:17]}…" for n in case.dataset.classes])
     for place, (upper, lower) in enumerate(grid.T):
-        upper.imshow(pictures[place])
+        upper.imshow(images[place])
         upper.set_title(classes[case.labels[at[place]]], fontsize=9, color=INK)
-        lower.imshow(pictures[place].mean(axis=2), cmap="gray", vmin=0, vmax=1)
+        lower.imshow(images[place].mean(axis=2), cmap="gray", vmin=0, vmax=1)
         drawn = lower.imshow(
             maps[place], cmap="turbo", vmin=low, vmax=high, alpha=0.65, interpolation="bilinear",
             extent=(-0.5, side - 0.5, side - 0.5, -0.5),

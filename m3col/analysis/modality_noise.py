@@ -28,7 +28,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation, each of a shape that fits a sample: [D_m] of a table, [3, 1, 1] of pictures in
+    """Mean and standard deviation, each of a shape that fits a sample: [D_m] of a table, [3, 1, 1] of images in
     [0, 1], [E] of word embeddings."""
 
     mean: NDArray[np.float64]
@@ -76,8 +76,8 @@ def moments(member: Member, inputs: Mapping[str, ModalityData]) -> dict[str, Mom
                 values = batch.double().numpy()
                 kept[name].add(values if values.ndim == 2 else values.transpose(0, 2, 3, 1).reshape(-1, 3))
     found = {name: sums.moments() for name, sums in kept.items() if sums.count}
-    pictures = [name for name, value in inputs.items() if getattr(value, "kind", "") == "image"]
-    found |= {name: Moments(found[name].mean.reshape(3, 1, 1), found[name].std.reshape(3, 1, 1)) for name in pictures}
+    images = [name for name, value in inputs.items() if getattr(value, "kind", "") == "image"]
+    found |= {name: Moments(found[name].mean.reshape(3, 1, 1), found[name].std.reshape(3, 1, 1)) for name in images}
     return {name: found[name] if name in found else _of_words(member, name, counts[name]) for name in inputs}
 
 

@@ -30,7 +30,7 @@ def analyse(
 
     words: what heat maps look for; none: the names of the most frequent classes. only: names of analyses; None: all
     that apply, and the page says why others do not. seed: of every draw. Raises InputError with all faults before
-    anything is written: an unknown name, one that does not apply, words without pictures and texts, a data set with
+    anything is written: an unknown name, one that does not apply, words without images and texts, a data set with
     other classes or features, a folder that cannot be written.
     """
     predictor = checkpoint if isinstance(checkpoint, Predictor) else load(checkpoint)
@@ -66,7 +66,7 @@ def word_faults(words: Sequence[str], only: Sequence[str] | None, predictor: Pre
         found.append("--words are for heatmaps, which --only leaves out")
     if words and predictor is not None and not set(TABLE["heatmaps"].needs) <= set(predictor.kinds.values()):
         kinds = ", ".join(f"{name} ({kind})" for name, kind in predictor.kinds.items())
-        found.append(f"--words are looked for in pictures by models of pictures and texts; this one has {kinds}")
+        found.append(f"--words are looked for in images by models of images and texts; this one has {kinds}")
     return found
 
 

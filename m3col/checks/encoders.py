@@ -1,4 +1,4 @@
-"""Encoders of pictures and texts judged before anything is spent on them: names, options, files, sizes.
+"""Encoders of images and texts judged before anything is spent on them: names, options, files, sizes.
 
 Where their files come from is in m3col.pretrained: a folder or file, the hub's cache on this machine, the hub.
 """

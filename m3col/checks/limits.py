@@ -75,7 +75,7 @@ def checkpoint_bytes(config: RunConfig, dataset: Dataset, *, folds: int) -> int:
 
 def memory_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
     """Whether the models of all folds, trained in lockstep, fit into this machine: weights, gradients and Adam's two
-    moments, without what a batch takes. Only asked of pictures and texts: other models are small."""
+    moments, without what a batch takes. Only asked of images and texts: other models are small."""
     folds = config.validation.folds
     if config.validation.kind != "kfold" or not modality_kinds.media(dataset.kinds.values()):
         return []

@@ -104,7 +104,7 @@ def check_against_data(
 
 def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> Dataset:
     """The data set with warnings about its content: samples on both sides of a split or fold, columns that number the
-    rows. Pictures in two splits of a folder were told when it was read."""
+    rows. Images in two splits of a folder were told when it was read."""
     splits_told = not in_memory and "image" in dataset.kinds.values()
     found = data_warnings.of_training(dataset) if splits_told else data_warnings.of_dataset(dataset)
     validation = config.validation
@@ -122,7 +122,7 @@ def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> 
 
 
 def layout(config: RunConfig) -> Layout:
-    """Where the config says that pictures, texts and labels are."""
+    """Where the config says that images, texts and labels are."""
     columns = config.data.text.columns
     return Layout(config.data.image.column, None if columns is None else tuple(columns), config.data.label_column)
 
@@ -143,7 +143,7 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
         if folder is not None and not os.path.isdir(folder):  # False also for a name that is too long
             return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
         return loading.load(
-            config.data.name, data_dir=folder, modalities=wanted, layout=layout(config), pictures=True
+            config.data.name, data_dir=folder, modalities=wanted, layout=layout(config), images=True
         ), []  # fmt: skip
     except InputError as error:
         named = [Fault(text.partition(":")[0], text) for text in error.faults if text.startswith("data.")]
@@ -203,7 +203,7 @@ def _model_faults(config: RunConfig, kinds: Collection[str], faulty: Collection[
 
 
 def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
-    """Whether decoded pictures and tokens can be kept where they belong. Nothing is asked for pictures that are there;
+    """Whether decoded images and tokens can be kept where they belong. Nothing is asked for images that are there;
     tokens take little room."""
     columns = [column for column in dataset.train.inputs.values() if isinstance(column, MediaColumn)]
     if not config.data.cache or not columns:
@@ -214,7 +214,7 @@ def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
     needed = sum(cache.needed_bytes(column, side) for column in columns if column.kind == "image")
     if not needed and all(column.kind == "image" for column in columns):
         return []
-    found = disk_faults(index.folder(), needed, what="the cache of decoded pictures")
+    found = disk_faults(index.folder(), needed, what="the cache of decoded images")
     return [f"{line}; or name another folder in M3COL_CACHE, or set data.cache=false" for line in found]
 
 

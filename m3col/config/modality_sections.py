@@ -1,4 +1,4 @@
-"""The sections of a run config that pictures and texts have: what is read, and by which encoder."""
+"""The sections of a run config that images and texts have: what is read, and by which encoder."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,8 +8,8 @@ from m3col.config.keys import Strict
 
 
 class ImageDataConfig(Strict):
-    """`column`: of the CSV, with the picture's path; `size`: side of the square that the encoder sees, in pixels;
-    `augment`: what training does to a picture, `crop` at random instead of from the middle, `flip` left and right."""
+    """`column`: of the CSV, with the image's path; `size`: side of the square that the encoder sees, in pixels;
+    `augment`: what training does to an image, `crop` at random instead of from the middle, `flip` left and right."""
 
     column: str = "image"
     size: Annotated[int, Field(ge=8, le=2048)] = 224

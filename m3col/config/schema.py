@@ -31,7 +31,7 @@ BY_MODALITY = ("data.preprocess", "mix.level", "train.encoder_learning_rate")
 class DataConfig(Strict):
     """`name`: entry of the data table; `dir`: folder looked in first; `modalities`: names or 1-based numbers, default:
     the entry's own; `preprocess`: steps for all numeric modalities, or a list of steps per modality; default: minmax.
-    `label_column`: of the CSV of `image_text`. `cache`: decoded pictures and tokens are kept on disk."""
+    `label_column`: of the CSV of `image_text`. `cache`: decoded images and tokens are kept on disk."""
 
     name: str = "digits"
     dir: str | None = None

@@ -17,7 +17,7 @@ def _read_digits(
     splits: Sequence[str],
     *,
     layout: Layout,
-    pictures: bool,
+    images: bool,
 ) -> Dataset:
     dataset = digits.read(test="test" in splits)
     dataset = replace(dataset, known_issues=entry.known_issues)
@@ -108,7 +108,7 @@ TABLE: dict[str, Entry] = {
             looks_like=food101.looks_like_food101,
             known_issues=(
                 "pages were found by searching for the dish, so that most texts name it; labels are those searches, "
-                "and some pictures show something else"
+                "and some images show something else"
             ),
         ),
         Entry(
@@ -120,13 +120,13 @@ TABLE: dict[str, Entry] = {
             text=("abstract",),
             looks_like=image_text_csv.looks_like,
             known_issues=(
-                "variants of one emoji, with nearly the same picture and text, lie in different splits; headlines and "
+                "variants of one emoji, with nearly the same image and text, lie in different splits; headlines and "
                 "captions give some labels away (the caption of 253 flags is 'flag'), abstracts leave those words out"
             ),
         ),
         Entry(
             "image_text",
-            "any folder with train.csv, val.csv and test.csv: paths of pictures, texts, labels; given with --data-dir",
+            "any folder with train.csv, val.csv and test.csv: paths of images, texts, labels; given with --data-dir",
             image_text_csv.read,
             modalities=pairs.MODALITIES,
             kinds=pairs.KINDS,

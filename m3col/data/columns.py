@@ -1,7 +1,7 @@
-"""What a modality of N samples holds: a table of numbers [N, D_m], or N pictures or texts that are read when needed.
+"""What a modality of N samples holds: a table of numbers [N, D_m], or N images or texts that are read when needed.
 
-Records refer to all pictures or texts of their data set by position. So a fold, a split and their concatenation share
-one cache of decoded pictures or of tokens, see m3col.data.images.cache.
+Records refer to all images or texts of their data set by position. So a fold, a split and their concatenation share
+one cache of decoded images or of tokens, see m3col.data.images.cache.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ Kind = str  # a name of m3col.data.modality_kinds.TABLE
 
 @dataclass(frozen=True, eq=False)
 class MediaColumn:
-    """`source`: every picture (absolute path, or the bytes of a file) or text of the data set; `at` [N]: positions in
+    """`source`: every image (absolute path, or the bytes of a file) or text of the data set; `at` [N]: positions in
     it, one per sample."""
 
     kind: Kind
@@ -76,12 +76,12 @@ def text_digests(values: Sequence[str]) -> list[str]:
     return [hashlib.sha256(text.encode()).hexdigest() for text in values]
 
 
-def picture_fault(picture: object) -> str:
-    """Why this cannot name or hold a picture; "" where it can. No file is looked at."""
-    if isinstance(picture, str) and picture.strip() in MARKS:
-        return f"is {picture.strip()!r}, which stands for a missing picture"
-    good = isinstance(picture, str | bytes)
-    return "" if good else f"must be one of the {modality_kinds.of('image').given_as}, but is {picture!r:.60}"
+def image_fault(image: object) -> str:
+    """Why this cannot name or hold an image; "" where it can. No file is looked at."""
+    if isinstance(image, str) and image.strip() in MARKS:
+        return f"is {image.strip()!r}, which stands for a missing image"
+    good = isinstance(image, str | bytes)
+    return "" if good else f"must be one of the {modality_kinds.of('image').given_as}, but is {image!r:.60}"
 
 
 def encodable(text: str) -> bool:

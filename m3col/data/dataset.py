@@ -107,7 +107,7 @@ def concat(a: Split, b: Split) -> Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Splits of one data set. `features[m]` names the D_m columns of modality m (of a picture or text: what it was
+    """Splits of one data set. `features[m]` names the D_m columns of modality m (of an image or text: what it was
     read from); `classes` names the C labels; `known_issues` is one line for reports ("" where none is known);
     `dropped` counts samples that were left out, by reason; `unselected` names modalities that were left out;
     `warnings`: what is suspicious about its files, a line each.

@@ -20,12 +20,12 @@ def load(
     modalities: Sequence[str | int] | None = None,
     splits: Sequence[str] = SPLITS,
     layout: Layout = Layout(),  # noqa: B008 - it is frozen
-    pictures: bool = False,
+    images: bool = False,
 ) -> Dataset:
     """The named data set, with the splits asked for as far as it has them; files of other splits stay closed.
 
     `data_dir` is the data set's own folder or, for a named set, the one that holds it; see `locate`.
-    `modalities` are names or numbers from 1; `layout`: which columns hold pictures, texts and labels; `pictures`: look
+    `modalities` are names or numbers from 1; `layout`: which columns hold images, texts and labels; `images`: look
     at each of them, which costs time once; otherwise their files must only be there. Values may be NaN or infinite
     here: `faults` looks at that. Raises InputError.
     """
@@ -38,7 +38,7 @@ def load(
     folder = Path() if entry.embedded else locate(name, data_dir=data_dir)
     if layout.text is None and entry.text is not None:
         layout = replace(layout, text=entry.text)
-    return entry.read(folder, entry, modalities, splits, layout=layout, pictures=pictures)
+    return entry.read(folder, entry, modalities, splits, layout=layout, images=images)
 
 
 def locate(name: str, *, data_dir: Path | None = None) -> Path:

@@ -67,7 +67,7 @@ TABLE: dict[str, ModalityKind] = {
         ModalityKind(
             "image",
             is_media=True,
-            given_as="paths or contents (bytes) of pictures",
+            given_as="paths or contents (bytes) of images",
             user_values="m3col.inputs.user_arrays:images",
             fit="m3col.inputs.images:fit",
             restore="m3col.inputs.images:restore",

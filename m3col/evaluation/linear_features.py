@@ -1,6 +1,6 @@
-"""What a linear model sees of each modality: the free baselines' view of numbers, pictures and texts.
+"""What a linear model sees of each modality: the free baselines' view of numbers, images and texts.
 
-Numbers come preprocessed as for training; texts as TF-IDF; pictures as frozen embeddings where the config names trained
+Numbers come preprocessed as for training; texts as TF-IDF; images as frozen embeddings where the config names trained
 weights, else as small squares of pixels. What is fitted is fitted on the training part.
 """
 
@@ -39,7 +39,7 @@ Pair = tuple[Matrix, Matrix]
 
 
 class Views:
-    """The modalities of one data set as a linear model sees them. Every picture is read, and every picture or text
+    """The modalities of one data set as a linear model sees them. Every image is read, and every image or text
     embedded, once for all folds and rows of a table. `features`: as of the data set."""
 
     def __init__(self, config: RunConfig, features: Mapping[str, Sequence[str]]) -> None:
@@ -89,7 +89,7 @@ def of_texts(views: Views, name: str, train: Split, apply: Split, frozen: bool) 
 
 
 def frozen_differs(config: RunConfig, kinds: Iterable[Kind]) -> bool:
-    """Whether `frozen` shows something else: pictures with a trained encoder are embedded in any case."""
+    """Whether `frozen` shows something else: images with a trained encoder are embedded in any case."""
     return config.model.text.pretrained and "text" in kinds
 
 

@@ -45,7 +45,7 @@ Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where batches lie, and whether decoded pictures and tokens are kept on disk."""
+    """Where batches lie, and whether decoded images and tokens are kept on disk."""
 
     device: torch.device
     dtype: torch.dtype

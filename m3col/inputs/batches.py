@@ -1,6 +1,6 @@
-"""Batches of one modality, from a table in memory, or from pictures and texts as they are needed.
+"""Batches of one modality, from a table in memory, or from images and texts as they are needed.
 
-Letters: n samples of a batch, D_m columns, S side of a picture, L tokens of the batch's longest text.
+Letters: n samples of a batch, D_m columns, S side of an image, L tokens of the batch's longest text.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

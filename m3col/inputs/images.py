@@ -20,7 +20,7 @@ from m3col.inputs.specs import ImageInput
 
 
 class ImageSource(LazySource):
-    """Pictures as [n, 3, S, S] in [0, 1]: a square cut from the middle or, with draws, from a random place."""
+    """Images as [n, 3, S, S] in [0, 1]: a square cut from the middle or, with draws, from a random place."""
 
     def __init__(
         self, table: Table, at: NDArray[np.int64], device: torch.device, *, size: int, dtype: torch.dtype, augment: str
@@ -33,25 +33,25 @@ class ImageSource(LazySource):
         positions, size = self._positions(index), self._size
         batch = np.empty((len(positions), size, size, 3), np.uint8)
         for number, position in enumerate(positions):
-            picture = self._table[int(position)]
+            image = self._table[int(position)]
             draw = None if draws is None else draws[number]
-            batch[number] = self._square(picture, draw)
+            batch[number] = self._square(image, draw)
         pixels = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
         return pixels.to(self._dtype) / 255
 
-    def _square(self, picture: NDArray[np.uint8], draw: NDArray[np.float64] | None) -> NDArray[np.uint8]:
+    def _square(self, image: NDArray[np.uint8], draw: NDArray[np.float64] | None) -> NDArray[np.uint8]:
         size = self._size
-        down, right = picture.shape[0] - size, picture.shape[1] - size
+        down, right = image.shape[0] - size, image.shape[1] - size
         top, left = down // 2, right // 2
         if draw is not None and self._crop:
             top, left = int(draw[0] * (down + 1)), int(draw[1] * (right + 1))
-        square = picture[top : top + size, left : left + size]
+        square = image[top : top + size, left : left + size]
         return square[:, ::-1] if draw is not None and self._flip and draw[2] < 0.5 else square
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Pictures decoded at 8/7 of `size` (224 of 256), then cut to a square of that side."""
+    """Images decoded at 8/7 of `size` (224 of 256), then cut to a square of that side."""
 
     size: int
     augment: str
@@ -85,5 +85,5 @@ def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str])
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ImageTransform:
     """The transform that a checkpoint describes. Raises InputError."""
     if not isinstance(described.get("size"), int) or described["size"] < 1:
-        raise InputError([f"stored preprocessing: must be of a picture with its size, but is {dict(described)!r}"])
+        raise InputError([f"stored preprocessing: must be of an image with its size, but is {dict(described)!r}"])
     return ImageTransform(described["size"], str(described.get("augment", "none")))

@@ -1,6 +1,6 @@
-"""What an encoder of pictures or texts has to know of its input, and a batch of texts.
+"""What an encoder of images or texts has to know of its input, and a batch of texts.
 
-Letters: n texts, L tokens of the batch's longest one, E width of the word embeddings, S side of a picture.
+Letters: n texts, L tokens of the batch's longest one, E width of the word embeddings, S side of an image.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class MediaSpec(Protocol):
 
 @dataclass(frozen=True)
 class ImageInput:
-    """`size`: S, the side of the square picture in pixels."""
+    """`size`: S, the side of the square image in pixels."""
 
     size: int
 

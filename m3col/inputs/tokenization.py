@@ -97,7 +97,7 @@ def key(config: TextDataConfig) -> str:
 
 def load(name: str, *, key: str) -> tuple[Tokenizer, int]:
     """The tokeniser of a folder or of the hub, and its padding id. `key`: for messages. Raises InputError."""
-    from transformers import AutoTokenizer  # seconds that tables and pictures need not wait
+    from transformers import AutoTokenizer  # seconds that tables and images need not wait
 
     from m3col import pretrained
 

@@ -1,4 +1,4 @@
-"""What a caller hands over for one modality, checked: tables of numbers, pictures, texts."""
+"""What a caller hands over for one modality, checked: tables of numbers, images, texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -76,7 +76,7 @@ def texts(values: Any, columns: Sequence[str], *, where: str, may_miss: bool, pr
 
 
 def records(kind: Kind, values: Any, *, where: str) -> MediaColumn:
-    """N pictures (paths, or contents of files as bytes) or N texts; a DataFrame must have one column. Records are taken
+    """N images (paths, or contents of files as bytes) or N texts; a DataFrame must have one column. Records are taken
     as they are.
 
     Raises InputError that begins with `where` and names every row that cannot be used.

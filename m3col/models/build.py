@@ -39,7 +39,7 @@ def build_encoder(
     load_weights: bool = True,
     described: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The encoder of one modality. `spec`: the columns of a table, or what its pictures or texts are like.
+    """The encoder of one modality. `spec`: the columns of a table, or what its images or texts are like.
 
     Random weights come from torch's global generator: the caller seeds it. load_weights: False leaves pretrained
     weights out, for a model that is about to get its weights from a checkpoint. described: what `stored` of such a

@@ -1,7 +1,7 @@
-"""The encoder of pictures: any model of timm that gives pooled features.
+"""The encoder of images: any model of timm that gives pooled features.
 
-Letters: n pictures, S side in pixels, P patches, D embedding width.
-Paper: Kumar et al., arXiv 2409.17777, section 4 (ViT-B/16 of ImageNet-21k); pictures are mixed at the input (Eq. 2).
+Letters: n images, S side in pixels, P patches, D embedding width.
+Paper: Kumar et al., arXiv 2409.17777, section 4 (ViT-B/16 of ImageNet-21k); images are mixed at the input (Eq. 2).
 Differs: a linear projection to D follows where the model's own width is another; the paper's widths agree (768).
 """
 
@@ -37,13 +37,13 @@ _OF_BUILDER = frozenset(inspect.signature(build_model_with_cfg).parameters) | {"
 _UNKNOWN = re.compile(r"unexpected keyword argument(?:\(s\): \[)? ?'([^']+)'")
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
 _SHOWN = 5
-_FEWEST_PATCHES = 4  # of a picture; a single token is no map
+_FEWEST_PATCHES = 4  # of an image; a single token is no map
 
 
 class ImageEncoder(nn.Module):
-    """Pictures [n, 3, S, S] in [0, 1] to embeddings [n, D], not normalised.
+    """Images [n, 3, S, S] in [0, 1] to embeddings [n, D], not normalised.
 
-    The model's own mean and standard deviation per colour are buffers of this module: mixing pictures in [0, 1] is
+    The model's own mean and standard deviation per colour are buffers of this module: mixing images in [0, 1] is
     mixing normalised ones, because both are linear with weights that add up to 1, and a checkpoint holds them. With
     random weights they are 0.5. Weights that no gradient reaches do not ask for one, because DDP would wait for it.
 
@@ -86,7 +86,7 @@ class ImageEncoder(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """Patch tokens [n, P, D] in the space of the embeddings, row by row from the upper left corner: each one as the
-        model pools a picture of which every patch is this one, so that its norms and its pooling have their say.
+        model pools an image of which every patch is this one, so that its norms and its pooling have their say.
 
         Raises InputError for models without patch tokens, or with patches that form no square.
         """
@@ -103,19 +103,19 @@ class ImageEncoder(nn.Module):
             raise InputError([f"{name} has no patch tokens; a vision transformer has"])
         count = patches.shape[1]
         if count < _FEWEST_PATCHES or math.isqrt(count) ** 2 != count:
-            raise InputError([f"{name} has no square of patch tokens, but {count} for a picture"])
+            raise InputError([f"{name} has no square of patch tokens, but {count} for an image"])
         try:
             pooled = model.forward_head(alone)
             if pooled.ndim != 2:
                 raise ValueError(f"pooled features have the shape {list(pooled.shape)}")
             found: Tensor = self.projection(pooled).unflatten(0, (len(x), count))
-        except Exception as error:  # a head that wants whole pictures, in its own words
+        except Exception as error:  # a head that wants whole images, in its own words
             text = reason_of(error)
             raise InputError([f"{name} does not pool a patch alone: {text}"]) from error
         return found
 
     def mix(self, x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
-        """Eq. 2 for pictures [n, 3, S, S]: lam x + (1 - lam) x[permutation]."""
+        """Eq. 2 for images [n, 3, S, S]: lam x + (1 - lam) x[permutation]."""
         return sample_mixing.mix(x, permutation, lam)
 
     def stored(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _close(name: str) -> str:
 
 
 def create(config: ImageModelConfig, size: int) -> nn.Module:
-    """timm's model without classifier, for pictures of that size, with random weights. Raises InputError."""
+    """timm's model without classifier, for images of that size, with random weights. Raises InputError."""
     check_name(config.name)
     reserved = sorted(_RESERVED & set(config.options))
     if reserved:
@@ -225,10 +225,10 @@ def _creation_fault(config: ImageModelConfig, size: int, error: Exception) -> st
 
 
 def look(config: ImageModelConfig, size: int) -> DryRun:
-    """The model's width and the weights that take no part. Raises InputError where it cannot read such pictures."""
+    """The model's width and the weights that take no part. Raises InputError where it cannot read such images."""
     try:
         return dry_run(lambda: _create(config, size), lambda model: model(torch.zeros(1, 3, size, size)))
-    except Exception as error:  # layers that find the picture too small, each in its own words
+    except Exception as error:  # layers that find the image too small, each in its own words
         raise InputError([_creation_fault(config, size, error)]) from error
 
 

@@ -49,7 +49,7 @@ _RESERVED = frozenset(
     ("add_cross_attention", "is_decoder", "is_encoder_decoder", "model_type", "output_attentions",
      "output_hidden_states", "pad_token_id", "return_dict", "vocab_size")
 )  # fmt: skip
-# They fill in words, but with a decoder or from bytes, read proteins or pictures, scale their embeddings by what the
+# They fill in words, but with a decoder or from bytes, read proteins or images, scale their embeddings by what the
 # ids are (esm), or need kernels of their own (mra).
 _NO_ENCODERS = frozenset(
     ("bart", "esm", "esmc", "mbart", "modernvbert", "mra", "mvp", "neomme", "perceiver", "ultravbert")

@@ -1,4 +1,4 @@
-"""Pictures of a trained model, from plain arrays: learning curves, confusion matrix, reliability.
+"""Images of a trained model, from plain arrays: learning curves, confusion matrix, reliability.
 
 Drawn without a display and without pyplot, whose global state a thread must not touch.
 """

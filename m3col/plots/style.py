@@ -32,7 +32,7 @@ def dress(axes: Any, *, title: str, x: str = "", y: str = "", grid: str | None =
 
 
 def bare(axes: Any) -> None:
-    """Neither ticks nor frame: for pictures."""
+    """Neither ticks nor frame: for images."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -104,9 +104,9 @@ def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tr
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Pictures and texts have no medians to make an example of.
+    # Images and texts have no medians to make an example of.
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
-    warnings.filterwarnings("ignore", message=".*Any type hint is inferred")  # a picture has no type there
+    warnings.filterwarnings("ignore", message=".*Any type hint is inferred")  # an image has no type there
     # MLflow's libraries on each other: with `python -W error` they would keep it from working.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="(mlflow|sqlalchemy|alembic|pydantic)")
     made: list[MlflowClient] = []

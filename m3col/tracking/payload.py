@@ -78,7 +78,7 @@ def _text(value: Any) -> str:
 
 def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
     """Per modality the column medians [D_m] of the training split; 0 for a column without any value. None where there
-    are pictures or texts: they have no median, and one of them may be a person's."""
+    are images or texts: they have no median, and one of them may be a person's."""
     found = {}
     if modality_kinds.media(dataset.kinds.values()):
         return None
@@ -91,7 +91,7 @@ def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
 
 def model_columns(features: Mapping[str, Sequence[str]], kinds: Mapping[str, str]) -> dict[str, list[str]]:
     """Per modality the columns that a logged model takes: `<modality>.<feature>`, or one of the modality's name with
-    paths or contents of pictures, or with texts.
+    paths or contents of images, or with texts.
 
     No name comes twice: of those that would, as of modality `a` with feature `b.c` and modality `a.b` with feature `c`,
     all but the first have a number behind them, as in `a.b.c (2)`.

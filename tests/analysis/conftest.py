@@ -1,4 +1,4 @@
-"""Two tiny models: of pictures and texts, and of numbers (an ensemble of two)."""
+"""Two tiny models: of images and texts, and of numbers (an ensemble of two)."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from tests.support.helpers import TINY, tiny_data
 
 @pytest.fixture(scope="session")
 def paired(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """`checkpoint`, `predictor`, `dataset`, `folder` of pictures and texts."""
+    """`checkpoint`, `predictor`, `dataset`, `folder` of images and texts."""
     place = tmp_path_factory.mktemp("pairs")
     folder = pairs.folder(place / "data")
     result = m3col.train(pairs.config(folder), runs=place / "runs", tracking_uri="none")

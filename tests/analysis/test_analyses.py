@@ -165,14 +165,14 @@ def test_similarities_are_dot_products_by_hand(paired):
             member.sources({"text": MediaColumn.of("text", ["red"])})["text"].rows(slice(1))
         )
         for place, row in enumerate((3, 0)):
-            picture = member.sources({"image": case.test.inputs["image"]})["image"].rows(slice(row, row + 1))
-            tokens = member.method.encoders["image"].tokens(picture)[0]
+            image = member.sources({"image": case.test.inputs["image"]})["image"].rows(slice(row, row + 1))
+            tokens = member.method.encoders["image"].tokens(image)[0]
             for patch in range(len(tokens)):
                 by_hand = sum(float(a) * float(b) for a, b in zip(tokens[patch], word[0], strict=True))
                 assert found[place, patch // 2, patch % 2] == pytest.approx(by_hand, rel=1e-4, abs=1e-5)
 
 
-def test_pictures_are_of_the_class_or_those_that_agree_most(paired):
+def test_images_are_of_the_class_or_those_that_agree_most(paired):
     case = AnalysisContext(paired.predictor, paired.dataset)
     found = heatmaps.look_for(case, ["RED", "frog", "whale"])
     at, maps = found["RED"]
@@ -195,7 +195,7 @@ def test_a_class_without_test_samples_is_looked_for_everywhere(paired):
     assert len(at) == len(maps) == heatmaps.PICTURES
 
 
-def test_pictures_are_encoded_once_for_all_words_and_few_at_a_time(paired, monkeypatch):
+def test_images_are_encoded_once_for_all_words_and_few_at_a_time(paired, monkeypatch):
     case = AnalysisContext(paired.predictor, paired.dataset, Options(words=("frog", "whale", "red", "blue")))
     expected = heatmaps.run(case).table
     encoder, sizes = paired.predictor.members[0].method.encoders["image"], []

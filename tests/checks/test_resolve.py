@@ -149,7 +149,7 @@ def test_faults_of_files_name_file_row_and_column(tmp_path):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder of pictures and texts, and a cache of its own."""
+    """A folder of images and texts, and a cache of its own."""
     monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "cache"))
     return pairs.folder(tmp_path / "data")
 
@@ -167,7 +167,7 @@ def test_encoders_are_judged_though_the_data_cannot_be_read(place):
     )  # fmt: skip
     assert [line.partition("; ")[0] for line in found] == [
         f"{place}/test.csv: column 'label' (data.label_column) is missing",
-        f"{place}/train.csv: row 5: picture 'imgs/train-4.png' is an HTML page",
+        f"{place}/train.csv: row 5: image 'imgs/train-4.png' is an HTML page",
         "x.yaml: mix.level: modality 'txt' is unknown",
         "x.yaml: mix.level must name every modality, but lacks text",
         "x.yaml: model.image.name 'vit_tny_patch16_224' is unknown to timm",
@@ -189,7 +189,7 @@ def test_a_fault_of_one_encoder_does_not_hide_those_of_the_other(place):
     assert check_against_data(run, faulty={"model.embedding_dim"}) == (None, [])
 
 
-def test_pictures_in_memory_are_named_by_split_and_row(place):
+def test_images_in_memory_are_named_by_split_and_row(place):
     (place / "imgs/train-4.png").write_text("<html>")
     paths = [str(place / f"imgs/train-{n}.png") for n in range(6)]
     train = build_split({"image": MediaColumn.of("image", paths)}, np.arange(6) % 3, "train")
@@ -209,7 +209,7 @@ def test_the_cache_is_judged_before_anything_begins(place, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**4, 10**4))
         (line,) = faults(run, data=None)
-        assert "the cache of decoded pictures needs about" in line and "set data.cache=false" in line
+        assert "the cache of decoded images needs about" in line and "set data.cache=false" in line
     cache.decoded(resolve(run).dataset.train.inputs["image"], 18)  # as data.image.size: 16 asks for
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**4, 10**4))
     assert resolve(run)

@@ -1,4 +1,4 @@
-"""What is remembered of pictures is kept in a folder of the test's own."""
+"""What is remembered of images is kept in a folder of the test's own."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small folders of pictures and texts, written for tests."""
+"""Small folders of images and texts, written for tests."""
 
 import csv
 import json
@@ -18,8 +18,8 @@ COUNTS = {"train": 6, "validation": 3, "test": 3}
 LABELS = ("cat", "dog", "emu")
 
 
-def picture(path: Path, number: int, size: tuple[int, int] = (12, 9)) -> Path:
-    """A picture of one colour that no other number has."""
+def image_file(path: Path, number: int, size: tuple[int, int] = (12, 9)) -> Path:
+    """An image of one colour that no other number has."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (number * 37 % 256, number % 256, 90)).save(path)
     return path
@@ -51,7 +51,7 @@ def write_image_text(folder: Path) -> Path:
         rows = [["image", "text", "label"]]
         for at in range(COUNTS[split]):
             number += 1
-            picture(folder / "imgs" / f"{number}.png", number)
+            image_file(folder / "imgs" / f"{number}.png", number)
             rows.append([f"imgs/{number}.png", f" text number {number}\n", LABELS[at % 3]])
         write_csv(folder / name, rows)
     return folder
@@ -64,7 +64,7 @@ def write_n24news(folder: Path) -> Path:
         records = []
         for at in range(COUNTS[split]):
             number += 1
-            picture(folder / "imgs" / f"n{number}.jpg", number)
+            image_file(folder / "imgs" / f"n{number}.jpg", number)
             texts = {key: f"{key} {number}" for key in ("headline", "caption", "abstract", "article")}
             section = ("Sports", "Art & Design", "Food")[at % 3]
             records.append({"image_id": f"n{number}", **texts, "section": section})
@@ -94,7 +94,7 @@ def write_food101(folder: Path, *, train: int = 10, test: int = 2) -> Path:
             for at in range(count):
                 number += 1
                 stem = f"{name}_{split}_{at}"
-                picture(folder / "images" / split / name / f"{stem}.jpg", number)
+                image_file(folder / "images" / split / name / f"{stem}.jpg", number)
                 text = folder / "texts_txt" / name / f"{stem}.txt"
                 text.parent.mkdir(parents=True, exist_ok=True)
                 text.write_text(f"file {number}\n", encoding="utf-8")

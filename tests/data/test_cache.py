@@ -1,4 +1,4 @@
-"""Decoded pictures and tokens: the same with and without the cache, made once, and never trusted after a change."""
+"""Decoded images and tokens: the same with and without the cache, made once, and never trusted after a change."""
 
 import contextlib
 import multiprocessing
@@ -36,7 +36,7 @@ def encode(texts):
     return [np.frombuffer(text.encode(), np.uint8).astype(np.int32) for text in texts]
 
 
-def test_pictures_are_the_same_with_and_without_the_cache(records):
+def test_images_are_the_same_with_and_without_the_cache(records):
     kept, made = cache.decoded(records, 16), cache.decoded(records, 16, cached=False)
     for row, path in enumerate(records.source):
         expected = decoding.decode(path, 16)
@@ -71,7 +71,7 @@ def test_a_second_look_decodes_nothing(records, monkeypatch):
         assert cache.faults(records) == {}
 
 
-def test_pictures_are_looked_at_once_for_each_table(records, monkeypatch):
+def test_images_are_looked_at_once_for_each_table(records, monkeypatch):
     calls = []
     look = index.inspect
     monkeypatch.setattr(index, "inspect", lambda *a, **k: (calls.append(1), look(*a, **k))[1])
@@ -80,11 +80,11 @@ def test_pictures_are_looked_at_once_for_each_table(records, monkeypatch):
 
 
 def colour(path: Path, red: int) -> None:
-    """A picture whose file has the same size in any colour."""
+    """An image whose file has the same size in any colour."""
     Image.new("RGB", (20, 20), (red, 90, 90)).save(path)
 
 
-def test_a_picture_that_changed_is_seen_though_its_size_and_time_did_not(tmp_path):
+def test_a_image_that_changed_is_seen_though_its_size_and_time_did_not(tmp_path):
     path = tmp_path / "a.bmp"
     colour(path, 250)
     records, status = MediaColumn.of("image", [str(path)]), os.stat(path)
@@ -111,7 +111,7 @@ def test_a_table_never_holds_other_pixels_than_its_key_says(tmp_path, monkeypatc
     assert cache.decoded(records, 24)[0][0, 0, 0] == 250
 
 
-def test_a_picture_that_changes_all_the_time_is_refused(records, own_folder, monkeypatch):
+def test_a_image_that_changes_all_the_time_is_refused(records, own_folder, monkeypatch):
     monkeypatch.setattr(index, "inspect", lambda values, anew=(): [index.ImageInfo("0" * 64, (9, 9))] * len(values))
     with pytest.raises(InputError, match=r"0\.png: is written to while it is read"):
         cache.decoded(records, 16)
@@ -135,7 +135,7 @@ def test_a_verdict_holds_as_long_as_the_rules_and_pillow_do(records, tmp_path, m
     assert set(cache.faults(records)) == {3}
 
 
-def test_a_pipe_and_a_folder_are_no_pictures(tmp_path):
+def test_a_pipe_and_a_folder_are_no_images(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
 
     def let_go() -> None:
@@ -166,7 +166,7 @@ def test_a_digest_does_not_depend_on_the_place(records, tmp_path):
     assert build_split({"image": records}, labels, "train", ids=ids).digest() == there
 
 
-def test_broken_pictures_are_named_all_at_once(records, tmp_path):
+def test_broken_images_are_named_all_at_once(records, tmp_path):
     (tmp_path / "3.png").write_text("<html>")
     (tmp_path / "5.png").write_bytes(b"")
     assert set(cache.faults(records)) == {3, 5}
@@ -220,7 +220,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(records, ow
 def test_what_a_killed_writer_has_left_is_no_reason_to_refuse_the_next_one(records, own_folder, monkeypatch):
     whole = 3 * 24**2 * 7
     own_folder.mkdir(exist_ok=True)
-    part = cache._part(cache._pictures_path(cache.content_digests(records), 24))
+    part = cache._part(cache._images_path(cache.content_digests(records), 24))
     part.write_bytes(bytes(whole - 100))
     assert cache.needed_bytes(records, 24) == 100
     usage = namedtuple("usage", "total used free")
@@ -242,9 +242,9 @@ def test_what_ran_out_of_memory_is_told_and_not_remembered(records, monkeypatch)
     assert cache.faults(records) == {}
 
 
-def test_records_that_are_neither_picture_nor_text_are_told():
+def test_records_that_are_neither_image_nor_text_are_told():
     assert cache.faults(MediaColumn.of("image", [None])) == {
-        0: "must be one of the paths or contents (bytes) of pictures, but is None"
+        0: "must be one of the paths or contents (bytes) of images, but is None"
     }
     assert cache.faults(MediaColumn.of("text", ["good", " ", "half \ud800", 3])) == {
         1: "is an empty text", 2: "holds half a surrogate pair", 3: "must be one of the texts, but is 3"
@@ -325,7 +325,7 @@ def test_a_file_that_was_cut_off_while_it_was_written_is_not_taken(records, own_
     assert cache.decoded(records, 16)[0].shape[2] == 3
 
 
-def test_a_picture_that_breaks_later_is_named(records, tmp_path):
+def test_a_image_that_breaks_later_is_named(records, tmp_path):
     table = cache.decoded(records, 16, cached=False)
     (tmp_path / "3.png").write_text("<html>")
     with pytest.raises(RuntimeError, match=r"3\.png: is an HTML page"):

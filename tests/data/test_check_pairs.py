@@ -1,4 +1,4 @@
-"""`check` of pictures and texts: sizes, lengths, labels, what cannot be read, and what stands in two splits."""
+"""`check` of images and texts: sizes, lengths, labels, what cannot be read, and what stands in two splits."""
 
 import shutil
 from dataclasses import replace
@@ -14,7 +14,7 @@ from m3col.data.checks.image_text import check_pairs, layout_of
 from m3col.data.formats.csv_columns import Layout
 
 from .builders import write_folder
-from .pair_builders import ENTRY, change, picture, write_food101, write_image_text, write_n24news
+from .pair_builders import ENTRY, change, image_file, write_food101, write_image_text, write_n24news
 
 
 def words() -> Tokenizer:
@@ -28,8 +28,8 @@ def words() -> Tokenizer:
 
 def test_reports_sizes_words_and_labels(tmp_path):
     folder = write_image_text(tmp_path / "data")
-    picture(folder / "imgs" / "1.png", 1, (30, 20))
-    picture(folder / "imgs" / "2.png", 2, (5, 8))
+    image_file(folder / "imgs" / "1.png", 1, (30, 20))
+    image_file(folder / "imgs" / "2.png", 2, (5, 8))
     change(folder / "train.csv", 3, "text", "five words are in here")
     report = check(folder)
     assert report.ok and report.warnings == ()
@@ -65,10 +65,10 @@ def test_finds_what_stands_in_two_splits(tmp_path):
     change(folder / "val.csv", 3, "text", "text number 6")
     report = check(folder)
     assert report.ok and report.warnings == (
-        "train and validation overlap: of the 3 pairs of validation, 0 have a picture and 1 a text that train has too "
+        "train and validation overlap: of the 3 pairs of validation, 0 have an image and 1 a text that train has too "
         "(text of train row 6 'imgs/6.png' = validation row 3 'imgs/9.png')",
-        "train and test overlap: of the 3 pairs of test, 2 have a picture and 2 a text that train has too "
-        "(picture of train row 5 'imgs/5.png' = test row 2 'imgs/11.png')",
+        "train and test overlap: of the 3 pairs of test, 2 have an image and 2 a text that train has too "
+        "(image of train row 5 'imgs/5.png' = test row 2 'imgs/11.png')",
     )
 
 
@@ -81,9 +81,9 @@ def test_faults_do_not_hide_what_could_be_read(tmp_path):
     change(folder / "test.csv", 1, "label", "")
     report = check(folder)
     assert not report.ok and set(report.faults) == {
-        f"{folder}/train.csv: row 2: picture 'imgs/2.png' is an HTML page",
-        f"{folder}/train.csv: row 3: picture 'imgs/3.png': the file is missing",
-        f"{folder}/val.csv: row 2: picture 'imgs/8.png' is empty (zero bytes)",
+        f"{folder}/train.csv: row 2: image 'imgs/2.png' is an HTML page",
+        f"{folder}/train.csv: row 3: image 'imgs/3.png': the file is missing",
+        f"{folder}/val.csv: row 2: image 'imgs/8.png' is empty (zero bytes)",
         f"{folder}/val.csv: row 3: the text is empty",
         f"{folder}/test.csv: row 1: the label is empty",
     }
@@ -106,7 +106,7 @@ def test_pairs_that_are_left_out_are_a_warning(tmp_path):
     (folder / "texts_txt" / "emu" / "emu_test_0.txt").unlink()
     report = check(folder)
     assert report.ok
-    assert report.warnings[:2] == ("1 pairs are left out, train: no picture", "1 pairs are left out, test: no text")
+    assert report.warnings[:2] == ("1 pairs are left out, train: no image", "1 pairs are left out, test: no text")
     assert len(report.warnings) == 3 and "test.csv: 1 of 6 pairs (17 %) are left out" in report.warnings[2]
     assert [row[:3] for row in report.rows] == [
         ("train.csv", "train", "24"),

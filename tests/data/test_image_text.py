@@ -13,7 +13,17 @@ from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.image_text_csv import looks_like, read
 from m3col.errors import InputError
 
-from .pair_builders import COUNTS, ENTRY, EVERY, change, picture, png_that_claims, read_csv, write_csv, write_image_text
+from .pair_builders import (
+    COUNTS,
+    ENTRY,
+    EVERY,
+    change,
+    image_file,
+    png_that_claims,
+    read_csv,
+    write_csv,
+    write_image_text,
+)
 
 
 @pytest.fixture
@@ -35,7 +45,7 @@ def one_fault(folder: Path, **options) -> str:
 
 
 def test_reads_pairs_in_the_order_of_the_file(folder):
-    dataset = read(folder, ENTRY, None, EVERY, pictures=True)
+    dataset = read(folder, ENTRY, None, EVERY, images=True)
     assert {name: len(split) for name, split in dataset.splits.items()} == COUNTS
     assert dataset.classes == ("cat", "dog", "emu") and dataset.kinds == {"image": "image", "text": "text"}
     assert dataset.features == {"image": ("image",), "text": ("text",)} and dataset.dropped == {}
@@ -52,13 +62,13 @@ def test_all_splits_share_one_source(folder):
     for name in ("image", "text"):
         columns = [split.inputs[name] for split in dataset.splits.values()]
         assert all(isinstance(c, MediaColumn) and c.source is columns[0].source for c in columns)
-    # a picture that occurs twice is one picture, and its second id another one
+    # an image that occurs twice is one image, and its second id another one
     assert dataset.test.inputs["image"].at[0] == dataset.train.inputs["image"].at[1]
     assert len(dataset.train.inputs["image"].source) == 11 and len(dataset.train.inputs["text"].source) == 12
     assert dataset.test.ids.tolist() == ["imgs/2.png#2", "imgs/11.png", "imgs/12.png"]
 
 
-def test_ids_are_unique_where_a_picture_occurs_often(folder):
+def test_ids_are_unique_where_a_image_occurs_often(folder):
     for row in (2, 3):
         change(folder / "train.csv", row, "image", "imgs/./1.png")
     assert read(folder, ENTRY, None, EVERY).train.ids[:3].tolist() == ["imgs/1.png", "imgs/1.png#2", "imgs/1.png#3"]
@@ -94,7 +104,7 @@ def test_an_unknown_modality_shows_with_the_other_faults(folder):
 
 def test_reads_the_emoji(shared_data):
     folder = shared_data / "emoji"
-    dataset = read(folder, ENTRY, None, EVERY, layout=Layout(text=("caption",)), pictures=True)
+    dataset = read(folder, ENTRY, None, EVERY, layout=Layout(text=("caption",)), images=True)
     assert {name: len(split) for name, split in dataset.splits.items()} == {
         "train": 1288,
         "validation": 276,
@@ -116,21 +126,21 @@ def test_a_text_may_be_longer_than_the_csv_module_expects(folder):
     assert csv.field_size_limit() == 131_072  # of other readers in this process
 
 
-def test_the_same_picture_in_two_splits_is_a_warning_with_counts(folder):
-    assert read(folder, ENTRY, None, EVERY, pictures=True).warnings == ()
+def test_the_same_image_in_two_splits_is_a_warning_with_counts(folder):
+    assert read(folder, ENTRY, None, EVERY, images=True).warnings == ()
     change(folder / "test.csv", 1, "text", "text number 2")
-    assert read(folder, ENTRY, None, EVERY, pictures=True).warnings == ()  # short texts are often the same
+    assert read(folder, ENTRY, None, EVERY, images=True).warnings == ()  # short texts are often the same
     shutil.copy(folder / "imgs" / "5.png", folder / "imgs" / "11.png")  # another file with the same content
     change(folder / "test.csv", 3, "image", "imgs/2.png")
-    (line,) = read(folder, ENTRY, None, EVERY, pictures=True).warnings
-    assert line.startswith(f"{folder}: train and test overlap: of the 3 pairs of test, 2 have a picture and 1 a text")
-    assert read(folder, ENTRY, ["text"], EVERY, pictures=True).warnings == ()
+    (line,) = read(folder, ENTRY, None, EVERY, images=True).warnings
+    assert line.startswith(f"{folder}: train and test overlap: of the 3 pairs of test, 2 have an image and 1 a text")
+    assert read(folder, ENTRY, ["text"], EVERY, images=True).warnings == ()
 
 
-def test_pictures_that_nobody_wants_are_not_judged(folder):
+def test_images_that_nobody_wants_are_not_judged(folder):
     (folder / "imgs" / "4.png").write_bytes(b"<html>")
-    assert read(folder, ENTRY, ["text"], EVERY, pictures=True).modalities == ("text",)
-    assert "is an HTML page" in faults_of(folder, pictures=True)[0]
+    assert read(folder, ENTRY, ["text"], EVERY, images=True).modalities == ("text",)
+    assert "is an HTML page" in faults_of(folder, images=True)[0]
 
 
 # Bad input, one test each.
@@ -176,13 +186,13 @@ def test_empty_texts_and_labels(folder):
     assert label == f"{folder}/test.csv: row 3: the label is empty"
 
 
-def test_a_missing_picture(folder):
+def test_a_missing_image(folder):
     (folder / "imgs" / "4.png").rename(folder / "imgs" / "4.jpg")
     change(folder / "val.csv", 1, "image", "")
     faults = faults_of(folder)
     assert faults == [
-        f"{folder}/train.csv: row 4: picture 'imgs/4.png': the file is missing; did you mean 'imgs/4.jpg'?",
-        f"{folder}/val.csv: row 1: the path of the picture is empty",
+        f"{folder}/train.csv: row 4: image 'imgs/4.png': the file is missing; did you mean 'imgs/4.jpg'?",
+        f"{folder}/val.csv: row 1: the path of the image is empty",
     ]
 
 
@@ -190,23 +200,23 @@ BROKEN = {
     "zero bytes": (b"", r"is empty (zero bytes)"),
     "html": (b"<!DOCTYPE html><title>404</title>", "is an HTML page"),
     "bomb": (png_that_claims(20_000, 20_000), "has more than 100 million pixels: a decompression bomb"),
-    "text": (b"no picture", "is not a picture"),
+    "text": (b"no image", "is not an image"),
 }
 
 
 @pytest.mark.parametrize("what", [*BROKEN, "truncated"])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_a_broken_picture(folder, what):
-    path = picture(folder / "imgs" / "4.png", 4, (300, 200))
+def test_a_broken_image(folder, what):
+    path = image_file(folder / "imgs" / "4.png", 4, (300, 200))
     content, reason = BROKEN.get(what) or (path.read_bytes()[:-30], "is truncated")
     path.write_bytes(content)
-    fault = one_fault(folder, pictures=True)
-    assert fault.startswith(f"{folder}/train.csv: row 4: picture 'imgs/4.png' {reason}")
+    fault = one_fault(folder, images=True)
+    assert fault.startswith(f"{folder}/train.csv: row 4: image 'imgs/4.png' {reason}")
     read(folder, ENTRY, None, EVERY)  # without decoding, a file that is there is enough
 
 
 def test_paths_that_leave_the_folder(folder):
-    outside = picture(folder.parent / "secret.png", 99)
+    outside = image_file(folder.parent / "secret.png", 99)
     (folder / "imgs" / "5.png").unlink()
     (folder / "imgs" / "5.png").symlink_to(outside)
     change(folder / "train.csv", 1, "image", "../secret.png")
@@ -214,9 +224,9 @@ def test_paths_that_leave_the_folder(folder):
     faults = faults_of(folder)
     where = f"{folder}/train.csv: row"
     assert faults == [
-        f"{where} 1: picture '../secret.png' leaves the data folder {folder}",
-        f"{where} 2: picture '{outside}' is an absolute path; it must be relative to {folder}",
-        f"{where} 5: picture 'imgs/5.png' leaves the data folder {folder}",
+        f"{where} 1: image '../secret.png' leaves the data folder {folder}",
+        f"{where} 2: image '{outside}' is an absolute path; it must be relative to {folder}",
+        f"{where} 5: image 'imgs/5.png' leaves the data folder {folder}",
     ]
 
 
@@ -287,16 +297,16 @@ def test_many_faults_come_at_once_and_each_kind_is_counted(folder):
     change(folder / "test.csv", 0, "image", "picture")
     faults = faults_of(folder)
     train = f"{folder}/train.csv"
-    gone = [f"{train}: row {n}: picture 'imgs/gone{n}.png': the file is missing" for n in range(1, 6)]
+    gone = [f"{train}: row {n}: image 'imgs/gone{n}.png': the file is missing" for n in range(1, 6)]
     empty = [f"{train}: row {n}: the text is empty" for n in range(1, 6)]
     assert faults[:12] == [
         *gone,
-        f"{train}: 3 more rows: the picture is missing",
+        f"{train}: 3 more rows: the image is missing",
         *empty,
         f"{train}: 3 more rows: the text is empty",
     ]
     rest = "\n".join(faults[12:])
-    assert "row 9: picture '../x.png' leaves" in rest and "val.csv: row 1: the label is empty" in rest
+    assert "row 9: image '../x.png' leaves" in rest and "val.csv: row 1: the label is empty" in rest
     assert "test.csv: column 'image' (data.image.column) is missing" in rest
     assert "val.csv: row 3: label 'emu' never occurs in train.csv" in rest and "test.csv: row 3: label 'emu'" in rest
     assert len(faults) == 17

@@ -10,7 +10,7 @@ import pytest
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.image_text_csv import read
 
-from .pair_builders import ENTRY, EVERY, change, picture, read_csv, write_csv, write_image_text
+from .pair_builders import ENTRY, EVERY, change, image_file, read_csv, write_csv, write_image_text
 from .test_image_text import faults_of, one_fault
 
 
@@ -25,7 +25,7 @@ MARKS = ["NA", "nan", "NaN", "null", "None", "NULL", "#N/A", "N/A", " NA "]
 @pytest.mark.parametrize("mark", MARKS)
 @pytest.mark.parametrize(
     ("column", "words"),
-    [("label", "the label is"), ("text", "the text is"), ("image", "the path of the picture is")],
+    [("label", "the label is"), ("text", "the text is"), ("image", "the path of the image is")],
 )
 def test_what_stands_for_a_missing_value_is_no_value(folder, column, words, mark):
     for name, row in (("train.csv", 2), ("test.csv", 1)):
@@ -86,20 +86,20 @@ def test_forms_of_a_file_that_are_read(folder, form):
         ("imgs\\..\\..\\secret.png", "the file is missing"),
     ],
 )
-def test_the_true_reason_why_a_picture_is_not_found(folder, value, words):
+def test_the_true_reason_why_a_image_is_not_found(folder, value, words):
     change(folder / "train.csv", 4, "image", value)
     assert words in one_fault(folder)
 
 
 def test_a_backslash_may_be_part_of_a_name(folder):
-    picture(folder / "a\\b.png", 50)
+    image_file(folder / "a\\b.png", 50)
     change(folder / "train.csv", 1, "image", "a\\b.png")
-    dataset = read(folder, ENTRY, None, EVERY, pictures=True)
+    dataset = read(folder, ENTRY, None, EVERY, images=True)
     assert dataset.train.inputs["image"].values[0] == os.path.realpath(folder / "a\\b.png")
 
 
 def test_backslashes_do_not_lead_out_of_the_folder(folder):
-    picture(folder.parent / "secret.png", 99)
+    image_file(folder.parent / "secret.png", 99)
     change(folder / "train.csv", 1, "image", "imgs\\..\\..\\secret.png")
     assert "leaves the data folder" in one_fault(folder)
 

@@ -19,8 +19,8 @@ from .pair_builders import (
     ENTRY,
     EVERY,
     change,
+    image_file,
     news_file,
-    picture,
     read_csv,
     read_json,
     write_csv,
@@ -59,7 +59,7 @@ def alter(folder: Path, name: str, row: int, **fields: object) -> None:
 
 
 def test_reads_news(news):
-    dataset = read_n24news(news, ENTRY, None, EVERY, pictures=True)
+    dataset = read_n24news(news, ENTRY, None, EVERY, images=True)
     assert {name: len(split) for name, split in dataset.splits.items()} == COUNTS
     assert dataset.classes == ("Art & Design", "Food", "Sports") and dataset.train.labels[:3].tolist() == [2, 0, 1]
     assert dataset.features == {"image": ("image",), "text": ("caption",)}
@@ -80,7 +80,7 @@ def test_the_text_of_news_is_chosen(news, fields, text):
 
 def test_reads_the_sample_of_n24news(shared_data):
     folder = shared_data / "emoji_n24news_layout"
-    dataset = read_n24news(folder, ENTRY, None, EVERY, layout=Layout(text=("headline",)), pictures=True)
+    dataset = read_n24news(folder, ENTRY, None, EVERY, layout=Layout(text=("headline",)), images=True)
     assert [len(split) for split in dataset.splits.values()] == [50, 15, 15]
     assert dataset.classes == ("Food", "Science", "Sports", "Technology", "Travel")
     assert dataset.train.ids[0] == "imgs/1f9c0.jpg" and dataset.train.inputs["text"].values[0] == "cheese wedge"
@@ -127,7 +127,7 @@ def test_fields_that_are_missing_empty_or_no_text(news):
         f"{path}: row 3: field 'caption' must be a text, but is a number",
         f"{path}: row 4: the label is empty",
         f"{path}: row 5: the text holds half a surrogate pair",
-        f"{path}: row 6: the path of the picture is empty",
+        f"{path}: row 6: the path of the image is empty",
         f"{news_file(news, 'dev')}: row 4: must be an object, but is a text",
     ]
 
@@ -164,18 +164,18 @@ def test_a_missing_json(news):
     assert faults_of(read_n24news, news / "nowhere") == [f"{news / 'nowhere'}: is not a folder"]
 
 
-def test_pictures_of_news_are_judged(news):
-    picture(news.parent / "secret.jpg", 9)
+def test_images_of_news_are_judged(news):
+    image_file(news.parent / "secret.jpg", 9)
     alter(news, "train", 1, image_id="../../secret")
     alter(news, "train", 2, image_id=str(news.parent / "secret"))
     (news / "imgs" / "n3.jpg").unlink()
     (news / "imgs" / "n4.jpg").write_bytes(b"<html>")
     path = news_file(news, "train")
-    assert [fault.removeprefix(f"{path}: ") for fault in faults_of(read_n24news, news, pictures=True)] == [
-        f"row 1: picture 'imgs/../../secret.jpg' leaves the data folder {news}",
-        f"row 2: picture '{news.parent}/secret.jpg' is an absolute path; it must be relative to {news}",
-        "row 3: picture 'imgs/n3.jpg': the file is missing",
-        "row 4: picture 'imgs/n4.jpg' is an HTML page",
+    assert [fault.removeprefix(f"{path}: ") for fault in faults_of(read_n24news, news, images=True)] == [
+        f"row 1: image 'imgs/../../secret.jpg' leaves the data folder {news}",
+        f"row 2: image '{news.parent}/secret.jpg' is an absolute path; it must be relative to {news}",
+        "row 3: image 'imgs/n3.jpg': the file is missing",
+        "row 4: image 'imgs/n4.jpg' is an HTML page",
     ]
 
 
@@ -183,7 +183,7 @@ def test_pictures_of_news_are_judged(news):
 
 
 def test_reads_food(food):
-    dataset = read_food101(food, ENTRY, None, EVERY, pictures=True)
+    dataset = read_food101(food, ENTRY, None, EVERY, images=True)
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 24, "validation": 6, "test": 6}
     assert np.bincount(dataset.validation.labels).tolist() == [2, 2, 2] and dataset.classes == ("cat", "dog", "emu")
     assert dataset.features == {"image": ("image",), "text": ("text",)} and dataset.dropped == {}
@@ -195,7 +195,7 @@ def test_reads_food(food):
 
 def test_reads_the_sample_of_food101(shared_data):
     folder = shared_data / "emoji_food101_layout"
-    dataset = read_food101(folder, ENTRY, None, EVERY, pictures=True)
+    dataset = read_food101(folder, ENTRY, None, EVERY, images=True)
     assert [len(split) for split in dataset.splits.values()] == [36, 9, 15] and dataset.dropped == {}
     assert dataset.classes == ("animals_and_nature", "food_and_drink", "travel_and_places")
     assert np.bincount(dataset.validation.labels).tolist() == [3, 3, 3]
@@ -213,7 +213,7 @@ def test_the_validation_split_does_not_depend_on_the_order_of_rows_or_on_what_is
     assert alone.train.ids.tolist() == first.train.ids.tolist() and alone.validation is None
 
 
-def test_pairs_without_a_picture_or_text_are_left_out_and_counted(food):
+def test_pairs_without_a_image_or_text_are_left_out_and_counted(food):
     (food / "images" / "train" / "cat" / "cat_train_0.jpg").unlink()
     (food / "texts_txt" / "cat" / "cat_train_0.txt").unlink()  # lacks both: counted once
     (food / "images" / "train" / "dog" / "dog_train_1.jpg").unlink()
@@ -222,15 +222,15 @@ def test_pairs_without_a_picture_or_text_are_left_out_and_counted(food):
     (food / "images" / "test" / "emu" / "emu_test_0.jpg").unlink()
     dataset = read_food101(food, ENTRY, None, EVERY)
     assert dataset.dropped == {
-        "train: no picture": 2,
+        "train: no image": 2,
         "train: no text": 1,
         "train: empty text": 1,
-        "test: no picture": 1,
+        "test: no image": 1,
     }
     assert [len(split) for split in dataset.splits.values()] == [21, 5, 5]
     path = food / "images/train/cat/cat_train_0.jpg"
     assert dataset.warnings[0] == (
-        f"{food}/train.csv: 4 of 30 pairs (13 %) are left out; the first one has no picture: {path}"
+        f"{food}/train.csv: 4 of 30 pairs (13 %) are left out; the first one has no image: {path}"
     )
     assert "test.csv: 1 of 6 pairs (17 %)" in dataset.warnings[1] and len(dataset.warnings) == 2
 
@@ -239,7 +239,7 @@ def test_a_few_pairs_that_are_left_out_are_counted_without_a_warning(tmp_path):
     food = write_food101(tmp_path / "food")
     (food / "images" / "train" / "cat" / "cat_train_0.jpg").unlink()
     dataset = read_food101(food, ENTRY, None, EVERY)
-    assert dataset.dropped == {"train: no picture": 1} and dataset.warnings == ()
+    assert dataset.dropped == {"train: no image": 1} and dataset.warnings == ()
 
 
 def test_nothing_left_is_a_fault(food):
@@ -248,12 +248,12 @@ def test_nothing_left_is_a_fault(food):
     write_csv(food / "train.csv", rows[:11])
     write_csv(food / "test.csv", read_csv(food / "test.csv")[:3])
     faults = faults_of(read_food101, food)
-    assert len(faults) == 2 and "train.csv: none of its 10 rows has a picture and a text" in faults[0]
+    assert len(faults) == 2 and "train.csv: none of its 10 rows has an image and a text" in faults[0]
     assert faults[0].endswith(f"; the first one has no text: {food}/texts_txt/cat/cat_train_0.txt")
     (food / "texts_txt" / "cats").rename(food / "texts_txt" / "cat")
     (food / "images" / "train" / "cat").rename(food / "images" / "train" / "cats")
     faults = faults_of(read_food101, food)
-    assert faults[0].endswith(f"; the first one has no picture: {food}/images/train/cat/cat_train_0.jpg")
+    assert faults[0].endswith(f"; the first one has no image: {food}/images/train/cat/cat_train_0.jpg")
 
 
 @pytest.mark.parametrize(("column", "typo"), [("id", "ids"), ("annotation", "anotation")])
@@ -266,11 +266,11 @@ def test_missing_files_of_food(food):
     (food / "test.csv").unlink()
     assert faults_of(read_food101, food)[0].startswith(f"{food}/test.csv: the file is missing")
     assert faults_of(read_food101, food / "nowhere") == [f"{food / 'nowhere'}: is not a folder"]
-    assert "food101 has one text per picture" in faults_of(read_food101, food, layout=Layout(text=("title",)))[0]
+    assert "food101 has one text per image" in faults_of(read_food101, food, layout=Layout(text=("title",)))[0]
 
 
 def test_many_faults_of_food_come_at_once(food):
-    outside = picture(food.parent / "secret.jpg", 1)
+    outside = image_file(food.parent / "secret.jpg", 1)
     change(food / "train.csv", 1, "id", "../../../../secret.jpg")
     change(food / "train.csv", 2, "id", " ")
     change(food / "train.csv", 3, "annotation", "")
@@ -286,18 +286,18 @@ def test_many_faults_of_food_come_at_once(food):
     change(food / "test.csv", 5, "annotation", "emus")
     (food / "images" / "test" / "emus").symlink_to("emu")
     (food / "texts_txt" / "emus").symlink_to("emu")
-    faults = [fault.removeprefix(f"{food}/") for fault in faults_of(read_food101, food, pictures=True)]
+    faults = [fault.removeprefix(f"{food}/") for fault in faults_of(read_food101, food, images=True)]
     where, far = "train.csv: row", "'images/train/cat/../../../../secret.jpg'"
     assert sorted(faults) == sorted(
         [
-            f"{where} 1: picture {far} leaves the data folder {food}",
+            f"{where} 1: image {far} leaves the data folder {food}",
             f"{where} 1: text 'texts_txt/cat/../../../../secret.txt' leaves the data folder {food}",
-            f"{where} 2: the path of the picture is empty",
+            f"{where} 2: the path of the image is empty",
             f"{where} 3: the label is empty",
-            f"{where} 4: picture 'images/train/cat/cat_train_3.jpg' leaves the data folder {food}",
+            f"{where} 4: image 'images/train/cat/cat_train_3.jpg' leaves the data folder {food}",
             f"{where} 5: text 'texts_txt/cat/cat_train_4.txt' is not UTF-8 (byte 4); save it as UTF-8",
             f"{where} 6: text 'texts_txt/cat/cat_train_5.txt' leaves the data folder {food}",
-            f"{where} 7: picture 'images/train/cat/cat_train_6.jpg' is empty (zero bytes)",
+            f"{where} 7: image 'images/train/cat/cat_train_6.jpg' is empty (zero bytes)",
             "test.csv: row 5: label 'emus' never occurs in train.csv; did you mean 'emu'?",
         ]
     )

@@ -64,13 +64,13 @@ def test_words_and_their_weights_are_those_of_the_training_part(place, dataset):
         assert np.array_equal(found.toarray(), by_hand.transform(split.inputs[TEXT].values).toarray())
 
 
-def test_pictures_are_pixels_where_their_encoder_is_random(place, dataset):
+def test_images_are_pixels_where_their_encoder_is_random(place, dataset):
     first, second = view(place, dataset, IMAGE, frozen=True)
     for found, split in ((first, dataset.train), (second, dataset.test)):
         assert found.shape == (len(split), 3 * 16 * 16)
-        picture = decoding.decode(split.inputs[IMAGE].values[4], 18)
-        top, left = (picture.shape[0] - 16) // 2, (picture.shape[1] - 16) // 2
-        square = picture[top : top + 16, left : left + 16].transpose(2, 0, 1) / 255
+        image = decoding.decode(split.inputs[IMAGE].values[4], 18)
+        top, left = (image.shape[0] - 16) // 2, (image.shape[1] - 16) // 2
+        square = image[top : top + 16, left : left + 16].transpose(2, 0, 1) / 255
         np.testing.assert_allclose(found[4], square.ravel(), atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Batches of pictures and texts against a slow twin, and the order of batches by length."""
+"""Batches of images and texts against a slow twin, and the order of batches by length."""
 
 import threading
 
@@ -23,7 +23,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     draw = np.random.default_rng(0)
     paths = []
     for number, size in enumerate([(40, 30, 3), (30, 45, 3), (32, 32, 3)]):
@@ -36,10 +36,10 @@ def source(records, size=16, augment="none", **place):
     return ImageTransform(size, augment).source(records, Placement(CPU, torch.float64, **place))
 
 
-def test_without_draws_the_middle_is_cut(pictures):
-    found = source(pictures).rows(torch.tensor([2, 0]))
+def test_without_draws_the_middle_is_cut(images):
+    found = source(images).rows(torch.tensor([2, 0]))
     assert found.shape == (2, 3, 16, 16)
-    table = cache.decoded(pictures, 18)
+    table = cache.decoded(images, 18)
     for row, number in enumerate((2, 0)):
         whole = table[number]
         top, left = (whole.shape[0] - 16) // 2, (whole.shape[1] - 16) // 2
@@ -49,20 +49,20 @@ def test_without_draws_the_middle_is_cut(pictures):
                 assert torch.equal(found[row, :, y, x], expected)
 
 
-def test_draws_move_and_mirror_the_cut(pictures):
-    whole = cache.decoded(pictures, 18)[0]
-    made = source(pictures[:1], augment="crop_flip")
+def test_draws_move_and_mirror_the_cut(images):
+    whole = cache.decoded(images, 18)[0]
+    made = source(images[:1], augment="crop_flip")
     corner = made.rows(slice(None), np.array([[0.0, 0.0, 0.9]]))[0]
     assert torch.equal(corner, torch.tensor(whole[:16, :16].transpose(2, 0, 1).astype(float) / 255))
     other = made.rows(slice(None), np.array([[0.999, 0.999, 0.1]]))[0]
     expected = whole[-16:, -16:][:, ::-1].transpose(2, 0, 1).astype(float) / 255
     assert torch.equal(other, torch.tensor(expected))
-    still = source(pictures[:1], augment="flip").rows(slice(None), np.array([[0.9, 0.9, 0.9]]))[0]
-    assert torch.equal(still, source(pictures[:1]).rows(slice(None))[0])
+    still = source(images[:1], augment="flip").rows(slice(None), np.array([[0.9, 0.9, 0.9]]))[0]
+    assert torch.equal(still, source(images[:1]).rows(slice(None))[0])
 
 
-def test_batches_are_the_same_with_and_without_the_cache(pictures):
-    assert torch.equal(source(pictures).rows(slice(None)), source(pictures, cached=False).rows(slice(None)))
+def test_batches_are_the_same_with_and_without_the_cache(images):
+    assert torch.equal(source(images).rows(slice(None)), source(images, cached=False).rows(slice(None)))
 
 
 def test_texts_are_padded_to_the_longest_of_the_batch():

@@ -1,4 +1,4 @@
-"""What is handed over to a model for one modality: pictures and texts, judged whole."""
+"""What is handed over to a model for one modality: images and texts, judged whole."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     Image.new("RGB", (9, 8), "red").save(tmp_path / "a.png")
     return tmp_path / "a.png"
 
@@ -31,8 +31,8 @@ def faults(kind, values) -> list[str]:
     return list(caught.value.faults)
 
 
-def test_paths_contents_and_tables_are_pictures(picture):
-    for values in ([picture, picture.read_bytes()], np.array([str(picture)] * 2), pd.DataFrame({"p": [picture] * 2})):
+def test_paths_contents_and_tables_are_images(image):
+    for values in ([image, image.read_bytes()], np.array([str(image)] * 2), pd.DataFrame({"p": [image] * 2})):
         found = user_arrays.records("image", values, where="here")
         assert len(found) == 2 and found.kind == "image"
     again = user_arrays.records("image", found, where="here")
@@ -42,11 +42,11 @@ def test_paths_contents_and_tables_are_pictures(picture):
     )
 
 
-def test_what_is_no_picture_does_not_hide_broken_ones(picture, tmp_path):
+def test_what_is_no_image_does_not_hide_broken_ones(image, tmp_path):
     (tmp_path / "b.png").write_text("<html>")
-    found = faults("image", [None, tmp_path / "b.png", b"", picture, "a\0b.png", "half \ud800.png", tmp_path])
+    found = faults("image", [None, tmp_path / "b.png", b"", image, "a\0b.png", "half \ud800.png", tmp_path])
     assert found == [
-        "here: row 1: must be one of the paths or contents (bytes) of pictures, but is None",
+        "here: row 1: must be one of the paths or contents (bytes) of images, but is None",
         f"here: row 2: {tmp_path}/b.png: is an HTML page",
         "here: row 3: is empty (zero bytes)",
         "here: row 5: a\\x00b.png: is not a valid path",
@@ -79,25 +79,25 @@ def read(path: Path, text: str) -> tuple[dict, list[str]]:
     return unlabelled_csv.read(path, COLUMNS, KINDS, found), [line.removeprefix(f"{path}: ") for line in found.lines()]
 
 
-def test_a_csv_is_read_as_that_of_a_training(picture, tmp_path):
-    inputs, lines = read(tmp_path / "q.csv", f"image,title,body,numbers.x\n a.png ,one ,,1\n{picture},a,b, NA\n")
-    assert lines == [] and inputs["image"] == [str(picture)] * 2 and inputs["text"] == ["one", "a\nb"]
+def test_a_csv_is_read_as_that_of_a_training(image, tmp_path):
+    inputs, lines = read(tmp_path / "q.csv", f"image,title,body,numbers.x\n a.png ,one ,,1\n{image},a,b, NA\n")
+    assert lines == [] and inputs["image"] == [str(image)] * 2 and inputs["text"] == ["one", "a\nb"]
     table = user_arrays.numbers(inputs["numbers"], ["numbers.x"], where="here", may_miss=True)
     assert table[0, 0] == 1 and np.isnan(table[1, 0])
     assert isinstance(user_arrays.records("image", inputs["image"], where="here"), MediaColumn)
 
 
-def test_all_that_is_wrong_with_a_csv_comes_with_its_row(picture, tmp_path):
+def test_all_that_is_wrong_with_a_csv_comes_with_its_row(image, tmp_path):
     (tmp_path / "b.png").write_bytes(b"")
     (tmp_path / "imgs").mkdir()
     rows = ["", "imgs", "b.png", "none.png", "a.png"]
     inputs, lines = read(tmp_path / "q.csv", "image,title\n" + "".join(f"{row},x\n" for row in rows))
     assert list(inputs) == ["image"]
     assert lines == [
-        "row 1: the path of the picture is empty",
-        "row 2: picture 'imgs' is not a file",
-        "row 3: picture 'b.png' is empty (zero bytes)",
-        "row 4: picture 'none.png': the file is missing",
+        "row 1: the path of the image is empty",
+        "row 2: image 'imgs' is not a file",
+        "row 3: image 'b.png' is empty (zero bytes)",
+        "row 4: image 'none.png': the file is missing",
         "column 'body' is missing; choose from image, title",
         "column 'numbers.x' is missing; choose from image, title",
     ]

@@ -1,4 +1,4 @@
-"""Pictures and texts from the command line: check, train, evaluate, predict, and every fault at once."""
+"""Images and texts from the command line: check, train, evaluate, predict, and every fault at once."""
 
 import csv
 import json
@@ -75,16 +75,16 @@ def test_every_row_that_cannot_be_labelled_is_named_with_its_file(trained, place
     path.write_text("image,caption\n" + "\n".join(rows) + "\n")
     assert main(["predict", str(trained), "--csv", str(path)]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"error: {path}: row 1: picture 'none.png': the file is missing",
-        f"error: {path}: row 4: picture '.' is not a file",
-        f"error: {path}: row 5: picture 'pipe.png' is not a file",
-        f"error: {path}: row 3: the path of the picture is empty",
+        f"error: {path}: row 1: image 'none.png': the file is missing",
+        f"error: {path}: row 4: image '.' is not a file",
+        f"error: {path}: row 5: image 'pipe.png' is not a file",
+        f"error: {path}: row 3: the path of the image is empty",
         f"error: {path}: row 2: the text is empty",
     ]
     path.write_text("image,captoin\nhtml.png,a rose\n")  # a column that is missing hides nothing
     assert main(["predict", str(trained), "--csv", str(path)]) == 2
     said = capsys.readouterr().err
-    assert f"{path}: row 1: picture 'html.png' is an HTML page" in said and "did you mean 'captoin'" in said
+    assert f"{path}: row 1: image 'html.png' is an HTML page" in said and "did you mean 'captoin'" in said
 
 
 def test_blanks_around_a_path_do_no_harm_as_in_training(trained, place, tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_blanks_around_a_path_do_no_harm_as_in_training(trained, place, tmp_path
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_an_ensemble_decodes_each_picture_once(trained, place, monkeypatch):
+def test_an_ensemble_decodes_each_image_once(trained, place, monkeypatch):
     model = m3col.load([trained] * 3)
     inputs = {"image": [place / f"imgs/test-{n}.png" for n in range(5)], "text": ["a rose"] * 5}
     expected = model.predict_proba(inputs)
@@ -114,7 +114,7 @@ def test_evaluate_reads_the_columns_that_the_checkpoint_was_trained_on(trained, 
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_evaluate_names_broken_pictures_before_it_predicts(trained, place, tmp_path, capsys, cached):
+def test_evaluate_names_broken_images_before_it_predicts(trained, place, tmp_path, capsys, cached):
     model = shutil.copytree(trained, tmp_path / "model")
     described = json.loads((model / "checkpoint.json").read_text())
     described["config"]["data"]["cache"] = cached
@@ -123,7 +123,7 @@ def test_evaluate_names_broken_pictures_before_it_predicts(trained, place, tmp_p
     (data / "imgs/test-2.png").write_text("<html>")
     assert main(["evaluate", str(model), "--data-dir", str(data), "--runs-dir", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said == f"error: {data}/test.csv: row 3: picture 'imgs/test-2.png' is an HTML page\n"
+    assert said == f"error: {data}/test.csv: row 3: image 'imgs/test-2.png' is an HTML page\n"
 
 
 def test_texts_are_counted_in_tokens(place, tmp_path, capsys):
@@ -163,7 +163,7 @@ def test_faults_of_data_models_and_config_come_together(place, tmp_path, capsys)
         said = capsys.readouterr().err
         for words in (
             "train.epochs must be >= 1, but got 0",
-            f"error: {data}/train.csv: row 5: picture 'imgs/train-4.png' is an HTML page",
+            f"error: {data}/train.csv: row 5: image 'imgs/train-4.png' is an HTML page",
             f"error: {data}/val.csv: row 2: the text is empty",
             f"error: {data}/test.csv: row 3: label 'rde' never occurs in train.csv; did you mean 'red'?",
             "model.image.name 'vit_tny_patch16_224' is unknown to timm; did you mean 'vit_tiny_patch16_224'?",
@@ -183,14 +183,14 @@ def test_what_is_left_out_is_printed_and_kept(tmp_path, capsys):
     words = ["train", str(tmp_path / "food.yaml"), "--runs-dir", str(tmp_path / "runs"), "--tracking-uri", "none"]
     assert main(words) == 0
     said = capsys.readouterr()
-    assert "left out of the data: 3 (train: no picture)" in said.out
+    assert "left out of the data: 3 (train: no image)" in said.out
     assert f"warning: {data}/train.csv: 3 of 30 pairs (10 %) are left out" in said.err
-    assert f"warning: {data}: train and test overlap: of the 6 pairs of test, 1 have a picture" in said.err
+    assert f"warning: {data}: train and test overlap: of the 6 pairs of test, 1 have an image" in said.err
     (about,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/train/*/data.json"))
-    assert about["dropped"] == {"train: no picture": 3} and len(about["warnings"]) == 2
+    assert about["dropped"] == {"train: no image": 3} and len(about["warnings"]) == 2
 
 
-def test_a_broken_picture_is_named_before_anything_is_written(tmp_path, capsys):
+def test_a_broken_image_is_named_before_anything_is_written(tmp_path, capsys):
     place = pairs.folder(tmp_path / "data")
     (place / "imgs/train-4.png").write_text("<!DOCTYPE html><html></html>")
     (place / "imgs/test-2.png").write_bytes(b"")

@@ -285,7 +285,7 @@ def test_on_one_node_its_own_disk_is_a_warning(database):
     assert "the search then stops, with the command to go on" in line
 
 
-def test_files_of_pictures_and_encoders_that_a_node_does_not_see(tmp_path, monkeypatch):
+def test_files_of_images_and_encoders_that_a_node_does_not_see(tmp_path, monkeypatch):
     """Told beside a runs folder that is on one node only; on the driver's own node they have been judged already."""
     there, gone = tmp_path / "there.png", tmp_path / "gone.png"
     there.write_text("")
@@ -303,7 +303,7 @@ def test_files_of_pictures_and_encoders_that_a_node_does_not_see(tmp_path, monke
     assert preflight._folder_faults("/r", NODES[:1], set(), answer=answer(), **given) == []
 
 
-def test_each_node_needs_some_pictures_and_the_local_files_of_encoders(tmp_path):
+def test_each_node_needs_some_images_and_the_local_files_of_encoders(tmp_path):
     place, encoder = pairs.folder(tmp_path / "pairs"), tmp_path / "encoder"
     encoder.mkdir()
     run = pairs.config(place)

@@ -42,10 +42,10 @@ def test_head_of_two_layers_has_the_same_names_and_draws_as_ever():
 
 
 def test_encoders_by_what_they_read():
-    numbers, pictures, texts = (build.build_encoder(s, CONFIG) for s in (5, ImageInput(32), TextInput(120, 0, 40)))
-    assert type(numbers) is mlp.MLPEncoder and type(pictures) is ImageEncoder and type(texts) is TextEncoder
-    assert pictures.model.grad_checkpointing and texts.model.gradient_checkpointing
-    assert numbers.stored() == pictures.stored() == {} and texts.stored()["model_type"] == "bert"
+    numbers, images, texts = (build.build_encoder(s, CONFIG) for s in (5, ImageInput(32), TextInput(120, 0, 40)))
+    assert type(numbers) is mlp.MLPEncoder and type(images) is ImageEncoder and type(texts) is TextEncoder
+    assert images.model.grad_checkpointing and texts.model.gradient_checkpointing
+    assert numbers.stored() == images.stored() == {} and texts.stored()["model_type"] == "bert"
     x, partner, lam = torch.randn(3, 5), torch.tensor([1, 2, 0]), torch.tensor([1.0, 0.0, 0.25])
     wanted = torch.stack([x[0], x[2], 0.25 * x[2] + 0.75 * x[0]])
     assert torch.equal(numbers.mix(x, partner, lam), wanted)

@@ -146,9 +146,9 @@ def test_weights_that_do_not_fit(tmp_path):
     assert found(TextModelConfig(name=str(folder), options={"num_hidden_layers": 1})) == []
     path, line = one(TextModelConfig(name=str(folder), options={"hidden_size": 64}))
     assert "embeddings.LayerNorm.bias is [32] instead of [64]" in line
-    picture = tmp_path / "model.safetensors"
-    save_file(image_encoder(image_config(options={})).model.state_dict(), picture)
-    path, line = one(image=image_config(pretrained=True, weights=str(picture)), kinds=("image",))
+    photo = tmp_path / "model.safetensors"
+    save_file(image_encoder(image_config(options={})).model.state_dict(), photo)
+    path, line = one(image=image_config(pretrained=True, weights=str(photo)), kinds=("image",))
     assert path == "model.image.weights" and "cls_token is [1, 1, 192] instead of [1, 1, 32]" in line
 
 
@@ -255,10 +255,10 @@ def cached(root, repository: str, source) -> None:
 def test_the_cache_of_this_machine(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     cached(cache, "google-bert/bert-base-tiny", text_folder(tmp_path / "encoder"))
-    picture = tmp_path / "picture"
-    picture.mkdir()
-    save_file(image_encoder(image_config(), seed=5).model.state_dict(), picture / "model.safetensors")
-    cached(cache, "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", picture)
+    photo = tmp_path / "photo"
+    photo.mkdir()
+    save_file(image_encoder(image_config(), seed=5).model.state_dict(), photo / "model.safetensors")
+    cached(cache, "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k", photo)
     for name in ("snapshot_download", "hf_hub_download"):
         call = getattr(huggingface_hub, name)
         monkeypatch.setattr(

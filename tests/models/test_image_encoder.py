@@ -13,12 +13,12 @@ PARTNER = torch.tensor([1, 2, 0])
 RESNET = {"name": "resnet10t", "options": {}}
 
 
-def pictures(size: int = 32) -> torch.Tensor:
+def images(size: int = 32) -> torch.Tensor:
     return torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(5))
 
 
-def test_pictures_are_normalised_inside_with_the_models_own_values(tmp_path):
-    x = pictures()
+def test_images_are_normalised_inside_with_the_models_own_values(tmp_path):
+    x = images()
     plain = image_encoder(image_config()).eval()
     assert torch.equal(plain(x), plain.model((x - 0.5) / 0.5))
     # random weights: 0.5, whatever those of the name were trained with
@@ -31,8 +31,8 @@ def test_pictures_are_normalised_inside_with_the_models_own_values(tmp_path):
     assert {"mean", "std"} <= set(trained.state_dict())
 
 
-def test_mixing_pictures_is_mixing_normalised_ones():
-    encoder, x, lam = image_encoder(image_config()), pictures(), torch.tensor([0.2, 1.0, 0.0])
+def test_mixing_images_is_mixing_normalised_ones():
+    encoder, x, lam = image_encoder(image_config()), images(), torch.tensor([0.2, 1.0, 0.0])
     mixed = encoder.mix(x, PARTNER, lam)
     inside = (x - encoder.mean) / encoder.std
     weight = lam.reshape(3, 1, 1, 1)
@@ -45,7 +45,7 @@ def test_mixing_pictures_is_mixing_normalised_ones():
 @pytest.mark.parametrize("width", [32, 24])
 def test_patch_tokens_lie_in_the_space_of_the_embeddings(pool, width):
     options = {**VIT, "global_pool": pool, **({} if pool == "token" else {"class_token": False})}
-    encoder, x = image_encoder(image_config(options=options), width=width).eval(), pictures()
+    encoder, x = image_encoder(image_config(options=options), width=width).eval(), images()
     with torch.no_grad():
         found, pooled = encoder.tokens(x), encoder(x)
         assert found.shape == (3, 16, width) and pooled.shape == (3, width)
@@ -54,22 +54,22 @@ def test_patch_tokens_lie_in_the_space_of_the_embeddings(pool, width):
             torch.testing.assert_close(found, encoder.projection(inside[:, 1:]))
             torch.testing.assert_close(pooled, encoder.projection(inside[:, 0]))
         else:
-            # A picture of equal patches: what each of them is, is what the pooling gives.
+            # An image of equal patches: what each of them is, is what the pooling gives.
             encoder.model.forward_features = lambda *_, **__: inside[:, :1].expand(-1, 16, -1)
             torch.testing.assert_close(encoder.tokens(x)[:, 3], encoder(x), rtol=0, atol=1e-6)
 
 
 def test_other_models():
-    x = pictures()
+    x = images()
     resnet = image_encoder(image_config(**RESNET), width=24).eval()
     assert torch.equal(resnet(x), resnet.projection(resnet.model((x - 0.5) / 0.5))) and resnet(x).shape == (3, 24)
     with pytest.raises(ValueError, match="ResNet has no patch tokens"):
         resnet.tokens(x)
     options = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
     swin = image_encoder(image_config(name="swin_tiny_patch4_window7_224", options=options), size=64, width=128).eval()
-    tokens = swin.tokens(pictures(64))
+    tokens = swin.tokens(images(64))
     assert tokens.shape == (3, 4, 128)
-    torch.testing.assert_close(tokens.mean(dim=1), swin(pictures(64)))
+    torch.testing.assert_close(tokens.mean(dim=1), swin(images(64)))
 
 
 SMALL_MODELS = [
@@ -80,8 +80,8 @@ SMALL_MODELS = [
 
 
 @pytest.mark.parametrize(("name", "options", "size", "count"), SMALL_MODELS)
-def test_a_patch_is_pooled_as_a_picture_of_equal_patches(name, options, size, count):
-    encoder, x = image_encoder(image_config(name=name, options=options), size=size, width=24).eval(), pictures(size)
+def test_a_patch_is_pooled_as_a_image_of_equal_patches(name, options, size, count):
+    encoder, x = image_encoder(image_config(name=name, options=options), size=size, width=24).eval(), images(size)
     with torch.no_grad():
         for module in encoder.model.modules():
             if isinstance(module, torch.nn.LayerNorm) and module.elementwise_affine:  # as it were after training
@@ -97,10 +97,10 @@ def test_a_patch_is_pooled_as_a_picture_of_equal_patches(name, options, size, co
 
 
 def test_models_without_a_square_of_patches_say_so():
-    x = pictures(64)
+    x = images(64)
     # A class token is no patch, and this model gives nothing else.
     pit = image_encoder(image_config(name="pit_ti_224", options={}), size=64).eval()
-    with torch.no_grad(), pytest.raises(InputError, match="has no square of patch tokens, but 1 for a picture"):
+    with torch.no_grad(), pytest.raises(InputError, match="has no square of patch tokens, but 1 for an image"):
         pit.tokens(x)
     vit = image_encoder(image_config(), size=64).eval()
     vit.model.forward_head = lambda features: features.reshape(5, 7)
@@ -115,14 +115,14 @@ def test_models_without_a_square_of_patches_say_so():
     name="deit_tiny_distilled_patch16_224")])  # fmt: skip
 def test_a_gradient_reaches_every_weight_that_asks_for_one(config):
     encoder = image_encoder(config, width=24)
-    encoder(encoder.mix(pictures(), PARTNER, torch.full((3,), 0.4))).square().sum().backward()
+    encoder(encoder.mix(images(), PARTNER, torch.full((3,), 0.4))).square().sum().backward()
     asking = {name: p.grad for name, p in encoder.named_parameters() if p.requires_grad}
     assert [name for name, gradient in asking.items() if gradient is None] == [] and len(asking) > 10
 
 
 def test_a_weight_without_gradient_does_not_ask_for_one():
     encoder = image_encoder(image_config(name="efficientvim_m1", options={}), size=64)
-    encoder(pictures(64)).sum().backward()
+    encoder(images(64)).sum().backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == ["model.weights"]
     assert [name for name, p in encoder.named_parameters() if not p.requires_grad] == ["model.weights"]
 
@@ -132,7 +132,7 @@ def test_gradient_checkpointing_changes_nothing(config):
     found = []
     for checkpointing in (False, True):
         encoder = image_encoder(config, checkpointing=checkpointing, width=24).train()
-        out = encoder(pictures())
+        out = encoder(images())
         out.square().sum().backward()
         assert bool(encoder.model.grad_checkpointing) is checkpointing
         found.append([out, *(p.grad for p in encoder.parameters())])
@@ -159,7 +159,7 @@ def test_weights_from_a_file(tmp_path, form):
         assert encoder.model.pos_embed.shape == (1, 17, 32)
         assert torch.equal(encoder.model.norm.weight, source.model.norm.weight)
     else:
-        assert torch.equal(encoder(pictures()), source.eval()(pictures()))
+        assert torch.equal(encoder(images()), source.eval()(images()))
     blank = image_encoder(config, seed=4, load_weights=False)
     assert not torch.equal(blank.model.patch_embed.proj.weight, encoder.model.patch_embed.proj.weight)
 

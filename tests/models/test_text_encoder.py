@@ -205,7 +205,7 @@ def test_the_tokeniser_must_fit_the_encoder(tmp_path):
         TextEncoder(TextModelConfig(name=str(folder)), TextInput(5000, 0, 16), 32)
 
 
-def test_a_model_of_pictures_and_texts_is_no_text_encoder(tmp_path):
+def test_a_model_of_images_and_texts_is_no_text_encoder(tmp_path):
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     both = CLIPConfig(
         text_config={**sizes, "vocab_size": 50}, vision_config={**sizes, "image_size": 8, "patch_size": 4}

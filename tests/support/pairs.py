@@ -1,4 +1,4 @@
-"""Tiny pairs of pictures and texts, and a config with tiny encoders, for tests."""
+"""Tiny pairs of images and texts, and a config with tiny encoders, for tests."""
 
 from pathlib import Path
 from typing import Any

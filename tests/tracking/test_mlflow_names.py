@@ -121,7 +121,7 @@ def test_columns_of_a_model_are_never_the_same(case: str) -> None:
     assert [column for columns in found.values() for column in columns] == expected
 
 
-def test_columns_of_a_picture_and_of_numbers_are_never_the_same() -> None:
+def test_columns_of_a_image_and_of_numbers_are_never_the_same() -> None:
     found = payload.model_columns({"x": ["y"], "x.y": []}, {"x": "numeric", "x.y": "image"})
     assert found == {"x": ["x.y"], "x.y": ["x.y (2)"]}
 

@@ -1,4 +1,4 @@
-"""Training on pictures and texts: the same with or without cache, workers, interruptions; accumulated steps; rates."""
+"""Training on images and texts: the same with or without cache, workers, interruptions; accumulated steps; rates."""
 
 import copy
 from dataclasses import replace
@@ -188,7 +188,7 @@ def test_biases_that_are_tables_are_spared_too(place):
     assert table.ndim == 2 and group["weight_decay"] == 0
 
 
-def test_a_last_picture_alone_joins_the_batch_before_where_a_batch_is_normalised(place):
+def test_a_last_image_alone_joins_the_batch_before_where_a_batch_is_normalised(place):
     """24 samples in batches of 23."""
     resnet = {"model__image__name": "resnet10t", "model__image__options": {}, "data__image__size": 32}
     (record,) = trained(place, epochs=1, train__batch_size=23, **resnet).history
@@ -201,7 +201,7 @@ def test_a_last_picture_alone_joins_the_batch_before_where_a_batch_is_normalised
 
 
 @pytest.mark.parametrize("changes", [{"method": "concat"}, {"method": "single", "data__modalities": ["text"]}])
-def test_baselines_train_on_pictures_and_texts(place, changes):
+def test_baselines_train_on_images_and_texts(place, changes):
     (record,) = trained(place, epochs=1, **changes).history
     assert np.isfinite(record.metrics["val/loss"])
 
@@ -328,7 +328,7 @@ def test_several_workers_train_as_one(place, one_process, tmp_path, size):
                 assert {key: ours[key] for key in compared} == pytest.approx(compared, rel=tolerance), name
 
 
-def test_a_table_beside_pictures_and_texts(place):
+def test_a_table_beside_images_and_texts(place):
     """Three kinds of modality in one model."""
     found = resolve(pairs.config(place))
     data = found.dataset

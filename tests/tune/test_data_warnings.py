@@ -17,7 +17,7 @@ from tune.results.study_results import StudyResults
 from tune.study.record import StudyFolder
 
 
-def test_the_same_picture_in_two_splits_and_pairs_that_are_left_out(
+def test_the_same_image_in_two_splits_and_pairs_that_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("M3COL_CACHE", str(tmp_path / "cache"))
@@ -30,9 +30,9 @@ def test_the_same_picture_in_two_splits_and_pairs_that_are_left_out(
     config: dict[str, Any] = {"base": str(tmp_path / "food.yaml"), "space": {"objective.beta": [0.1, 0.2]}}
     folder, ready = prepare_study(tmp_path / "runs", config)
     many, same = ready.warnings
-    assert "3 of 30 pairs (10 %) are left out" in many and "1 have a picture" in same
+    assert "3 of 30 pairs (10 %) are left out" in many and "1 have an image" in same
     about = json.loads((folder.path / "study.json").read_text())["dataset"]
-    assert about["dropped"] == {"train: no picture": 3} and about["warnings"] == [many, same]
+    assert about["dropped"] == {"train: no image": 3} and about["warnings"] == [many, same]
 
 
 def test_the_summary_counts_what_was_left_out(finished_study: StudyFolder) -> None:
@@ -40,15 +40,15 @@ def test_the_summary_counts_what_was_left_out(finished_study: StudyFolder) -> No
     plain = summary.write(results, test_table.all_metrics(results))
     assert "Samples left out" not in plain and "Warning of the data" not in plain
     about = {
-        "dropped": {"train: no picture": 3, "test: no text": 1},
-        "warnings": ["train and test overlap: 7 pictures"],
+        "dropped": {"train: no image": 3, "test: no text": 1},
+        "warnings": ["train and test overlap: 7 images"],
     }
     described = {**results.described, "dataset": {**results.described["dataset"], **about}}
     changed = dataclasses.replace(results, described=described)
     text = summary.write(changed, test_table.all_metrics(changed))
     for line in (
-        "- Samples left out: 3 (train: no picture).",
+        "- Samples left out: 3 (train: no image).",
         "- Samples left out: 1 (test: no text).",
-        "- Warning of the data: train and test overlap: 7 pictures.",
+        "- Warning of the data: train and test overlap: 7 images.",
     ):
         assert line in text.splitlines()

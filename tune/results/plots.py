@@ -1,4 +1,4 @@
-"""Pictures of a search: history with its noise, importance, slices, parallel coordinates. They are only drawn here."""
+"""Images of a search: history with its noise, importance, slices, parallel coordinates. They are only drawn here."""
 
 import math
 from collections.abc import Callable, Sequence

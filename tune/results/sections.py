@@ -17,7 +17,7 @@ class Section:
             names.
         table: columns of cells by heading, or None.
         notes: remarks on the table, one each.
-        figure: file name of a picture beside the report, or None.
+        figure: file name of an image beside the report, or None.
     """
 
     title: str

@@ -26,7 +26,7 @@ def check(
     folder: Path, *, layout: Layout | None = None, tokenizer: "Tokenizer | None" = None, max_length: int = 512
 ) -> Report:
     """Shapes, classes per split, constant and non-finite columns, missing modalities and duplicate rows of
-    `folder`, which may be the folder of a named data set; of pictures and texts see `check_pairs`. `layout`: which
+    `folder`, which may be the folder of a named data set; of images and texts see `check_pairs`. `layout`: which
     columns hold them, default: those of the named data set. `tokenizer`, `max_length`: see there. Raises nothing: what
     is wrong is in the report.
     """

@@ -12,7 +12,7 @@ from m3col.data.dataset import Dataset, own_ids
 from m3col.data.images import cache
 from m3col.errors import InputError
 
-_SHOWN = 5  # pictures named one by one in a message; the rest is counted
+_SHOWN = 5  # images named one by one in a message; the rest is counted
 
 
 def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess", *, precision: str = "float32") -> list[str]:
@@ -77,7 +77,7 @@ def _fitting_faults(dataset: Dataset, modality: str, steps: Sequence[Any], where
 
 
 def unreadable(dataset: Dataset) -> list[str]:
-    """Pictures and texts of a data set in memory that cannot be used; `load` judges those of files."""
+    """Images and texts of a data set in memory that cannot be used; `load` judges those of files."""
     found: list[str] = []
     for split, part in dataset.splits.items():
         for column in part.inputs.values():

@@ -1,4 +1,4 @@
-"""What a folder of pictures and texts holds and what is wrong or suspicious about it."""
+"""What a folder of images and texts holds and what is wrong or suspicious about it."""
 
 import os
 from collections import Counter
@@ -31,7 +31,7 @@ _LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Sequence[str],
 
 
 def layout_of(folder: Path) -> str | None:
-    """The layout of pictures and texts that `folder` has: n24news, food101, image_text; None for another one."""
+    """The layout of images and texts that `folder` has: n24news, food101, image_text; None for another one."""
     if not os.path.isdir(folder) or numbered_csv.looks_like(folder):
         return None
     return next((name for name, (looks_like, _) in _LAYOUTS.items() if looks_like(folder)), None)
@@ -40,7 +40,7 @@ def layout_of(folder: Path) -> str | None:
 def check_pairs(
     folder: Path, *, name: str, layout: Layout, tokenizer: "Tokenizer | None" = None, max_length: int = 512
 ) -> Report:
-    """Unreadable pictures (all are decoded), empty texts, labels and sizes per split, texts in words or in tokens of
+    """Unreadable images (all are decoded), empty texts, labels and sizes per split, texts in words or in tokens of
     `tokenizer` with the share that is cut off at `max_length`, and what stands in two splits. `name`: one of the
     layouts of `layout_of`. Raises nothing: what is wrong is in the report.
     """
@@ -94,7 +94,7 @@ def _describe(
     counter: Callable[[Sequence[str]], list[int]],
     max_length: int | None,
 ) -> Row:
-    """One row of the table. Pictures are ordered by their number of pixels."""
+    """One row of the table. Images are ordered by their number of pixels."""
     seen = [looks[pair.path] if pair.path is not None else ImageInfo(fault="missing") for pair in members]
     sizes = sorted((look.size for look in seen if look.size is not None), key=lambda size: (size[0] * size[1], size))
     shown = [f"{w} x {h}" for w, h in (sizes[0], sizes[(len(sizes) - 1) // 2], sizes[-1])] if sizes else ["-"] * 3

@@ -105,7 +105,7 @@ def _feature_faults(modality: str, columns: Sequence[str]) -> list[str]:
 
 
 def _column_faults(modalities: Collection[str], numeric: Mapping[str, Sequence[str]]) -> list[str]:
-    """A table with all modalities names its columns `<modality>.<feature>`, those of pictures and texts `<modality>`:
+    """A table with all modalities names its columns `<modality>.<feature>`, those of images and texts `<modality>`:
     two columns of one name."""
     if not any("." in name for name in modalities):
         return []

@@ -1,4 +1,4 @@
-"""Where a data set of pictures and texts keeps what: columns of its CSV files, or fields of its records."""
+"""Where a data set of images and texts keeps what: columns of its CSV files, or fields of its records."""
 
 from dataclasses import dataclass
 

@@ -12,7 +12,7 @@ from m3col.data.formats.csv_columns import Layout
 
 class Read(Protocol):
     """Reads a folder. `select`: modalities by name or number from 1; `splits`: those that may be opened; `layout`:
-    columns of a data set of pictures and texts; `pictures`: decode them all to judge them; otherwise they must only be
+    columns of a data set of images and texts; `images`: decode them all to judge them; otherwise they must only be
     there. Raises InputError with every fault."""
 
     def __call__(
@@ -23,7 +23,7 @@ class Read(Protocol):
         splits: Sequence[str],
         *,
         layout: Layout,
-        pictures: bool,
+        images: bool,
     ) -> Dataset: ...
 
 

@@ -15,7 +15,7 @@ from m3col.data.formats.image_text_csv import read_table, require
 from m3col.data.formats.n24news import MANY_FAULTS, NO_IMAGE
 from m3col.data.formats.pair_dataset import build, judge, judge_labels
 from m3col.data.formats.pairs import Pair, Pairs
-from m3col.data.images import decoding as picture_files
+from m3col.data.images import decoding as image_files
 from m3col.data.images import index
 
 FOOD_FILES = {"train": "train.csv", "test": "test.csv"}
@@ -39,15 +39,15 @@ def read_food101(
     splits: Sequence[str],
     *,
     layout: Layout = Layout(),  # noqa: B008 - frozen
-    pictures: bool = False,
+    images: bool = False,
 ) -> Dataset:
     """The data set of `folder`, with a validation split of 5,000 training pairs (a fifth of fewer than 25,000 pairs),
-    stratified, the same for any order of the rows. Pairs without a picture or text are left out and counted; a broken
-    picture is a fault, and left out once its file is deleted. `pictures`: decode them all to judge them.
+    stratified, the same for any order of the rows. Pairs without an image or text are left out and counted; a broken
+    image is a fault, and left out once its file is deleted. `images`: decode them all to judge them.
 
     Raises InputError with every fault.
     """
-    return build(scan_food101(folder, splits, layout), entry, select, layout, judge_pictures=pictures)
+    return build(scan_food101(folder, splits, layout), entry, select, layout, judge_images=images)
 
 
 def scan_food101(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
@@ -57,7 +57,7 @@ def scan_food101(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
         pairs.found.add(folder, "folder", "is not a folder")
         return pairs
     if layout.text not in (None, ("text",)):
-        fault = f"data.text.columns: food101 has one text per picture, 'text', but got {list(layout.text or ())}"
+        fault = f"data.text.columns: food101 has one text per image, 'text', but got {list(layout.text or ())}"
         pairs.found.add(folder, "text", fault)
     kept: dict[str, list[Pair]] = {}
     for split in (s for s in FOOD_FILES if s in splits):
@@ -102,7 +102,7 @@ class _FoodRow:
 
 
 def _food_pairs(pairs: Pairs, rows: list[_FoodRow]) -> list[Pair]:
-    """The rows that have a picture and a text; the others are counted in `pairs.dropped`."""
+    """The rows that have an image and a text; the others are counted in `pairs.dropped`."""
     with ThreadPoolExecutor(index.THREADS) as pool:  # many small files: most of the time is waiting
         texts = list(pool.map(lambda row: _food_text(row, pairs.root), rows))
     kept, lacking = [], list[str]()
@@ -118,7 +118,7 @@ def _food_pairs(pairs: Pairs, rows: list[_FoodRow]) -> list[Pair]:
         kept.append(judge(pairs, row.file, row.number, image=image, text=known, label=row.annotation))
     first = f"the first one has {lacking[0]}" if lacking else ""
     if lacking and not kept:
-        fault = f"none of its {len(rows)} rows has a picture and a text; {first}"
+        fault = f"none of its {len(rows)} rows has an image and a text; {first}"
         pairs.found.add(rows[0].file, "no pairs", fault)
     elif len(lacking) > MANY_FAULTS * len(rows):
         share = f"{len(lacking):,} of {len(rows):,} pairs ({100 * len(lacking) / len(rows):.0f} %)"
@@ -129,10 +129,10 @@ def _food_pairs(pairs: Pairs, rows: list[_FoodRow]) -> list[Pair]:
 def _lacks(row: _FoodRow, text: str | None, fault: str, root: str) -> str:
     """What the pair lacks, "" for nothing. A path that leaves the folder lacks nothing: it is a fault."""
     try:
-        picture_files.inside(row.image, root)
-    except picture_files.Missing:
+        image_files.inside(row.image, root)
+    except image_files.Missing:
         return NO_IMAGE
-    except picture_files.Outside:
+    except image_files.Outside:
         return ""
     if fault:
         return ""
@@ -142,11 +142,11 @@ def _lacks(row: _FoodRow, text: str | None, fault: str, root: str) -> str:
 def _food_text(row: _FoodRow, root: str) -> tuple[str | None, str]:
     """The text of the row's file (None: there is no file), and what is wrong with it."""
     try:
-        path = picture_files.inside(row.text, root)
+        path = image_files.inside(row.text, root)
         return Path(path).read_bytes().decode("utf-8-sig").strip(), ""
-    except picture_files.Outside as error:
+    except image_files.Outside as error:
         return None, str(error)
-    except picture_files.Missing:
+    except image_files.Missing:
         return None, ""
     except UnicodeDecodeError as error:
         return None, f"is not UTF-8 (byte {error.start + 1}); save it as UTF-8"

@@ -1,6 +1,6 @@
-"""Pairs of a picture and a text in a folder: what every such layout shares, and the layout of plain CSV files.
+"""Pairs of an image and a text in a folder: what every such layout shares, and the layout of plain CSV files.
 
-`train.csv`, and where there are any `val.csv` and `test.csv`: a header, then one pair per row, with the picture's path
+`train.csv`, and where there are any `val.csv` and `test.csv`: a header, then one pair per row, with the image's path
 relative to the folder, one or more columns of text, and a label. Faults name the file and the row, counted from 1 below
 the header.
 """
@@ -48,14 +48,14 @@ def read(
     splits: Sequence[str],
     *,
     layout: Layout = Layout(),  # noqa: B008 - frozen
-    pictures: bool = False,
+    images: bool = False,
 ) -> Dataset:
-    """The data set of `folder`. Files of splits that are not asked for are not opened. `pictures`: decode them all to
+    """The data set of `folder`. Files of splits that are not asked for are not opened. `images`: decode them all to
     judge them; otherwise they must only be there.
 
     Raises InputError with every fault.
     """
-    return build(scan(folder, splits, layout), entry, select, layout, judge_pictures=pictures)
+    return build(scan(folder, splits, layout), entry, select, layout, judge_images=images)
 
 
 def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:

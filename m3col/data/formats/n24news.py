@@ -1,4 +1,4 @@
-"""Published sets of pictures and texts, read from the folders as their authors lay them out.
+"""Published sets of images and texts, read from the folders as their authors lay them out.
 
 N24News: `news/nytimes_{train,dev,test}.json`, each a list of objects with `image_id`, `headline`, `caption`,
 `abstract`, `article` and `section`; `imgs/<image_id>.jpg`. UPMC Food-101: `train.csv` and `test.csv` with the columns
@@ -29,9 +29,9 @@ NEWS_FILES = {"train": "nytimes_train.json", "validation": "nytimes_dev.json", "
 
 NEWS_TEXTS = ("headline", "caption", "abstract", "body", "article")
 
-NO_IMAGE = "no picture"
+NO_IMAGE = "no image"
 
-MANY_FAULTS = 0.05  # the share of pairs without picture or text from which on it is worth a warning
+MANY_FAULTS = 0.05  # the share of pairs without image or text from which on it is worth a warning
 
 
 def looks_like_n24news(folder: Path) -> bool:
@@ -46,15 +46,15 @@ def read_n24news(
     splits: Sequence[str],
     *,
     layout: Layout = Layout(),  # noqa: B008 - frozen
-    pictures: bool = False,
+    images: bool = False,
 ) -> Dataset:
     """The data set of `folder`; its texts are captions, or the fields of `layout.text`, one or more of `NEWS_TEXTS`
-    (`body` is the field `article`). Files of splits that are not asked for are not opened. `pictures`: decode them all
+    (`body` is the field `article`). Files of splits that are not asked for are not opened. `images`: decode them all
     to judge them; otherwise they must only be there.
 
     Raises InputError with every fault.
     """
-    return build(scan_n24news(folder, splits, layout), entry, select, layout, judge_pictures=pictures)
+    return build(scan_n24news(folder, splits, layout), entry, select, layout, judge_images=images)
 
 
 def scan_n24news(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:

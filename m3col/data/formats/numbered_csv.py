@@ -63,7 +63,7 @@ def read(
     splits: Sequence[str],
     *,
     layout: Layout = Layout(),  # noqa: B008 - it is frozen
-    pictures: bool = False,
+    images: bool = False,
 ) -> Dataset:
     """The data set of `folder`. Files of splits and modalities that are not asked for are not opened.
 

@@ -1,4 +1,4 @@
-"""What stands in two splits of a data set of pictures and texts."""
+"""What stands in two splits of a data set of images and texts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Of two splits: how many pairs of the second have a picture that is in the first as well; `line` says it."""
+    """Of two splits: how many pairs of the second have an image that is in the first as well; `line` says it."""
 
-    pictures: int
+    images: int
     line: str
 
 
 def find(splits: "Mapping[str, Sequence[Pair]]", seen: Mapping[str, ImageInfo]) -> list[Overlap]:
-    """One for each two splits that have a picture (by its content) or a text in common. `seen`: by path."""
+    """One for each two splits that have an image (by its content) or a text in common. `seen`: by path."""
     found = []
     for first, second in combinations(splits, 2):
         a, b = splits[first], splits[second]
@@ -31,15 +31,15 @@ def find(splits: "Mapping[str, Sequence[Pair]]", seen: Mapping[str, ImageInfo]) 
         one, other = (same or texts)[0]
         example = f"{first} row {one.row} {one.image!r} = {second} row {other.row} {other.image!r}"
         line = (
-            f"{first} and {second} overlap: of the {len(b)} pairs of {second}, {len(same)} have a picture and "
-            f"{len(texts)} a text that {first} has too ({'picture' if same else 'text'} of {example})"
+            f"{first} and {second} overlap: of the {len(b)} pairs of {second}, {len(same)} have an image and "
+            f"{len(texts)} a text that {first} has too ({'image' if same else 'text'} of {example})"
         )
         found.append(Overlap(len(same), line))
     return found
 
 
 def _digest(pair: "Pair", seen: Mapping[str, ImageInfo]) -> str:
-    """Of the picture's file; "" for one that cannot be used, which is a fault already."""
+    """Of the image's file; "" for one that cannot be used, which is a fault already."""
     look = None if pair.path is None else seen[pair.path]
     return "" if look is None or look.fault else look.digest
 

@@ -35,14 +35,14 @@ def judge(pairs: Pairs, file: Path, row: int, *, image: str | None, text: str | 
     path = None
     image = None if image is None else image.strip()
     if image in MARKS:
-        pairs.found.add(file, "no path of a picture", missing("the path of the picture", str(image)), row)
+        pairs.found.add(file, "no path of an image", missing("the path of the image", str(image)), row)
     elif image is not None:
         try:
             path = decoding.inside(image, pairs.root)
         except decoding.Outside as error:
-            pairs.found.add(file, "the picture is outside of the data folder", f"picture {image!r} {error}", row)
+            pairs.found.add(file, "the image is outside of the data folder", f"image {image!r} {error}", row)
         except decoding.Unreadable as error:
-            pairs.found.add(file, "the picture is missing", f"picture {image!r}: {error}", row)
+            pairs.found.add(file, "the image is missing", f"image {image!r}: {error}", row)
     if text is not None and text in MARKS:
         pairs.found.add(file, "the text is empty", missing("the text", text), row)
     label = None if label is None else label.strip()
@@ -80,26 +80,26 @@ def close(value: str, choices: Iterable[str]) -> str:
 
 
 def judge_decoding(pairs: Pairs) -> dict[str, ImageInfo]:
-    """A look at every picture, by its path; what cannot be decoded becomes a fault."""
+    """A look at every image, by its path; what cannot be decoded becomes a fault."""
     every = [pair for split in pairs.splits.values() for pair in split if pair.path is not None]
     paths = list(dict.fromkeys(pair.path for pair in every if pair.path is not None))
     seen = dict(zip(paths, index.inspect(paths), strict=True))
     for pair in every:
         if pair.path is not None and seen[pair.path].fault:
-            fault = f"picture {pair.image!r} {seen[pair.path].fault}"
-            pairs.found.add(pair.file, "the picture cannot be read", fault, pair.row)
+            fault = f"image {pair.image!r} {seen[pair.path].fault}"
+            pairs.found.add(pair.file, "the image cannot be read", fault, pair.row)
     return seen
 
 
 def build(
-    pairs: Pairs, entry: Entry, select: Sequence[str | int] | None, layout: Layout, *, judge_pictures: bool
+    pairs: Pairs, entry: Entry, select: Sequence[str | int] | None, layout: Layout, *, judge_images: bool
 ) -> Dataset:
     """The data set of what was read. Raises InputError with every fault."""
     chosen, faults = (MODALITIES, []) if select is None else choose(select, MODALITIES)
     warnings = list(pairs.warnings)
-    if judge_pictures and "image" in (chosen or MODALITIES):
+    if judge_images and "image" in (chosen or MODALITIES):
         seen = judge_decoding(pairs)
-        shared = [found for found in overlaps.find(pairs.splits, seen) if found.pictures]
+        shared = [found for found in overlaps.find(pairs.splits, seen) if found.images]
         warnings += [f"{pairs.folder}: {found.line}" for found in shared]
     faults = [*faults, *pairs.found.lines()]
     if faults:

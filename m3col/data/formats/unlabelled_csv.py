@@ -17,9 +17,9 @@ from m3col.data.images import decoding, index
 def read(
     path: Path, columns: Mapping[str, Sequence[str]], kinds: Mapping[str, Kind], found: FaultCollector
 ) -> dict[str, Any]:
-    """What a predictor takes of each modality, as far as its `columns` are there: paths of pictures (relative ones
+    """What a predictor takes of each modality, as far as its `columns` are there: paths of images (relative ones
     begin at the file's folder; others are taken as the user names them), texts, or a table of cells that should be
-    numbers. Every fault of pictures and texts is put into `found`.
+    numbers. Every fault of images and texts is put into `found`.
     """
     table = image_text_csv.read_table(path, found)
     inputs: dict[str, Any] = {}
@@ -27,7 +27,7 @@ def read(
         if table is None or not all([image_text_csv.require(table, column, "", found) for column in wanted]):
             continue
         if kinds[name] == "image":
-            inputs[name] = _pictures(table, wanted[0], found)
+            inputs[name] = _images(table, wanted[0], found)
         elif kinds[name] == "text":
             inputs[name] = _texts(table, wanted, found)
         else:
@@ -36,16 +36,16 @@ def read(
     return inputs
 
 
-def _pictures(table: Table, column: str, found: FaultCollector) -> list[str]:
+def _images(table: Table, column: str, found: FaultCollector) -> list[str]:
     folder = table.path.absolute().parent
     cells = [(number, row[column].strip()) for number, row in table.rows]
     paths = [str(folder / decoding.with_slashes(cell, str(folder))) for _, cell in cells]
     for (number, cell), look in zip(cells, index.inspect(paths), strict=True):
         if cell in MARKS:
-            found.add(table.path, "no path of a picture", pair_dataset.missing("the path of the picture", cell), number)
+            found.add(table.path, "no path of an image", pair_dataset.missing("the path of the image", cell), number)
         elif look.fault:
             mark = ":" if look.fault.startswith("the ") else ""
-            found.add(table.path, "the picture cannot be read", f"picture {cell!r}{mark} {look.fault}", number)
+            found.add(table.path, "the image cannot be read", f"image {cell!r}{mark} {look.fault}", number)
     return paths
 
 

@@ -1,6 +1,6 @@
-"""Decoded pictures and tokens on disk, memory-mapped: paid once per data set, shared by all processes of a machine.
+"""Decoded images and tokens on disk, memory-mapped: paid once per data set, shared by all processes of a machine.
 
-A table is keyed by the content of all pictures or texts of a data set and by the settings, lies in one Arrow file, and
+A table is keyed by the content of all images or texts of a data set and by the settings, lies in one Arrow file, and
 is written by whoever comes first while the others wait. What goes into it is compared with its key once more.
 """
 
@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from m3col.data import modality_kinds
-from m3col.data.columns import MediaColumn, picture_fault
+from m3col.data.columns import MediaColumn, image_fault
 from m3col.data.images import decoding, index
 from m3col.data.images.index import ImageInfo
 from m3col.errors import InputError
@@ -42,11 +42,11 @@ _STILL_S = 600.0  # without anything new, before it is given up
 
 _TRIES = 3  # times that a table is begun while files change
 
-_KEPT = 512_000_000  # bytes of decoded pictures that one prediction keeps for its other members
+_KEPT = 512_000_000  # bytes of decoded images that one prediction keeps for its other members
 
 
 class Table(Protocol):
-    """Rows of the source of some records: pictures [h, w, 3] uint8, or tokens [length] int32."""
+    """Rows of the source of some records: images [h, w, 3] uint8, or tokens [length] int32."""
 
     def __getitem__(self, row: int) -> NDArray[Any]: ...
 
@@ -74,29 +74,29 @@ def faults(records: MediaColumn) -> dict[int, str]:
 
 def image_faults(values: Sequence[Any]) -> dict[int, str]:
     """Why each image that cannot be used cannot, by position: the files are read."""
-    faults = {row: fault for row, value in enumerate(values) if (fault := picture_fault(value))}
+    faults = {row: fault for row, value in enumerate(values) if (fault := image_fault(value))}
     good = [row for row in range(len(values)) if row not in faults]
     inspected = index.inspect([values[row] for row in good])
     return faults | {row: info.fault for row, info in zip(good, inspected, strict=True) if info.fault}
 
 
-# Pictures
+# Images
 
 
 class _Changed(Exception):
-    """The file of a picture is no longer what it was when it was looked at."""
+    """The file of an image is no longer what it was when it was looked at."""
 
 
 def decoded(records: MediaColumn, short_side: int, *, cached: bool = True) -> Table:
-    """All pictures of the records' source, with that short side in pixels. Raises InputError for what cannot be
+    """All images of the records' source, with that short side in pixels. Raises InputError for what cannot be
     decoded, or where the disk is too full for them."""
     source = records.source
     if not cached:
         shared = _shared.get(records)
         if shared is None:
-            return _Computed(lambda row: _picture(source[row], short_side))
+            return _Computed(lambda row: _image(source[row], short_side))
         if short_side not in shared:
-            shared[short_side] = _Computed(lambda row: _picture(source[row], short_side), room=_KEPT)
+            shared[short_side] = _Computed(lambda row: _image(source[row], short_side), room=_KEPT)
         return shared[short_side]
     anew: set[str] = set()
     for _ in range(_TRIES):
@@ -113,9 +113,9 @@ def decoded(records: MediaColumn, short_side: int, *, cached: bool = True) -> Ta
                         yield array.tobytes(), array.shape[0]
 
         try:
-            # Most pictures are up to half as long again as they are high.
+            # Most images are up to half as long again as they are high.
             needed = int(1.5 * _bytes(short_side, len(source)))
-            return _made(_Pictures, _pictures_path(digests, short_side), rows, needed=needed)
+            return _made(_Images, _images_path(digests, short_side), rows, needed=needed)
         except _Changed as error:
             anew |= {str(error)}
     raise InputError([f"{path}: is written to while it is read; wait until it is whole" for path in sorted(anew)])
@@ -124,7 +124,7 @@ def decoded(records: MediaColumn, short_side: int, *, cached: bool = True) -> Ta
 def needed_bytes(records: MediaColumn, short_side: int) -> int:
     """What `decoded` is about to write to the disk; 0 where its table lies there already. What another process, alive
     or dead, has written of it needs no room any more."""
-    path = _pictures_path([seen.digest for seen in index.inspect(list(records.source))], short_side)
+    path = _images_path([seen.digest for seen in index.inspect(list(records.source))], short_side)
     if path.exists():
         return 0
     begun = 0
@@ -134,14 +134,14 @@ def needed_bytes(records: MediaColumn, short_side: int) -> int:
 
 
 def keep(records: MediaColumn) -> MediaColumn:
-    """The same pictures for one prediction: what is decoded for one member of an ensemble is there for the others, as
+    """The same images for one prediction: what is decoded for one member of an ensemble is there for the others, as
     long as these records are in use and as far as the memory for it goes."""
     own = MediaColumn(records.kind, records.source, records.at)
     _shared[own] = {}
     return own
 
 
-def _pictures_path(digests: list[str], short_side: int) -> Path:
+def _images_path(digests: list[str], short_side: int) -> Path:
     return _path("image", [short_side, PIL.__version__], digests)
 
 
@@ -150,7 +150,7 @@ def _bytes(short_side: int, count: int) -> int:
 
 
 def _expected(value: str | bytes, digest: str, short_side: int) -> NDArray[np.uint8]:
-    """The picture whose content has this digest. Raises _Changed where it has another one by now."""
+    """The image whose content has this digest. Raises _Changed where it has another one by now."""
     try:
         with decoding.opened(value) as file:
             content = file.read()
@@ -161,8 +161,8 @@ def _expected(value: str | bytes, digest: str, short_side: int) -> NDArray[np.ui
     return decoding.decode(content, short_side)
 
 
-def _picture(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
-    """A picture that was judged before: what is wrong with it now happened meanwhile."""
+def _image(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
+    """An image that was judged before: what is wrong with it now happened meanwhile."""
     try:
         return decoding.decode(value, short_side)
     except decoding.Unreadable as error:
@@ -170,14 +170,14 @@ def _picture(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
 
 
 def _shown(value: str | bytes) -> str:
-    return value if isinstance(value, str) else "a picture"
+    return value if isinstance(value, str) else "an image"
 
 
 def _refuse_unreadable(source: NDArray[np.object_], seen: Sequence[ImageInfo]) -> None:
     found = {row: each.fault for row, each in enumerate(seen) if each.fault}
     lines = [f"{_shown(source[row])}: {text}" for row, text in list(found.items())[:_SHOWN]]
     if len(found) > _SHOWN:
-        lines.append(f"{len(found) - _SHOWN} more pictures that cannot be read")
+        lines.append(f"{len(found) - _SHOWN} more images that cannot be read")
     if lines:
         raise InputError(lines)
 
@@ -235,7 +235,7 @@ class _Mapped:
         return type(self), (self.path,)
 
 
-class _Pictures(_Mapped):
+class _Images(_Mapped):
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         return np.frombuffer(self.buffer(row), np.uint8).reshape(int(self.counts[row]), -1, 3)
 

@@ -1,6 +1,6 @@
-"""Files of pictures, decoded to one form or refused with a reason: what is torn or ends too early is not patched up.
+"""Files of images, decoded to one form or refused with a reason: what is torn or ends too early is not patched up.
 
-What a decoder itself does not notice (a JPEG with wrong bytes in its midst) is a picture with wrong pixels here too.
+What a decoder itself does not notice (a JPEG with wrong bytes in its midst) is an image with wrong pixels here too.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-RULES = 2  # to be raised where another picture is refused, so that no verdict of before is believed
+RULES = 2  # to be raised where another image is refused, so that no verdict of before is believed
 
 MAX_PIXELS = 100_000_000
 
 LONGEST = 4  # times the short side: what is longer is cut from the middle
 
-_LARGE = 16_000_000  # pixels from which on a process decodes one picture at a time: each may take 1 GB
+_LARGE = 16_000_000  # pixels from which on a process decodes one image at a time: each may take 1 GB
 
-_STRIP = 2_000_000  # pixels at a time where a step would take several times the memory of the picture
+_STRIP = 2_000_000  # pixels at a time where a step would take several times the memory of the image
 
 # Pillow reads more kinds than these, some of them with the help of other programs (EPS starts Ghostscript).
 _KINDS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
@@ -55,7 +55,7 @@ _SIDEWAYS = [_TURNS[tag] for tag in (5, 6, 7, 8)]
 
 
 class Unreadable(ValueError):
-    """A picture that cannot be used; the message says why and fits after the picture's name."""
+    """An image that cannot be used; the message says why and fits after the image's name."""
 
 
 class Missing(Unreadable):
@@ -67,9 +67,9 @@ class Outside(Unreadable):
 
 
 def decode(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
-    """The picture of a file (its path, or its bytes) as RGB [h, w, 3] with min(h, w) = `short_side`.
+    """The image of a file (its path, or its bytes) as RGB [h, w, 3] with min(h, w) = `short_side`.
 
-    Small pictures are enlarged. Upright by its EXIF orientation; transparent parts are white; 16 bits are scaled to 8;
+    Small images are enlarged. Upright by its EXIF orientation; transparent parts are white; 16 bits are scaled to 8;
     of an animation the first frame; the long side is cut from the middle to at most 4 x `short_side`. Raises
     Unreadable.
     """
@@ -85,12 +85,12 @@ def decode(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
 
 
 def measure(value: str | bytes) -> tuple[int, int]:
-    """Width and height of an upright picture that was decoded to its last byte. Raises Unreadable."""
+    """Width and height of an upright image that was decoded to its last byte. Raises Unreadable."""
     return _load(value, 16)[1]
 
 
 def fault(path: str | Path, data_dir: str | Path) -> str | None:
-    """Why the picture at `path` (absolute, or relative to `data_dir`) cannot be used; it is decoded whole."""
+    """Why the image at `path` (absolute, or relative to `data_dir`) cannot be used; it is decoded whole."""
     root = os.path.realpath(data_dir)
     relative = os.path.relpath(path, root) if os.path.isabs(path) else str(path)
     try:
@@ -148,7 +148,7 @@ def _near(value: str, root: str) -> str:
 
 
 def _load(value: str | bytes, least: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright RGB picture and its width and height; a JPEG may come smaller, but no side below `least` where it was
+    """The upright RGB image and its width and height; a JPEG may come smaller, but no side below `least` where it was
     not."""
     try:
         with opened(value) as file:
@@ -230,11 +230,11 @@ def kinds() -> tuple[str, ...]:
 
 
 def _other(start: bytes) -> str:
-    """What a file is that is no picture."""
+    """What a file is that is no image."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_HTML) or (text.startswith(b"<?xml") and b"<html" in text):
         return "is an HTML page"
-    return f"is not a picture ({', '.join(kinds())})"
+    return f"is not an image ({', '.join(kinds())})"
 
 
 def _orientation(image: Image.Image) -> int:

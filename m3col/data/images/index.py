@@ -1,7 +1,7 @@
-"""What is known of picture files: a digest of the content, width and height, and why one cannot be decoded.
+"""What is known of image files: a digest of the content, width and height, and why one cannot be decoded.
 
 It is remembered by path, size, times of change and inode, and as long as the rules and Pillow stay the same: a second
-look at a data set reads no picture.
+look at a data set reads no image.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _known: dict[str, tuple[str, "ImageInfo"]] = {}  # of this process: by path, wit
 @dataclass(frozen=True)
 class ImageInfo:
     """`digest`: SHA-256 of the file's content, "" where it cannot be read; `size`: width and height of the upright
-    picture; `fault`: why it cannot be decoded, None and "" otherwise."""
+    image; `fault`: why it cannot be decoded, None and "" otherwise."""
 
     digest: str = ""
     size: tuple[int, int] | None = None
@@ -49,7 +49,7 @@ class ImageInfo:
 
 
 def folder() -> Path:
-    """Where this is remembered, and decoded pictures and tokens are kept: $M3COL_CACHE, or m3col in the user's cache
+    """Where this is remembered, and decoded images and tokens are kept: $M3COL_CACHE, or m3col in the user's cache
     folder, or where nobody knows that, in the one for temporary files."""
     given = os.environ.get("M3COL_CACHE")
     if given:
@@ -63,7 +63,7 @@ def folder() -> Path:
 
 
 def inspect(values: Sequence[str | bytes], *, anew: Collection[str] = ()) -> list[ImageInfo]:
-    """A look at each picture, given by its path or by the content of its file. `anew`: paths of files that are read,
+    """A look at each image, given by its path or by the content of its file. `anew`: paths of files that are read,
     whatever is remembered of them. A folder that cannot be written costs time only."""
     distinct = list(dict.fromkeys(values))
     _recall(value for value in distinct if isinstance(value, str) and value not in _known)

@@ -237,14 +237,14 @@ def test_what_one_worker_alone_runs_into_is_told_at_once(cluster):
         from m3col.errors import InputError
 
         if ray.train.get_context().get_world_rank() == 1:
-            raise InputError(["this node does not see the pictures"])
+            raise InputError(["this node does not see the images"])
         torch.distributed.barrier()
 
     from tune.config.resources import Request
     from tune.engine import ray_train
 
     started = time.monotonic()
-    with pytest.raises(InputError, match="does not see the pictures"):
+    with pytest.raises(InputError, match="does not see the images"):
         ray_train.fit(loop, {}, Request(2), device="cpu", name="one", reached=lambda: None)
     assert time.monotonic() - started < 120
 

@@ -1,4 +1,4 @@
-"""Decoding: every kind of picture becomes the same 8-bit RGB, and every broken file is refused with its reason."""
+"""Decoding: every kind of image becomes the same 8-bit RGB, and every broken file is refused with its reason."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from PIL import Image
 from m3col.data.images import decoding
 from m3col.data.images.decoding import Missing, Unreadable, decode, fault, inside, measure
 
-from .pair_builders import picture, png_that_claims
+from .pair_builders import image_file, png_that_claims
 
 HTML = b"\xef\xbb\xbf\n <!DOCTYPE html><html><body>404 not found</body></html>"
 
@@ -32,7 +32,7 @@ def noise(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """Colours that change slowly, so that pictures of other sizes can be compared."""
+    """Colours that change slowly, so that images of other sizes can be compared."""
     x, y = np.meshgrid(np.linspace(0, 3, width), np.linspace(0, 2, height))
     waves = [np.sin(x + y), np.cos(2 * x), np.sin(y * x)]
     return Image.fromarray(np.stack([127 + 120 * wave for wave in waves], axis=-1).astype(np.uint8))
@@ -48,7 +48,7 @@ def test_the_short_side_is_as_asked_and_the_ratio_is_kept(size, shape):
     assert pixels.flags.c_contiguous and pixels.flags.owndata
 
 
-def test_a_path_and_the_bytes_of_its_file_are_the_same_picture(tmp_path):
+def test_a_path_and_the_bytes_of_its_file_are_the_same_image(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encoded(noise()))
     np.testing.assert_array_equal(decode(str(path), 16), decode(path.read_bytes(), 16))
@@ -68,7 +68,7 @@ def test_a_large_jpeg_that_is_decoded_small_looks_like_one_that_is_decoded_whole
 
 
 @pytest.mark.parametrize("size", [(1000, 20), (20, 1000)])
-def test_a_very_long_picture_is_cut_from_the_middle(size):
+def test_a_very_long_image_is_cut_from_the_middle(size):
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     longest = int(np.argmax(size))
     middle = [slice(None), slice(None)]
@@ -82,7 +82,7 @@ def test_a_very_long_picture_is_cut_from_the_middle(size):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_upright_by_its_exif_orientation(kind, orientation):
+def test_a_image_is_upright_by_its_exif_orientation(kind, orientation):
     upright = smooth(64, 48)
     back = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -158,7 +158,7 @@ def test_a_truncated_file_is_refused_at_any_size(kind, kept):
     content = encoded(noise(640, 480), kind)
     cut = content[: int(kept * len(content))]
     for look in (lambda: decode(cut, 8), lambda: decode(cut, 480), lambda: measure(cut)):
-        with pytest.raises(Unreadable, match=r"truncated|cannot be decoded|is not a picture"):
+        with pytest.raises(Unreadable, match=r"truncated|cannot be decoded|is not an image"):
             look()
     if kind in ("JPEG", "PNG"):
         with pytest.raises(Unreadable, match="is truncated"):
@@ -206,7 +206,7 @@ print((peak() - before) / 1024)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux for the largest memory")
 @pytest.mark.parametrize(("kind", "times"), [("RGBA", 2), ("I", 2.5)])
-def test_a_large_picture_takes_little_more_memory_than_its_pixels(tmp_path, kind, times):
+def test_a_large_image_takes_little_more_memory_than_its_pixels(tmp_path, kind, times):
     for name, side in (("small", 8), ("large", 4000)):
         image = Image.new(kind, (side, side)) if kind == "RGBA" else Image.fromarray(np.zeros((side, side), np.int32))
         image.save(tmp_path / name, "PNG" if kind == "RGBA" else "TIFF")
@@ -217,7 +217,7 @@ def test_a_large_picture_takes_little_more_memory_than_its_pixels(tmp_path, kind
     assert float(done.stdout) < times * 4 * side**2 / 2**20 + 60  # MB
 
 
-def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
     most, now, lock = [0], [0], threading.Lock()
     rgb = decoding._rgb
 
@@ -258,15 +258,15 @@ def test_strips_leave_no_trace(monkeypatch):
         (b"", r"is empty \(zero bytes\)"),
         (HTML, "is an HTML page"),
         (b"<?xml version='1.0'?><!-- --><html xmlns='x'></html>", "is an HTML page"),
-        (b"hello", r"is not a picture \(JPEG, PNG, "),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not a picture"),
+        (b"hello", r"is not an image \(JPEG, PNG, "),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "is not an image"),
         (png_that_claims(10_001, 10_000), "more than 100 million pixels"),
         (png_that_claims(60_000, 60_000), "more than 100 million pixels"),
     ],
     ids=["empty", "html", "xhtml", "text", "eps", "bomb", "large bomb"],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_is_no_picture_is_refused_with_its_reason(tmp_path, content, reason):
+def test_what_is_no_image_is_refused_with_its_reason(tmp_path, content, reason):
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     for value in (content, str(path)):
@@ -300,7 +300,7 @@ def test_missing_files_folders_and_pipes_are_refused(tmp_path):
         decode(str(tmp_path / "pipe.png"), 8)
 
 
-def test_a_broken_orientation_tag_does_not_cost_the_picture():
+def test_a_broken_orientation_tag_does_not_cost_the_image():
     tag = struct.pack("<HHI4s", 0x0112, 2, 3, b"up")  # a text where a number belongs
     tags = b"II*\0" + struct.pack("<IH", 8, 1) + tag + bytes(4)
     content = encoded(noise(), "JPEG", exif=b"Exif\0\0" + tags)
@@ -308,9 +308,9 @@ def test_a_broken_orientation_tag_does_not_cost_the_picture():
     assert decode(content, 64).shape == (64, 96, 3)
 
 
-def test_a_picture_lies_inside_its_folder(tmp_path):
+def test_a_image_lies_inside_its_folder(tmp_path):
     folder = tmp_path / "data"
-    inner, outer = picture(folder / "imgs" / "a.png", 1), picture(tmp_path / "b.png", 2)
+    inner, outer = image_file(folder / "imgs" / "a.png", 1), image_file(tmp_path / "b.png", 2)
     (folder / "out.png").symlink_to(outer)
     (folder / "in.png").symlink_to(inner)
     (tmp_path / "data2").symlink_to(folder)
@@ -329,6 +329,6 @@ def test_a_picture_lies_inside_its_folder(tmp_path):
         with pytest.raises(Missing):
             inside(value, root)
     # a neighbour whose name begins like the folder's
-    picture(tmp_path / "database" / "c.png", 3)
+    image_file(tmp_path / "database" / "c.png", 3)
     with pytest.raises(decoding.Outside):
         inside("../database/c.png", root)
