@@ -241,7 +241,7 @@ def test_a_winner_that_changed_does_not_get_the_old_ones_refit_on_another_machin
         found.failed("replicates/0", "not needed here")
     finish(found, other, changed, ready, s3)
     new = other.run(spec.name).outcome()
-    assert new["attempt"] != old["attempt"] and new["metrics"]["train/loss"] != old["metrics"]["train/loss"]
+    assert new.attempt != old.attempt and new.metrics["train/loss"] != old.metrics["train/loss"]
     second.release()
 
 
