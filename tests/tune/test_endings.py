@@ -22,7 +22,6 @@ from m3col.tracking import mlflow_store
 from m3col.tracking.mlflow_store import FAILURE, KIND, LACKS, NOTE, STATE, STUDY, Tracker
 from tests.support import fake_study
 from tune.errors import SearchFailed, StudyTakenOver
-from tune.results import report
 from tune.study.record import StudyFolder
 from tune.study.run_messages import RunOutcome
 from tune.tracking import final_results, live_sync, notes, study_to_mlflow, sync
@@ -80,7 +79,7 @@ def test_a_search_that_ends_early_leaves_nothing_running_and_says_why(
     error, status, reason = ENDS[case]
     folder, lines = _half(tmp_path, case.replace(" ", "-")), list[str]()
     with pytest.raises(type(error)), Background(folder, store, every_s=0.05, warn=lines.append) as running:
-        _until(lambda: running._projection is not None and len(running._projection.children) == 2)
+        _until(lambda: running._mlflow_study is not None and len(running._mlflow_study.children) == 2)
         raise error
     parent, _ = _runs(store, folder)
     assert _statuses(store, folder) == (status, ["FINISHED", "KILLED"]) and lines == []
@@ -93,7 +92,7 @@ def test_a_resumed_search_opens_them_again_and_ends_them_well(store: Tracker, tm
     error, _, _ = ENDS[case]
     folder = _half(tmp_path, f"again-{case.replace(' ', '-')}")
     with contextlib.suppress(type(error)), Background(folder, store, every_s=0.05) as running:
-        _until(lambda: running._projection is not None and len(running._projection.children) == 2)
+        _until(lambda: running._mlflow_study is not None and len(running._mlflow_study.children) == 2)
         raise error
     with Background(folder, store, every_s=0.05, warn=pytest.fail):
         _until(lambda: _statuses(store, folder) == ("RUNNING", ["FINISHED", "RUNNING"]))
@@ -136,7 +135,7 @@ def test_a_signal_closes_them_from_its_own_thread(
     monkeypatch.setattr(live_sync, "_INTERRUPTED_S", 2.0)
     folder = _half(tmp_path, "signal")
     with Background(folder, store, every_s=0.05) as running:
-        _until(lambda: running._projection is not None and len(running._projection.children) == 2)
+        _until(lambda: running._mlflow_study is not None and len(running._mlflow_study.children) == 2)
         begun = time.monotonic()
         exit_hooks.run(10.0)
         assert time.monotonic() - begun < 5
@@ -178,7 +177,7 @@ def test_a_store_that_hangs_holds_no_signal_up(store: Tracker, tmp_path: Path, m
     folder, release = _half(tmp_path, "hung"), threading.Event()
     monkeypatch.setattr(study_to_mlflow.StudyToMlflow, "send", lambda self, results: release.wait(30))
     with Background(folder, store, every_s=0.05, limit_s=0.1, warn=lambda line: None) as running:
-        _until(lambda: running._projection is not None)
+        _until(lambda: running._mlflow_study is not None)
         monkeypatch.setattr(study_to_mlflow.StudyToMlflow, "stop", lambda self, status, failure="": release.wait(30))
         begun = time.monotonic()
         exit_hooks.run(1.0)
@@ -214,7 +213,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "files": (Tracker, "artifacts"),
     "model": (Tracker, "model"),
     "results": (final_results, "_mark_children"),
-    "columns of the table": (final_results, "view"),
+    "columns of the table": (study_to_mlflow.StudyToMlflow, "set_view"),
     "figures": (final_results, "_draw"),
 }
 
@@ -309,7 +308,7 @@ def test_sync_after_a_kill_closes_what_stays_running_and_a_second_one_changes_no
     store: Tracker, tmp_path: Path
 ) -> None:
     folder = _half(tmp_path, "kill-9")
-    sync.send(study_to_mlflow.StudyToMlflow(folder, store), report.read(folder))
+    sync.send(study_to_mlflow.StudyToMlflow(folder, store), None)
     assert _statuses(store, folder) == ("RUNNING", ["FINISHED", "RUNNING"])
     for _ in range(2):
         sync.sync(folder, store)
