@@ -175,7 +175,7 @@ def test_a_signal_during_an_upload_closes_them_too(
 def test_a_store_that_hangs_holds_no_signal_up(store: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_sync, "_INTERRUPTED_S", 0.3)
     folder, release = _half(tmp_path, "hung"), threading.Event()
-    monkeypatch.setattr(study_to_mlflow.StudyToMlflow, "send", lambda self, results: release.wait(30))
+    monkeypatch.setattr(study_to_mlflow.StudyToMlflow, "send", lambda self: release.wait(30))
     with Background(folder, store, every_s=0.05, limit_s=0.1, warn=lambda line: None) as running:
         _until(lambda: running._mlflow_study is not None)
         monkeypatch.setattr(study_to_mlflow.StudyToMlflow, "stop", lambda self, status, failure="": release.wait(30))
