@@ -125,7 +125,7 @@ def plain_batches(trainer: FoldTrainer, split: Any, size: int) -> Iterator[Batch
             ids[number, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
         mask = ids != text.prepared.pad  # type: ignore[attr-defined]
         labels = torch.as_tensor(split.labels[rows]).to(trainer.device)
-        yield Batch({"image": pixels, "text": Tokens(ids, mask).to(trainer.device)}, labels)
+        yield Batch.of({"image": pixels, "text": Tokens(ids, mask).to(trainer.device)}, labels)
 
 
 def steps(trainer: FoldTrainer, split: Any, *, plain: bool, count: int) -> Iterator[tuple[float, int, int]]:
@@ -143,7 +143,7 @@ def steps(trainer: FoldTrainer, split: Any, *, plain: bool, count: int) -> Itera
             float(loss.detach())  # waits for the device
             now = time.perf_counter()
             text: Any = batch.inputs["text"]
-            if len(batch.labels) == size:
+            if batch.size == size:
                 yield now - start, size, text.mask.shape[1]
                 done += 1
             if done >= count:

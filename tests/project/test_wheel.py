@@ -1,6 +1,8 @@
 """The wheel: everything that is needed, from another directory, without the checkout."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -73,5 +75,23 @@ def test_make_help_lists_the_targets():
 def test_what_has_to_pass_is_test_and_lint():
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK) and subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
-    commands = [line for line in script.read_text(encoding="utf-8").splitlines() if line.startswith("make")]
-    assert commands == ["make test", "make lint"]
+    run = script.read_text(encoding="utf-8")
+    assert re.findall(r"\bmake (\w+) *(?:2>&1|\|\||$)", run, flags=re.MULTILINE) == ["install", "lint", "test"]
+
+
+@pytest.mark.parametrize(("fails", "code"), [("none", 0), ("test", 2), ("lint", 1), ("install", 2)])
+def test_one_that_fails_fails_the_whole_and_the_tests_say_the_last_word(tmp_path, fails, code):
+    """The script with another `make`, which says its target and fails where it is told to."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(REPOSITORY / ".ci/run", tmp_path / ".ci/run")
+    (tmp_path / "make").write_text(
+        f'#!/bin/sh\n[ "$1" != test ] || sleep 1\necho "$1 ran"\n[ "$1" != {fails} ] || exit 2\n'
+    )
+    (tmp_path / "make").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", ".ci/run"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == code
+    lines = [line for line in done.stdout.splitlines() if line.endswith(" ran")]
+    assert lines == (["install ran"] if fails == "install" else ["install ran", "lint ran", "test ran"])

@@ -122,7 +122,7 @@ def test_driver_killed_with_signal_9_and_resumed_equals_the_unbroken_search(clus
     values_of = [re.findall(r"^\d+,[^,]*,[^,]*", table(folder), flags=re.M) for folder in (first, second)]
     assert values_of[0] == values_of[1] and len(values_of[0]) == 5
     longer = {**config, "search": {**config["search"], "trials": 7}}
-    tune.search(longer, resume="study", runs=tmp_path, tracking_uri="none")
+    tune.search(config_file(tmp_path, longer), resume="study", runs=tmp_path, tracking_uri="none")
     assert len(re.findall(r"^\d+,", table(second), flags=re.M)) == 7
     assert StudyFolder(second).config().settings.search.trials == 7
 
