@@ -1,6 +1,7 @@
 """Shared fixtures. Hub look-ups are off: a test never waits for a network."""
 
 import os
+import signal
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# A run in the background of a shell inherits that SIGINT is ignored, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI")  # as it was before any test
 
