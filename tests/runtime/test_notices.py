@@ -88,7 +88,7 @@ def _default(function: Any, name: str) -> Any:
     ("function", "name"),
     [
         (checks.Options, "warn"), (coordinator.Coordinator, "warn"), (remote_copy.StorageCopy, "warn"),
-        (driver_lock.DriverLock, "warn"), (backgrounds.Background, "warn"), (capacity.Watch, "tell"),
+        (driver_lock.DriverLock, "warn"), (backgrounds.Background, "warn"), (capacity.Watch, "warn"),
         (RetryPolicy, "warn"),
     ],
 )  # fmt: skip
@@ -100,7 +100,7 @@ def test_the_engine_and_sync_warn_by_default() -> None:
     from tune.engine import ray_tune
     from tune.tracking import study_to_mlflow
 
-    assert _default(ray_tune.run, "tell") is notices.warn
+    assert _default(ray_tune.run, "warn") is notices.warn
     assert _default(tracking_sync.sync, "warn") is notices.warn is _default(study_to_mlflow.StudyToMlflow, "warn")
 
 
