@@ -76,7 +76,7 @@ def train(
     folder = None if resume is None else Path(resume).absolute()
     if folder is not None:
         source, overrides = _resumed_source(folder, overrides)
-    prepared = judge(source, data=data, overrides=overrides, runs=root, workers=workers)
+    prepared = validate(source, data=data, overrides=overrides, runs=root, workers=workers)
     if execute is None:
         _check_device(prepared.config)
     if folder is not None:
@@ -110,7 +110,7 @@ def _check_device(run: RunConfig) -> None:
         raise InputError(faults)
 
 
-def judge(
+def validate(
     source: "str | Path | Mapping[str, Any] | RunConfig",
     *,
     data: Any = None,
@@ -118,7 +118,21 @@ def judge(
     runs: str | Path = "runs",
     workers: int = 1,
 ) -> ResolvedRun:
-    """The config resolved against its data. Raises InputError with every fault of config, data, workers and disk."""
+    """Checks one training without running it; nothing is written.
+
+    Args:
+        source: as of `train`.
+        data: as of `train`.
+        overrides: as of `train`.
+        runs: as of `train`.
+        workers: as of `train`.
+
+    Returns:
+        The config with everything that the data decides filled in, and the data.
+
+    Raises:
+        InputError: with every fault of config, data, workers and disk.
+    """
     root = Path(runs).absolute()
     parsed = loading.parse(_trial_config(source, root), overrides=overrides)
     faults = list(parsed.faults)

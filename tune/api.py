@@ -74,11 +74,11 @@ def search(
     Example:
         >>> import tempfile, tune
         >>> small = {"search.trials": 2, "search.replicates": 0, "search.confirm": None, "final.seeds": 1}
-        >>> result = tune.search(  # doctest: +SKIP
+        >>> result = tune.search(
         ...     "digits", overrides={**small, "train.epochs": 3}, runs=tempfile.mkdtemp(), tracking_uri="none"
         ... )
-        >>> result.trials["state"].tolist(), result.test_table["row"].tolist()[:2]  # doctest: +SKIP
-        (['complete', 'complete'], ['winner', 'default'])
+        >>> len(result.trials), result.test_table["row"].tolist()[:2]
+        (2, ['winner', 'default'])
     """
     if options is None:
         options = Options(

@@ -37,7 +37,7 @@ def train(arguments: argparse.Namespace) -> int:
     runs, resume = runs_of(arguments), arguments.resume
     if resume is not None and arguments.runs_dir is None and resume.absolute().parent.name == "train":
         runs = resume.absolute().parents[1]
-    refuse(faults, lambda: api.judge(config or "digits", overrides=overrides, runs=runs))
+    refuse(faults, lambda: api.validate(config or "digits", overrides=overrides, runs=runs))
     place: dict[str, Path] = {}
 
     def farewell() -> str:

@@ -24,7 +24,7 @@ from m3col.inputs.tables import TableSource
 from m3col.plots import fonts, style
 from m3col.plots.model_plots import INK
 
-PICTURES = 6  # of a word
+IMAGES = 6  # of a word
 WORDS = 6  # where none are given: the most frequent classes
 _BATCH = 64  # images whose patches are in memory: 77 MB at ViT-B/16
 Maps = NDArray[np.float64]
@@ -92,7 +92,7 @@ def look_for(case: AnalysisContext, wanted: Sequence[str]) -> dict[str, tuple[In
         label = class_of(case, word)
         among = np.flatnonzero(case.labels == label) if label is not None else ()
         if len(among):
-            drawn[word] = case.some(f"heatmaps/{label}", np.asarray(among), PICTURES)
+            drawn[word] = case.some(f"heatmaps/{label}", np.asarray(among), IMAGES)
     rest = np.zeros(0, np.int64) if len(drawn) == len(wanted) else case.some("heatmaps")
     every = np.unique(np.concatenate([rest, *drawn.values()]))
     result = {}
@@ -100,7 +100,7 @@ def look_for(case: AnalysisContext, wanted: Sequence[str]) -> dict[str, tuple[In
         at = drawn.get(word)
         if at is None:
             means = maps[np.searchsorted(every, rest)].mean(axis=(1, 2))
-            at = rest[np.argsort(-means, kind="stable")[:PICTURES]]
+            at = rest[np.argsort(-means, kind="stable")[:IMAGES]]
         result[word] = (at, maps[np.searchsorted(every, at)])
     return result
 

@@ -1,4 +1,4 @@
-"""One typed config for one training run, judged whole before anything is spent.
+"""One typed config for one training run, validated as a whole before anything is computed.
 
 A YAML file holds only what differs from the defaults below. `load` joins file, overrides and defaults and either
 returns a `RunConfig` or raises `InputError` with every fault.
@@ -23,7 +23,7 @@ from m3col.methods import registry
 
 
 def folder() -> Path:
-    """Where the shipped configs lie: inside an installed package, else at the top of a checkout."""
+    """Where the shipped configs are stored: inside an installed package, else at the top of a checkout."""
     installed = Path(__file__).parents[1] / "configs"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
 
@@ -95,7 +95,7 @@ def model_of(method: str) -> type[RunConfig]:
 
 @dataclass(frozen=True)
 class PartialConfig:
-    """A judged config. Where there are `faults` (lines), `config` is what is left without the keys in `faulty`: good
+    """A validated config. Where there are `faults` (lines), `config` is what is left without the keys in `faulty`: good
     enough to look for faults elsewhere, never to train with. `place` says who gave a key."""
 
     config: RunConfig
@@ -123,7 +123,7 @@ def parse(
     overrides = overrides or {}
     place = where if callable(where) else places(where or "config", ("overrides", overrides))
     joined, found = with_good_keys(join(raw, overrides))
-    config, more = _judged(joined)
+    config, more = _validated(joined)
     found += more
     faulty = frozenset(fault.path for fault in found)
     rest = joined
@@ -131,7 +131,7 @@ def parse(
         if config is not None:
             break
         rest = without(rest, faulty)
-        config, more = _judged(rest)
+        config, more = _validated(rest)
         faulty |= {fault.path for fault in more}
     return PartialConfig(config or load({}), tuple(lines(found, place)), faulty, place)
 
@@ -150,7 +150,7 @@ def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
     return load(kept, where=where)
 
 
-def _judged(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
+def _validated(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
     method = raw.get("method", registry.DEFAULT)
     if not registry.is_method(method):
         method = registry.DEFAULT  # has the most keys: no fault hides another

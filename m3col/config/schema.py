@@ -129,10 +129,16 @@ class ResourcesConfig(Strict):
 
 
 class RunConfig(Strict):
-    """All that determines one training run. The sections `objective` and `mix` are those of its method, see
-    `m3col.config.loading.model_of`. `metric`: what the plateau schedule, the history's `value` and a search
-    look at; default: that of the `task`, which is
-    val/auroc for two classes and val/macro_f1 for more."""
+    """All that determines one training run.
+
+    Attributes:
+        method: a name or "module:Class", see m3col.methods.registry.
+        task: what is predicted, see m3col.tasks.registry.
+        metric: what the plateau schedule, the history's `value` and a search watch; default: that of the task, which
+            is val/auroc for two classes and val/macro_f1 for more.
+        objective: settings of the method, see `m3col.config.loading.model_of`.
+        mix: how samples are mixed; None for a method that mixes none.
+    """
 
     method: str
     task: str = tasks.DEFAULT

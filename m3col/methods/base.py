@@ -29,7 +29,6 @@ class Method(nn.Module):
         Settings: the model of its section `objective:` of a config; its fields can be searched.
         summary: one line for lists of methods.
         views: names of the views of a batch that it needs. Each view of a sample is augmented with draws of its own.
-        uses_labels: whether training needs labels.
         mixes: whether it mixes samples, and has the section `mix:` of a config.
         one_modality: whether it takes exactly one modality; others take two or more.
         comparable_from: the field of `Settings` that holds the share of the epochs after which scores of trials can be
@@ -43,7 +42,6 @@ class Method(nn.Module):
     Settings: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
     summary: ClassVar[str] = ""
     views: ClassVar[tuple[str, ...]] = (CLEAN,)
-    uses_labels: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     one_modality: ClassVar[bool] = False
     comparable_from: ClassVar[str | None] = None

@@ -15,7 +15,7 @@ from m3col.inputs.specs import Partial
 Key = TypeVar("Key", bound=Hashable)
 
 
-CLEAN = "clean"  # the view of a batch that is not augmented at random, or the only one
+CLEAN = "clean"  # the view of a method that names no others; its draws have the keys of version 0.1
 
 
 @dataclass(frozen=True)

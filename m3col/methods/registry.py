@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from m3col.config.schema import ObjectiveConfig
-from m3col.errors import InputError, nearest
+from m3col.errors import InputError, nearest, reason_of
 from m3col.methods.settings import M3CoLSettings, MixupSettings, SupervisedSettings
 
 if TYPE_CHECKING:
@@ -191,12 +191,15 @@ def _of_class(name: str, target: str, *, display_name: str) -> MethodSpec:
 def _class_of(target: str) -> "type[Method]":
     module, _, attribute = target.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        loaded = importlib.import_module(module)
     except ImportError as error:
         raise InputError([f"method {target!r}: cannot import {module}: {error}"]) from error
-    except AttributeError:
-        close = nearest(attribute, [key for key in vars(sys.modules[module]) if not key.startswith("_")])
-        raise InputError([f"method {target!r}: {module} has no {attribute!r}{close}"]) from None
+    except Exception as error:  # whatever the user's own module raises
+        raise InputError([f"method {target!r}: importing {module} fails: {reason_of(error)}"]) from error
+    found = getattr(loaded, attribute, None)
+    if found is None:
+        close = nearest(attribute, [key for key in vars(loaded) if not key.startswith("_")])
+        raise InputError([f"method {target!r}: {module} has no {attribute!r}{close}"])
     from m3col.methods.base import Method  # it needs torch
 
     if not (isinstance(found, type) and issubclass(found, Method)):

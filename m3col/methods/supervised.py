@@ -37,7 +37,6 @@ class SupervisedMethod(Method):
     """
 
     Settings: ClassVar[type[ObjectiveConfig]] = SupervisedSettings
-    uses_labels: ClassVar[bool] = True
     fuses: ClassVar[bool] = True
     primary_output: ClassVar[str | None] = FUSED
 

@@ -1,23 +1,15 @@
-"""Images of a trained model, from plain arrays: learning curves, confusion matrix, reliability.
-
-Drawn without a display and without pyplot, whose global state a thread must not touch.
-"""
+"""Images of a trained model, from plain arrays: learning curves, confusion matrix, reliability."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from m3col.plots import fonts
-
-INK, FAINT, GRID = "#22303c", "#8a97a3", "#e6eaee"
-
-COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#0b7285", "#a61e4d")
+from m3col.plots.style import COLOURS, FAINT, INK, dress, figure
 
 _DPI = 130
 
@@ -29,25 +21,6 @@ _MOST_NUMBERS = 12  # classes up to which the cells of a confusion matrix show t
 def save(figure: Figure, path: Path) -> None:
     fonts.settle(figure)
     figure.savefig(path, dpi=_DPI, facecolor="white", bbox_inches="tight")
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _dress(axes: Any, *, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
-    axes.set_xlabel(x, color=INK)
-    axes.set_ylabel(y, color=INK)
-    axes.tick_params(colors=INK, labelsize=9, length=3)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(FAINT)
 
 
 def learning_curves(
@@ -62,7 +35,7 @@ def learning_curves(
     if metric is not None and metric in columns:
         name = metric.partition("/")[2]
         panels.append((name.replace("_", " "), [name for name in (f"train/{name}", metric) if name in columns]))
-    figure = _figure(5.2 * len(panels), 3.6)
+    figure = figure(5.2 * len(panels), 3.6)
     for place, (title, names) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
         for name in names:
@@ -74,7 +47,7 @@ def learning_curves(
             axes.plot(mean.index, mean, color=colour, linewidth=2, label=_SPLITS[split])
         if switch_epoch:
             axes.axvline(switch_epoch + 0.5, color=FAINT, linestyle=":", linewidth=1.2, label="loss switches")
-        _dress(axes, title=title, x="epoch", y=title.lower())
+        dress(axes, title=title, x="epoch", y=title.lower())
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
@@ -90,10 +63,10 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, classes: Seque
     table = np.bincount(truth * count + guess, minlength=count * count).reshape(count, count)
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = min(3.4 + 0.42 * count, 9.0)
-    figure = _figure(side + 0.6, side)
+    figure = figure(side + 0.6, side)
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    _dress(axes, title=f"Accuracy {(truth == guess).mean():.1%} on {len(truth)} samples", x="predicted", y="true")
+    dress(axes, title=f"Accuracy {(truth == guess).mean():.1%} on {len(truth)} samples", x="predicted", y="true")
     axes.grid(visible=False)
     axes.set_xticks(range(count), shown, rotation=45 if max(map(len, shown)) > 4 else 0, ha="center")
     axes.set_yticks(range(count), shown)
@@ -125,17 +98,17 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Figure:
     rates = np.bincount(place, right, minlength=_BINS)[held] / counts[held]
     error = float((np.abs(means - rates) * counts[held]).sum() / counts.sum())
 
-    figure = _figure(4.6, 5.2)
+    figure = figure(4.6, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2, label="perfectly calibrated")
     spread = 1.96 * np.sqrt(rates * (1 - rates) / counts[held])
     upper.errorbar(means, rates, yerr=spread, color=COLOURS[0], linewidth=2, elinewidth=1, marker="o", markersize=5,
                    label="model, 95 % by count")  # fmt: skip
     title = f"Reliability (calibration error {error:.3f})"
-    _dress(upper, title=title, x="", y="frequency of class 1" if binary else "accuracy")
+    dress(upper, title=title, x="", y="frequency of class 1" if binary else "accuracy")
     upper.set_ylim(-0.02, 1.02)
     upper.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
     lower.bar((np.arange(_BINS) + 0.5) / _BINS, counts, width=0.9 / _BINS, color=COLOURS[0], alpha=0.75)
-    _dress(lower, title="", x="probability of class 1" if binary else "confidence", y="samples")
+    dress(lower, title="", x="probability of class 1" if binary else "confidence", y="samples")
     lower.set_xlim(0, 1)
     return figure

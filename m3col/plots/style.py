@@ -1,16 +1,18 @@
-"""The look of the figures here: as those of m3col.plots.model_plots, without pyplot."""
+"""The look of all figures. They are drawn without pyplot, whose global state a thread must not touch."""
 
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from m3col.plots.model_plots import FAINT, GRID, INK
+INK, FAINT, GRID = "#22303c", "#8a97a3", "#e6eaee"
+
+COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#0b7285", "#a61e4d")
 
 
 def figure(width: float, height: float) -> Figure:
     """An empty figure, in inches."""
-    made = Figure(figsize=(width, height), layout="constrained")
+    made = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(made)
     return made
 
@@ -20,6 +22,11 @@ def dress(axes: Any, *, title: str, x: str = "", y: str = "", grid: str | None =
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
+    tidy(axes, grid=grid)
+
+
+def tidy(axes: Any, *, grid: str | None = "both") -> None:
+    """Ticks, frame and background lines, for axes that have their title and labels already."""
     axes.tick_params(colors=INK, labelsize=9, length=3)
     axes.grid(visible=False)
     if grid is not None:

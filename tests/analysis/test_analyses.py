@@ -181,7 +181,7 @@ def test_images_are_of_the_class_or_those_that_agree_most(paired):
     for word in ("frog", "whale"):
         at, maps = found[word]
         every = heatmaps.similarities(case, [word], np.arange(len(case.test)))[0]
-        assert at.tolist() == np.argsort(-every.mean(axis=(1, 2)))[: heatmaps.PICTURES].tolist()
+        assert at.tolist() == np.argsort(-every.mean(axis=(1, 2)))[: heatmaps.IMAGES].tolist()
         np.testing.assert_allclose(maps, every[at], rtol=1e-5, atol=1e-6)
 
 
@@ -192,7 +192,7 @@ def test_a_class_without_test_samples_is_looked_for_everywhere(paired):
         paired.predictor, replace(paired.dataset, test=test.take(np.flatnonzero(test.labels != red)))
     )
     at, maps = heatmaps.look_for(case, ["red"])["red"]
-    assert len(at) == len(maps) == heatmaps.PICTURES
+    assert len(at) == len(maps) == heatmaps.IMAGES
 
 
 def test_images_are_encoded_once_for_all_words_and_few_at_a_time(paired, monkeypatch):

@@ -102,6 +102,17 @@ def test_a_class_that_is_none_is_a_fault_with_its_reason(name, words):
     assert len(caught.value.faults) == 1 and words in caught.value.faults[0]
 
 
+def test_whatever_its_module_raises_is_a_fault_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_method.py").write_text("value = 1 / 0\n")
+    (tmp_path / "torn_method.py").write_text("def (\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, words in (("broken_method", "division by zero"), ("torn_method", "invalid syntax")):
+        with pytest.raises(InputError) as caught:
+            loading.load({"method": f"{name}:Method"})
+        (line,) = caught.value.faults
+        assert f"importing {name} fails: " in line and words in line
+
+
 def test_an_entry_of_a_search_is_a_method_and_a_modality():
     assert registry.split("single:rna.seq") == ("single", "rna.seq")
     assert registry.split("m3col") == ("m3col", "")

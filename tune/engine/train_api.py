@@ -70,9 +70,9 @@ def train(
     Example:
         >>> import tempfile, tune
         >>> quick = {"train.epochs": 2}
-        >>> tune.train(  # doctest: +SKIP
-        ...     "digits", workers=2, overrides=quick, runs=tempfile.mkdtemp(), tracking_uri="none"
-        ... )
+        >>> result = tune.train("digits", workers=2, overrides=quick, runs=tempfile.mkdtemp(), tracking_uri="none")
+        >>> len(result.history)
+        2
     """
     common: dict[str, Any] = {
         "data": data, "overrides": overrides, "runs": runs, "tracking_uri": tracking_uri, "resume": resume,
@@ -81,12 +81,7 @@ def train(
     if workers == 1 and address is None and not gpus_per_worker:
         return m3col.train(source, **common)
 
-    numbers = {"cpus_per_worker": (cpus_per_worker, 1), "gpus_per_worker": (gpus_per_worker, 0)}
-    wrong = [
-        f"{name} must be a number {'> 0' if near else '>= 0'}, but is {given!r}; nearest valid: {near}"
-        for name, (given, near) in numbers.items()
-        if given is not None and not (math.isfinite(given) and given >= 0 and (given or not near))
-    ]
+    wrong = _number_faults(cpus_per_worker, gpus_per_worker)
     if wrong:
         raise InputError(wrong)
 
@@ -101,6 +96,16 @@ def train(
         _on_ray(prepared, folder, told, request_for(wanted, prepared.config), address, started)
 
     return m3col.train(source, workers=workers, execute=execute, **common)
+
+
+def _number_faults(cpus: float | None, gpus: float | None) -> list[str]:
+    """CPUs and GPUs per worker that no worker can have."""
+    numbers = {"cpus_per_worker": (cpus, 1), "gpus_per_worker": (gpus, 0)}
+    return [
+        f"{name} must be a number {'> 0' if near else '>= 0'}, but is {given!r}; nearest valid: {near}"
+        for name, (given, near) in numbers.items()
+        if given is not None and not (math.isfinite(given) and given >= 0 and (given or not near))
+    ]
 
 
 def _on_ray(

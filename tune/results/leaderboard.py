@@ -6,7 +6,6 @@ from typing import Any
 import pandas as pd
 
 from m3col.methods import registry
-from m3col.metrics import spec
 from tune.results.report import Report
 from tune.results.study_results import WINNER
 from tune.study.record import StudyFolder
@@ -24,9 +23,9 @@ def leaderboard(folders: Sequence[StudyFolder], reports: Sequence[Report]) -> pd
     lines = []
     for folder, report in zip(folders, reports, strict=True):
         described, table = folder.described(), report.test_table
-        config = described["config"]["run"]
-        method = config["method"]
-        if registry.find(method).one_modality:
+        spec = registry.find(described["config"]["run"]["method"])
+        method = spec.display_name
+        if spec.one_modality:
             method = f"{method}:{described['dataset']['modalities'][0]}"
         line: dict[str, Any] = {"study": described["name"], "dataset": described["dataset"]["name"], "method": method}
         winner = table[table["row"] == WINNER]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
@@ -15,11 +14,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from m3col.plots import fonts
+from m3col.plots import fonts, style
 from tune.results.study_results import StudyResults
 from tune.results.summary import rounded
 
-BLUE, ORANGE, GREEN, GREY, INK = "#3b6fb6", "#d1603d", "#2a9d6f", "#9aa3ad", "#22303c"
+BLUE, ORANGE, GREEN = style.COLOURS[:3]
+
+GREY, INK = style.FAINT, style.INK
 
 _MAP = LinearSegmentedColormap.from_list("blues", ["#c3d0df", "#6f9bd1", "#1d3f78"])
 
@@ -28,20 +29,6 @@ _PER_LINE = 4  # panels beside each other
 _NARROW = 50  # end over start of a log range that has room for labels between the powers of ten
 
 _TRIED = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.grid(axis="y", color="#e8ebee", linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def _short(path: str) -> str:
@@ -73,9 +60,9 @@ def history(results: StudyResults) -> Figure | None:
     finished, pruned = (_points(results, state) for state in _TRIED)
     if not finished and not pruned:
         return None
-    figure = _figure(9, 4.8)
+    figure = style.figure(9, 4.8)
     axes = figure.add_subplot()
-    _tidy(axes)
+    style.tidy(axes, grid="y")
     _band(results, axes)
     _scatter(axes, pruned, marker="x", color=GREY, s=36, label="pruned (last value)")
     _scatter(axes, finished, marker="o", color=BLUE, s=34, label="finished")
@@ -140,9 +127,9 @@ def importance(results: StudyResults) -> Figure | None:
     shares = _importances(results)
     if not shares:
         return None
-    figure = _figure(8, 1.6 + 0.42 * len(shares))
+    figure = style.figure(8, 1.6 + 0.42 * len(shares))
     axes = figure.add_subplot()
-    _tidy(axes)
+    style.tidy(axes, grid="y")
     axes.grid(visible=False)
     names = list(shares)[::-1]
     values = [shares[name] for name in names]
@@ -178,13 +165,13 @@ def slices(results: StudyResults) -> Figure | None:
         return None
     columns = min(_PER_LINE, len(space))
     lines = math.ceil(len(space) / columns)
-    figure = _figure(max(5.0, 3.1 * columns + 1.2), 3.1 * lines + 0.5)
+    figure = style.figure(max(5.0, 3.1 * columns + 1.2), 3.1 * lines + 0.5)
     colours = Normalize(0, max(1, max(trial.number for trial in results.trials)))
     every = []
     for index, (path, distribution) in enumerate(space.items()):
         axes = figure.add_subplot(lines, columns, index + 1)
         every.append(axes)
-        _tidy(axes)
+        style.tidy(axes, grid="y")
         place = _axis(axes, distribution)
         axes.scatter([place(t.params[path]) for t, _ in pruned], [v for _, v in pruned], marker="x", s=22, color=GREY)
         where = [place(t.params[path]) for t, _ in finished]
@@ -245,7 +232,7 @@ def parallel_coordinates(results: StudyResults) -> Figure | None:
     low, high = min(values), max(values)
     spread = (high - low) or 1.0
     colours = Normalize(low, low + spread)
-    figure = _figure(max(7.0, 1.7 * (len(space) + 1) + 2.0), 4.8)
+    figure = style.figure(max(7.0, 1.7 * (len(space) + 1) + 2.0), 4.8)
     axes = figure.add_subplot()
     axes.set_xlim(-0.15, len(space) + 0.3)
     axes.set_ylim(-0.04, 1.04)
