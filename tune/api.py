@@ -77,8 +77,8 @@ def search(
         >>> result = tune.search(
         ...     "digits", overrides={**small, "train.epochs": 3}, runs=tempfile.mkdtemp(), tracking_uri="none"
         ... )
-        >>> len(result.trials), result.test_table["row"].tolist()[:2]
-        (2, ['winner', 'default'])
+        >>> len(result.trials), result.test_table["row"].tolist()[0]
+        (2, 'winner')
     """
     if options is None:
         options = Options(

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from m3col.plots import fonts
-from m3col.plots.style import COLOURS, FAINT, INK, dress, figure
+from m3col.plots import fonts, style
+from m3col.plots.style import COLOURS, FAINT, INK, dress
 
 _DPI = 130
 
@@ -35,7 +35,7 @@ def learning_curves(
     if metric is not None and metric in columns:
         name = metric.partition("/")[2]
         panels.append((name.replace("_", " "), [name for name in (f"train/{name}", metric) if name in columns]))
-    figure = figure(5.2 * len(panels), 3.6)
+    figure = style.figure(5.2 * len(panels), 3.6)
     for place, (title, names) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
         for name in names:
@@ -63,7 +63,7 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, classes: Seque
     table = np.bincount(truth * count + guess, minlength=count * count).reshape(count, count)
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     side = min(3.4 + 0.42 * count, 9.0)
-    figure = figure(side + 0.6, side)
+    figure = style.figure(side + 0.6, side)
     axes = figure.add_subplot()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     dress(axes, title=f"Accuracy {(truth == guess).mean():.1%} on {len(truth)} samples", x="predicted", y="true")
@@ -98,7 +98,7 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Figure:
     rates = np.bincount(place, right, minlength=_BINS)[held] / counts[held]
     error = float((np.abs(means - rates) * counts[held]).sum() / counts.sum())
 
-    figure = figure(4.6, 5.2)
+    figure = style.figure(4.6, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2, label="perfectly calibrated")
     spread = 1.96 * np.sqrt(rates * (1 - rates) / counts[held])

@@ -31,12 +31,12 @@ from tune.study.run_spec import RunSpec
 SHORT: dict[str, Any] = {"search__trials": 3, "search__confirm": None, "overrides__train.epochs": 6, "final__seeds": 1}
 
 
-def machine(runs: Path, uri: str) -> tuple[StudyFolder, Any, StorageCopy]:
-    """A driver starts on a machine with this runs folder."""
+def machine(runs: Path, uri: str, *, stale_s: float = 0.5) -> tuple[StudyFolder, Any, StorageCopy]:
+    """A driver starts on a machine with this runs folder. `stale_s`: silence after which another one counts as dead."""
     if not (runs / "study" / "study.json").exists():
         remote_copy.fetch_missing(f"{uri}/study", runs / "study")
     folder, ready = prepare_study(runs, small(**SHORT, storage__uri=uri))
-    copy = StorageCopy(folder, f"{uri}/study", retry_policy=RetryPolicy(5), with_database=True, stale_s=0.5)
+    copy = StorageCopy(folder, f"{uri}/study", retry_policy=RetryPolicy(5), with_database=True, stale_s=stale_s)
     copy.claim()
     return folder, ready, copy
 
@@ -130,7 +130,7 @@ def test_who_only_looked_gets_the_newest_record_when_it_goes_on(tmp_path, s3):
     folder, _, copy = machine(tmp_path / "a", s3)
     copy.begin()
     with pytest.raises(InputError, match="in use by process"):
-        machine(tmp_path / "b", s3)
+        machine(tmp_path / "b", s3, stale_s=60)  # ends with the first heartbeat it sees, also a late one
     assert (tmp_path / "b/study/study.json").exists(), "it has looked"
     (folder.path / "splits.csv").write_text("newer")
     copy.begin()

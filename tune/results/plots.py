@@ -84,9 +84,9 @@ def history(results: StudyResults) -> Figure | None:
     return figure
 
 
-def _scatter(axes: Axes, points: Sequence[tuple[FrozenTrial, float]], **style: Any) -> None:
+def _scatter(axes: Axes, points: Sequence[tuple[FrozenTrial, float]], **look: Any) -> None:
     if points:
-        axes.scatter([trial.number for trial, _ in points], [value for _, value in points], zorder=3, **style)
+        axes.scatter([trial.number for trial, _ in points], [value for _, value in points], zorder=3, **look)
 
 
 def _band(results: StudyResults, axes: Axes) -> None:
@@ -240,12 +240,12 @@ def parallel_coordinates(results: StudyResults) -> Figure | None:
     sign = 1 if results.maximize else -1
     for trial, value in sorted(finished, key=lambda item: sign * item[1]):
         heights = [_height(distribution, trial.params[path]) for path, distribution in space.items()]
-        style: dict[str, Any] = {"color": _MAP(colours(value)), "alpha": 0.8, "linewidth": 1.3}
+        look: dict[str, Any] = {"color": _MAP(colours(value)), "alpha": 0.8, "linewidth": 1.3}
         if trial.number == results.default:
-            style = {"color": ORANGE, "linewidth": 2.4, "linestyle": "--", "label": "default", "zorder": 4}
+            look = {"color": ORANGE, "linewidth": 2.4, "linestyle": "--", "label": "default", "zorder": 4}
         if trial.number == winner:
-            style = {"color": GREEN, "linewidth": 2.8, "label": f"winner (trial {trial.number})", "zorder": 5}
-        axes.plot(range(len(space) + 1), [*heights, (value - low) / spread], **style)
+            look = {"color": GREEN, "linewidth": 2.8, "label": f"winner (trial {trial.number})", "zorder": 5}
+        axes.plot(range(len(space) + 1), [*heights, (value - low) / spread], **look)
     for index, distribution in enumerate(space.values()):
         _ruler(axes, index, _ticks(distribution))
     _ruler(axes, len(space), [((v - low) / spread, f"{v:.3f}") for v in np.linspace(low, high, 5 if high > low else 1)])
