@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
 from m3col.data import modality_kinds
 from m3col.data.columns import IntArray
@@ -150,6 +149,8 @@ def draw(
         return [_complement(np.empty(0, dtype=np.int64), count)]
     if kind == "given":
         return [_complement(np.arange(len(dataset.train), count), count)]
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit  # slow to import
+
     strata, blank = task.strata(_labels(dataset.train)), np.zeros((count, 1))
     if kind == "holdout":
         pairs = StratifiedShuffleSplit(1, test_size=float(fraction), random_state=seed).split(blank, strata)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
 
 from m3col.errors import InputError
 from m3col.metrics.classification import Floats
@@ -76,6 +75,8 @@ def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes:
         faults.append(f"y_train must hold at least two classes, but holds only {labels[0]}")
     if faults:
         raise InputError(faults)
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
     model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS).fit(train, labels)
     probabilities = np.zeros((apply.shape[0], num_classes))
     if apply.shape[0]:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import nn
 
 from m3col.config.schema import RunConfig
@@ -119,6 +118,8 @@ class _Made:
 
 
 def _tfidf(train: MediaColumn, apply: MediaColumn) -> Pair:
+    from sklearn.feature_extraction.text import TfidfVectorizer  # slow to import
+
     vectorizer = TfidfVectorizer(max_features=_WORDS, sublinear_tf=True)
     tokens = vectorizer.build_analyzer()
     if not any(tokens(text) for text in train.values):  # emoji, single letters: nothing that it takes for a word

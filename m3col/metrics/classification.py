@@ -22,7 +22,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_curve
 
 from m3col.errors import InputError, nearest
 from m3col.metrics import spec
@@ -243,6 +242,8 @@ def _ranked(labels: Labels, probabilities: Floats) -> dict[str, float]:
     negatives = len(labels) - positives
     if not positives or not negatives or not np.isfinite(probabilities).all():
         return dict.fromkeys(RANKING, np.nan)
+    from sklearn.metrics import roc_curve  # slow to import, and not needed for more than two classes
+
     fall_out, recall, _ = roc_curve(labels, probabilities[:, 1], drop_intermediate=False)
     true, false = recall[1:] * positives, fall_out[1:] * negatives
     return {

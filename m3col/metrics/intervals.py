@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
 
 from m3col.errors import InputError
 from m3col.metrics import classification, spec
@@ -71,6 +70,8 @@ class Interval:
         """Two-sided p of the hypothesis that the true value is 0, from t(df); an exact 0 gives 1."""
         if self.variance == 0:
             return 1.0 if self.estimate == 0 else 0.0
+        from scipy.stats import t as student_t  # slow to import
+
         return float(2 * student_t.sf(abs(self.estimate) / np.sqrt(self.variance), self.df))
 
 
@@ -179,6 +180,8 @@ def interval(scores: ArrayLike, boots: ArrayLike, n: int) -> Interval:
     noise = spread + v_bar**2 / (n - 1)
     # Without any variance the interval is a point whatever df is.
     df = max(1.0, variance**2 / noise) if noise > 0 else float(n - 1)
+    from scipy.stats import t as student_t  # slow to import
+
     half = float(student_t.ppf(0.975, df)) * float(np.sqrt(variance))
     return Interval(theta, theta - half, theta + half, variance, df, seeds, n)
 

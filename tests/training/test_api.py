@@ -1,4 +1,4 @@
-"""`m3col.train`: from a name, a file, arrays or a trial; resumed where it was cut; never half judged."""
+"""`m3col.train`: from a name, a file, arrays or a trial; resumed where it was cut; never half validated."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import m3col
-from m3col.api import judge
+from m3col.api import validate
 from m3col.config import yaml_files
 from m3col.errors import InputError
 from m3col.evaluation import test_ledger
@@ -202,8 +202,8 @@ def test_too_little_disk_is_told_before_anything_is_written(tmp_path, monkeypatc
     assert not (tmp_path / "runs").exists()
 
 
-def test_judge_gives_what_would_be_trained(tmp_path):
-    prepared = judge(TINY, data=DATA, runs=tmp_path / "runs")
+def test_validate_gives_what_would_be_trained(tmp_path):
+    prepared = validate(TINY, data=DATA, runs=tmp_path / "runs")
     assert prepared.config.metric == "val/auroc" and prepared.dataset is DATA and not (tmp_path / "runs").exists()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from m3col.methods import registry
+from m3col.metrics.spec import higher_is_better
 from tune.results.report import Report
 from tune.results.study_results import WINNER
 from tune.study.record import StudyFolder
@@ -34,7 +35,7 @@ def leaderboard(folders: Sequence[StudyFolder], reports: Sequence[Report]) -> pd
             line |= {name: first[name] for name in BOARD[3:-1]} | {"winner": first["label"]}
         lines.append(line)
     board = pd.DataFrame(lines, columns=list(BOARD))
-    better = board["metric"].map(lambda name: isinstance(name, str) and not spec.higher_is_better(name))
+    better = board["metric"].map(lambda name: isinstance(name, str) and not higher_is_better(name))
     board["_rank"] = board["cv"].where(better, -board["cv"])
     board = board.sort_values(["dataset", "_rank", "study"], kind="stable", na_position="last")
     return board.drop(columns="_rank").reset_index(drop=True)

@@ -11,8 +11,6 @@ by minmax, reaches 92.2 %.
 """
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from m3col.data.columns import FloatArray
 from m3col.data.dataset import Dataset, build_split
@@ -30,6 +28,9 @@ CLASSES = tuple(map(str, range(10)))
 
 def read(*, test: bool = True) -> Dataset:
     """The three views of the digits; `test=False` leaves the test samples out."""
+    from sklearn.datasets import load_digits  # takes a second to import, which other data sets need not pay
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     images = np.asarray(bunch.images, dtype=np.float64)
     labels = np.asarray(bunch.target, dtype=np.int64)
