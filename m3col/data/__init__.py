@@ -1,4 +1,4 @@
-"""Data sets: read from files, embedded, or given as arrays and DataFrames."""
+"""Data sets: read from files, bundled with scikit-learn, or built from arrays and DataFrames."""
 
 from m3col.runtime.lazy_names import lazy_names
 

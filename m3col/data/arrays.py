@@ -1,4 +1,4 @@
-"""A data set from arrays or DataFrames in memory, judged as strictly as one from files."""
+"""Builds a data set from arrays or DataFrames in memory, with the same checks as for files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,48 +18,51 @@ from m3col.data.labels import Labels, training_label_faults, unseen_label_faults
 from m3col.errors import InputError
 
 Modalities = Mapping[str, Any]
-Held = tuple[Modalities, Any]
+HeldOutData = tuple[Modalities, Any]
 
 
 def from_arrays(
     modalities: Modalities,
     labels: Any,
     *,
-    test: Held | None = None,
-    validation: Held | None = None,
+    test: HeldOutData | None = None,
+    validation: HeldOutData | None = None,
     ids: Sequence[Any] | None = None,
     groups: Sequence[Any] | None = None,
     classes: Sequence[str] | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set from tables in memory.
+    """Builds a data set from numeric tables in memory.
 
-    Rows: whatever carries a pandas index (modalities, labels, `ids`, `groups`) is aligned by it, in the order of the
-    first part that has an index of its own. Parts whose ids differ are refused with the ids that only one of them has,
-    and so are repeated ids. What has no index (arrays, lists, tensors) is taken by position.
+    Parts with a pandas index (modalities, labels, `ids`, `groups`) are aligned by it, in the row order of the first
+    part whose index is not the default 0, 1, 2, ... Differing or repeated ids are refused. Parts without an index
+    (arrays, lists, tensors) are aligned by position.
 
     Args:
-        modalities: name -> DataFrame, array, or tensor [N, D_m] of numbers; NaN is a missing value.
-        labels: [N] integers 0..C-1, or names of classes, which are numbered in the order of `classes`, else sorted.
+        modalities: name -> DataFrame, array, or tensor [N, D_m] of numbers; NaN means missing.
+        labels: [N] integers 0..C-1, or class names, which are numbered in the order of `classes`, else sorted.
         test: pair (modalities, labels) with the same modalities and columns; its labels may be None.
-        validation: pair (modalities, labels), as `test`, with labels.
-        ids: [N] ids of the training samples; default: the index, where one of the parts has one of its own.
-        groups: [N] group of each training sample; samples of one group stay in one fold.
-        classes: names of the classes, by number.
-        name: of the data set, for reports.
+        validation: pair (modalities, labels) like `test`; labels are required.
+        ids: [N] ids of the training samples; default: the common index, if a part has one that is not the default.
+        groups: [N] group of each training sample; samples of one group are kept in the same fold.
+        classes: class names, in the order of their numbers.
+        name: name of the data set, for reports.
+
+    Returns:
+        The data set.
 
     Raises:
-        InputError: with every fault.
+        InputError: with all faults.
     """
     faults = _argument_faults(test, validation, classes)
     if faults:
         raise InputError(faults)
-    more = {key: values for key, values in (("ids", ids), ("groups", groups)) if values is not None}
-    train = _part(modalities, labels, "train", faults, classes=classes, more=more)
-    held = {split: pair for split, pair in (("validation", validation), ("test", test)) if pair is not None}
+    extra = {key: values for key, values in (("ids", ids), ("groups", groups)) if values is not None}
+    train = _part(modalities, labels, "train", faults, classes=classes, extra=extra)
+    held_out = {split: pair for split, pair in (("validation", validation), ("test", test)) if pair is not None}
     parts = {
         split: _part(pair[0], pair[1], split, faults, classes=classes, training=train.labels)
-        for split, pair in held.items()
+        for split, pair in held_out.items()
     }
     if faults:
         raise InputError(faults)
@@ -69,7 +72,7 @@ def from_arrays(
     faults += training_label_faults(integers, "train labels", named)
     for split, part in parts.items():
         faults += _agreement_faults(part, train, split)
-    own_ids = train.more.get("ids")
+    own_ids = train.extra.get("ids")
     if own_ids is not None and len(np.unique(own_ids)) < len(own_ids):
         values, counts = np.unique(own_ids, return_counts=True)
         faults.append(f"ids: every id must be unique, but {str(values[counts > 1][0])!r} occurs {counts.max()} times")
@@ -79,16 +82,16 @@ def from_arrays(
 
 
 def _argument_faults(test: Any, validation: Any, classes: Any) -> list[str]:
-    """What the held-out splits and the class names are, before anything is read."""
-    found = [
+    """Faults of the form of the held-out splits and of the class names, before any data are read."""
+    faults = [
         f"{split}: must be a pair (modalities, labels), but is a {type(pair).__name__}"
         for split, pair in (("test", test), ("validation", validation))
         if pair is not None and not (isinstance(pair, tuple | list) and len(pair) == 2)
     ]
     is_list = isinstance(classes, Sequence | np.ndarray | pd.Index) and not isinstance(classes, str | bytes)
     if classes is not None and not (is_list and all(isinstance(name, str) for name in classes)):
-        found.append(f"classes: must be a list of names, in the order of their numbers, but is {classes!r:.60}")
-    return found
+        faults.append(f"classes: must be a list of names, in the order of their numbers, but is {classes!r:.60}")
+    return faults
 
 
 def _built(
@@ -98,7 +101,7 @@ def _built(
     name: str,
     own_ids: NDArray[np.str_] | None,
 ) -> Dataset:
-    """The data set of parts that were found right."""
+    """Builds the data set from parts without faults."""
     assert train.labels is not None
     integers, named = train.labels.values, train.labels.classes or classes
     splits: dict[str, Split | None] = {
@@ -114,7 +117,7 @@ def _built(
             integers,
             "train",
             ids=train.ids if own_ids is None else own_ids,
-            groups=train.more.get("groups"),
+            groups=train.extra.get("groups"),
         ),
         validation=splits.get("validation"),
         test=splits.get("test"),
@@ -123,15 +126,23 @@ def _built(
 
 
 class _Part:
-    """One split while it is judged. `ids`: those of its index, None where it has none of its own; `more`: `ids` and
-    `groups` as they were given."""
+    """One split while it is validated.
+
+    Attributes:
+        inputs: by modality, its table.
+        features: by modality, the names of its columns.
+        labels: the parsed labels; None if they are absent or have faults.
+        ids: ids from the common index; None if there is none.
+        extra: the arguments `ids` and `groups`, if they were passed, in the common row order.
+        warnings: suspicious properties, one line each.
+    """
 
     def __init__(self) -> None:
         self.inputs: dict[str, FloatArray] = {}
         self.features: dict[str, tuple[str, ...]] = {}
         self.labels: Labels | None = None
         self.ids: NDArray[np.str_] | None = None
-        self.more: dict[str, NDArray[np.str_]] = {}
+        self.extra: dict[str, NDArray[np.str_]] = {}
         self.warnings: tuple[str, ...] = ()
 
 
@@ -143,9 +154,9 @@ def _part(
     *,
     classes: Sequence[str] | None = None,
     training: Labels | None = None,
-    more: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> _Part:
-    """One split: its tables and labels, with their rows in one order."""
+    """Reads the tables and labels of one split and aligns their rows."""
     part, indexes = _Part(), dict[str, pd.Index | None]()
     if not isinstance(modalities, Mapping) or not modalities:
         faults.append(f"{split}: modalities must be a mapping from name to array, but got {type(modalities).__name__}")
@@ -160,15 +171,15 @@ def _part(
         part.inputs[str(name)], indexes[f"modality {str(name)!r}"] = table.values, table.index
         part.features[str(name)] = table.columns or generated_features(str(name), table.values.shape[1])
     counts = {name: len(x) for name, x in part.inputs.items()}
-    beside: dict[str, list[Any]] = {}
-    for what, column in {**({} if labels is None else {"labels": labels}), **(more or {})}.items():
-        cells = _cells(column, f"{split} {what}", faults)
-        if cells is not None and what != "labels":
-            empty = [row for row, cell in enumerate(cells[0]) if is_missing(cell)]
-            faults += [f"{what}: row {empty[0] + 1} is missing ({len(empty)} such in all)"] if empty else []
-        if cells is not None:
-            beside[what], indexes[what] = cells
-            counts[what] = len(cells[0])
+    columns: dict[str, list[Any]] = {}
+    for argument, column in {**({} if labels is None else {"labels": labels}), **(extra or {})}.items():
+        cells_and_index = _cells(column, f"{split} {argument}", faults)
+        if cells_and_index is not None and argument != "labels":
+            empty = [row for row, cell in enumerate(cells_and_index[0]) if is_missing(cell)]
+            faults += [f"{argument}: row {empty[0] + 1} is missing ({len(empty)} such in all)"] if empty else []
+        if cells_and_index is not None:
+            columns[argument], indexes[argument] = cells_and_index
+            counts[argument] = len(cells_and_index[0])
     before = len(faults)
     aligned = row_alignment.align(indexes, split, faults, unique=True)
     if len(set(counts.values())) > 1 and len(faults) == before:
@@ -176,25 +187,25 @@ def _part(
         faults.append(f"{split}: all modalities and labels must have the same number of rows, but have {listed}")
     elif counts and not max(counts.values()):
         faults.append(f"{split}: there is no sample")
-    _arrange(part, {what: cells for what, cells in beside.items() if what != "labels"}, aligned)
-    if "labels" in beside:
-        # Before they are brought into order: a fault names the row in which the caller has the label.
-        found = label_parser.parse(beside["labels"], f"{split} labels", faults, classes=classes, training=training)
+    _reorder(part, {argument: cells for argument, cells in columns.items() if argument != "labels"}, aligned)
+    if "labels" in columns:
+        # Parsed before they are reordered, so that faults name the rows of the caller.
+        parsed = label_parser.parse(columns["labels"], f"{split} labels", faults, classes=classes, training=training)
         order = aligned.orders.get("labels")
-        if found is not None:
-            part.labels = found if order is None else replace(found, values=found.values[order])
-            part.warnings += found.warnings
+        if parsed is not None:
+            part.labels = parsed if order is None else replace(parsed, values=parsed.values[order])
+            part.warnings += parsed.warnings
     return part
 
 
-def _arrange(part: _Part, more: Mapping[str, list[Any]], aligned: row_alignment.Alignment) -> None:
-    """Brings tables, ids and groups into the common order."""
+def _reorder(part: _Part, extra: Mapping[str, list[Any]], aligned: row_alignment.Alignment) -> None:
+    """Reorders tables, ids and groups to the common row order."""
     for name, x in part.inputs.items():
         order = aligned.orders.get(f"modality {name!r}")
         part.inputs[name] = x if order is None else x[order]
-    for what, cells in more.items():
-        ordered = _ordered(cells, aligned.orders.get(what))
-        part.more[what] = np.array([str(value) for value in ordered], dtype=np.str_)
+    for argument, cells in extra.items():
+        ordered = _ordered(cells, aligned.orders.get(argument))
+        part.extra[argument] = np.array([str(value) for value in ordered], dtype=np.str_)
     part.ids = None if aligned.index is None else np.array([str(i) for i in aligned.index], dtype=np.str_)
     part.warnings = aligned.warnings
 
@@ -204,8 +215,10 @@ def _ordered(cells: list[Any], order: IntArray | None) -> list[Any]:
 
 
 def _cells(column: Any, where: str, faults: list[str]) -> tuple[list[Any], pd.Index | None] | None:
-    """The N values of labels, ids or groups (a Series, a table's one column, a list, an array [N] or [N, 1]) and their
-    index, if they carry one."""
+    """The N values of labels, ids or groups, and their pandas index, if they have one; None if there are faults.
+
+    Accepted are a Series, a DataFrame with one column, a list, and an array [N] or [N, 1].
+    """
     if isinstance(column, str | bytes | Mapping):
         faults.append(f"{where}: must be a list of values, but is {column!r:.60}")
         return None
@@ -227,30 +240,30 @@ def _cells(column: Any, where: str, faults: list[str]) -> tuple[list[Any], pd.In
 
 
 def _objects(values: Any) -> NDArray[Any]:
-    """An array of the values as they are: NumPy alone would make text of a list of numbers and text."""
+    """An object array of the values. Without dtype=object, NumPy turns a list of numbers and text into text."""
     if isinstance(values, np.ndarray):
         return values
     items = list(values)
     if any(isinstance(item, list | tuple | np.ndarray) for item in items):
         return np.array(items)
-    found = np.empty(len(items), dtype=object)
-    found[:] = items
-    return found
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
 
 
 def _agreement_faults(part: _Part, train: _Part, split: str) -> list[str]:
-    """Faults of a held-out split against the training split."""
+    """Faults of a held-out split compared with the training split. Also sorts its modalities as in training."""
     faults = []
     if part.inputs.keys() != train.inputs.keys():
         faults.append(f"{split}: modalities must be {[*train.inputs]}, but are {[*part.inputs]}")
     for name in part.inputs.keys() & train.inputs.keys():
-        got, wanted = part.inputs[name].shape[1], train.inputs[name].shape[1]
-        if got != wanted:
-            faults.append(f"{split}, modality {name!r}: has {got} columns, but training has {wanted}")
+        width, expected = part.inputs[name].shape[1], train.inputs[name].shape[1]
+        if width != expected:
+            faults.append(f"{split}, modality {name!r}: has {width} columns, but training has {expected}")
         elif part.features[name] != train.features[name]:
             pairs = zip(part.features[name], train.features[name], strict=True)
-            at, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-            faults.append(f"{split}, modality {name!r}: column {at + 1} is {a!r}, but {b!r} in training")
+            index, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+            faults.append(f"{split}, modality {name!r}: column {index + 1} is {a!r}, but {b!r} in training")
     if part.labels is not None and train.labels is not None:
         faults += unseen_label_faults(part.labels.values, train.labels.values, f"{split} labels", train.labels.classes)
     elif split == "validation":

@@ -1,4 +1,4 @@
-"""Data sets: each a named entry in `TABLE`, read from a folder, embedded, or given as arrays."""
+"""TABLE of the named data sets, which are read from a folder or bundled with scikit-learn."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""What a modality of N samples holds: a table of numbers [N, D_m], or N images or texts that are read when needed.
+"""The data of one modality for N samples: a numeric table [N, D_m], or N images or texts that are read when needed.
 
-Records refer to all images or texts of their data set by position. So a fold, a split and their concatenation share
-one cache of decoded images or of tokens, see m3col.data.images.cache.
+A `MediaColumn` refers to the images or texts of the whole data set by position. Folds, splits and their concatenation
+thus share one cache of decoded images or tokens, see m3col.data.images.cache.
 """
 
 import hashlib
@@ -26,8 +26,13 @@ Kind = str  # a name of m3col.data.modality_kinds.TABLE
 
 @dataclass(frozen=True, eq=False)
 class MediaColumn:
-    """`source`: every image (absolute path, or the bytes of a file) or text of the data set; `at` [N]: positions in
-    it, one per sample."""
+    """N images or texts.
+
+    Attributes:
+        kind: image or text.
+        source: all images (absolute path, or content of the file as bytes) or texts of the data set.
+        at: [N] position of each sample's image or text in `source`.
+    """
 
     kind: Kind
     source: ObjectArray
@@ -35,7 +40,7 @@ class MediaColumn:
 
     @classmethod
     def of(cls, kind: Kind, values: Any) -> "MediaColumn":
-        """One record per value, with nothing else in the source."""
+        """Builds a column whose source is exactly `values`."""
         source = np.empty(len(values), dtype=object)
         source[:] = list(values)
         return cls(kind, source, np.arange(len(source)))
@@ -56,7 +61,7 @@ ModalityData = FloatArray | MediaColumn
 
 
 def text_fault(text: object) -> str:
-    """Why this cannot be the text of a sample; "" where it can."""
+    """Why `text` cannot be the text of a sample; "" if it can."""
     if not isinstance(text, str):
         return f"must be one of the {modality_kinds.of('text').given_as}, but is {text!r:.60}"
     if not text.strip():
@@ -67,7 +72,7 @@ def text_fault(text: object) -> str:
 
 
 def text_faults(values: Sequence[object]) -> dict[int, str]:
-    """Why each text that cannot be used cannot, by position."""
+    """The fault of each unusable text, by position."""
     return {row: fault for row, value in enumerate(values) if (fault := text_fault(value))}
 
 
@@ -77,7 +82,7 @@ def text_digests(values: Sequence[str]) -> list[str]:
 
 
 def image_fault(image: object) -> str:
-    """Why this cannot name or hold an image; "" where it can. No file is looked at."""
+    """Why `image` is neither a path nor the bytes of a file; "" if it is one. No file is read."""
     if isinstance(image, str) and image.strip() in MARKS:
         return f"is {image.strip()!r}, which stands for a missing image"
     good = isinstance(image, str | bytes)
@@ -85,7 +90,7 @@ def image_fault(image: object) -> str:
 
 
 def encodable(text: str) -> bool:
-    """Whether the text can be written as UTF-8: half of a surrogate pair cannot."""
+    """Whether the text can be encoded as UTF-8: half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -98,7 +103,7 @@ def kind_of(column: ModalityData) -> Kind:
 
 
 def join(a: ModalityData, b: ModalityData) -> ModalityData:
-    """The rows of `a`, then those of `b`."""
+    """Concatenates the rows of two columns of the same kind."""
     if isinstance(a, MediaColumn) and isinstance(b, MediaColumn):
         if a.source is b.source:
             return MediaColumn(a.kind, a.source, np.concatenate([a.at, b.at]))

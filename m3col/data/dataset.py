@@ -21,19 +21,19 @@ BoolArray = NDArray[np.bool_]
 
 SPLITS = ("train", "validation", "test")
 
-MAX_LISTED = 5  # places named one by one in a message; the rest is counted
+MAX_LISTED = 5  # rows listed individually in a message; the others are only counted
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """N samples of a data set.
+    """The N samples of one split (training, validation or test) of a data set.
 
     Attributes:
-        ids: [N] one text per sample.
-        labels: [N] integers 0..C-1, or float targets [N, C] for a task that predicts numbers; None where withheld.
-        inputs: by modality: a numeric table [N, D_m] (NaN is a missing value), or N images or texts.
-        present: by modality [N]; False where the whole modality of a sample is missing.
-        groups: [N] samples of one group stay in one fold; None: each sample on its own.
+        ids: [N] sample ids.
+        labels: [N] integers 0..C-1, or float targets [N, C] for a regression task; None if unknown.
+        inputs: by modality: a numeric table [N, D_m] (NaN means missing), or N images or texts.
+        present: by modality, a mask [N]; False if the sample lacks the whole modality.
+        groups: [N] group ids; samples of one group are kept in the same fold. None: samples are not grouped.
     """
 
     ids: NDArray[np.str_]
@@ -56,21 +56,21 @@ class Split:
         return len(self.ids)
 
     def take(self, index: NDArray[np.int64] | Sequence[int]) -> "Split":
-        """The samples at positions `index`, in that order."""
-        at = np.asarray(index, dtype=np.int64)
+        """Returns the samples at positions `index`, in that order."""
+        positions = np.asarray(index, dtype=np.int64)
         return Split(
-            ids=self.ids[at],
-            labels=None if self.labels is None else self.labels[at],
-            inputs={name: x[at] for name, x in self.inputs.items()},
-            present={name: x[at] for name, x in self.present.items()},
-            groups=None if self.groups is None else self.groups[at],
+            ids=self.ids[positions],
+            labels=None if self.labels is None else self.labels[positions],
+            inputs={name: x[positions] for name, x in self.inputs.items()},
+            present={name: x[positions] for name, x in self.present.items()},
+            groups=None if self.groups is None else self.groups[positions],
         )
 
     def without_labels(self) -> "Split":
         return replace(self, labels=None)
 
     def select(self, modalities: Iterable[str]) -> "Split":
-        """The same samples with the named modalities only."""
+        """Returns the same samples with only the named modalities."""
         names = list(modalities)
         return replace(
             self,
@@ -79,7 +79,7 @@ class Split:
         )
 
     def digest(self) -> str:
-        """SHA-256 of modality names, values, masks, labels, groups and ids; the same on every machine."""
+        """SHA-256 of modality names, values, masks, labels, groups and ids. Does not depend on the machine."""
         sha = hashlib.sha256()
         for name, x in self.inputs.items():
             feed(sha, name, x)
@@ -91,7 +91,7 @@ class Split:
 
 
 def concat(a: Split, b: Split) -> Split:
-    """The samples of `a`, then those of `b`. Labels or groups that only one of them has are dropped."""
+    """Concatenates two splits. Labels or groups that only one of them has are dropped."""
     if a.inputs.keys() != b.inputs.keys():
         raise ValueError(f"splits must have the same modalities, but got {[*a.inputs]} and {[*b.inputs]}")
     both_labelled = a.labels is not None and b.labels is not None
@@ -107,10 +107,19 @@ def concat(a: Split, b: Split) -> Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Splits of one data set. `features[m]` names the D_m columns of modality m (of an image or text: what it was
-    read from); `classes` names the C labels; `known_issues` is one line for reports ("" where none is known);
-    `dropped` counts samples that were left out, by reason; `unselected` names modalities that were left out;
-    `warnings`: what is suspicious about its files, a line each.
+    """The splits of one data set.
+
+    Attributes:
+        name: of the data set, for messages and reports.
+        classes: the C class names, in the order of the labels.
+        features: by modality, the names of its D_m columns; for images and texts, the columns they were read from.
+        train: the training split.
+        validation: the validation split, if the data set has one.
+        test: the test split, if it was read.
+        known_issues: one line for reports; "" if none is known.
+        dropped: number of samples that were left out, by reason.
+        unselected: names of the modalities that were left out.
+        warnings: suspicious properties of the files, one line each.
     """
 
     name: str
@@ -126,7 +135,7 @@ class Dataset:
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """Of each modality: numeric, image or text."""
+        """The kind of each modality: numeric, image or text."""
         return {name: kind_of(self.train.inputs[name]) for name in self.features}
 
     @property
@@ -139,18 +148,19 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The splits that are there, by name."""
-        every = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: split for name, split in every.items() if split is not None}
+        """The splits that exist, by name."""
+        by_name = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in by_name.items() if split is not None}
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of the content of each split that is there."""
+        """SHA-256 of the content of each split that exists."""
         return {name: split.digest() for name, split in self.splits.items()}
 
     def select(self, modalities: Sequence[str | int]) -> "Dataset":
-        """The data set with the modalities named (or numbered from 1), in the data set's own order.
+        """Returns the data set with only the given modalities (names, or numbers from 1), in the data set's own order.
 
-        Raises InputError for an unknown, repeated or missing choice.
+        Raises:
+            InputError: a modality is unknown or repeated, or the list is empty.
         """
         names, faults = choose(modalities, self.modalities)
         if faults:
@@ -169,7 +179,11 @@ class Dataset:
 
 
 def choose(requested: Sequence[str | int], available: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The requested modalities (names, or numbers from 1) in the order of `available`, and the faults."""
+    """Resolves requested modalities (names, or numbers from 1) to names in the order of `available`.
+
+    Returns:
+        The names, and the faults of the request, one line each.
+    """
     where = "data.modalities"
     if isinstance(requested, str) or not isinstance(requested, Sequence):
         return (), [f"{where}: must be a list of names or numbers, but got {requested!r}"]
@@ -196,12 +210,12 @@ def choose(requested: Sequence[str | int], available: Sequence[str]) -> tuple[tu
 
 
 def generated_ids(count: int, split: str) -> NDArray[np.str_]:
-    """Ids for samples without any: `train-0`, `train-1`, ..."""
+    """Generated ids for samples without ids: `train-0`, `train-1`, ..."""
     return np.array([f"{split}-{row}" for row in range(count)], dtype=np.str_)
 
 
 def own_ids(split: Split, name: str) -> list[str] | None:
-    """The ids of the samples of a split where these are not the generated ones."""
+    """The sample ids of a split; None if they are the generated ones."""
     ids = [str(i) for i in split.ids]
     return None if ids == generated_ids(len(ids), name).tolist() else ids
 
@@ -218,7 +232,7 @@ def build_split(
     ids: NDArray[np.str_] | None = None,
     groups: NDArray[np.str_] | None = None,
 ) -> Split:
-    """A split in which every modality of every sample is present."""
+    """Builds a split in which every modality of every sample is present."""
     count = len(next(iter(inputs.values())))
     return Split(
         ids=generated_ids(count, split) if ids is None else ids,

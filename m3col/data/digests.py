@@ -1,4 +1,4 @@
-"""Digests of data: the same values give the same digest on every machine."""
+"""Content digests of modalities. Equal values give equal digests on every machine."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from m3col.data.columns import MediaColumn, ModalityData
 
 
 def feed(sha: "hashlib._Hash", name: str, column: ModalityData) -> None:
-    """Adds a modality's name and content to a hash; the same on every machine, wherever its files lie."""
+    """Adds the name and content of a modality to a hash. The result does not depend on where its files are stored."""
     if isinstance(column, MediaColumn):
         from m3col.data.images.cache import content_digests
 

@@ -1,4 +1,4 @@
-"""The raw files of the MOGONET repository, downloaded whole and checked, or not at all."""
+"""Downloads the data sets of the MOGONET repository. A folder is created only if all files arrived and are valid."""
 
 import hashlib
 import http.client
@@ -17,11 +17,11 @@ from m3col.errors import InputError, nearest
 
 DEFAULT = "https://raw.githubusercontent.com/txWang/MOGONET/main"
 
-TIMEOUT_S = 30.0  # between two pieces of an answer
+TIMEOUT_S = 30.0  # longest wait for the next data of a response
 
-WHOLE_S = 3600.0  # for one file
+WHOLE_S = 3600.0  # longest download of one file
 
-_PART = 1 << 20
+_PART = 1 << 20  # bytes per read
 
 
 FILES = tuple(f"{k}_{part}.csv" for k in (1, 2, 3) for part in ("featname", "te", "tr")) + (
@@ -51,15 +51,26 @@ DIGESTS: dict[str, dict[str, str]] = {
 
 
 class FetchError(RuntimeError):
-    """A download that failed or brought something else than expected; nothing was kept."""
+    """A download failed or the files are not the expected ones. No file was kept."""
 
 
 def fetch(name: str, to: Path, *, base_url: str = DEFAULT) -> Path:
-    """Download `rosmap` or `brca` to the new folder `to`/`name` and return it, with SHA256SUMS of what came.
+    """Downloads `rosmap` or `brca` to the new folder `to`/`name`.
 
-    Every file is compared with its SHA-256 where that is known; where it is not, a UserWarning says so. The
-    folder appears at once when all files are there and readable. Raises InputError (unknown name, folder that
-    exists or cannot be made) or FetchError (network, checksum, content).
+    Each file is compared with its SHA-256 if that is known; otherwise a UserWarning is issued. The digests of the
+    received files are written to SHA256SUMS. The folder is created atomically once all files are complete and readable.
+
+    Args:
+        name: name of the data set.
+        to: parent folder.
+        base_url: address of the repository.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the name is unknown, or the folder exists or cannot be written.
+        FetchError: a fault of network, checksum or content.
     """
     if name not in FOLDERS:
         raise InputError([f"data fetch: {name!r} cannot be fetched{nearest(name, FOLDERS)}"])
@@ -93,7 +104,7 @@ def fetch(name: str, to: Path, *, base_url: str = DEFAULT) -> Path:
 
 
 def _fill(part: Path, name: str, base_url: str) -> None:
-    """Download every file into `part` and judge the folder."""
+    """Downloads every file into `part` and validates the folder."""
     sums = []
     for file in FILES:
         content = _download(f"{base_url.rstrip('/')}/{FOLDERS[name]}/{file}")
@@ -111,33 +122,33 @@ def _fill(part: Path, name: str, base_url: str) -> None:
 
 
 def _download(url: str) -> bytes:
-    """The content behind `url`. Raises FetchError, also for fewer bytes than announced."""
+    """Downloads `url`. Raises FetchError, also if fewer bytes arrive than the server announced."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
             return _content(response)
     except urllib.error.HTTPError as error:
         raise FetchError(f"{url}: the server answered {error.code} {error.reason}") from error
     except http.client.IncompleteRead as error:
-        came = len(error.partial)
-        raise FetchError(f"{url}: truncated, {came} of {came + (error.expected or 0)} bytes came") from error
+        received = len(error.partial)
+        raise FetchError(f"{url}: truncated, {received} of {received + (error.expected or 0)} bytes came") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise FetchError(f"{url}: could not be reached ({getattr(error, 'reason', error)})") from error
 
 
 def _content(response: http.client.HTTPResponse) -> bytes:
-    """The whole body. Raises IncompleteRead for a truncated one, and TimeoutError for one that never ends."""
+    """Reads the whole response. Raises IncompleteRead if it is truncated, TimeoutError after `WHOLE_S` seconds."""
     until, parts = time.monotonic() + WHOLE_S, []
     while part := response.read1(_PART):
         parts.append(part)
         if time.monotonic() > until:
             raise TimeoutError(f"not through after {WHOLE_S:g} s")
-    if missing := getattr(response, "length", None):  # other protocols than HTTP know none
+    if missing := getattr(response, "length", None):  # only HTTP responses have a length
         raise http.client.IncompleteRead(b"".join(parts), missing)
     return b"".join(parts)
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove the folders (innermost first) that are still empty."""
+    """Removes the folders (innermost first) that are still empty."""
     for folder in folders:
         try:
             folder.rmdir()

@@ -19,15 +19,26 @@ def load(
     data_dir: Path | None = None,
     modalities: Sequence[str | int] | None = None,
     splits: Sequence[str] = SPLITS,
-    layout: Layout = Layout(),  # noqa: B008 - it is frozen
+    layout: Layout = Layout(),  # noqa: B008 - frozen
     images: bool = False,
 ) -> Dataset:
-    """The named data set, with the splits asked for as far as it has them; files of other splits stay closed.
+    """Reads the named data set. Files of splits that are not requested are not opened.
 
-    `data_dir` is the data set's own folder or, for a named set, the one that holds it; see `locate`.
-    `modalities` are names or numbers from 1; `layout`: which columns hold images, texts and labels; `images`: look
-    at each of them, which costs time once; otherwise their files must only be there. Values may be NaN or infinite
-    here: `faults` looks at that. Raises InputError.
+    Values may be NaN or infinite: `m3col.data.checks.dataset_values` checks them.
+
+    Args:
+        name: name of the data set.
+        data_dir: folder of the data set or, for a named data set, the folder that contains it; see `locate`.
+        modalities: names, or numbers from 1; None: the default ones.
+        splits: the requested splits; those that the data set lacks are ignored.
+        layout: columns of images, texts and labels.
+        images: whether to decode each image to validate it (slow the first time); otherwise the files must only exist.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: the data set is unknown, was not found or has faults.
     """
     if name not in TABLE:
         raise InputError([f"data.name: data set {name!r} is unknown{nearest(name, TABLE)}"])
@@ -42,9 +53,13 @@ def load(
 
 
 def locate(name: str, *, data_dir: Path | None = None) -> Path:
-    """The folder of a data set: the first of `data_dir`, $M3COL_DATA, ./data and ../shared/data that holds it
-    (as the folder `name`, or itself). For a generic layout, `data_dir` is the folder. Raises InputError with the
-    places.
+    """Finds the folder of a data set.
+
+    The first of `data_dir`, $M3COL_DATA, ./data and ../shared/data is used that contains the folder `name` or has the
+    layout of the data set itself. For a generic layout, `data_dir` is the folder.
+
+    Raises:
+        InputError: the data set is in none of these folders; the message lists them.
     """
     entry = TABLE[name]
     variable = os.environ.get("M3COL_DATA")
@@ -52,19 +67,19 @@ def locate(name: str, *, data_dir: Path | None = None) -> Path:
         raise InputError([f"--data-dir: {data_dir} is not a folder"])
     if entry.generic and data_dir is not None:
         return Path(data_dir)
-    given = [("--data-dir", data_dir), ("M3COL_DATA", Path(variable) if variable else None)]
-    places = [(what, Path(path)) for what, path in given if path is not None]
-    places += [("", Path("data")), ("", Path("..") / "shared" / "data")]
-    for _, place in places:
-        if not entry.generic and (place / name).is_dir():
-            return place / name
-        # a folder that carries the name of another set is that other set
-        if place.resolve().name not in set(TABLE) - {name} and entry.looks_like(place):
-            return place
-    looked = ", ".join(f"{what} {path.resolve()}".strip() for what, path in places)
+    configured = [("--data-dir", data_dir), ("M3COL_DATA", Path(variable) if variable else None)]
+    folders = [(source, Path(path)) for source, path in configured if path is not None]
+    folders += [("", Path("data")), ("", Path("..") / "shared" / "data")]
+    for _, folder in folders:
+        if not entry.generic and (folder / name).is_dir():
+            return folder / name
+        # a folder with the name of another data set contains that other data set
+        if folder.resolve().name not in set(TABLE) - {name} and entry.looks_like(folder):
+            return folder
+    searched = ", ".join(f"{source} {path.resolve()}".strip() for source, path in folders)
     fetch = (
         f"; get it with `m3col data fetch {name} --to data`"
         if name in FETCHABLE
         else "; give its folder with --data-dir"
     )
-    raise InputError([f"data.name: {name!r} was not found; looked in {looked}{fetch}"])
+    raise InputError([f"data.name: {name!r} was not found; looked in {searched}{fetch}"])

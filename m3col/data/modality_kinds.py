@@ -1,8 +1,8 @@
-"""TABLE of kinds of modality: what differs between numeric tables, images and texts, in one place.
+"""TABLE of the kinds of modality (numeric table, image, text) and the functions that depend on the kind.
 
-A new kind is one entry here, and the functions that it names: usually one file in `m3col/inputs` (transform and
-batches) and one in `m3col/models` (encoder). Functions are named as "module:function", so that nothing heavy is
-imported before a data set has the kind.
+A new kind needs one entry here and the functions that it names: usually one file in `m3col/inputs` (transform and
+batches) and one in `m3col/models` (encoder). Functions are written as "module:function", so that heavy libraries are
+imported only if a data set has the kind.
 """
 
 import importlib
@@ -19,17 +19,17 @@ class ModalityKind:
 
     Attributes:
         name: as in `Dataset.kinds` and in checkpoints.
-        is_media: whether samples are records in a `MediaColumn` (files, texts) that are read when needed, with one
-            column for the modality; False: a table [N, D_m] in memory with a column for each feature.
-        given_as: what users give for N samples, for messages.
-        record_faults: (values) -> why each value that cannot be used cannot, by position; media only.
+        is_media: True: samples are images or texts in a `MediaColumn`, read when needed, one column per modality.
+            False: a table [N, D_m] in memory with one column per feature.
+        given_as: what users pass for N samples, for messages.
+        user_values: (values, columns, where, may_miss, precision) -> validated `ModalityData` of new samples.
+        fit: (config, modality, train, features) -> `InputTransform`, fitted on the split `train` only.
+        restore: (description, arrays) -> the `InputTransform` of a checkpoint.
+        encoder: (spec, model config, load_weights, stored) -> a module that maps batches to embeddings [n, D].
+        linear: (views, modality, train, apply, frozen) -> features of two splits for a linear model.
+        mlflow_type: type of a column in MLflow: double, string, or any.
+        record_faults: (values) -> the fault of each unusable value, by position; media only.
         digests: (values) -> a digest of the content of each value; media only.
-        user_values: (values, columns, where, may_miss, precision) -> checked `ModalityData` of new samples.
-        fit: (config, modality, train, features) -> `InputTransform`, fitted to the split `train` only.
-        restore: (description, arrays) -> the `InputTransform` that a checkpoint describes.
-        encoder: (spec, model config, load_weights, stored) -> a module from batches to embeddings [n, D].
-        linear: (views, modality, train, apply, frozen) -> what a linear model sees of two splits.
-        mlflow_type: how MLflow calls a column: double, string, or any.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ModalityKind:
     digests: str = ""
 
     def call(self, function: str, *values: Any, **named: Any) -> Any:
-        """Calls the function of that attribute."""
+        """Imports and calls the function that the attribute `function` names."""
         module, _, name = str(getattr(self, function)).partition(":")
         return getattr(importlib.import_module(module), name)(*values, **named)
 
@@ -73,7 +73,7 @@ TABLE: dict[str, ModalityKind] = {
             restore="m3col.inputs.images:restore",
             encoder="m3col.models.build:image_encoder",
             linear="m3col.evaluation.linear_features:of_images",
-            mlflow_type="any",  # a path or the bytes of a file: MLflow has no type for one or the other
+            mlflow_type="any",  # a path or the bytes of a file: MLflow has no type for this union
             record_faults="m3col.data.images.cache:image_faults",
             digests="m3col.data.images.cache:image_digests",
         ),
@@ -97,12 +97,12 @@ NUMERIC = "numeric"
 
 
 def of(name: str) -> ModalityKind:
-    """The kind of that name. Raises InputError for an unknown one, with the nearest known one."""
+    """Returns the kind of that name. Raises InputError, with the nearest name, if it is unknown."""
     if name not in TABLE:
         raise InputError([f"kind of modality {name!r} is unknown{nearest(name, TABLE)}"])
     return TABLE[name]
 
 
 def media(kinds: Collection[str]) -> set[str]:
-    """Those of `kinds` whose samples are files or texts."""
+    """Those of `kinds` whose samples are images or texts."""
     return {name for name in kinds if of(name).is_media}

@@ -1,8 +1,8 @@
-"""Preprocessing steps, fitted on training samples and stored as JSON and plain arrays.
+"""Preprocessing steps for numeric tables, fitted on training samples and stored as JSON and plain arrays.
 
-x [N, D] float64, NaN or infinity where a value is missing. A step's state is a dict of arrays and says what
-it does: `keep` selects columns, `fill` replaces missing values, `shift` and `scale` map x to (x - shift) /
-scale.
+x is [N, D] float64; NaN and infinity mean missing. The state of a fitted step is a dict of arrays. Its keys determine
+the transform: `keep` selects columns, `fill` replaces missing values, `shift` and `scale` map x to
+(x - shift) / scale.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +24,12 @@ def _minmax(x: FloatArray, labels: IntArray | None, value: float) -> State:
 
 
 def _standard(x: FloatArray, labels: IntArray | None, value: float) -> State:
-    # the deviation of a constant column may be a rounding error instead of 0, the range is exact
+    # rounding may give a constant column a deviation above 0; its range is exactly 0
     return {"shift": x.mean(axis=0), "scale": np.where(np.ptp(x, axis=0) > 0, x.std(axis=0), 0.0)}
 
 
 def _impute(x: FloatArray, labels: IntArray | None, value: float) -> State:
-    fill = [np.median(column[known]) if (known := np.isfinite(column)).any() else 0.0 for column in x.T]
+    fill = [np.median(column[is_finite]) if (is_finite := np.isfinite(column)).any() else 0.0 for column in x.T]
     return {"fill": np.array(fill, dtype=np.float64)}
 
 
@@ -55,7 +55,7 @@ def _anova(x: FloatArray, labels: IntArray | None, value: float) -> State:
 
 
 def f_statistic(x: FloatArray, labels: IntArray) -> FloatArray:
-    """F of the one-way analysis of variance per column [D]; -1 for a constant column: it ranks last."""
+    """F statistic of the one-way analysis of variance per column [D]. Constant columns get -1, so they rank last."""
     centred = x - x.mean(axis=0)
     between, within = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     groups = [centred[labels == label] for label in np.unique(labels)]
@@ -69,8 +69,13 @@ def f_statistic(x: FloatArray, labels: IntArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Step:
-    """A kind of step. `rule` says which values it takes ("" for none); `default` is None where one must be
-    given.
+    """A kind of preprocessing step.
+
+    Attributes:
+        fit: (x, labels, value) -> the state of the fitted step.
+        rule: description of the valid values, for messages; "" if the step takes no value.
+        valid: whether a value is valid.
+        default: the value if the config has none; None if a value is required.
     """
 
     fit: Callable[[FloatArray, IntArray | None, float], State]
@@ -94,7 +99,7 @@ TABLE: dict[str, Step] = {
 
 
 def _split_item(item: Any) -> tuple[Any, Any, bool]:
-    """(name, value, whether a value was given) of one entry of a list of steps."""
+    """Splits an entry of a list of steps into name, value, and whether it has a value."""
     if isinstance(item, Mapping) and len(item) == 1:
         ((name, value),) = item.items()
         return name, value, True
@@ -102,17 +107,17 @@ def _split_item(item: Any) -> tuple[Any, Any, bool]:
 
 
 def _item_fault(item: Any, where: str) -> str | None:
-    name, value, given = _split_item(item)
+    name, value, has_value = _split_item(item)
     if not isinstance(name, str):
         return f"{where}: a step is a name or one `name: value`, but got {item!r}"
     if name not in TABLE:
         return f"{where}: step {name!r} is unknown{nearest(name, TABLE)}"
     step = TABLE[name]
-    if given and not step.rule:
+    if has_value and not step.rule:
         return f"{where}: step {name!r} takes no value, but got {value!r}"
-    if not given and step.default is None:
+    if not has_value and step.default is None:
         return f"{where}: step {name!r} needs a value, {step.rule}, such as `{name}: 50`"
-    if given and not step.valid(value):
+    if has_value and not step.valid(value):
         return f"{where}: {name} must be {step.rule}, but got {value!r}"
     return None
 
@@ -120,51 +125,58 @@ def _item_fault(item: Any, where: str) -> str | None:
 def _list_faults(spec: Any, where: str) -> list[str]:
     if isinstance(spec, str) or not isinstance(spec, Sequence):
         return [f"{where}: must be a list of steps ({', '.join(TABLE)}), but got {spec!r}"]
-    found = [_item_fault(item, f"{where}[{at}]") for at, item in enumerate(spec)]
+    item_faults = [_item_fault(item, f"{where}[{index}]") for index, item in enumerate(spec)]
     names = [_split_item(item)[0] for item in spec]
     if "impute" in names[1:]:
-        found.append(f"{where}: impute must be the first step, because the others need every value, but is not")
-    return [fault for fault in found if fault is not None]
+        item_faults.append(f"{where}: impute must be the first step, because the others need every value, but is not")
+    return [fault for fault in item_faults if fault is not None]
 
 
 def faults(spec: Any, where: str = "data.preprocess") -> list[str]:
-    """Faults of a list of steps, or of a mapping from modality to such a list."""
+    """Faults of a list of steps, or of a mapping from modality to such a list, one line each."""
     if isinstance(spec, Mapping):
         return [fault for name, steps in spec.items() for fault in _list_faults(steps, f"{where}.{name}")]
     return _list_faults(spec, where)
 
 
 def resolve(spec: Any, modalities: Sequence[str], where: str = "data.preprocess") -> dict[str, list[Any]]:
-    """The steps of each modality. A mapping must have an entry for every modality; else InputError."""
-    found = faults(spec, where)
+    """The steps of each modality. Raises InputError for faults; a mapping must have an entry for every modality."""
+    lines = faults(spec, where)
     if isinstance(spec, Mapping):
-        found += [
+        lines += [
             f"{where}: modality {name!r} is unknown{nearest(name, modalities)}"
             for name in spec
             if name not in modalities
         ]
-        found += [
+        lines += [
             f"{where}: modality {name!r} has no steps; use [] for none" for name in modalities if name not in spec
         ]
-    if found:
-        raise InputError(found)
+    if lines:
+        raise InputError(lines)
     return {name: list(spec[name] if isinstance(spec, Mapping) else spec) for name in modalities}
 
 
 def apply(x: FloatArray, state: State) -> FloatArray:
-    """x [N, D] after one step."""
+    """Applies one fitted step to x [N, D]."""
     if "keep" in state:
         return x[:, state["keep"]]
     if "fill" in state:
         return np.where(np.isfinite(x), x, state["fill"])
     varies = state["scale"] > 0
-    # a column that is constant in training carries nothing: 0, whatever a later sample has
+    # a column that is constant in training becomes 0 for all samples
     return np.where(varies, (x - state["shift"]) / np.where(varies, state["scale"], 1.0), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """Fitted steps of one modality: their names and states, names of the features before and after."""
+    """The fitted preprocessing steps of one modality.
+
+    Attributes:
+        steps: names of the steps.
+        states: state of each step.
+        feature_names_in: names of the columns before the steps.
+        feature_names: names of the columns after the steps.
+    """
 
     steps: tuple[str, ...]
     states: tuple[State, ...]
@@ -175,23 +187,30 @@ class Pipeline:
     def fit(
         cls, x: FloatArray, labels: IntArray | None, steps: Sequence[Any], *, feature_names: Sequence[str]
     ) -> "Pipeline":
-        """Fit `steps` one after the other on training samples x [N, D] with labels [N], if they have any.
+        """Fits `steps` one after the other. `anova: k` keeps all features if there are at most k.
 
-        `anova: k` keeps all features where there are no more than k. Raises InputError for a fault in `steps`
-        and for a step that keeps no feature, ValueError where x and the feature names disagree.
+        Args:
+            x: [N, D] training samples.
+            labels: [N] their labels; None if they have none.
+            steps: the entries of the config.
+            feature_names: names of the D columns.
+
+        Raises:
+            InputError: `steps` has a fault, or a step keeps no feature.
+            ValueError: the number of feature names is not D.
         """
-        found = faults(list(steps))
-        if found:
-            raise InputError(found)
+        lines = faults(list(steps))
+        if lines:
+            raise InputError(lines)
         if x.shape[1] != len(feature_names):
             raise ValueError(f"{len(feature_names)} feature names for {x.shape[1]} columns")
-        x = np.ascontiguousarray(x)  # a DataFrame's columns lie the other way round, and sums then end differently
+        x = np.ascontiguousarray(x)  # same memory layout, hence the same rounding of sums, for arrays and DataFrames
         names = np.array(feature_names, dtype=object)
         states = []
         for item in steps:
-            name, value, given = _split_item(item)
+            name, value, has_value = _split_item(item)
             step = TABLE[name]
-            state = step.fit(x, labels, value if given else step.default or 0.0)
+            state = step.fit(x, labels, value if has_value else step.default or 0.0)
             x = apply(x, state)
             names = names[state["keep"]] if "keep" in state else names
             states.append(state)
@@ -199,7 +218,7 @@ class Pipeline:
         return cls(kinds, tuple(states), tuple(feature_names), tuple(names.tolist()))
 
     def transform(self, x: FloatArray) -> FloatArray:
-        """x [N, D] as the fitted steps make it, [N, len(feature_names)]."""
+        """Applies all steps to x [N, D]; returns [N, len(feature_names)]."""
         if x.ndim != 2 or x.shape[1] != len(self.feature_names_in):
             raise ValueError(f"x must be [N, {len(self.feature_names_in)}], but has shape {list(x.shape)}")
         for state in self.states:
@@ -207,17 +226,17 @@ class Pipeline:
         return np.ascontiguousarray(x, dtype=np.float64)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """What `from_state` needs: a dict for JSON, and arrays named `<number of the step>.<part>`."""
+        """The arguments of `from_state`: a dict for JSON, and arrays named `<number of the step>.<key>`."""
         described = {
             "steps": list(self.steps),
             "feature_names_in": list(self.feature_names_in),
             "feature_names": list(self.feature_names),
         }
-        return described, {f"{at}.{part}": array for at, s in enumerate(self.states) for part, array in s.items()}
+        return described, {f"{at}.{key}": array for at, s in enumerate(self.states) for key, array in s.items()}
 
     @classmethod
     def from_state(cls, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> "Pipeline":
-        """The pipeline that `state` described. Raises InputError where the two do not fit together."""
+        """Restores the pipeline from the result of `state`. Raises InputError if the arguments are not consistent."""
         try:
             steps = tuple(described["steps"])
             states = tuple(
@@ -228,16 +247,16 @@ class Pipeline:
         except (KeyError, TypeError) as error:
             raise InputError([f"stored preprocessing: {error} is missing or of the wrong type"]) from error
         kinds = ({"keep"}, {"fill"}, {"shift", "scale"})
-        found = [
+        lines = [
             f"stored preprocessing: step {name!r} is unknown{nearest(name, TABLE)}"
             for name in steps
             if name not in TABLE
         ]
-        found += [
+        lines += [
             f"stored preprocessing: the arrays of step {at} are {sorted(s)}"
             for at, s in enumerate(states)
             if set(s) not in kinds
         ]
-        if found:
-            raise InputError(found)
+        if lines:
+            raise InputError(lines)
         return cls(steps, states, before, after)

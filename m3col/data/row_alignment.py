@@ -1,4 +1,4 @@
-"""Rows of one sample: whatever carries a pandas index is brought into one order by it."""
+"""Aligns the rows of modalities, labels, ids and groups by their pandas index."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,14 +8,18 @@ import pandas as pd
 
 from m3col.data.columns import IntArray
 
-_SHOWN = 5  # ids that are named in a message; the rest is counted
+_SHOWN = 5  # ids listed in a message; the others are only counted
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """`index`: the common labels of the rows, None where nothing carries an index of its own; `orders`: positions [N]
-    that bring a part into this order, for the parts that are in another one; `warnings`: where that may not be what was
-    meant."""
+    """How to bring all parts (modalities, labels, ids, groups) into one row order.
+
+    Attributes:
+        index: the common index; None if no part has an explicit index.
+        orders: by part, positions [N] that reorder its rows; parts already in the common order are absent.
+        warnings: one line for each part whose alignment may not be what the user meant.
+    """
 
     index: pd.Index | None = None
     orders: Mapping[str, IntArray] = field(default_factory=dict)
@@ -23,75 +27,78 @@ class Alignment:
 
 
 def align(indexes: Mapping[str, pd.Index | None], where: str, faults: list[str], *, unique: bool) -> Alignment:
-    """The order of the first part that has an index of its own, and how the others get into it.
+    """Aligns all parts to the row order of the first part with an explicit index.
 
-    The index 0, 1, 2, ... that pandas gives to every table counts as an index of its own only beside others: where all
-    parts have it, or none, rows are aligned by position.
+    An explicit index is any index other than the default 0, 1, 2, ... of pandas. If no part has an explicit index,
+    rows are aligned by position. If one has, parts with the default index are aligned by its numbers.
 
     Args:
-        indexes: per part (a modality, labels, groups, ids) its index; None for what has none, such as an array, whose
-            rows are taken as they stand.
+        indexes: the index of each part (a modality, labels, groups, ids); None for parts without an index, such as
+            arrays, whose rows are not reordered.
         where: the split, for messages; "" for none.
         faults: gets a line for each part whose ids differ from those of the first one, and for repeated ids.
-        unique: repeated ids are a fault also where all parts have them in the same order.
+        unique: whether repeated ids are a fault even if all parts have them in the same order.
+
+    Returns:
+        The alignment; an empty one if there are faults.
     """
-    carriers = {name: index for name, index in indexes.items() if index is not None}
-    own = [name for name, index in carriers.items() if not is_default(index)]
-    if not own:
+    indexed = {name: index for name, index in indexes.items() if index is not None}
+    explicit = [name for name, index in indexed.items() if not is_default(index)]
+    if not explicit:
         return Alignment()
-    first = own[0]
-    index, place = carriers[first], f"{where}: " if where else ""
-    differing = [name for name, other in carriers.items() if not other.equals(index)]
-    wrong = _id_faults(index, f"{place}{first}") if unique or differing else []
+    first = explicit[0]
+    index, prefix = indexed[first], f"{where}: " if where else ""
+    differing = [name for name, other in indexed.items() if not other.equals(index)]
+    new_faults = _id_faults(index, f"{prefix}{first}") if unique or differing else []
     orders: dict[str, IntArray] = {}
     for name in differing:
-        other = carriers[name]
-        repeated = [] if is_default(other) else _id_faults(other, f"{place}{name}")
-        if repeated or wrong:
-            wrong += repeated
+        other = indexed[name]
+        repeated = [] if is_default(other) else _id_faults(other, f"{prefix}{name}")
+        if repeated or new_faults:
+            new_faults += repeated
             continue
-        at = other.get_indexer(index)
-        if len(other) != len(index) or (at < 0).any():
-            wrong.append(f"{place}{_set_fault(name, other, first, index)}")
+        positions = other.get_indexer(index)
+        if len(other) != len(index) or (positions < 0).any():
+            new_faults.append(f"{prefix}{_set_fault(name, other, first, index)}")
         else:
-            orders[name] = np.asarray(at, dtype=np.int64)
-    faults += wrong
+            orders[name] = np.asarray(positions, dtype=np.int64)
+    faults += new_faults
     warnings = [
-        f"{place}{name} has pandas' own index 0, 1, 2, ..., and {first} the same numbers in another order: rows were "
+        f"{prefix}{name} has pandas' own index 0, 1, 2, ..., and {first} the same numbers in another order: rows were "
         f"matched by these numbers; if the rows of {name} are in the order of {first}, give it the index of {first}"
         for name in orders
-        if is_default(carriers[name])
+        if is_default(indexed[name])
     ]
-    return Alignment() if wrong else Alignment(index, orders, tuple(warnings))
+    return Alignment() if new_faults else Alignment(index, orders, tuple(warnings))
 
 
 def is_default(index: pd.Index) -> bool:
-    """Whether an index is 0, 1, 2, ..., as pandas makes it where it is given none."""
+    """Whether an index is the default one of pandas: 0, 1, 2, ..."""
     return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
 
 
 def _id_faults(index: pd.Index, where: str) -> list[str]:
-    found = []
+    faults = []
     missing = np.zeros(len(index), bool) if isinstance(index, pd.MultiIndex) else np.asarray(index.isna())
     if missing.any():
         row = int(missing.argmax())
-        found.append(f"{where}: row {row + 1} has no id: its index is missing")
+        faults.append(f"{where}: row {row + 1} has no id: its index is missing")
     repeated = index[index.duplicated()].unique()
     if len(repeated):
         counts = index.value_counts()
         listed = ", ".join(f"{label!r} ({counts[label]} times)" for label in repeated[:_SHOWN])
         more = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
-        found.append(
+        faults.append(
             f"{where}: every id must be unique, but its index holds {listed}{more}; give each row an id of its own, or "
             "call .reset_index(drop=True) on all parts if their rows are in the same order"
         )
-    return found
+    return faults
 
 
 def _set_fault(name: str, other: pd.Index, first: str, index: pd.Index) -> str:
-    """Two parts whose rows have different ids."""
-    sides = [_only(first, index.difference(other, sort=False)), _only(name, other.difference(index, sort=False))]
-    listed = "; ".join(side for side in sides if side)
+    """The fault of two parts whose rows have different ids."""
+    differences = [_only(first, index.difference(other, sort=False)), _only(name, other.difference(index, sort=False))]
+    listed = "; ".join(difference for difference in differences if difference)
     return f"{first} and {name} have rows of different ids: {listed}{_advice(name, other, first, index)}"
 
 

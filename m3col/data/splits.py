@@ -1,4 +1,4 @@
-"""Partitions of the development pool: which samples train and which validate, drawn once from a seed."""
+"""Partitions the development pool into training and validation folds, reproducibly from a seed."""
 
 import csv
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ KINDS = ("kfold", "holdout", "given", "none")
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One division of the development pool.
+    """One division of the development pool into training and validation.
 
     Attributes:
-        train: positions of the samples that train, ascending.
-        validation: positions of the samples that validate, ascending; empty where all samples train.
+        train: positions of the training samples, ascending.
+        validation: positions of the validation samples, ascending; may be empty.
     """
 
     train: IntArray
@@ -34,16 +34,21 @@ class Fold:
 
 
 def default_kind(dataset: Dataset) -> str:
-    """The kind of partition of a config that names none: `given` where the data set has a validation split; else
-    `kfold`, or `holdout` where images or texts make each model expensive."""
+    """The kind of partition for a config that does not set one.
+
+    It is `given` if the data set has a validation split, else `holdout` if it has images or texts (each model is
+    expensive), else `kfold`.
+    """
     if dataset.validation is not None:
         return "given"
     return "holdout" if modality_kinds.media(dataset.kinds.values()) else "kfold"
 
 
 def pool(dataset: Dataset, kind: str) -> Split:
-    """The development pool, whose samples folds refer to: the training split, followed for `given` by the validation
-    split."""
+    """The development pool that the positions in folds refer to.
+
+    It is the training split; for the kind `given`, followed by the validation split.
+    """
     if kind == "given" and dataset.validation is not None:
         return concat(dataset.train, dataset.validation)
     return dataset.train
@@ -52,17 +57,17 @@ def pool(dataset: Dataset, kind: str) -> Split:
 def faults(
     dataset: Dataset, *, kind: str, folds: int = 5, fraction: float = 0.2, task: Task | None = None
 ) -> list[str]:
-    """What forbids this partition of this data set, a line each.
+    """Faults that prevent this partition of this data set, one line each.
 
     Args:
-        dataset: what would be divided.
+        dataset: the data set to divide.
         kind: one of `KINDS`.
         folds: number of folds of kfold.
-        fraction: share of the samples that holdout validates on.
-        task: has the strata within which is drawn; default: one label per sample.
+        fraction: share of validation samples of holdout.
+        task: defines the strata for stratified sampling; default: classification with one label per sample.
 
     Returns:
-        The faults, none where `draw` can draw.
+        The faults; empty if `draw` will succeed.
     """
     if kind not in KINDS:
         return [f"validation.kind: {kind!r} is unknown{nearest(kind, KINDS)}"]
@@ -80,8 +85,8 @@ def _kfold_faults(dataset: Dataset, folds: int, task: Task) -> list[str]:
         return [f"validation.folds: must be a whole number >= 2, but got {folds!r}; nearest 2"]
     strata, groups = task.strata(_labels(dataset.train)), dataset.train.groups
     unit = "samples" if groups is None else "groups"
-    members = [strata == k for k in range(task.num_strata)]
-    counts = [int(m.sum()) if groups is None else len(np.unique(groups[m])) for m in members]
+    masks = [strata == stratum for stratum in range(task.num_strata)]
+    counts = [int(m.sum()) if groups is None else len(np.unique(groups[m])) for m in masks]
     smallest = int(np.argmin(counts))
     if folds <= counts[smallest]:
         return []
@@ -103,12 +108,12 @@ def _holdout_faults(dataset: Dataset, fraction: float, task: Task) -> list[str]:
     if counts[smallest] < 2:
         return [f"validation.kind: 'holdout' needs 2 samples of each class, but {task.stratum(smallest)} has one"]
     total, classes = int(counts.sum()), task.num_strata
-    held = int(np.ceil(fraction * total))
-    if held < classes or total - held < classes:
-        near = classes / total if held < classes else 1 - classes / total
+    validation = int(np.ceil(fraction * total))
+    if validation < classes or total - validation < classes:
+        nearest_fraction = classes / total if validation < classes else 1 - classes / total
         return [
-            f"{where}: {fraction:g} of {total} samples leaves {held} for validation and {total - held} for "
-            f"training, but each needs one per class ({classes}); nearest {near:.3g}"
+            f"{where}: {fraction:g} of {total} samples leaves {validation} for validation and {total - validation} for "
+            f"training, but each needs one per class ({classes}); nearest {nearest_fraction:.3g}"
         ]
     return []
 
@@ -122,17 +127,17 @@ def draw(
     seed: int = 0,
     task: Task | None = None,
 ) -> list[Fold]:
-    """The folds of one partition of `pool(dataset, kind)`, a function of the arguments alone.
+    """Draws the folds of one partition of `pool(dataset, kind)`. Equal arguments give equal folds.
 
     Args:
-        dataset: what is divided.
-        kind: `kfold`: stratified folds, groups kept together where there are groups; `holdout`: one fold that
-            validates on a share of the samples; `given`: one fold that validates on the data set's validation split;
-            `none`: one fold that trains on everything.
+        dataset: the data set to divide.
+        kind: `kfold`: stratified folds, with the samples of a group kept together; `holdout`: one fold that validates
+            on a share of the samples; `given`: one fold that validates on the data set's validation split; `none`:
+            one fold that trains on all samples.
         folds: number of folds of kfold.
-        fraction: share of the samples that holdout validates on.
-        seed: of the draw.
-        task: has the strata within which is drawn; default: one label per sample.
+        fraction: share of validation samples of holdout.
+        seed: of the random numbers.
+        task: defines the strata for stratified sampling; default: classification with one label per sample.
 
     Returns:
         The folds, as positions in `pool(dataset, kind)`.
@@ -141,9 +146,9 @@ def draw(
         InputError: with the lines of `faults`.
     """
     task = task or tasks.build(classes=dataset.classes)
-    wrong = faults(dataset, kind=kind, folds=folds, fraction=fraction, task=task)
-    if wrong:
-        raise InputError(wrong)
+    lines = faults(dataset, kind=kind, folds=folds, fraction=fraction, task=task)
+    if lines:
+        raise InputError(lines)
     count = len(pool(dataset, kind))
     if kind == "none":
         return [_complement(np.empty(0, dtype=np.int64), count)]
@@ -151,19 +156,19 @@ def draw(
         return [_complement(np.arange(len(dataset.train), count), count)]
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit  # slow to import
 
-    strata, blank = task.strata(_labels(dataset.train)), np.zeros((count, 1))
+    strata, placeholder = task.strata(_labels(dataset.train)), np.zeros((count, 1))
     if kind == "holdout":
-        pairs = StratifiedShuffleSplit(1, test_size=float(fraction), random_state=seed).split(blank, strata)
+        pairs = StratifiedShuffleSplit(1, test_size=float(fraction), random_state=seed).split(placeholder, strata)
     elif dataset.train.groups is None:
-        pairs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(blank, strata)
+        pairs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(placeholder, strata)
     else:
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        pairs = splitter.split(blank, strata, dataset.train.groups)
-    return [_complement(held, count) for _, held in pairs]
+        pairs = splitter.split(placeholder, strata, dataset.train.groups)
+    return [_complement(validation, count) for _, validation in pairs]
 
 
-def _complement(held: NDArray[np.integer], count: int) -> Fold:
-    validation = np.sort(held).astype(np.int64)
+def _complement(positions: NDArray[np.integer], count: int) -> Fold:
+    validation = np.sort(positions).astype(np.int64)
     return Fold(train=np.setdiff1d(np.arange(count, dtype=np.int64), validation), validation=validation)
 
 
@@ -174,12 +179,14 @@ def _labels(split: Split) -> NDArray[Any]:
 
 
 def write_csv(path: Path, ids: Sequence[str] | NDArray[np.str_], partitions: dict[str, list[Fold]]) -> None:
-    """Writes partitions as a CSV in one step.
+    """Writes partitions to a CSV file atomically.
+
+    The file has one row per sample of the pool and one column per partition. A cell is the number of the fold that
+    validates on the sample, or -1 if none does.
 
     Args:
-        path: the file. It has one row per sample of the pool and one column per partition, with the number of the fold
-            that validates on the sample, or -1 where none does.
-        ids: of the samples of the pool.
+        path: the file.
+        ids: ids of the samples of the pool.
         partitions: the folds of each partition, by its name.
     """
     columns = []
@@ -201,7 +208,7 @@ def read_csv(path: Path, *, ids: Sequence[str] | NDArray[np.str_] | None = None)
 
     Args:
         path: the file.
-        ids: of the samples of the pool; the rows must be those samples. None: not checked.
+        ids: ids of the samples of the pool, which the rows must have. None: not checked.
 
     Returns:
         The folds of each partition, by its name.
@@ -216,29 +223,29 @@ def read_csv(path: Path, *, ids: Sequence[str] | NDArray[np.str_] | None = None)
         raise InputError([f"{path}: cannot be read ({error})"]) from error
     if header[:1] != ["id"] or any(len(row) != len(header) for row in rows):
         raise InputError([f"{path}: must have a header that starts with `id` and rows of that length"])
-    wrong = _id_faults(path, [row[0] for row in rows], ids)
+    lines = _id_faults(path, [row[0] for row in rows], ids)
     partitions: dict[str, list[Fold]] = {}
-    for at, name in enumerate(header[1:], start=1):
+    for index, name in enumerate(header[1:], start=1):
         try:
-            column = np.array([int(row[at]) for row in rows], dtype=np.int64)
+            column = np.array([int(row[index]) for row in rows], dtype=np.int64)
         except ValueError as error:
-            wrong.append(f"{path}: column {name!r}: a fold is a whole number >= -1 ({error})")
+            lines.append(f"{path}: column {name!r}: a fold is a whole number >= -1 ({error})")
             continue
         last = max(column.max(initial=0), 0)
         if column.min(initial=-1) < -1 or (last and set(range(last + 1)) - set(column.tolist())):
-            wrong.append(f"{path}: column {name!r}: folds must be numbered 0..k-1 without a gap, or -1")
+            lines.append(f"{path}: column {name!r}: folds must be numbered 0..k-1 without a gap, or -1")
             continue
         partitions[name] = [_complement(np.flatnonzero(column == k), len(rows)) for k in range(last + 1)]
-    if wrong:
-        raise InputError(wrong)
+    if lines:
+        raise InputError(lines)
     return partitions
 
 
 def _id_faults(path: Path, stored: list[str], ids: Sequence[str] | NDArray[np.str_] | None) -> list[str]:
-    wanted = stored if ids is None else [str(i) for i in ids]
-    if len(stored) != len(wanted):
-        return [f"{path}: has {len(stored)} samples, but the data set has {len(wanted)}"]
-    for row, (a, b) in enumerate(zip(stored, wanted, strict=True), start=2):
+    expected = stored if ids is None else [str(i) for i in ids]
+    if len(stored) != len(expected):
+        return [f"{path}: has {len(stored)} samples, but the data set has {len(expected)}"]
+    for row, (a, b) in enumerate(zip(stored, expected, strict=True), start=2):
         if a != b:
             return [f"{path}: row {row}: sample {a!r}, but the data set has {b!r} there"]
     return []

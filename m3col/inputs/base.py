@@ -1,4 +1,4 @@
-"""What every kind of modality provides: an input transform fitted on the training fold, and a source of batches."""
+"""Interfaces of all kinds of modality: an input transform fitted on the training fold, and a source of batches."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,16 +18,18 @@ Index = Tensor | slice
 
 
 class Source(Protocol):
-    """N samples of one modality, as the model takes them."""
+    """N samples of one modality, in the form of model input."""
 
     def __len__(self) -> int: ...
 
     def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Input:
-        """The samples at `index`. `draws` [n, 3]: uniform numbers for augmentation, None for none."""
+        """Returns the samples at `index`. `draws` [n, 3]: uniform random numbers for augmentation, if any."""
         ...
 
 
 class LazySource:
+    """Base of sources that read each sample from a table of decoded images or tokens when it is needed."""
+
     def __init__(self, table: Table, at: NDArray[np.int64], device: torch.device) -> None:
         self._table, self._at, self._device = table, at, device
 
@@ -45,7 +47,7 @@ Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where batches lie, and whether decoded images and tokens are kept on disk."""
+    """Device and dtype of batches, and whether decoded images and tokens are cached on disk."""
 
     device: torch.device
     dtype: torch.dtype
@@ -53,11 +55,11 @@ class Placement:
 
 
 class InputTransform(Protocol):
-    """What is fitted to the training fold of one modality.
+    """Converts one modality to model input; fitted on the training fold.
 
     Attributes:
-        kind: its entry in m3col.data.modality_kinds.TABLE.
-        spec: what the encoder has to know of its input.
+        kind: its key in m3col.data.modality_kinds.TABLE.
+        spec: what the encoder must know about its input.
     """
 
     @property
@@ -67,9 +69,9 @@ class InputTransform(Protocol):
     def spec(self) -> Spec: ...
 
     def source(self, column: ModalityData, place: Placement) -> Source:
-        """Samples as the model takes them."""
+        """Returns the samples of `column` as model input."""
         ...
 
     def state(self) -> Described:
-        """What `from_state` needs: a dict for JSON, and arrays."""
+        """The arguments of `fitting.from_state`: a dict for JSON, and arrays."""
         ...

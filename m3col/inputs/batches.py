@@ -1,7 +1,4 @@
-"""Batches of one modality, from a table in memory, or from images and texts as they are needed.
-
-Letters: n samples of a batch, D_m columns, S side of an image, L tokens of the batch's longest text.
-"""
+"""Wrappers of batch sources, and a thread that prepares batches in advance. n: number of samples of a batch."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +14,11 @@ from m3col.inputs.specs import Partial
 
 T = TypeVar("T")
 
-_AHEAD = 2  # batches that wait for the model
+_AHEAD = 2  # batches prepared in advance
 
 
 class Changed:
-    """Another source whose batches pass through `change(rows, batch)`; `rows` [n]: the positions of the samples."""
+    """Wraps a source; applies `change(rows, batch)` to each batch. `rows` [n]: positions of its samples."""
 
     def __init__(self, source: Source, change: Callable[[NDArray[np.int64], Input], Input]) -> None:
         self.source, self._change = source, change
@@ -35,7 +32,7 @@ class Changed:
 
 
 class PartialSource:
-    """Another source of which some samples are absent; its batches say which."""
+    """Wraps a source of a modality that some samples lack. Its batches are `Partial`. `present`: [N] mask."""
 
     def __init__(self, source: Source, present: Tensor) -> None:
         self.source, self._present = source, present
@@ -50,24 +47,24 @@ class PartialSource:
 
 
 def is_lazy(sources: Mapping[str, Source]) -> bool:
-    """Whether making a batch takes time, so that it is worth doing ahead and in smaller pieces."""
-    return any(_waits(source) for source in sources.values())
+    """Whether preparing a batch is slow, so that it should be done in advance and in smaller pieces."""
+    return any(_is_lazy_source(source) for source in sources.values())
 
 
-def _waits(source: Source) -> bool:
+def _is_lazy_source(source: Source) -> bool:
     if isinstance(source, Changed | PartialSource):
-        return _waits(source.source)
+        return _is_lazy_source(source.source)
     return isinstance(source, LazySource)
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, made by a thread while the consumer works on the one before."""
+    """Yields the same items, prepared by a thread while the consumer processes earlier ones."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:
-        waiting = [thread.submit(lambda: list(islice(iterator, 1))) for _ in range(_AHEAD)]
-        while waiting:
-            found = waiting.pop(0).result()
-            if not found:
+        pending = [thread.submit(lambda: list(islice(iterator, 1))) for _ in range(_AHEAD)]
+        while pending:
+            item_or_end = pending.pop(0).result()  # a list of one item; empty at the end
+            if not item_or_end:
                 return
-            waiting.append(thread.submit(lambda: list(islice(iterator, 1))))
-            yield found[0]
+            pending.append(thread.submit(lambda: list(islice(iterator, 1))))
+            yield item_or_end[0]

@@ -14,15 +14,18 @@ from m3col.inputs.base import InputTransform, Placement, Source
 
 
 def fit(config: RunConfig, train: Split, features: Mapping[str, Sequence[str]]) -> dict[str, InputTransform]:
-    """Fits the input transform of every modality to the training fold.
+    """Fits the input transform of every modality on the training fold.
 
     Args:
         config: the config of the run.
         train: the training fold.
-        features: names of the columns by modality.
+        features: names of the columns, by modality.
+
+    Returns:
+        The transforms, by modality.
 
     Raises:
-        InputError: a step of preprocessing cannot be fitted, or files of a tokenizer are missing.
+        InputError: a preprocessing step cannot be fitted, or files of a tokenizer are missing.
     """
     return {
         name: modality_kinds.of(columns.kind_of(train.inputs[name])).call("fit", config, name, train, features[name])
@@ -31,7 +34,7 @@ def fit(config: RunConfig, train: Split, features: Mapping[str, Sequence[str]]) 
 
 
 def source_of(modality: str, preparation: InputTransform, column: ModalityData, place: Placement) -> Source:
-    """Samples of a modality as the model takes them. Raises InputError that names the modality."""
+    """Returns the samples of a modality as model input. Raises InputError that names the modality."""
     try:
         return preparation.source(column, place)
     except InputError as error:
@@ -39,7 +42,7 @@ def source_of(modality: str, preparation: InputTransform, column: ModalityData, 
 
 
 def from_state(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> InputTransform:
-    """The transform that `state` described. Raises InputError where something is missing or of the wrong type."""
+    """Restores a transform from the result of its `state`. Raises InputError if the arguments are not valid."""
     kind = described.get("kind", modality_kinds.NUMERIC)
     if not isinstance(kind, str) or kind not in modality_kinds.TABLE:
         raise InputError([f"stored preprocessing: kind {kind!r} is unknown to this version"])

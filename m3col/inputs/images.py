@@ -20,7 +20,7 @@ from m3col.inputs.specs import ImageInput
 
 
 class ImageSource(LazySource):
-    """Images as [n, 3, S, S] in [0, 1]: a square cut from the middle or, with draws, from a random place."""
+    """Images as [n, 3, S, S] in [0, 1], center-cropped to a square, or augmented if random numbers are passed."""
 
     def __init__(
         self, table: Table, at: NDArray[np.int64], device: torch.device, *, size: int, dtype: torch.dtype, augment: str
@@ -51,7 +51,7 @@ class ImageSource(LazySource):
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Images decoded at 8/7 of `size` (224 of 256), then cut to a square of that side."""
+    """The input transform of an image modality: decode at 8/7 of `size` (256 for 224), then crop a square of `size`."""
 
     size: int
     augment: str
@@ -78,12 +78,12 @@ class ImageTransform:
 
 
 def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> ImageTransform:
-    """The crop and the augmentation of the config; nothing is learnt from the images."""
+    """Returns the crop and the augmentation of the config. Nothing is fitted on the images."""
     return ImageTransform(config.data.image.size, config.data.image.augment)
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ImageTransform:
-    """The transform that a checkpoint describes. Raises InputError."""
+    """Restores the transform of a checkpoint. Raises InputError."""
     if not isinstance(described.get("size"), int) or described["size"] < 1:
         raise InputError([f"stored preprocessing: must be of an image with its size, but is {dict(described)!r}"])
     return ImageTransform(described["size"], str(described.get("augment", "none")))

@@ -1,6 +1,6 @@
-"""What an encoder of images or texts has to know of its input, and a batch of texts.
+"""Input specifications of image and text encoders, and the batch types that encoders receive.
 
-Letters: n texts, L tokens of the batch's longest one, E width of the word embeddings, S side of an image.
+Notation: n texts, L tokens of the longest text of the batch, E width of the word embeddings, S side of an image.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from m3col.errors import InputError
 
 
 class MediaSpec(Protocol):
-    """What the encoder of a kind of media has to know of its input. `kind`: the entry of that kind."""
+    """What an image or text encoder must know about its input. `kind`: key in `m3col.data.modality_kinds.TABLE`."""
 
     @property
     def kind(self) -> str: ...
@@ -21,7 +21,7 @@ class MediaSpec(Protocol):
 
 @dataclass(frozen=True)
 class ImageInput:
-    """`size`: S, the side of the square image in pixels."""
+    """Input of an image encoder. `size`: S, the side of the square image in pixels."""
 
     size: int
 
@@ -30,7 +30,13 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class TextInput:
-    """`vocabulary`: ids lie below it; `pad`: the id that fills up a batch; `max_length`: no text has more tokens."""
+    """Input of a text encoder.
+
+    Attributes:
+        vocabulary: all token ids are smaller.
+        pad: the padding token id.
+        max_length: maximal number of tokens of a text.
+    """
 
     vocabulary: int
     pad: int
@@ -41,11 +47,16 @@ class TextInput:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """n texts, padded on the right. Either `ids` or `embeddings` say what stands at each place.
+    """n texts as tokens, padded on the right. At least one of `ids` and `embeddings` is set.
 
-    ids: [n, L] int64, None once words have been looked up. mask: [n, L] bool, where a token stands. embeddings:
-    [n, L, E] word embeddings, possibly mixed. types: [n, L] int64, which of two joined texts a token belongs to; None
-    means the first. Raises InputError for shapes that differ.
+    Attributes:
+        ids: [n, L] int64; None after the embedding lookup.
+        mask: [n, L] bool, False for padding.
+        embeddings: [n, L, E] word embeddings, possibly mixed (Mixup).
+        types: [n, L] int64, which of two joined texts a token belongs to; None: the first.
+
+    Raises:
+        InputError: neither is set, or shapes differ.
     """
 
     ids: Tensor | None
@@ -68,7 +79,7 @@ class Tokens:
         return len(self.mask)
 
     def __getitem__(self, rows: slice | Tensor) -> "Tokens":
-        """The texts at `rows`: a slice, positions or a mask."""
+        """Returns the texts at `rows`: a slice, positions or a mask."""
         return Tokens(
             ids=None if self.ids is None else self.ids[rows],
             mask=self.mask[rows],
@@ -77,7 +88,7 @@ class Tokens:
         )
 
     def to(self, device: torch.device | str) -> "Tokens":
-        """The same texts on `device`."""
+        """Returns the same texts on `device`."""
         return Tokens(
             ids=None if self.ids is None else self.ids.to(device),
             mask=self.mask.to(device),
@@ -88,11 +99,11 @@ class Tokens:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """Samples of one modality of which some are absent.
+    """A batch of one modality that some of its samples lack.
 
     Attributes:
-        rows: as the encoder takes them; an absent sample has a placeholder there.
-        present: [n] bool, False where the sample lacks the modality.
+        rows: n samples as encoder input, with placeholders for samples that lack the modality.
+        present: [n] bool, False if the sample lacks the modality.
     """
 
     rows: Tensor | Tokens
@@ -103,7 +114,7 @@ class Partial:
 
 
 def one_like(rows: Tensor | Tokens) -> Tensor | Tokens:
-    """One row that means nothing, shaped as `rows` (of which there may be none): numbers and pixels 0, one token."""
+    """One dummy row with the shape of `rows` (which may be empty): zeros for numbers and pixels, else one token."""
     if isinstance(rows, Tensor):
         return rows.new_zeros((1, *rows.shape[1:]))
     device = rows.mask.device

@@ -19,7 +19,7 @@ from m3col.inputs.base import Described, Index, Placement
 
 
 class TableSource:
-    """Numbers [N, D_m], on the device already."""
+    """Preprocessed rows [N, D_m], stored on the device."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -33,7 +33,7 @@ class TableSource:
 
 @dataclass(frozen=True, eq=False)
 class NumericTransform:
-    """Preprocessing steps of a numeric modality."""
+    """The input transform of a numeric modality: its fitted preprocessing steps."""
 
     pipeline: Pipeline
 
@@ -45,14 +45,14 @@ class NumericTransform:
 
     def source(self, column: ModalityData, place: Placement) -> TableSource:
         assert not isinstance(column, MediaColumn)
-        # In one memory layout: the order of sums, hence the last bits, would follow that of the caller's table.
+        # Fixed memory layout: otherwise the order of sums, hence the last bits, depends on that of the caller's table.
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.ascontiguousarray(self.pipeline.transform(column))
         precision = "float64" if place.dtype == torch.float64 else "float32"
-        # A value far outside of the training part may overflow once it is scaled.
-        wrong = ranges.faults(values, "after preprocessing", self.pipeline.feature_names, precision=precision)
-        if wrong:
-            raise InputError(wrong)
+        # A value far outside of the range of the training fold may overflow when it is scaled.
+        faults = ranges.faults(values, "after preprocessing", self.pipeline.feature_names, precision=precision)
+        if faults:
+            raise InputError(faults)
         return TableSource(torch.as_tensor(values, dtype=place.dtype, device=place.device))
 
     def state(self) -> Described:
@@ -60,22 +60,22 @@ class NumericTransform:
 
 
 def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> NumericTransform:
-    """The preprocessing steps that the config gives this modality, fitted to the training fold. Raises InputError."""
+    """Fits the preprocessing steps of this modality on the training fold. Raises InputError."""
     steps = numeric_steps(config, {name: kind_of(column) for name, column in train.inputs.items()})[modality]
     column = train.inputs[modality]
     assert not isinstance(column, MediaColumn)
     present, labels = train.present[modality], train.labels
-    if not present.all():  # a placeholder is no value
+    if not present.all():  # exclude placeholders of samples that lack the modality
         column, labels = column[present], None if labels is None else labels[present]
     return NumericTransform(Pipeline.fit(column, labels, steps, feature_names=features))
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> NumericTransform:
-    """The transform that a checkpoint describes. Raises InputError."""
+    """Restores the transform of a checkpoint. Raises InputError."""
     return NumericTransform(Pipeline.from_state(described, arrays))
 
 
 def numeric_steps(config: RunConfig, kinds: Mapping[str, Kind]) -> dict[str, list[Any]]:
-    """The preprocessing steps of each numeric modality. Raises InputError."""
+    """The configured preprocessing steps of each numeric modality. Raises InputError."""
     numeric = [name for name, kind in kinds.items() if kind == NumericTransform.kind]
     return resolve(config.data.preprocess, numeric) if numeric else {}

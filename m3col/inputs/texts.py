@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class TokenSource(LazySource):
-    """Texts as tokens, padded on the right to the longest of each batch."""
+    """Texts as tokens. Each batch is padded on the right to its longest text."""
 
     def __init__(self, table: Table, at: NDArray[np.int64], device: torch.device, *, pad: int) -> None:
         super().__init__(table, at, device)
         self._pad = pad
 
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each sample [N]."""
+        """Number of tokens of each sample [N]."""
         return self._table.lengths()[self._at]
 
     def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tokens:
         texts = [self._table[int(position)] for position in self._positions(index)]
-        longest = max((len(text) for text in texts), default=1)  # a worker may have no text
+        longest = max((len(text) for text in texts), default=1)  # the batch of a rank may be empty
         ids = np.full((len(texts), longest), self._pad, np.int64)
         mask = np.zeros((len(texts), longest), np.bool_)
         for row, text in enumerate(texts):
@@ -44,24 +44,34 @@ class TokenSource(LazySource):
 def by_length(
     order: NDArray[np.int64], lengths: NDArray[np.int64], batch: int, draw: np.random.Generator, *, buckets: int = 50
 ) -> NDArray[np.int64]:
-    """A shuffled `order` [N] of samples in which batches hold texts of similar length.
+    """Reorders shuffled samples so that the texts of each batch have similar lengths.
 
-    Buckets of `buckets` batches are cut from the shuffled order and sorted by length, and the batches are shuffled
-    again; the last one, which may be smaller, stays last. It changes who is contrasted with whom.
+    Buckets of `buckets` batches are cut from the shuffled order and sorted by length. Then the batches are shuffled; a
+    smaller last batch stays last. This changes which samples are contrasted with each other in a contrastive loss.
+
+    Args:
+        order: [N] shuffled positions of the samples.
+        lengths: [N] number of tokens of each sample, by position.
+        batch: samples per batch.
+        draw: random numbers.
+        buckets: batches per bucket.
+
+    Returns:
+        [N] positions in the new order.
     """
     chunks: list[NDArray[np.int64]] = []
     for start in range(0, len(order), buckets * batch):
         bucket = order[start : start + buckets * batch]
-        ranked = bucket[np.argsort(lengths[bucket], kind="stable")]
-        chunks += [ranked[at : at + batch] for at in range(0, len(ranked), batch)]
-    whole = [chunk for chunk in chunks if len(chunk) == batch]
-    rest = [chunk for chunk in chunks if len(chunk) < batch]
-    return np.concatenate([*(whole[number] for number in draw.permutation(len(whole))), *rest])
+        by_size = bucket[np.argsort(lengths[bucket], kind="stable")]
+        chunks += [by_size[offset : offset + batch] for offset in range(0, len(by_size), batch)]
+    complete = [chunk for chunk in chunks if len(chunk) == batch]
+    incomplete = [chunk for chunk in chunks if len(chunk) < batch]
+    return np.concatenate([*(complete[number] for number in draw.permutation(len(complete))), *incomplete])
 
 
 @dataclass(frozen=True)
 class TextTransform:
-    """A tokeniser with its limit of tokens."""
+    """The input transform of a text modality: a tokenizer with a maximal number of tokens."""
 
     prepared: "TextPreparation"
 
@@ -73,9 +83,7 @@ class TextTransform:
 
     def source(self, column: ModalityData, place: Placement) -> TokenSource:
         assert isinstance(column, MediaColumn)
-        table = cache.encoded(
-            column, self.prepared.encode, settings=self.prepared.digest, cached=place.cached
-        )  # fmt: skip
+        table = cache.encoded(column, self.prepared.encode, settings=self.prepared.digest, cached=place.cached)
         return TokenSource(table, column.at, place.device, pad=self.prepared.pad)
 
     def state(self) -> Described:
@@ -83,8 +91,8 @@ class TextTransform:
 
 
 def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> TextTransform:
-    """The encoder's tokenizer, or one whose vocabulary is learnt on the training fold. Raises InputError."""
-    from m3col.inputs import tokenization  # a library that tables need not wait for
+    """Loads the tokenizer of the encoder, or learns a vocabulary on the training fold. Raises InputError."""
+    from m3col.inputs import tokenization  # imported late: not needed for numeric tables
 
     column = train.inputs[modality]
     assert isinstance(column, MediaColumn)
@@ -92,7 +100,7 @@ def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str])
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TextTransform:
-    """The transform that a checkpoint describes. Raises InputError."""
+    """Restores the transform of a checkpoint. Raises InputError."""
     from m3col.inputs.tokenization import TextPreparation
 
     return TextTransform(TextPreparation.from_state(described))

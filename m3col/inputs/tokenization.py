@@ -1,6 +1,6 @@
-"""Texts to tokens: with the encoder's own tokeniser, or with one whose vocabulary is learnt on the training part.
+"""Tokenizes texts with the tokenizer of the encoder, or with a vocabulary learned on the training fold.
 
-A learnt vocabulary is WordPiece, as BERT's: lower case, words and signs apart, pieces within a word begin with ##.
+A learned vocabulary is WordPiece like that of BERT: lower case, punctuation split off, continuations start with ##.
 """
 
 import hashlib
@@ -26,7 +26,13 @@ _PREFIX = "##"
 
 @dataclass(frozen=True, eq=False)
 class TextPreparation:
-    """A tokeniser (as tokenizers' JSON text), its padding id, and how many tokens of a text are read."""
+    """A tokenizer and its settings.
+
+    Attributes:
+        tokenizer: the tokenizer as JSON of the library `tokenizers`.
+        pad: the padding token id.
+        max_length: maximal number of tokens of a text; longer texts are truncated.
+    """
 
     tokenizer: str
     pad: int
@@ -38,43 +44,42 @@ class TextPreparation:
 
     @cached_property
     def vocabulary(self) -> int:
-        """All ids lie below it."""
+        """All token ids are smaller than this number."""
         return vocabulary_size(self._tokenizer)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that `encode` depends on."""
+        """SHA-256 of everything that `encode` depends on."""
         return hashlib.sha256(f"{self.max_length}\n{self.tokenizer}".encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """The tokens of each text, special ones included, at most `max_length`: the end of a longer text is cut off,
-        special tokens stay."""
-        return [np.asarray(found.ids, dtype=np.int32) for found in self._tokenizer.encode_batch(list(texts))]
+        """The token ids of each text, at most `max_length` including special tokens, which truncation keeps."""
+        return [np.asarray(encoding.ids, dtype=np.int32) for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def state(self) -> dict[str, Any]:
-        """What `from_state` needs, for JSON."""
+        """The argument of `from_state`, as a dict for JSON."""
         return {"tokenizer": self.tokenizer, "pad": self.pad, "max_length": self.max_length}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "TextPreparation":
-        """The preparation that `state` described. Raises InputError where something is missing or cannot be read."""
+        """Restores the preparation from the result of `state`. Raises InputError if the argument is not valid."""
         text, pad, longest = state.get("tokenizer"), state.get("pad"), state.get("max_length")
         if not isinstance(text, str) or type(pad) is not int or type(longest) is not int or longest < 1 or pad < 0:
             raise InputError(["stored tokenizer: must have the texts tokenizer, pad and max_length with their types"])
-        found = cls(text, pad, longest)
+        preparation = cls(text, pad, longest)
         try:
-            inside = pad < found.vocabulary
+            pad_is_valid = pad < preparation.vocabulary
         except Exception as error:  # tokenizers raises plain exceptions
             raise InputError([f"stored tokenizer: cannot be read: {reason_of(error)}"]) from error
-        if not inside:
-            raise InputError([f"stored tokenizer: pad must be < {found.vocabulary}, but is {pad}"])
-        return found
+        if not pad_is_valid:
+            raise InputError([f"stored tokenizer: pad must be < {preparation.vocabulary}, but is {pad}"])
+        return preparation
 
 
 def fit(texts: Sequence[str], config: TextDataConfig, model: TextModelConfig) -> TextPreparation:
-    """The tokeniser of the encoder or of `config.tokenizer`, else one learnt on `texts` alone.
+    """Loads the tokenizer of the encoder or of `config.tokenizer`, else learns one on `texts`.
 
-    The same texts in any order give the same tokeniser. Raises InputError where its files are missing or unusable.
+    The result does not depend on the order of the texts. Raises InputError if files are missing or unusable.
     """
     name = source(config, model)
     if name == FITTED:
@@ -84,40 +89,41 @@ def fit(texts: Sequence[str], config: TextDataConfig, model: TextModelConfig) ->
 
 
 def source(config: TextDataConfig, model: TextModelConfig) -> str:
-    """The tokeniser's name or folder, or "fitted": what the config says, else the encoder's where it is pretrained."""
+    """Name or folder of the tokenizer: of the config, else of a pretrained encoder, else "fitted"."""
     if config.tokenizer is not None:
         return config.tokenizer
     return model.name if model.pretrained else FITTED
 
 
 def key(config: TextDataConfig) -> str:
-    """The config key that names the tokeniser."""
+    """The config key that names the tokenizer."""
     return "model.text.name" if config.tokenizer is None else "data.text.tokenizer"
 
 
 def load(name: str, *, key: str) -> tuple[Tokenizer, int]:
-    """The tokeniser of a folder or of the hub, and its padding id. `key`: for messages. Raises InputError."""
-    from transformers import AutoTokenizer  # seconds that tables and images need not wait
+    """Loads a tokenizer from a folder or the hub; returns it and its padding id. `key`: config key, for messages."""
+    from transformers import AutoTokenizer  # imported late: takes seconds, and is not needed for tables and images
 
     from m3col import pretrained
 
     folder = pretrained.text_folder(name, ["tokenizer"], key=key)
     try:
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        tokenizer = Tokenizer.from_str(found.backend_tokenizer.to_str())
-    except Exception as error:  # each tokeniser's files break in their own way
+        pretrained_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = Tokenizer.from_str(pretrained_tokenizer.backend_tokenizer.to_str())
+    except Exception as error:  # exceptions for broken files differ between tokenizers
         raise InputError([f"{key} {name!r}: its tokenizer cannot be read: {reason_of(error)}"]) from error
-    if found.pad_token_id is None:
+    if pretrained_tokenizer.pad_token_id is None:
         raise InputError([f"{key} {name!r}: its tokenizer has no padding token"])
-    return tokenizer, int(found.pad_token_id)
+    return tokenizer, int(pretrained_tokenizer.pad_token_id)
 
 
 def learn(texts: Sequence[str], vocabulary: int) -> Tokenizer:
-    """A WordPiece tokeniser of at most `vocabulary` entries (a third of them characters, the frequent ones).
+    """Learns a WordPiece tokenizer with at most `vocabulary` entries, at most a third of them single characters.
 
-    [PAD] is 0, then [UNK], [CLS], [SEP], [MASK]. What tokenizers learns depends on the order of a hash table, which is
-    another in each process: it numbers pieces such as ##a as it meets them, and ties go by number. So these pieces are
-    given beforehand.
+    Special tokens come first: [PAD] is 0, then [UNK], [CLS], [SEP], [MASK].
+
+    The library's result depends on hash table order, which differs between processes: it numbers pieces such as ##a
+    in that order and breaks ties by number. Passing these pieces in a fixed order makes the result reproducible.
     """
     blank = Tokenizer(models.WordPiece({token: at for at, token in enumerate(_SPECIAL)}, unk_token="[UNK]"))
     blank.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -133,7 +139,7 @@ def learn(texts: Sequence[str], vocabulary: int) -> Tokenizer:
         show_progress=False,
     )
     blank.train_from_iterator(sorted(texts), trainer)
-    # Built anew: in the trained one the pieces above count as special, and texts would be cut at them.
+    # A new tokenizer: the trained one treats the passed pieces as special tokens and would split texts at them.
     learnt = Tokenizer(models.WordPiece(blank.get_vocab(), unk_token="[UNK]"))
     learnt.normalizer, learnt.pre_tokenizer = blank.normalizer, blank.pre_tokenizer
     learnt.add_special_tokens(list(_SPECIAL))
@@ -147,7 +153,7 @@ def learn(texts: Sequence[str], vocabulary: int) -> Tokenizer:
 
 
 def _alphabet(texts: Sequence[str], blank: Tokenizer, *, limit: int) -> list[str]:
-    """The most frequent characters of the normalised texts, in their own order; of equally frequent ones the first."""
+    """The most frequent characters of the normalized texts, sorted. Ties are broken by character."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(blank.normalizer.normalize_str(text))
@@ -156,7 +162,7 @@ def _alphabet(texts: Sequence[str], blank: Tokenizer, *, limit: int) -> list[str
 
 
 def _continues(letter: str, blank: Tokenizer) -> bool:
-    """Whether a word may go on with it: a sign is a word of its own."""
+    """Whether a character can continue a word. Punctuation cannot: it is a word of its own."""
     return len(blank.pre_tokenizer.pre_tokenize_str(f"a{letter}")) == 1
 
 

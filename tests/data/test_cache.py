@@ -112,7 +112,7 @@ def test_a_table_never_holds_other_pixels_than_its_key_says(tmp_path, monkeypatc
 
 
 def test_a_image_that_changes_all_the_time_is_refused(records, own_folder, monkeypatch):
-    monkeypatch.setattr(index, "inspect", lambda values, anew=(): [index.ImageInfo("0" * 64, (9, 9))] * len(values))
+    monkeypatch.setattr(index, "inspect", lambda values, reread=(): [index.ImageInfo("0" * 64, (9, 9))] * len(values))
     with pytest.raises(InputError, match=r"0\.png: is written to while it is read"):
         cache.decoded(records, 16)
     assert not list(own_folder.glob("image-*.arrow")) and not list(own_folder.glob("*.part"))
@@ -302,7 +302,7 @@ def test_members_of_one_prediction_share_what_is_decoded(records, monkeypatch):
     before = len(cache._shared)
     del kept, table
     assert len(cache._shared) == before - 1
-    monkeypatch.setattr(cache, "_KEPT", 2 * decode(records.source[0], 16).nbytes + 100)
+    monkeypatch.setattr(cache, "_SHARED_BYTES", 2 * decode(records.source[0], 16).nbytes + 100)
     kept, count = cache.keep(records), len(decoded)
     for _ in range(2):
         table = cache.decoded(kept, 16, cached=False)

@@ -51,8 +51,8 @@ def held(path: Path, *, then: str = "time.sleep(60)") -> Iterator[int]:
 @pytest.fixture
 def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MediaColumn:
     monkeypatch.setenv("M3COL_CACHE", str(tmp_path))
-    monkeypatch.setattr(cache, "_LOOK_S", 0.1)
-    monkeypatch.setattr(cache, "_STILL_S", 0.5)
+    monkeypatch.setattr(cache, "_POLL_S", 0.1)
+    monkeypatch.setattr(cache, "_STALL_S", 0.5)
     return MediaColumn("text", np.array(["one", "two"], dtype=object), np.arange(2))
 
 

@@ -1,4 +1,4 @@
-"""What the folder of a data set holds and what is wrong or suspicious about it."""
+"""Checks the folder of a data set and reports its content, faults and warnings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +25,15 @@ __all__ = ["Report", "check"]
 def check(
     folder: Path, *, layout: Layout | None = None, tokenizer: "Tokenizer | None" = None, max_length: int = 512
 ) -> Report:
-    """Shapes, classes per split, constant and non-finite columns, missing modalities and duplicate rows of
-    `folder`, which may be the folder of a named data set; of images and texts see `check_pairs`. `layout`: which
-    columns hold them, default: those of the named data set. `tokenizer`, `max_length`: see there. Raises nothing: what
-    is wrong is in the report.
+    """Reports shapes, classes per split, constant and missing values, missing modalities and duplicate rows.
+
+    Nothing is raised for faults of the folder: they are in the report. For images and texts see `check_pairs`.
+
+    Args:
+        folder: the folder, which may be that of a named data set.
+        layout: columns of images, texts and labels; default: those of the named data set.
+        tokenizer: see `check_pairs`.
+        max_length: see `check_pairs`.
     """
     named = TABLE.get(folder.resolve().name)
     pairs = layout_of(folder)
@@ -38,18 +43,18 @@ def check(
             layout = replace(layout, text=named.text)
         return check_pairs(folder, name=pairs, layout=layout, tokenizer=tokenizer, max_length=max_length)
     entry = TABLE["omics"] if named is None or named.embedded else named
-    every = list(entry.modalities) if entry.modalities else None
-    parts = numbered_csv.scan(folder, entry, every, SPLITS)
+    modalities = list(entry.modalities) if entry.modalities else None
+    parts = numbered_csv.scan(folder, entry, modalities, SPLITS)
     warnings = [f"{parts.file(split, name)}: modality {name!r} is missing from {split}" for split, name in parts.absent]
     rows = []
     for split in SPLITS:
         for name in parts.features:
             if (split, name) in parts.matrices:
-                row, found = _describe(parts, split, name)
+                row, column_warnings = _describe(parts, split, name)
                 rows.append(row)
-                warnings += found
-    faults, more = _content(parts, entry)
-    warnings += [*parts.warnings, *more]
+                warnings += column_warnings
+    faults, content_warnings = _content(parts, entry)
+    warnings += [*parts.warnings, *content_warnings]
     splits = [split for split in SPLITS if split in parts.labels]
     return Report(
         folder=folder,
@@ -63,7 +68,7 @@ def check(
 
 
 def _content(parts: numbered_csv.Parts, entry: Entry) -> tuple[list[str], list[str]]:
-    """Faults and warnings about what the files say: names, values, and what they have in common."""
+    """Faults and warnings about the content of the files: names, values, equal samples."""
     features = {name: names for name, names in parts.features.items() if names}
     faults = naming.faults(features, features, parts.classes or (), dict.fromkeys(features, "numeric"))
     if parts.faults or "train" not in parts.labels:
@@ -74,21 +79,21 @@ def _content(parts: numbered_csv.Parts, entry: Entry) -> tuple[list[str], list[s
 
 
 def _describe(parts: numbered_csv.Parts, split: str, name: str) -> tuple[Row, list[str]]:
-    """One row of the table, and warnings for constant and non-finite columns."""
+    """One row of the table, and warnings about constant columns and missing values."""
     x = parts.matrices[split, name]
     path = parts.file(split, name)
     finite = np.isfinite(x)
-    holes = np.flatnonzero(np.isnan(x).any(axis=0))
-    # a column without any finite value counts as constant: nothing can be learned from it
+    with_missing = np.flatnonzero(np.isnan(x).any(axis=0))
+    # a column without finite values counts as constant: nothing can be learned from it
     low = np.where(finite, x, np.inf).min(axis=0, initial=np.inf)
     high = np.where(finite, x, -np.inf).max(axis=0, initial=-np.inf)
     constant = np.flatnonzero(low >= high)
     warnings = []
     if len(constant) and split == "train":
         warnings.append(f"{path}: {_columns(constant)} constant; minmax and standard turn them into 0")
-    if len(holes):
-        warnings.append(f"{path}: {_columns(holes)} missing in some rows; data.preprocess needs `impute` first")
-    sizes = (len(x), x.shape[1], len(constant), len(holes))
+    if len(with_missing):
+        warnings.append(f"{path}: {_columns(with_missing)} missing in some rows; data.preprocess needs `impute` first")
+    sizes = (len(x), x.shape[1], len(constant), len(with_missing))
     return (path.name, name, split, *map(str, sizes)), warnings
 
 
@@ -99,6 +104,8 @@ def _columns(at: np.ndarray) -> str:
 
 def _class_rows(parts: numbered_csv.Parts, splits: list[str]) -> tuple[Row, ...]:
     values = sorted({int(label) for labels in parts.labels.values() for label in np.unique(labels)})
-    known = parts.classes or ()
-    names = {k: f"{k} ({known[k]})" if k < len(known) and known[k] != str(k) else str(k) for k in values}
+    class_names = parts.classes or ()
+    names = {
+        k: f"{k} ({class_names[k]})" if k < len(class_names) and class_names[k] != str(k) else str(k) for k in values
+    }
     return tuple((names[k], *(str(int((parts.labels[split] == k).sum())) for split in splits)) for k in values)

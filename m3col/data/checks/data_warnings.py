@@ -1,7 +1,7 @@
-"""What makes a data set suspicious, as warnings: samples on both sides of a split, columns that only number the rows,
-classes that differ only in case.
+"""Warnings about suspicious data: samples that occur in two splits, columns that only number the rows, classes whose
+names differ only in case.
 
-Nothing here forbids a training; each line says what was found, where, and in how many samples or columns.
+Warnings do not prevent training. Each line names the problem, where it is, and how many samples or columns it affects.
 """
 
 import hashlib
@@ -18,41 +18,45 @@ from m3col.data.images import cache
 from m3col.data.labels import case_warnings
 from m3col.data.splits import Fold
 
-_SHOWN = 5  # columns that are named one by one; the rest is counted
+_SHOWN = 5  # columns listed individually; the others are only counted
 
 _ROW_NAMES = ("Unnamed: 0", "index", "level_0", "rownames", "row.names")
 
-_FEW = 10  # rows below which a rising column may be chance
+_FEW = 10  # with fewer rows, a monotonic column may be chance
 
 
 def of_dataset(dataset: Dataset) -> list[str]:
-    """Warnings about a data set, whichever way it is divided for validation."""
+    """Warnings about a data set that do not depend on its partition for validation."""
     return [*across_splits(dataset), *of_training(dataset)]
 
 
 def of_training(dataset: Dataset) -> list[str]:
     """Warnings about the training split alone: its columns and its classes."""
-    found: list[str] = []
+    warnings: list[str] = []
     labels = dataset.train.labels
-    if labels is not None and labels.dtype.kind in "iu":  # the warnings are about classes
+    if labels is not None and labels.dtype.kind in "iu":  # classes, not regression targets
         for name, column in dataset.train.inputs.items():
             if not isinstance(column, MediaColumn):
-                place = f"{dataset.name}, modality {name!r}"
-                found += _column_warnings(column, labels, dataset.features[name], place)
+                prefix = f"{dataset.name}, modality {name!r}"
+                warnings += _column_warnings(column, labels, dataset.features[name], prefix)
         counts = np.bincount(labels, minlength=dataset.num_classes).tolist()
-        found += case_warnings(dataset.classes, counts, dataset.name)
-    return found
+        warnings += case_warnings(dataset.classes, counts, dataset.name)
+    return warnings
 
 
-# Samples on both sides
+# Samples, ids and groups in two splits
 
 
 def across_splits(dataset: Dataset, *, within: bool = False) -> list[str]:
-    """Samples, ids and groups that stand in two splits. `within`: also samples that stand in one split twice.
+    """Warnings about samples, ids and groups that occur in two splits.
 
-    Two samples are equal where all modalities that both splits have are.
+    Two samples are equal if all modalities that both splits have are equal.
+
+    Args:
+        dataset: the data set.
+        within: whether to report equal samples within one split, too.
     """
-    found = []
+    warnings = []
     for first, second in combinations_with_replacement(dataset.splits, 2):
         if first == second and not within:
             continue
@@ -63,25 +67,25 @@ def across_splits(dataset: Dataset, *, within: bool = False) -> list[str]:
             where = f"within {first}" if first == second else f"across {first} and {second}"
             samples = len({pair[1] for pair in pairs})
             counted = "" if first == second else f"; {samples} of the {len(b)} samples of {second}"
-            found.append(
+            warnings.append(
                 f"{dataset.name}: {len(pairs)} pairs of samples {where} are equal in every value ({first} row "
                 f"{row + 1} = {second} row {other + 1}{counted})"
             )
         if first == second:
             continue
-        for what, left, right in (("ids", a.ids, b.ids), ("groups", a.groups, b.groups)):
+        for attribute, left, right in (("ids", a.ids, b.ids), ("groups", a.groups, b.groups)):
             shared = "" if left is None or right is None else _shared_names(left, right, first, second)
-            found += [f"{dataset.name}: of its {what} {shared}"] if shared else []
-    return found
+            warnings += [f"{dataset.name}: of its {attribute} {shared}"] if shared else []
+    return warnings
 
 
 def across_folds(name: str, samples: Split, folds: Sequence[Fold]) -> list[str]:
-    """Samples and groups that stand on both sides of a fold: the validation then sees what was trained on.
+    """Warnings about equal samples and about groups that are in both training and validation of a fold.
 
     Args:
-        name: of the data set, for the lines.
-        samples: what the positions in `folds` refer to.
-        folds: one partition.
+        name: of the data set, for the messages.
+        samples: the samples that the positions in `folds` refer to.
+        folds: the folds of one partition.
     """
     keys = sample_keys(samples)
     equal, total, example = 0, 0, ""
@@ -94,21 +98,22 @@ def across_folds(name: str, samples: Split, folds: Sequence[Fold]) -> list[str]:
             example = f" (row {twins[0][0] + 1} = row {twins[0][1] + 1})"
         if samples.groups is not None:
             shared |= set(samples.groups[fold.train].tolist()) & set(samples.groups[fold.validation].tolist())
-    found = []
+    warnings = []
     if equal:
-        found.append(
+        warnings.append(
             f"{name}: {equal} of the {total} validation samples equal a training sample of their fold in every value"
             f"{example}, so that validation scores are too good; remove them, or give equal samples one group"
         )
     if shared:
-        found.append(f"{name}: {len(shared)} groups stand on both sides of a fold")
-    return found
+        warnings.append(f"{name}: {len(shared)} groups stand on both sides of a fold")
+    return warnings
 
 
 def _shared_names(a: NDArray[np.str_], b: NDArray[np.str_], first: str, second: str) -> str:
-    """How many names two splits have in common and where the first of them stands; "" for none. Names are not shown:
-    the line goes into reports, and they may be those of persons. Whole numbers are no names: each split may
-    number its own rows.
+    """Counts the names that two splits have in common and locates the first; "" if there are none.
+
+    The names themselves are not shown: the line goes into reports, and they may identify persons. Whole numbers are
+    ignored, because each split may number its own rows.
     """
     rows = {name: row for row, name in reversed(list(enumerate(a.tolist()))) if not name.isdigit()}
     common = [(rows[name], row) for row, name in enumerate(b.tolist()) if name in rows]
@@ -121,16 +126,16 @@ def _shared_names(a: NDArray[np.str_], b: NDArray[np.str_], first: str, second: 
 
 
 def equal_rows(a: Split, b: Split, *, same: bool) -> list[tuple[int, int]]:
-    """Pairs (row of a, row of b) of equal samples; `same`: a and b are one split, of which each pair counts once."""
+    """Pairs (row of a, row of b) of equal samples. `same`: a and b are the same split; each pair is listed once."""
     common = [name for name in a.inputs if name in b.inputs]
-    fits = common and all(_width(a.inputs[name]) == _width(b.inputs[name]) for name in common)
-    if not fits:
+    comparable = common and all(_width(a.inputs[name]) == _width(b.inputs[name]) for name in common)
+    if not comparable:
         return []
-    seen: dict[bytes, list[int]] = defaultdict(list)
+    rows_by_key: dict[bytes, list[int]] = defaultdict(list)
     for row, key in enumerate(sample_keys(a.select(common))):
-        seen[key].append(row)
+        rows_by_key[key].append(row)
     keys = sample_keys(b.select(common))
-    pairs = [(row, other) for other, key in enumerate(keys) for row in seen.get(key, ())]
+    pairs = [(row, other) for other, key in enumerate(keys) for row in rows_by_key.get(key, ())]
     return [(row, other) for row, other in pairs if not same or row < other]
 
 
@@ -139,7 +144,7 @@ def _width(column: ModalityData) -> int | str:
 
 
 def sample_keys(split: Split) -> list[bytes]:
-    """A digest of each sample's content, all modalities together."""
+    """A digest of the content of each sample, over all modalities."""
     parts = [_row_keys(column) for column in split.inputs.values()]
     return [hashlib.blake2b(b"".join(row), digest_size=16).digest() for row in zip(*parts, strict=True)]
 
@@ -156,14 +161,14 @@ def _row_keys(column: ModalityData) -> list[bytes]:
 
 
 def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], where: str) -> list[str]:
-    """Columns of the training split that follow the order of the rows, or that hold the labels."""
-    found = [
-        f"{where}: {_named(at, features)} is what pandas or R calls a column of row numbers; remove it"
-        for at, name in enumerate(features)
+    """Warnings about columns of the training split that follow the row order or equal the labels."""
+    warnings = [
+        f"{where}: {_named(columns, features)} is what pandas or R calls a column of row numbers; remove it"
+        for columns, name in enumerate(features)
         if name in _ROW_NAMES
     ]
     if len(x) < _FEW:
-        return found
+        return warnings
     steps = np.diff(x, axis=0)
     counts = (steps == 1).all(axis=0)
     rises = ((steps > 0).all(axis=0) | (steps < 0).all(axis=0)) & ~counts
@@ -171,35 +176,36 @@ def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], w
     is_sorted = len(np.unique(labels)) == 1 + int((np.diff(labels) != 0).sum())
     follows = (steps >= 0).all(axis=0) | (steps <= 0).all(axis=0)
     follows &= ~(counts | rises | is_label)
-    # Where such a column separates the classes, the rows are sorted by class.
+    # A monotonic column can separate the classes only if the rows are sorted by class.
     follows[follows] = [_separates(column, labels) for column in x[:, follows].T]
     leak = "; the rows are sorted by class, so that it alone separates the classes" if is_sorted else ""
     shuffled = ~(counts | rises | is_label) & _is_permutation(x)
-    kinds = (
+    findings = (
         (shuffled, "holds each of as many whole numbers as there are rows once, as row numbers in another order do"),
         (counts, f"is the row number{leak}"),
         (rises, f"grows or falls from each row to the next, as a sample number or a date does{leak}"),
         (is_label, "equals the label in every row"),
         (follows, "follows the order of the rows, which are sorted by class, and alone separates the classes"),
     )
-    for mask, text in kinds:
-        at = np.flatnonzero(mask)
-        found += [
-            f"{where}: {_named(column, features)} {text}; remove it if it is no measurement" for column in at[:_SHOWN]
+    for mask, text in findings:
+        columns = np.flatnonzero(mask)
+        warnings += [
+            f"{where}: {_named(column, features)} {text}; remove it if it is no measurement"
+            for column in columns[:_SHOWN]
         ]
-        if len(at) > _SHOWN:
-            found.append(f"{where}: {len(at) - _SHOWN} more columns of this kind")
-    return found
+        if len(columns) > _SHOWN:
+            warnings.append(f"{where}: {len(columns) - _SHOWN} more columns of this kind")
+    return warnings
 
 
 def _is_permutation(x: FloatArray) -> NDArray[np.bool_]:
-    """Of each column, whether it holds N consecutive whole numbers, each once."""
+    """For each column, whether it contains N consecutive whole numbers in any order, each once."""
     low = x.min(axis=0)
     candidates = (x.max(axis=0) - low == len(x) - 1) & (low % 1 == 0)
-    found = np.zeros(x.shape[1], dtype=np.bool_)
+    is_permutation = np.zeros(x.shape[1], dtype=np.bool_)
     for at in np.flatnonzero(candidates):
-        found[at] = np.array_equal(np.sort(x[:, at]), low[at] + np.arange(len(x)))
-    return found
+        is_permutation[at] = np.array_equal(np.sort(x[:, at]), low[at] + np.arange(len(x)))
+    return is_permutation
 
 
 def _named(at: int, features: Sequence[str]) -> str:

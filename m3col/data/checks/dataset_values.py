@@ -1,4 +1,4 @@
-"""Values of a data set that a model cannot use: missing, infinite, too large, unreadable."""
+"""Checks for values that a model cannot use: missing, infinite, too large, unreadable."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,16 +12,18 @@ from m3col.data.dataset import Dataset, own_ids
 from m3col.data.images import cache
 from m3col.errors import InputError
 
-_SHOWN = 5  # images named one by one in a message; the rest is counted
+_SHOWN = 5  # rows listed individually in a message; the others are only counted
 
 
 def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess", *, precision: str = "float32") -> list[str]:
-    """Faults of preprocessing `spec` on this data set: its own, a value that is missing where a modality has no
-    `impute` step, a step that keeps no feature of the training split, values that no longer fit into `precision` after
-    it. What does not fit before is told by `value_faults`, and its modality is not looked at here.
+    """Faults of the preprocessing `spec` on this data set, one line each.
+
+    These are faults of the spec itself, missing values of a modality without an `impute` step, a step that keeps no
+    feature of the training split, and values that do not fit into `precision` after preprocessing. Modalities with
+    values that are too large before preprocessing are skipped: `value_faults` reports them.
     """
     numeric = [name for name, kind in dataset.kinds.items() if not modality_kinds.of(kind).is_media]
-    found: list[str] = []
+    lines: list[str] = []
     try:
         steps = preprocessing.resolve(spec, numeric, where) if numeric else {}
     except InputError as error:
@@ -29,10 +31,10 @@ def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess", *, preci
     for name in numeric:
         imputes = "impute" in steps[name]
         missing = [] if imputes else _missing(dataset, name, where)
-        found += missing
+        lines += missing
         if not missing and not _value_faults(dataset, name, precision):
-            found += _fitting_faults(dataset, name, steps[name], where, precision)
-    return found
+            lines += _fitting_faults(dataset, name, steps[name], where, precision)
+    return lines
 
 
 def value_faults(dataset: Dataset, precision: str = "float32") -> list[str]:
@@ -56,7 +58,7 @@ def _value_faults(dataset: Dataset, modality: str, precision: str) -> list[str]:
 
 
 def _fitting_faults(dataset: Dataset, modality: str, steps: Sequence[Any], where: str, precision: str) -> list[str]:
-    """Faults of steps fitted to the whole training split: a step that fails, values that no longer fit after it."""
+    """Faults of steps fitted on the whole training split: a step that fails, or values too large after the steps."""
     column, labels = dataset.train.inputs[modality], dataset.train.labels
     if isinstance(column, MediaColumn):
         return []
@@ -65,35 +67,35 @@ def _fitting_faults(dataset: Dataset, modality: str, steps: Sequence[Any], where
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             fitted = preprocessing.Pipeline.fit(column, labels, steps, feature_names=dataset.features[modality])
-            found = []
+            lines = []
             for split, part in dataset.splits.items():
                 x = part.inputs[modality]
                 assert not isinstance(x, MediaColumn)
-                place = f"{dataset.name}, modality {modality!r}, {split}, after {where}"
-                found += number_limits.faults(fitted.transform(x), place, fitted.feature_names, precision=precision)
+                prefix = f"{dataset.name}, modality {modality!r}, {split}, after {where}"
+                lines += number_limits.faults(fitted.transform(x), prefix, fitted.feature_names, precision=precision)
     except InputError as error:
         return [f"{where}, modality {modality!r}: {fault}" for fault in error.faults]
-    return found
+    return lines
 
 
 def unreadable(dataset: Dataset) -> list[str]:
-    """Images and texts of a data set in memory that cannot be used; `load` judges those of files."""
-    found: list[str] = []
+    """Unusable images and texts of a data set built in memory. Those of data sets in files are checked by `load`."""
+    lines: list[str] = []
     for split, part in dataset.splits.items():
         for column in part.inputs.values():
             if not isinstance(column, MediaColumn):
                 continue
-            broken, items, place = cache.faults(column), column.values, f"{dataset.name}, {split}"
-            for row in sorted(broken)[:_SHOWN]:
-                shown = f"{items[row]}: " if column.kind == "image" and isinstance(items[row], str) else ""
-                found.append(f"{place}: row {row + 1}: {shown}{broken[row]}")
-            if len(broken) > _SHOWN:
-                found.append(f"{place}: {len(broken) - _SHOWN} more rows that cannot be used")
-    return found
+            fault_of_row, values, prefix = cache.faults(column), column.values, f"{dataset.name}, {split}"
+            for row in sorted(fault_of_row)[:_SHOWN]:
+                shown = f"{values[row]}: " if column.kind == "image" and isinstance(values[row], str) else ""
+                lines.append(f"{prefix}: row {row + 1}: {shown}{fault_of_row[row]}")
+            if len(fault_of_row) > _SHOWN:
+                lines.append(f"{prefix}: {len(fault_of_row) - _SHOWN} more rows that cannot be used")
+    return lines
 
 
 def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
-    found: list[str] = []
+    lines: list[str] = []
     for split, part in dataset.splits.items():
         x = part.inputs[modality]
         if isinstance(x, MediaColumn):
@@ -103,8 +105,8 @@ def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
             row, column, ids = int(rows[0]), int(columns[0]), own_ids(part, split)
             named = "" if ids is None else f" (id {ids[row]!r})"
             first = f"row {row + 1}{named}, column {column + 1} ({dataset.features[modality][column]})"
-            found.append(
+            lines.append(
                 f"{dataset.name}, modality {modality!r}, {split}: {first}: value {x[rows[0], columns[0]]:g} "
                 f"({len(rows)} such in all) needs `impute` as the first step of {where}"
             )
-    return found
+    return lines

@@ -1,4 +1,4 @@
-"""What a look at a folder found."""
+"""The report of a folder check."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,16 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Report:
-    """`rows` under `columns`: one per file; `class_rows` under `class_columns`: samples per class and split.
-    `faults` forbid the use of the folder, `warnings` do not. All lines are ready for printing.
+    """Content, faults and warnings of a folder. All texts are ready for printing.
+
+    Attributes:
+        folder: the folder.
+        columns: header of `rows`.
+        rows: one row per file.
+        class_columns: header of `class_rows`.
+        class_rows: number of samples per class and split.
+        faults: problems that make the folder unusable.
+        warnings: suspicious properties.
     """
 
     folder: Path

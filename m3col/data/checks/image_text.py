@@ -1,4 +1,4 @@
-"""What a folder of images and texts holds and what is wrong or suspicious about it."""
+"""Checks a folder of images and texts and reports its content, faults and warnings."""
 
 import os
 from collections import Counter
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-_BATCH = 1000  # texts that are tokenised at a time
+_BATCH = 1000  # texts per call of the tokenizer
 
 _LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Sequence[str], Layout], Pairs]]] = {
     "n24news": (n24news.looks_like_n24news, n24news.scan_n24news),
@@ -31,7 +31,7 @@ _LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Sequence[str],
 
 
 def layout_of(folder: Path) -> str | None:
-    """The layout of images and texts that `folder` has: n24news, food101, image_text; None for another one."""
+    """The image and text layout of `folder` (n24news, food101 or image_text); None if it has none of them."""
     if not os.path.isdir(folder) or numbered_csv.looks_like(folder):
         return None
     return next((name for name, (looks_like, _) in _LAYOUTS.items() if looks_like(folder)), None)
@@ -40,19 +40,26 @@ def layout_of(folder: Path) -> str | None:
 def check_pairs(
     folder: Path, *, name: str, layout: Layout, tokenizer: "Tokenizer | None" = None, max_length: int = 512
 ) -> Report:
-    """Unreadable images (all are decoded), empty texts, labels and sizes per split, texts in words or in tokens of
-    `tokenizer` with the share that is cut off at `max_length`, and what stands in two splits. `name`: one of the
-    layouts of `layout_of`. Raises nothing: what is wrong is in the report.
+    """Reports unreadable images, empty texts, image sizes, text lengths and labels per split, and overlaps of splits.
+
+    All images are decoded. Nothing is raised for faults of the folder: they are in the report.
+
+    Args:
+        folder: the folder.
+        name: its layout, as returned by `layout_of`.
+        layout: columns of images, texts and labels.
+        tokenizer: text lengths are in its tokens; None: in words.
+        max_length: the report states the share of texts with more tokens than this, if there is a tokenizer.
     """
     pairs = _LAYOUTS[name][1](folder, SPLITS, layout)
-    seen = pair_dataset.judge_decoding(pairs)
+    infos = pair_dataset.inspect_images(pairs)
     counter = _words if tokenizer is None else _tokens(tokenizer)
     unit = "words" if tokenizer is None else "tokens"
     columns: tuple[str, ...] = ("file", "split", "pairs", "unreadable", "no text")
     columns += ("smallest", "median size", "largest", f"median {unit}", f"longest ({unit})")
     columns += () if tokenizer is None else (f"cut off at {max_length}",)
     rows = [
-        _describe(split, members, seen, counter, None if tokenizer is None else max_length)
+        _describe(split, members, infos, counter, None if tokenizer is None else max_length)
         for split, members in pairs.splits.items()
         if members
     ]
@@ -65,8 +72,8 @@ def check_pairs(
         rows=tuple(rows),
         class_columns=("class", *pairs.splits),
         class_rows=_class_rows(pairs),
-        faults=tuple(pairs.found.lines()),
-        warnings=(*warnings, *pairs.warnings, *(found.line for found in overlaps.find(pairs.splits, seen))),
+        faults=tuple(pairs.faults.lines()),
+        warnings=(*warnings, *pairs.warnings, *(overlap.line for overlap in overlaps.find(pairs.splits, infos))),
     )
 
 
@@ -75,14 +82,14 @@ def _words(texts: Sequence[str]) -> list[int]:
 
 
 def _tokens(tokenizer: "Tokenizer") -> Callable[[Sequence[str]], list[int]]:
-    # A copy: a tokenizer that cuts or pads would hide how long the texts are.
-    whole = type(tokenizer).from_str(tokenizer.to_str())
-    whole.no_truncation()
-    whole.no_padding()
+    # A copy without truncation and padding, which would hide the lengths of the texts.
+    untruncated = type(tokenizer).from_str(tokenizer.to_str())
+    untruncated.no_truncation()
+    untruncated.no_padding()
 
     def count(texts: Sequence[str]) -> list[int]:
         batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
-        return [len(encoding.ids) for batch in batches for encoding in whole.encode_batch(list(batch))]
+        return [len(encoding.ids) for batch in batches for encoding in untruncated.encode_batch(list(batch))]
 
     return count
 
@@ -90,21 +97,21 @@ def _tokens(tokenizer: "Tokenizer") -> Callable[[Sequence[str]], list[int]]:
 def _describe(
     split: str,
     members: list[Pair],
-    looks: Mapping[str, ImageInfo],
+    infos_by_path: Mapping[str, ImageInfo],
     counter: Callable[[Sequence[str]], list[int]],
     max_length: int | None,
 ) -> Row:
     """One row of the table. Images are ordered by their number of pixels."""
-    seen = [looks[pair.path] if pair.path is not None else ImageInfo(fault="missing") for pair in members]
-    sizes = sorted((look.size for look in seen if look.size is not None), key=lambda size: (size[0] * size[1], size))
+    infos = [infos_by_path[pair.path] if pair.path is not None else ImageInfo(fault="missing") for pair in members]
+    sizes = sorted((info.size for info in infos if info.size is not None), key=lambda size: (size[0] * size[1], size))
     shown = [f"{w} x {h}" for w, h in (sizes[0], sizes[(len(sizes) - 1) // 2], sizes[-1])] if sizes else ["-"] * 3
-    # Half a surrogate pair is a fault already, and no tokenizer takes it.
+    # Half of a surrogate pair is reported as a fault, and no tokenizer accepts it.
     texts = [pair.text for pair in members if pair.text and encodable(pair.text)]
     lengths = np.array(counter(texts), dtype=np.int64)
     spread = [f"{np.median(lengths):g}", str(lengths.max())] if len(lengths) else ["-"] * 2
     if max_length is not None:
         spread.append(f"{100 * np.mean(lengths > max_length):.1f} %" if len(lengths) else "-")
-    unreadable, empty = sum(look.size is None for look in seen), sum(not pair.text for pair in members)
+    unreadable, empty = sum(info.size is None for info in infos), sum(not pair.text for pair in members)
     return (members[0].file.name, split, str(len(members)), str(unreadable), str(empty), *shown, *spread)
 
 
@@ -113,6 +120,6 @@ def _class_rows(pairs: Pairs) -> tuple[Row, ...]:
     for split, members in pairs.splits.items():
         for pair in members:
             if pair.label:
-                own = counts.setdefault(pair.label, dict.fromkeys(pairs.splits, 0))
-                own[split] += 1
+                by_split = counts.setdefault(pair.label, dict.fromkeys(pairs.splits, 0))
+                by_split[split] += 1
     return tuple((label, *map(str, counts[label].values())) for label in sorted(counts))

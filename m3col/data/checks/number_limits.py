@@ -1,4 +1,4 @@
-"""Whether numbers fit into the type that a model computes in: float32 holds at most 3.4e38, float64 1.8e308."""
+"""Checks that numbers fit into the precision of the model: at most 3.4e38 for float32, 1.8e308 for float64."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from m3col.data.columns import FloatArray
 
-_SHOWN = 5  # values that are named one by one; the rest is counted
+_SHOWN = 5  # values listed individually; the others are only counted
 
 
 def limit(precision: str) -> float:
-    """The largest number of a `train.precision`; bfloat16 means autocast, whose weights and inputs are float32."""
+    """The largest number of a `train.precision`. With bfloat16 (autocast), weights and inputs are float32."""
     return float(np.finfo(np.float64 if precision == "float64" else np.float32).max)
 
 
@@ -22,25 +22,28 @@ def faults(
     precision: str = "float32",
     ids: Sequence[str] | None = None,
 ) -> list[str]:
-    """Values of a table [N, D] that are infinite or too large for `precision`; NaN is none of them.
+    """Faults of values of a table [N, D] that are infinite or too large for `precision`. NaN is allowed.
 
     Args:
         x: the table, as float64.
-        where: file or modality, with which each line begins.
-        columns: names of the columns; None for a file, whose columns are numbers only.
-        precision: what the model computes in.
-        ids: names of the rows, which may stand in another order than the caller's own.
+        where: file or modality; each line begins with it.
+        columns: names of the columns; None: columns have numbers only.
+        precision: the precision of the model.
+        ids: ids of the rows, shown because the rows may be in another order than those of the caller.
+
+    Returns:
+        One line per fault, at most `_SHOWN` and a count of the others.
     """
     with np.errstate(invalid="ignore"):
-        rows, at = np.nonzero(np.abs(x) > limit(precision))
-    found = []
-    for row, column in list(zip(rows.tolist(), at.tolist(), strict=True))[:_SHOWN]:
+        rows, columns_at = np.nonzero(np.abs(x) > limit(precision))
+    lines = []
+    for row, column in list(zip(rows.tolist(), columns_at.tolist(), strict=True))[:_SHOWN]:
         named = "" if columns is None else f" ({columns[column]})"
         row_name = f"row {row + 1}" if ids is None else f"row {row + 1} (id {ids[row]!r})"
-        found.append(f"{where}: {row_name}, column {column + 1}{named}: {_fault(float(x[row, column]), precision)}")
+        lines.append(f"{where}: {row_name}, column {column + 1}{named}: {_fault(float(x[row, column]), precision)}")
     if len(rows) > _SHOWN:
-        found.append(f"{where}: {len(rows) - _SHOWN} more values are infinite or too large")
-    return found
+        lines.append(f"{where}: {len(rows) - _SHOWN} more values are infinite or too large")
+    return lines
 
 
 def _fault(value: float, precision: str) -> str:

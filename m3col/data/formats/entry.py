@@ -1,4 +1,4 @@
-"""What the table of data sets says of each."""
+"""The description of a named data set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,12 @@ from m3col.data.formats.csv_columns import Layout
 
 
 class Read(Protocol):
-    """Reads a folder. `select`: modalities by name or number from 1; `splits`: those that may be opened; `layout`:
-    columns of a data set of images and texts; `images`: decode them all to judge them; otherwise they must only be
-    there. Raises InputError with every fault."""
+    """Reads a folder.
+
+    `select`: modalities by name or number from 1. `splits`: those that may be opened. `layout`: columns of images,
+    texts and labels. `images`: whether to decode all images to validate them; otherwise the files must only exist.
+    Raises InputError with all faults.
+    """
 
     def __call__(
         self,
@@ -29,10 +32,21 @@ class Read(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """A named data set. `modalities`: names in the order of the files (None: read from the folder); `default`: those
-    used where none are chosen (None: all); `kinds`: of those that do not hold numbers; `text`: columns or fields that
-    make its text where the config names none; `embedded` sets need no folder; `generic`: any folder of that layout;
-    `looks_like(folder)`: whether a folder has it; `known_issues` is one line for reports.
+    """A named data set.
+
+    Attributes:
+        name: name in the config.
+        description: one line for listings.
+        read: reads its folder.
+        modalities: names in the order of the files; None: read from the folder.
+        classes: class names; None: read from the folder.
+        default: modalities used if none are selected; None: all.
+        kinds: kinds of the modalities that are not numeric tables.
+        text: columns or fields whose texts are joined, if the config names none.
+        embedded: whether it is bundled with a library and needs no folder.
+        generic: whether it stands for any folder of its layout.
+        looks_like: whether a folder has its layout.
+        known_issues: one line for reports.
     """
 
     name: str

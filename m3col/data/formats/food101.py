@@ -1,4 +1,4 @@
-"""UPMC Food-101, read from the folder as its authors publish it."""
+"""Reads UPMC Food-101 from a folder in the layout of its authors."""
 
 import os
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
 from m3col.data.formats.image_text_csv import read_table, require
 from m3col.data.formats.n24news import MANY_FAULTS, NO_IMAGE
-from m3col.data.formats.pair_dataset import build, judge, judge_labels
+from m3col.data.formats.pair_dataset import build, read_pair, validate_labels
 from m3col.data.formats.pairs import Pair, Pairs
 from m3col.data.images import decoding as image_files
 from m3col.data.images import index
@@ -22,13 +22,13 @@ FOOD_FILES = {"train": "train.csv", "test": "test.csv"}
 
 FOOD_VALIDATION = 5_000
 
-FOOD_FULL = 25_000  # of fewer training pairs, a fifth validates
+FOOD_FULL = 25_000  # with fewer training pairs, a fifth of them are validation pairs
 
 FOOD_SEED = 2409
 
 
 def looks_like_food101(folder: Path) -> bool:
-    """Whether `folder` holds the texts and a list of the layout."""
+    """Whether `folder` has the layout: the folder of texts, and a CSV file."""
     return (folder / "texts_txt").is_dir() and any((folder / name).is_file() for name in FOOD_FILES.values())
 
 
@@ -41,31 +41,34 @@ def read_food101(
     layout: Layout = Layout(),  # noqa: B008 - frozen
     images: bool = False,
 ) -> Dataset:
-    """The data set of `folder`, with a validation split of 5,000 training pairs (a fifth of fewer than 25,000 pairs),
-    stratified, the same for any order of the rows. Pairs without an image or text are left out and counted; a broken
-    image is a fault, and left out once its file is deleted. `images`: decode them all to judge them.
+    """Reads the data set of `folder` and draws a validation split from its training pairs.
 
-    Raises InputError with every fault.
+    The validation split has 5,000 pairs, or a fifth if there are fewer than 25,000. It is stratified and does not
+    depend on the order of the rows. Pairs without an image or a text are left out and counted. A broken image file is
+    a fault; once the file is deleted, its pair is left out. `images`: whether to decode all images to validate them.
+
+    Raises:
+        InputError: with all faults.
     """
-    return build(scan_food101(folder, splits, layout), entry, select, layout, judge_images=images)
+    return build(scan_food101(folder, splits, layout), entry, select, layout, decode_images=images)
 
 
 def scan_food101(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
-    """Read what can be read of `folder`, draw the validation split, and collect the faults."""
+    """Reads `folder`, draws the validation split, and collects the faults."""
     pairs = Pairs(folder, ("text",))
     if not os.path.isdir(folder):
-        pairs.found.add(folder, "folder", "is not a folder")
+        pairs.faults.add(folder, "folder", "is not a folder")
         return pairs
     if layout.text not in (None, ("text",)):
         fault = f"data.text.columns: food101 has one text per image, 'text', but got {list(layout.text or ())}"
-        pairs.found.add(folder, "text", fault)
+        pairs.faults.add(folder, "text", fault)
     kept: dict[str, list[Pair]] = {}
     for split in (s for s in FOOD_FILES if s in splits):
         path = folder / FOOD_FILES[split]
-        table = read_table(path, pairs.found)
+        table = read_table(path, pairs.faults)
         if table is None:
             continue
-        needed = [require(table, column, "", pairs.found) for column in ("id", "annotation")]
+        needed = [require(table, column, "", pairs.faults) for column in ("id", "annotation")]
         if all(needed):
             rows = [
                 _FoodRow(path, number, split, row["id"].strip(), row["annotation"].strip())
@@ -74,13 +77,13 @@ def scan_food101(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
             kept[split] = _food_pairs(pairs, rows)
     if "train" in kept:
         train = sorted(kept["train"], key=lambda pair: (os.path.basename(pair.image), pair.image))
-        held = draw_validation([pair.label for pair in train])
-        pairs.splits["train"] = [pair for at, pair in enumerate(train) if at not in held]
-        if held and "validation" in splits:
-            pairs.splits["validation"] = [pair for at, pair in enumerate(train) if at in held]
+        validation = draw_validation([pair.label for pair in train])
+        pairs.splits["train"] = [pair for position, pair in enumerate(train) if position not in validation]
+        if validation and "validation" in splits:
+            pairs.splits["validation"] = [pair for position, pair in enumerate(train) if position in validation]
     if "test" in kept:
         pairs.splits["test"] = kept["test"]
-    judge_labels(pairs)
+    validate_labels(pairs)
     return pairs
 
 
@@ -102,32 +105,32 @@ class _FoodRow:
 
 
 def _food_pairs(pairs: Pairs, rows: list[_FoodRow]) -> list[Pair]:
-    """The rows that have an image and a text; the others are counted in `pairs.dropped`."""
-    with ThreadPoolExecutor(index.THREADS) as pool:  # many small files: most of the time is waiting
+    """The pairs that have an image and a text. The others are counted in `pairs.dropped`."""
+    with ThreadPoolExecutor(index.THREADS) as pool:  # many small files: most of the time is spent waiting for the disk
         texts = list(pool.map(lambda row: _food_text(row, pairs.root), rows))
-    kept, lacking = [], list[str]()
+    kept, incomplete = [], list[str]()
     for row, (text, fault) in zip(rows, texts, strict=True):
         if row.id and row.annotation and (reason := _lacks(row, text, fault, pairs.root)):
             pairs.drop(f"{row.split}: {reason}")
-            lacking.append(f"{reason}: {pairs.folder / (row.image if reason == NO_IMAGE else row.text)}")
+            incomplete.append(f"{reason}: {pairs.folder / (row.image if reason == NO_IMAGE else row.text)}")
             continue
         if fault:
-            pairs.found.add(row.file, "the text cannot be used", f"text {row.text!r} {fault}", row.number)
-        # Without an annotation there is no path: the empty label is the fault to tell.
-        image, known = (row.image, text if not fault else None) if row.annotation else (None, None)
-        kept.append(judge(pairs, row.file, row.number, image=image, text=known, label=row.annotation))
-    first = f"the first one has {lacking[0]}" if lacking else ""
-    if lacking and not kept:
-        fault = f"none of its {len(rows)} rows has an image and a text; {first}"
-        pairs.found.add(rows[0].file, "no pairs", fault)
-    elif len(lacking) > MANY_FAULTS * len(rows):
-        share = f"{len(lacking):,} of {len(rows):,} pairs ({100 * len(lacking) / len(rows):.0f} %)"
-        pairs.warnings.append(f"{rows[0].file}: {share} are left out; {first}")
+            pairs.faults.add(row.file, "the text cannot be used", f"text {row.text!r} {fault}", row.number)
+        # Without an annotation there are no paths; only the empty label is reported.
+        image, text_or_none = (row.image, text if not fault else None) if row.annotation else (None, None)
+        kept.append(read_pair(pairs, row.file, row.number, image=image, text=text_or_none, label=row.annotation))
+    example = f"the first one has {incomplete[0]}" if incomplete else ""
+    if incomplete and not kept:
+        fault = f"none of its {len(rows)} rows has an image and a text; {example}"
+        pairs.faults.add(rows[0].file, "no pairs", fault)
+    elif len(incomplete) > MANY_FAULTS * len(rows):
+        share = f"{len(incomplete):,} of {len(rows):,} pairs ({100 * len(incomplete) / len(rows):.0f} %)"
+        pairs.warnings.append(f"{rows[0].file}: {share} are left out; {example}")
     return kept
 
 
 def _lacks(row: _FoodRow, text: str | None, fault: str, root: str) -> str:
-    """What the pair lacks, "" for nothing. A path that leaves the folder lacks nothing: it is a fault."""
+    """What the pair lacks; "" if it is complete, or if its path leaves the folder, which is reported as a fault."""
     try:
         image_files.inside(row.image, root)
     except image_files.Missing:
@@ -140,7 +143,7 @@ def _lacks(row: _FoodRow, text: str | None, fault: str, root: str) -> str:
 
 
 def _food_text(row: _FoodRow, root: str) -> tuple[str | None, str]:
-    """The text of the row's file (None: there is no file), and what is wrong with it."""
+    """The text of the row (None if there is no file), and its fault."""
     try:
         path = image_files.inside(row.text, root)
         return Path(path).read_bytes().decode("utf-8-sig").strip(), ""
@@ -155,18 +158,20 @@ def _food_text(row: _FoodRow, root: str) -> tuple[str | None, str]:
 
 
 def draw_validation(labels: list[str]) -> set[int]:
-    """Positions of the pairs that validate: `FOOD_VALIDATION`, or a fifth of fewer than `FOOD_FULL`; as many of each
-    class as its share asks for, largest remainders first, and never the last pair of a class."""
+    """Draws the positions of the validation pairs: `FOOD_VALIDATION`, or a fifth if there are fewer than `FOOD_FULL`.
+
+    Classes get numbers of pairs proportional to their size (largest remainder method), but never their last pair.
+    """
     count = FOOD_VALIDATION if len(labels) >= FOOD_FULL else len(labels) // 5
     classes = sorted(set(labels))
-    members = {name: [at for at, label in enumerate(labels) if label == name] for name in classes}
+    members = {name: [position for position, label in enumerate(labels) if label == name] for name in classes}
     shares = {name: count * len(members[name]) / len(labels) for name in classes}
     quotas = {name: int(share) for name, share in shares.items()}
-    rest = sorted(classes, key=lambda name: (quotas[name] - shares[name], name))
-    for name in rest[: count - sum(quotas.values())]:
+    by_remainder = sorted(classes, key=lambda name: (quotas[name] - shares[name], name))
+    for name in by_remainder[: count - sum(quotas.values())]:
         quotas[name] += 1
-    held: set[int] = set()
+    validation: set[int] = set()
     for number, name in enumerate(classes):
         order = np.random.default_rng([FOOD_SEED, number]).permutation(len(members[name]))
-        held |= {members[name][at] for at in order[: min(quotas[name], len(members[name]) - 1)]}
-    return held
+        validation |= {members[name][position] for position in order[: min(quotas[name], len(members[name]) - 1)]}
+    return validation

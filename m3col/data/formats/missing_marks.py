@@ -1,11 +1,11 @@
-"""How people and programs write that a value is missing: one table for numbers, labels, texts and paths."""
+"""Marks of missing values, the same for numbers, labels, texts and paths."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-# What pandas reads as missing, and the same words in other cases.
+# The marks that pandas reads as missing, and variants in upper and lower case.
 MARKS = frozenset(
     {
         "", "NA", "Na", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "NAN", "Nan", "-NaN", "-nan",
@@ -15,9 +15,8 @@ MARKS = frozenset(
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell stands for a missing value: None, NaN, pandas' NA and NaT, or one of `MARKS` with blanks around
-    it."""
+    """Whether a cell is missing: None, NaN, NA and NaT of pandas, or one of `MARKS`, also with surrounding blanks."""
     if isinstance(value, str):
         return value.strip() in MARKS
-    found = pd.isna(value)
-    return bool(found) if isinstance(found, bool | np.bool_) else False  # a list is a value, whatever it holds
+    missing = pd.isna(value)
+    return bool(missing) if isinstance(missing, bool | np.bool_) else False  # an array for a list, which is a value

@@ -1,6 +1,6 @@
-"""The MOGONET folder layout, read whole or refused with every fault.
+"""Reads a folder in the MOGONET layout, or refuses it with all faults.
 
-`<k>_tr.csv`, `<k>_te.csv`: headerless numbers of modality k = 1..M, one sample per row, rows aligned over
+`<k>_tr.csv`, `<k>_te.csv`: numbers of modality k = 1..M without a header, one sample per row, in the same order in all
 modalities. `labels_tr.csv`, `labels_te.csv`: one label per line, an integer 0..C-1 or the name of a class. Optional:
 `<k>_featname.csv` (one name per line), `classes.csv` (header `index,name`), and a validation split (`<k>_va.csv`,
 `labels_va.csv`). Every file may also end with .tsv, .csv.gz or .tsv.gz.
@@ -28,8 +28,20 @@ _MODALITY_FILE = re.compile(r"([1-9]\d{0,3})_(?:tr|va|te)\.[ct]sv(?:\.gz)?")
 
 @dataclass
 class Parts:
-    """What a folder holds, as far as it could be read. `absent`: (split, modality) pairs without a file; `named`:
-    training labels as they were read; `warnings`: what was changed while reading."""
+    """The content of a folder as far as it could be read.
+
+    Attributes:
+        folder: the folder.
+        modalities: names of all modalities, in the order of their files.
+        matrices: by (split, modality), the table [N, D_m].
+        labels: by split, the labels [N].
+        features: by modality, names of its columns.
+        classes: class names; None if they are not known.
+        absent: pairs (split, modality) without a file in a split that exists.
+        faults: one line each.
+        training_labels: labels of the training split with their class names.
+        warnings: changes made while reading, one line each.
+    """
 
     folder: Path
     modalities: tuple[str, ...] = ()
@@ -39,7 +51,7 @@ class Parts:
     classes: tuple[str, ...] | None = None
     absent: list[tuple[str, str]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    named: Labels | None = None
+    training_labels: Labels | None = None
     warnings: list[str] = field(default_factory=list)
 
     def file(self, split: str, modality: str, faults: list[str] | None = None) -> Path:
@@ -50,7 +62,7 @@ class Parts:
 
 
 def looks_like(folder: Path) -> bool:
-    """Whether `folder` holds a file of the layout."""
+    """Whether `folder` has a file of the layout."""
     return os.path.isdir(folder) and any(
         _MODALITY_FILE.fullmatch(p.name) or p == text_files.find(folder, "labels_tr") for p in folder.iterdir()
     )
@@ -62,12 +74,13 @@ def read(
     select: Sequence[str | int] | None,
     splits: Sequence[str],
     *,
-    layout: Layout = Layout(),  # noqa: B008 - it is frozen
+    layout: Layout = Layout(),  # noqa: B008 - frozen
     images: bool = False,
 ) -> Dataset:
-    """The data set of `folder`. Files of splits and modalities that are not asked for are not opened.
+    """Reads the data set of `folder`. Files of splits and modalities that are not requested are not opened.
 
-    Raises InputError with every fault.
+    Raises:
+        InputError: with all faults.
     """
     parts = scan(folder, entry, select, splits)
     for split, name in parts.absent:
@@ -82,7 +95,7 @@ def read(
 
 
 def dataset_of(parts: Parts, entry: Entry) -> Dataset:
-    """The data set of parts without faults; a split holds the modalities that it has files of."""
+    """Builds the data set from parts without faults. A split has only the modalities that it has files of."""
     built: dict[str, Split] = {
         split: build_split(
             {name: parts.matrices[split, name] for name in parts.features if (split, name) in parts.matrices},
@@ -105,8 +118,9 @@ def dataset_of(parts: Parts, entry: Entry) -> Dataset:
 
 
 def scan(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]) -> Parts:
-    """Read what can be read of `folder` and collect the faults; modalities without a file of a split that is
-    otherwise there are not faults but `absent`.
+    """Reads `folder` and collects the faults.
+
+    A modality without a file in a split that has other files is not a fault but listed in `absent`.
     """
     parts = Parts(folder)
     if not os.path.isdir(folder):
@@ -117,25 +131,25 @@ def scan(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits:
         return parts
     chosen = entry.default or parts.modalities
     if select is not None:
-        names, found = choose(select, parts.modalities)
-        parts.faults += found
+        names, selection_faults = choose(select, parts.modalities)
+        parts.faults += selection_faults
         chosen = names or chosen
     parts.classes = entry.classes
-    named = text_files.find(folder, "classes", parts.faults)
-    if named.exists():
-        parts.classes = text_files.read_classes(named, parts.faults) or entry.classes
+    class_file = text_files.find(folder, "classes", parts.faults)
+    if class_file.exists():
+        parts.classes = text_files.read_classes(class_file, parts.faults) or entry.classes
     for split in (s for s in SPLITS if s in splits):
         if split == "train" or _has(parts, split) or (split == "test" and entry.modalities is not None):
             _read_split(parts, split, chosen)
-    _judge_features(parts, chosen)
-    _judge_labels(parts)
+    _validate_features(parts, chosen)
+    _validate_labels(parts)
     return parts
 
 
 def _numbered(parts: Parts) -> tuple[str, ...]:
-    """Generated names of the modalities whose files the folder holds."""
+    """Generated names of the modalities that have files in the folder; empty, with a fault, if they are not usable."""
     matches = [_MODALITY_FILE.fullmatch(p.name) for p in parts.folder.iterdir()]
-    numbers = sorted({int(m.group(1)) for m in matches if m})
+    numbers = sorted({int(matched.group(1)) for matched in matches if matched})
     if not numbers:
         parts.faults.append(f"{parts.folder}: holds no 1_tr.csv, 2_tr.csv, ...: modality k must be in <k>_tr.csv")
     elif numbers != list(range(1, len(numbers) + 1)):
@@ -157,12 +171,12 @@ def _has(parts: Parts, split: str) -> bool:
 
 
 def _read_split(parts: Parts, split: str, chosen: Sequence[str]) -> None:
-    """Read the chosen modalities and the labels of one split, and compare their numbers of rows."""
+    """Reads the chosen modalities and the labels of one split, and compares their numbers of rows."""
     rows: dict[str, int] = {}
-    some = any(parts.file(split, name).exists() for name in parts.modalities)
+    has_tables = any(parts.file(split, name).exists() for name in parts.modalities)
     for name in chosen:
         path = parts.file(split, name, parts.faults)
-        if split != "train" and some and not path.exists():
+        if split != "train" and has_tables and not path.exists():
             parts.absent.append((split, name))
             continue
         matrix = table_csv.read_matrix(path, parts.faults)
@@ -183,25 +197,25 @@ def _read_split(parts: Parts, split: str, chosen: Sequence[str]) -> None:
 
 
 def _read_labels(parts: Parts, split: str, path: Path, cells: Sequence[str]) -> None:
-    found = labels.parse(cells, str(path), parts.faults, classes=parts.classes, training=parts.named)
-    if found is None:
+    parsed = labels.parse(cells, str(path), parts.faults, classes=parts.classes, training=parts.training_labels)
+    if parsed is None:
         return
-    parts.labels[split] = found.values
-    parts.warnings += found.warnings
+    parts.labels[split] = parsed.values
+    parts.warnings += parsed.warnings
     if split == "train":
-        parts.named, parts.classes = found, found.classes or parts.classes
+        parts.training_labels, parts.classes = parsed, parsed.classes or parts.classes
 
 
 def _header_hint(rows: Mapping[str, int], labels_file: str, cells: Sequence[str] | None) -> str:
-    """Where the labels alone have one row more than all tables: their first line may be a header."""
+    """A hint for labels with exactly one row more than all tables: their first line may be a header. Else ""."""
     others = {count for name, count in rows.items() if name != labels_file}
     if cells and len(others) == 1 and rows.get(labels_file) == others.pop() + 1:
         return f"; is the first line of {labels_file}, {text_files.short(cells[0])}, a header? then delete that line"
     return ""
 
 
-def _judge_features(parts: Parts, chosen: Sequence[str]) -> None:
-    """Columns agree over the splits and with the feature names (generated where there is no file)."""
+def _validate_features(parts: Parts, chosen: Sequence[str]) -> None:
+    """Checks that the splits have equal numbers of columns, and reads the feature names or generates them."""
     for name in chosen:
         reference = parts.matrices.get(("train", name))
         for split in ("validation", "test"):
@@ -223,7 +237,7 @@ def _judge_features(parts: Parts, chosen: Sequence[str]) -> None:
             parts.features[name] = names
 
 
-def _judge_labels(parts: Parts) -> None:
+def _validate_labels(parts: Parts) -> None:
     training = parts.labels.get("train")
     if training is None:
         return

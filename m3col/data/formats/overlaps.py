@@ -1,4 +1,4 @@
-"""What stands in two splits of a data set of images and texts."""
+"""Finds images and texts that occur in two splits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,40 +13,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Of two splits: how many pairs of the second have an image that is in the first as well; `line` says it."""
+    """The overlap of two splits.
+
+    Attributes:
+        images: number of pairs of the second split whose image is also in the first.
+        line: the message.
+    """
 
     images: int
     line: str
 
 
-def find(splits: "Mapping[str, Sequence[Pair]]", seen: Mapping[str, ImageInfo]) -> list[Overlap]:
-    """One for each two splits that have an image (by its content) or a text in common. `seen`: by path."""
-    found = []
+def find(splits: "Mapping[str, Sequence[Pair]]", infos: Mapping[str, ImageInfo]) -> list[Overlap]:
+    """Finds the overlaps of all pairs of splits that have an image (equal content) or a text in common.
+
+    `infos`: properties of the images, by path.
+    """
+    overlaps = []
     for first, second in combinations(splits, 2):
         a, b = splits[first], splits[second]
-        same = _common(a, b, lambda pair: _digest(pair, seen))
+        images = _common(a, b, lambda pair: _digest(pair, infos))
         texts = _common(a, b, lambda pair: pair.text)
-        if not same and not texts:
+        if not images and not texts:
             continue
-        one, other = (same or texts)[0]
-        example = f"{first} row {one.row} {one.image!r} = {second} row {other.row} {other.image!r}"
-        line = (
-            f"{first} and {second} overlap: of the {len(b)} pairs of {second}, {len(same)} have an image and "
-            f"{len(texts)} a text that {first} has too ({'image' if same else 'text'} of {example})"
+        first_pair, second_pair = (images or texts)[0]
+        example = (
+            f"{first} row {first_pair.row} {first_pair.image!r} = {second} row {second_pair.row} {second_pair.image!r}"
         )
-        found.append(Overlap(len(same), line))
-    return found
+        line = (
+            f"{first} and {second} overlap: of the {len(b)} pairs of {second}, {len(images)} have an image and "
+            f"{len(texts)} a text that {first} has too ({'image' if images else 'text'} of {example})"
+        )
+        overlaps.append(Overlap(len(images), line))
+    return overlaps
 
 
-def _digest(pair: "Pair", seen: Mapping[str, ImageInfo]) -> str:
-    """Of the image's file; "" for one that cannot be used, which is a fault already."""
-    look = None if pair.path is None else seen[pair.path]
-    return "" if look is None or look.fault else look.digest
+def _digest(pair: "Pair", infos: Mapping[str, ImageInfo]) -> str:
+    """The digest of the image file; "" if it cannot be used, which is reported as a fault."""
+    info = None if pair.path is None else infos[pair.path]
+    return "" if info is None or info.fault else info.digest
 
 
 def _common(a: "Sequence[Pair]", b: "Sequence[Pair]", key: "Callable[[Pair], str]") -> "list[tuple[Pair, Pair]]":
-    """The pairs of `b` whose key occurs in `a`, each after the first that has it there; an empty key is none."""
-    known: dict[str, Pair] = {}
+    """For each pair of `b` whose key occurs in `a`: (first such pair of `a`, pair of `b`). Empty keys are ignored."""
+    first_with_key: dict[str, Pair] = {}
     for pair in a:
-        known.setdefault(key(pair), pair)
-    return [(known[key(pair)], pair) for pair in b if key(pair) and key(pair) in known]
+        first_with_key.setdefault(key(pair), pair)
+    return [(first_with_key[key(pair)], pair) for pair in b if key(pair) and key(pair) in first_with_key]

@@ -1,4 +1,4 @@
-"""A data set built from pairs of an image and a text, whatever file they were listed in."""
+"""Validates pairs of an image and a text and builds a data set from them, for all file layouts."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -19,10 +19,10 @@ from m3col.errors import InputError, nearest
 
 
 def joined(texts: Iterable[str]) -> str:
-    """The texts that are neither blank nor marked as missing, one per line; where there is none, the first mark."""
+    """Joins the texts that are not missing, one per line. If all are missing, returns the first mark, or ""."""
     stripped = [text.strip() for text in texts]
-    there = [text for text in stripped if text not in MARKS]
-    return "\n".join(there) if there else next(filter(None, stripped), "")
+    present = [text for text in stripped if text not in MARKS]
+    return "\n".join(present) if present else next(filter(None, stripped), "")
 
 
 def missing(what: str, cell: str) -> str:
@@ -30,81 +30,84 @@ def missing(what: str, cell: str) -> str:
     return f"{what} is empty" if not cell else f"{what} is {cell!r}, which stands for a missing one; leave the pair out"
 
 
-def judge(pairs: Pairs, file: Path, row: int, *, image: str | None, text: str | None, label: str | None) -> Pair:
-    """A row as a pair, with its faults put into `pairs.found`. None: the file has no such column, a fault already."""
+def read_pair(pairs: Pairs, file: Path, row: int, *, image: str | None, text: str | None, label: str | None) -> Pair:
+    """Converts a row to a pair and adds its faults to `pairs.faults`.
+
+    A value is None if the file has no such column, which is reported elsewhere.
+    """
     path = None
     image = None if image is None else image.strip()
     if image in MARKS:
-        pairs.found.add(file, "no path of an image", missing("the path of the image", str(image)), row)
+        pairs.faults.add(file, "no path of an image", missing("the path of the image", str(image)), row)
     elif image is not None:
         try:
             path = decoding.inside(image, pairs.root)
         except decoding.Outside as error:
-            pairs.found.add(file, "the image is outside of the data folder", f"image {image!r} {error}", row)
+            pairs.faults.add(file, "the image is outside of the data folder", f"image {image!r} {error}", row)
         except decoding.Unreadable as error:
-            pairs.found.add(file, "the image is missing", f"image {image!r}: {error}", row)
+            pairs.faults.add(file, "the image is missing", f"image {image!r}: {error}", row)
     if text is not None and text in MARKS:
-        pairs.found.add(file, "the text is empty", missing("the text", text), row)
+        pairs.faults.add(file, "the text is empty", missing("the text", text), row)
     label = None if label is None else label.strip()
     if label in MARKS:
-        pairs.found.add(file, "the label is empty", missing("the label", str(label)), row)
+        pairs.faults.add(file, "the label is empty", missing("the label", str(label)), row)
         label = ""
     for what, value in (("text", text), ("label", label)):
-        if value and not encodable(value):  # JSON can spell what no tokenizer and no file takes
-            pairs.found.add(file, f"the {what} is not Unicode", f"the {what} holds half a surrogate pair", row)
+        if value and not encodable(value):  # JSON can contain half of a surrogate pair, which cannot be encoded
+            pairs.faults.add(file, f"the {what} is not Unicode", f"the {what} holds half a surrogate pair", row)
     shown = os.path.normpath(decoding.with_slashes(image or "", pairs.root))
     return Pair(file, row, shown, path, "" if text in MARKS else text or "", label or "")
 
 
-def judge_labels(pairs: Pairs) -> None:
-    """Training has at least two classes, and every class that occurs."""
+def validate_labels(pairs: Pairs) -> None:
+    """Checks that training has at least two classes, and that all labels of other splits occur in training."""
     classes, train = pairs.classes, pairs.splits.get("train")
     if not train or not classes:
         return
     if len(classes) == 1:
         fault = f"at least two classes are needed, but every label is {classes[0]!r}"
-        pairs.found.add(train[0].file, "classes", fault)
-    known = set(classes)
+        pairs.faults.add(train[0].file, "classes", fault)
+    training_classes = set(classes)
     for split in ("validation", "test"):
         for pair in pairs.splits.get(split, ()):
-            if pair.label and pair.label not in known:
-                near = close(pair.label, classes)
-                fault = f"label {pair.label!r} never occurs in {train[0].file.name}{near}"
-                pairs.found.add(pair.file, "a label that training lacks", fault, pair.row)
+            if pair.label and pair.label not in training_classes:
+                hint = close(pair.label, classes)
+                fault = f"label {pair.label!r} never occurs in {train[0].file.name}{hint}"
+                pairs.faults.add(pair.file, "a label that training lacks", fault, pair.row)
 
 
 def close(value: str, choices: Iterable[str]) -> str:
-    """`nearest`, but silent where no choice is close: the list of all classes would hide the line."""
+    """Like `nearest`, but "" if no choice is close, instead of a list of all choices."""
     near = nearest(value, choices)
     return near if near.startswith("; did") else ""
 
 
-def judge_decoding(pairs: Pairs) -> dict[str, ImageInfo]:
-    """A look at every image, by its path; what cannot be decoded becomes a fault."""
-    every = [pair for split in pairs.splits.values() for pair in split if pair.path is not None]
-    paths = list(dict.fromkeys(pair.path for pair in every if pair.path is not None))
-    seen = dict(zip(paths, index.inspect(paths), strict=True))
-    for pair in every:
-        if pair.path is not None and seen[pair.path].fault:
-            fault = f"image {pair.image!r} {seen[pair.path].fault}"
-            pairs.found.add(pair.file, "the image cannot be read", fault, pair.row)
-    return seen
+def inspect_images(pairs: Pairs) -> dict[str, ImageInfo]:
+    """Inspects every image and adds faults for those that cannot be decoded. Returns the properties by path."""
+    usable = [pair for split in pairs.splits.values() for pair in split if pair.path is not None]
+    paths = list(dict.fromkeys(pair.path for pair in usable if pair.path is not None))
+    infos = dict(zip(paths, index.inspect(paths), strict=True))
+    for pair in usable:
+        if pair.path is not None and infos[pair.path].fault:
+            fault = f"image {pair.image!r} {infos[pair.path].fault}"
+            pairs.faults.add(pair.file, "the image cannot be read", fault, pair.row)
+    return infos
 
 
 def build(
-    pairs: Pairs, entry: Entry, select: Sequence[str | int] | None, layout: Layout, *, judge_images: bool
+    pairs: Pairs, entry: Entry, select: Sequence[str | int] | None, layout: Layout, *, decode_images: bool
 ) -> Dataset:
-    """The data set of what was read. Raises InputError with every fault."""
+    """Builds the data set from the pairs. Raises InputError with all faults."""
     chosen, faults = (MODALITIES, []) if select is None else choose(select, MODALITIES)
     warnings = list(pairs.warnings)
-    if judge_images and "image" in (chosen or MODALITIES):
-        seen = judge_decoding(pairs)
-        shared = [found for found in overlaps.find(pairs.splits, seen) if found.images]
-        warnings += [f"{pairs.folder}: {found.line}" for found in shared]
-    faults = [*faults, *pairs.found.lines()]
+    if decode_images and "image" in (chosen or MODALITIES):
+        infos = inspect_images(pairs)
+        shared_images = [overlap for overlap in overlaps.find(pairs.splits, infos) if overlap.images]
+        warnings += [f"{pairs.folder}: {overlap.line}" for overlap in shared_images]
+    faults = [*faults, *pairs.faults.lines()]
     if faults:
         raise InputError(faults)
-    built = _splits(pairs)
+    splits = _splits(pairs)
     dataset = Dataset(
         name=entry.name,
         classes=pairs.classes,
@@ -112,9 +115,9 @@ def build(
         known_issues=entry.known_issues,
         dropped=dict(pairs.dropped),
         warnings=tuple(warnings),
-        train=built["train"],
-        validation=built.get("validation"),
-        test=built.get("test"),
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits.get("test"),
     )
     return dataset.select(chosen)
 
@@ -122,15 +125,18 @@ def build(
 def _splits(pairs: Pairs) -> dict[str, Split]:
     numbers = {label: number for number, label in enumerate(pairs.classes)}
     used: set[str] = set()
-    every = [pair for split in pairs.splits.values() for pair in split]
-    images, image_at = _distinct([str(pair.path) for pair in every])
-    texts, text_at = _distinct([pair.text for pair in every])
+    all_pairs = [pair for split in pairs.splits.values() for pair in split]
+    images, image_at = _distinct([str(pair.path) for pair in all_pairs])
+    texts, text_at = _distinct([pair.text for pair in all_pairs])
     built, start = {}, 0
     for split, members in pairs.splits.items():
-        here = np.arange(start, start + len(members))
+        positions = np.arange(start, start + len(members))
         start += len(members)
         built[split] = build_split(
-            {"image": MediaColumn("image", images, image_at[here]), "text": MediaColumn("text", texts, text_at[here])},
+            {
+                "image": MediaColumn("image", images, image_at[positions]),
+                "text": MediaColumn("text", texts, text_at[positions]),
+            },
             np.array([numbers[pair.label] for pair in members], dtype=np.int64),
             split,
             ids=np.array([_unique(pair.image, used) for pair in members], dtype=np.str_),
@@ -139,8 +145,10 @@ def _splits(pairs: Pairs) -> dict[str, Split]:
 
 
 def _distinct(values: list[str]) -> tuple[ObjectArray, np.ndarray]:
-    """The distinct values in the order of their first occurrence, and the position of each value in them: what occurs
-    twice is decoded once."""
+    """The distinct values in order of first occurrence, and the position of each value among them.
+
+    An image or text that occurs twice is thus decoded only once.
+    """
     positions = {value: position for position, value in enumerate(dict.fromkeys(values))}
     source = np.empty(len(positions), dtype=object)
     source[:] = list(positions)
@@ -148,7 +156,7 @@ def _distinct(values: list[str]) -> tuple[ObjectArray, np.ndarray]:
 
 
 def _unique(name: str, used: set[str]) -> str:
-    """The name, with `#2`, `#3`, ... where it was used before."""
+    """Makes a name unique by appending `#2`, `#3`, ... if it was used before."""
     unique, count = name, 1
     while unique in used:
         count += 1

@@ -1,4 +1,4 @@
-"""Pairs of an image and a text as a reader finds them, and the collector of their faults."""
+"""Pairs of an image and a text as read from a folder, and the collector of their faults."""
 
 import os
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ MODALITIES = ("image", "text")
 
 KINDS: dict[str, Kind] = {"image": "image", "text": "text"}
 
-SHOWN = 5  # faults of one kind and file that are named one by one; the rest is counted
+SHOWN = 5  # faults of one kind and file listed individually; the others are only counted
 
 
 class FaultCollector:
-    """Faults while a folder is read, kept by file and kind."""
+    """Collects faults by file and kind while a folder is read."""
 
     def __init__(self) -> None:
         self._lines: dict[tuple[Path, str], list[str]] = {}
@@ -24,7 +24,7 @@ class FaultCollector:
         self._lines.setdefault((file, kind), []).append(place + text)
 
     def lines(self) -> list[str]:
-        """The first five of each kind and file, and how many more there are."""
+        """The first faults of each kind and file, and one line with the number of the others."""
         listed = []
         for (file, kind), lines in self._lines.items():
             listed += lines[:SHOWN]
@@ -35,8 +35,16 @@ class FaultCollector:
 
 @dataclass(frozen=True)
 class Pair:
-    """A row of a file. `image`: its path relative to the folder; `path`: its real path, None where it cannot be used;
-    `text`, `label`: "" where there is none."""
+    """One row of a file.
+
+    Attributes:
+        file: the file.
+        row: number of the row, from 1.
+        image: path of the image relative to the folder.
+        path: real path of the image; None if it cannot be used.
+        text: the text; "" if there is none.
+        label: the label; "" if there is none.
+    """
 
     file: Path
     row: int
@@ -48,14 +56,22 @@ class Pair:
 
 @dataclass
 class Pairs:
-    """What a folder holds, as far as it could be read. `columns`: those that the texts come from; `dropped`: pairs that
-    were left out, by reason; `warnings`: what is suspicious."""
+    """The content of a folder as far as it could be read.
+
+    Attributes:
+        folder: the folder.
+        columns: columns or fields whose texts are joined.
+        splits: the pairs of each split.
+        dropped: number of pairs that were left out, by reason.
+        faults: the faults.
+        warnings: suspicious properties, one line each.
+    """
 
     folder: Path
     columns: tuple[str, ...] = ()
     splits: dict[str, list[Pair]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
-    found: FaultCollector = field(default_factory=FaultCollector)
+    faults: FaultCollector = field(default_factory=FaultCollector)
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

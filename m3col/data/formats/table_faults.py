@@ -1,4 +1,4 @@
-"""Why the fields of a table are not numbers: the cause that a person can see in the file, and what to do about it."""
+"""Explains why fields of a table are not numbers, and how to fix the file."""
 
 import re
 from collections import Counter
@@ -9,9 +9,9 @@ from pathlib import Path
 from m3col.data.formats.missing_marks import MARKS
 from m3col.data.formats.text_files import short
 
-_SAMPLE = 100  # rows that are looked at for decimal commas
+_SAMPLE = 100  # rows that are checked for decimal commas
 
-_SHOWN = 5  # places of one kind that are named one by one; the rest is counted
+_SHOWN = 5  # faults of one kind listed individually; the others are only counted
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}(\.\d{3})*,\d+([eE][+-]?\d+)?|[+-]?\d+,\d+([eE][+-]?\d+)?")
 
@@ -27,13 +27,19 @@ _OTHER_MARKS = ("-", "--", ".", "..", "?", "*", "ND", "n.d.", "nd", "missing", "
 
 _WITH_UNIT = re.compile(r"[+-]?\d+([.,]\d+)?([eE][+-]?\d+)?\s*[A-Za-z%\u00b5\u00b0][\w/%\u00b0.^-]*")
 
-_MINUS = ("\u2212", "\u2013", "\u2014")  # minus sign and dashes that are no hyphen
+_MINUS = ("\u2212", "\u2013", "\u2014")  # minus sign and dashes other than the hyphen
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Fields of a file, all rows equally long. `first`: number of the first row in the file; `separator`: None for
-    blanks."""
+    """The fields of a file.
+
+    Attributes:
+        path: the file.
+        rows: the fields; all rows have the same length.
+        first: number of the first row in the file.
+        separator: the separator of the fields; None for blanks.
+    """
 
     path: Path
     rows: list[list[str]]
@@ -42,22 +48,22 @@ class Cells:
 
 
 def are_decimal_commas(fields: Sequence[str]) -> bool:
-    """Whether there are several fields, and all of them are numbers with a decimal comma or whole numbers."""
+    """Whether there are several fields, each a whole number or a number with a decimal comma."""
     return len(fields) > 1 and all(_DECIMAL_COMMA.fullmatch(field) or _WHOLE.fullmatch(field) for field in fields)
 
 
 def to_number(cell: str) -> float:
-    """The value of a field, NaN for a missing one. Raises ValueError for text."""
+    """The value of a field; NaN if it is missing. Raises ValueError for text."""
     cell = cell.strip()
     if cell in MARKS:
         return float("nan")
-    if "_" in cell:  # a number in Python, text elsewhere
+    if "_" in cell:  # Python reads 1_000 as a number, other programs do not
         raise ValueError(cell)
     return float(cell)
 
 
 def is_number(cell: str) -> bool:
-    """Whether a field is a number or stands for a missing one."""
+    """Whether a field is a number or a mark of a missing value."""
     try:
         to_number(cell)
     except ValueError:
@@ -66,29 +72,32 @@ def is_number(cell: str) -> bool:
 
 
 def of(cells: Cells) -> tuple[list[str], int]:
-    """Every fault of fields that should be numbers, none where all of them are; and the number of rows at the top that
-    are no numbers, where everything below is."""
+    """Finds all faults of fields that should be numbers.
+
+    Returns:
+        The faults, one line each, and the number of header rows. That number is 0 unless all fields below are numbers.
+    """
     commas = _comma_faults(cells)
     if commas:
         return commas, 0
     empty = _empty_columns(cells)
-    bad = {(r, c) for r, row in enumerate(cells.rows) for c, cell in enumerate(row) if not is_number(cell)}
-    if not bad:
+    non_numeric = {(r, c) for r, row in enumerate(cells.rows) for c, cell in enumerate(row) if not is_number(cell)}
+    if not non_numeric:
         return empty, 0
-    if len(bad) == len(cells.rows) * len(cells.rows[0]):
+    if len(non_numeric) == len(cells.rows) * len(cells.rows[0]):
         return [f"{cells.path}: holds no number: row {cells.first}, column 1 is {short(cells.rows[0][0])}"], 0
-    columns = _text_columns(cells, bad)
-    headers = _text_rows(cells, bad, columns)
-    found = [*empty, *_column_faults(cells, columns), *_header_faults(cells, headers, columns)]
-    single = sorted((r, c) for r, c in bad if c not in columns and r not in headers)
-    found += [_cell_fault(cells, r, c) for r, c in single[:_SHOWN]]
-    more = len(single) - _SHOWN + max(0, len(columns) - _SHOWN)
-    found += [f"{cells.path}: {more} more places hold text"] if more > 0 else []
-    return found, 0 if columns or single else len(headers)
+    columns = _text_columns(cells, non_numeric)
+    headers = _text_rows(cells, non_numeric, columns)
+    faults = [*empty, *_column_faults(cells, columns), *_header_faults(cells, headers, columns)]
+    other_cells = sorted((r, c) for r, c in non_numeric if c not in columns and r not in headers)
+    faults += [_cell_fault(cells, r, c) for r, c in other_cells[:_SHOWN]]
+    hidden = len(other_cells) - _SHOWN + max(0, len(columns) - _SHOWN)
+    faults += [f"{cells.path}: {hidden} more places hold text"] if hidden > 0 else []
+    return faults, 0 if columns or other_cells else len(headers)
 
 
 def _empty_columns(cells: Cells) -> list[str]:
-    """A first or last column that is empty in every row, as when every row begins or ends with a separator."""
+    """Faults of a first or last column that is empty because every row begins or ends with a separator."""
     width = len(cells.rows[0])
     if cells.separator is None or width < 2:
         return []
@@ -101,15 +110,14 @@ def _empty_columns(cells: Cells) -> list[str]:
 
 
 def _comma_faults(cells: Cells) -> list[str]:
-    """The fault of decimal commas, where most of the first fields that are no numbers have them. A large table is not
-    read to its end for that."""
-    some = [(r, c, cell.strip()) for r, row in enumerate(cells.rows[:_SAMPLE]) for c, cell in enumerate(row)]
-    bad = [place for place in some if not is_number(place[2])]
-    commas = [place for place in bad if _DECIMAL_COMMA.fullmatch(place[2])]
-    if not commas or 2 * len(commas) <= len(bad):
+    """The fault of decimal commas, if most of the non-numeric fields have them. Only the first rows are checked."""
+    fields = [(r, c, cell.strip()) for r, row in enumerate(cells.rows[:_SAMPLE]) for c, cell in enumerate(row)]
+    non_numeric = [field for field in fields if not is_number(field[2])]
+    commas = [field for field in non_numeric if _DECIMAL_COMMA.fullmatch(field[2])]
+    if not commas or 2 * len(commas) <= len(non_numeric):
         return []
     r, c, cell = commas[0]
-    if all(_THOUSANDS.fullmatch(place[2]) for place in commas):
+    if all(_THOUSANDS.fullmatch(field[2]) for field in commas):
         text = "has a comma before three digits, a separator of thousands or a decimal comma; save the numbers with "
         return [f"{_place(cells, r, c)}: {short(cell)} {text}decimal points, and without separators of thousands"]
     return [f"{_place(cells, r, c)}: {short(cell)} has a decimal comma; save the numbers with decimal points"]
@@ -120,26 +128,26 @@ def _place(cells: Cells, r: int, c: int) -> str:
 
 
 def _text_columns(cells: Cells, bad: set[tuple[int, int]]) -> list[int]:
-    """Columns that hold text in every row below the first."""
+    """Columns that contain text in every row below the first."""
     height = len(cells.rows)
     counts = Counter(c for r, c in bad if r)
     return [c for c, count in sorted(counts.items()) if count == height - 1 and height > 2]
 
 
 def _text_rows(cells: Cells, bad: set[tuple[int, int]], columns: list[int]) -> list[int]:
-    """The first rows, at most three, that hold text in every other column; the first field of a header may be empty."""
+    """The first rows (at most three) with text in all columns but `columns`. The first header field may be empty."""
     others = [c for c in range(len(cells.rows[0])) if c not in columns]
-    found: list[int] = []
+    header_rows: list[int] = []
     for r in range(min(3, len(cells.rows) - 1)):
-        named = others[1:] if len(others) > 2 and cells.rows[r][0].strip() in MARKS else others
-        if not named or any((r, c) not in bad for c in named):
+        checked = others[1:] if len(others) > 2 and cells.rows[r][0].strip() in MARKS else others
+        if not checked or any((r, c) not in bad for c in checked):
             break
-        found.append(r)
-    return found
+        header_rows.append(r)
+    return header_rows
 
 
 def _column_faults(cells: Cells, columns: list[int]) -> list[str]:
-    found = []
+    faults = []
     for c in columns[:_SHOWN]:
         example = short(cells.rows[1][c].strip())
         advice = "keep the columns with numbers only"
@@ -148,20 +156,20 @@ def _column_faults(cells: Cells, columns: list[int]) -> list[str]:
                 "if these are names of samples, save the table without them (pandas: to_csv(..., index=False, "
                 "header=False); R: row.names=FALSE)"
             )
-        found.append(f"{cells.path}: column {c + 1}: holds text in every row, such as {example}; {advice}")
-    return found
+        faults.append(f"{cells.path}: column {c + 1}: holds text in every row, such as {example}; {advice}")
+    return faults
 
 
 def _header_faults(cells: Cells, rows: list[int], columns: list[int]) -> list[str]:
-    found = []
+    faults = []
     for r in rows:
         c = next(c for c, cell in enumerate(cells.rows[r]) if c not in columns and not is_number(cell))
         what = "a header line" if r == 0 else "a line of units or a second header"
-        found.append(
+        faults.append(
             f"{cells.path}: row {r + cells.first}: holds text, such as {short(cells.rows[r][c].strip())}; if it is "
             f"{what}, delete it (names of columns belong in <k>_featname.csv)"
         )
-    return found
+    return faults
 
 
 def _cell_fault(cells: Cells, r: int, c: int) -> str:
@@ -170,7 +178,7 @@ def _cell_fault(cells: Cells, r: int, c: int) -> str:
 
 
 def why(cell: str) -> str:
-    """What a text that should be a number is, and what to write instead, as the end of a message."""
+    """The end of a message: why a text is not a number, and what to write instead."""
     if _DECIMAL_COMMA.fullmatch(cell) and not _THOUSANDS.fullmatch(cell):
         return ": it has a decimal comma; use a decimal point"
     if _THOUSANDS.fullmatch(cell):

@@ -1,4 +1,4 @@
-"""Text files read strictly. Every fault is a line with file and row."""
+"""Reads text files strictly. Each fault is a line with file and row."""
 
 import csv
 import gzip
@@ -10,11 +10,11 @@ from pathlib import Path
 from m3col.data.formats.missing_marks import MARKS
 from m3col.errors import nearest
 
-SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")  # of tables; what separates the fields is read from the content
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")  # of tables; the separator is detected from the content
 
 _GZIP = b"\x1f\x8b"
 
-# How files begin that are no text, whatever their name says.
+# First bytes of common files that are not text.
 _BINARY = (
     (b"PK\x03\x04", "is an Excel workbook or another zip archive, not text; save the table as CSV"),
     (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), not text; save the table as CSV"),
@@ -36,20 +36,21 @@ _LFS = "version https://git-lfs"
 
 
 def find(folder: Path, stem: str, faults: list[str] | None = None) -> Path:
-    """The table `stem` of a folder, with the first suffix of `SUFFIXES` that is there; `.csv` where none is.
+    """The file of the table `stem` in a folder, with the first suffix of `SUFFIXES` that exists, else `.csv`.
 
-    Two files of one stem are a fault: nobody could say which one is meant.
+    Two files with the same stem are a fault, because it is unclear which one is meant.
     """
-    there = [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").exists()]
-    if len(there) > 1 and faults is not None:
-        names = " and ".join(path.name for path in there)
+    existing = [path for suffix in SUFFIXES if (path := folder / f"{stem}{suffix}").exists()]
+    if len(existing) > 1 and faults is not None:
+        names = " and ".join(path.name for path in existing)
         faults.append(f"{folder}: {names} hold the same table; keep one of them")
-    return there[0] if there else folder / f"{stem}.csv"
+    return existing[0] if existing else folder / f"{stem}.csv"
 
 
 def read_lines(path: Path, faults: list[str]) -> list[str] | None:
-    """The lines of a UTF-8 file, also of a gzip-compressed one, without trailing blank ones; None and a fault where it
-    is missing, empty, unreadable, or no UTF-8 text.
+    """Reads the lines of a UTF-8 file, which may be gzip-compressed, without trailing blank lines.
+
+    Returns None and adds a fault if the file is missing, empty, unreadable or not UTF-8.
     """
     raw = _read_bytes(path, faults)
     if raw is None:
@@ -57,9 +58,9 @@ def read_lines(path: Path, faults: list[str]) -> list[str] | None:
     if not raw.strip():
         faults.append(f"{path}: the file is empty")
         return None
-    what = next((text for start, text in _BINARY if raw.startswith(start)), None)
-    if what is not None:
-        faults.append(f"{path}: {what}")
+    binary_fault = next((text for start, text in _BINARY if raw.startswith(start)), None)
+    if binary_fault is not None:
+        faults.append(f"{path}: {binary_fault}")
         return None
     try:
         text = raw.decode("utf-8-sig")
@@ -108,18 +109,18 @@ def _read_bytes(path: Path, faults: list[str]) -> bytes | None:
 
 
 def separator_line(lines: list[str]) -> str | None:
-    """The separator that Excel's own first line `sep=;` names; None where there is no such line."""
-    found = re.fullmatch(r'"?sep=(.)"?[\s,;]*', lines[0], re.IGNORECASE)
-    return found[1] if found else "\t" if re.fullmatch(r'"?sep=\t"?', lines[0], re.IGNORECASE) else None
+    """The separator in a first line such as `sep=;`, which Excel writes; None if there is no such line."""
+    match = re.fullmatch(r'"?sep=(.)"?[\s,;]*', lines[0], re.IGNORECASE)
+    return match[1] if match else "\t" if re.fullmatch(r'"?sep=\t"?', lines[0], re.IGNORECASE) else None
 
 
 def short(text: str) -> str:
-    """A cell for a message, at most 30 characters of it."""
+    """A cell for a message, shortened to 30 characters."""
     return repr(text if len(text) <= 30 else text[:27] + "...")
 
 
 def read_names(path: Path, faults: list[str]) -> tuple[str, ...] | None:
-    """One name per line; None on a fault."""
+    """Reads one name per line; None if there is a fault."""
     lines = read_lines(path, faults)
     if lines is None:
         return None
@@ -137,21 +138,21 @@ def read_names(path: Path, faults: list[str]) -> tuple[str, ...] | None:
 
 
 def _fields_fault(lines: list[str]) -> str:
-    """What stands beside the names of a file; "" for nothing. A name itself may hold a separator."""
+    """The fault of a file of names with a second column, or ""; a separator may also be part of a name."""
     for mark in (",", ";", "\t"):
         fields = [line.split(mark) for line in lines]
-        if len(lines) < 2 or any(len(each) != 2 for each in fields):
+        if len(lines) < 2 or any(len(row) != 2 for row in fields):
             continue
-        if not any(each[-1].strip() for each in fields):
+        if not any(row[-1].strip() for row in fields):
             return f"must hold one name per line, but each line ends with {mark!r}; delete it"
-        first = [each[0].strip('" ') for each in fields]
+        first = [row[0].strip('" ') for row in fields]
         if first in ([str(n) for n in range(len(lines))], [str(n) for n in range(1, len(lines) + 1)]):
             return "must hold one name per line, but has 2 columns, and column 1 is the row number; keep the names"
     return ""
 
 
 def read_classes(path: Path, faults: list[str]) -> tuple[str, ...] | None:
-    """Class names of a file with the header `index,name` and the indices 0..C-1 in order; None on a fault."""
+    """Reads class names from a file with the header `index,name` and indices 0..C-1; None if there are faults."""
     lines = read_lines(path, faults)
     if lines is None:
         return None

@@ -1,4 +1,4 @@
-"""A CSV file of pairs that are to be labelled: the columns of a data set of plain CSV files, without the labels."""
+"""Reads a CSV file of unlabelled samples for prediction."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,43 +15,50 @@ from m3col.data.images import decoding, index
 
 
 def read(
-    path: Path, columns: Mapping[str, Sequence[str]], kinds: Mapping[str, Kind], found: FaultCollector
+    path: Path, columns: Mapping[str, Sequence[str]], kinds: Mapping[str, Kind], faults: FaultCollector
 ) -> dict[str, Any]:
-    """What a predictor takes of each modality, as far as its `columns` are there: paths of images (relative ones
-    begin at the file's folder; others are taken as the user names them), texts, or a table of cells that should be
-    numbers. Every fault of images and texts is put into `found`.
+    """Reads the input of a predictor for each modality.
+
+    Args:
+        path: the CSV file. Relative paths of images start at its folder.
+        columns: columns of each modality.
+        kinds: kind of each modality.
+        faults: gets the faults of the file, and of its images and texts. Numeric cells are not checked.
+
+    Returns:
+        By modality: paths of images, texts, or a DataFrame of cells. Modalities with missing columns are absent.
     """
-    table = image_text_csv.read_table(path, found)
+    table = image_text_csv.read_table(path, faults)
     inputs: dict[str, Any] = {}
-    for name, wanted in columns.items():
-        if table is None or not all([image_text_csv.require(table, column, "", found) for column in wanted]):
+    for name, names in columns.items():
+        if table is None or not all([image_text_csv.require(table, column, "", faults) for column in names]):
             continue
         if kinds[name] == "image":
-            inputs[name] = _images(table, wanted[0], found)
+            inputs[name] = _images(table, names[0], faults)
         elif kinds[name] == "text":
-            inputs[name] = _texts(table, wanted, found)
+            inputs[name] = _texts(table, names, faults)
         else:
-            cells = [[row[column].strip() for column in wanted] for _, row in table.rows]
-            inputs[name] = pd.DataFrame(cells, columns=list(wanted), dtype=object)
+            cells = [[row[column].strip() for column in names] for _, row in table.rows]
+            inputs[name] = pd.DataFrame(cells, columns=list(names), dtype=object)
     return inputs
 
 
-def _images(table: Table, column: str, found: FaultCollector) -> list[str]:
+def _images(table: Table, column: str, faults: FaultCollector) -> list[str]:
     folder = table.path.absolute().parent
     cells = [(number, row[column].strip()) for number, row in table.rows]
     paths = [str(folder / decoding.with_slashes(cell, str(folder))) for _, cell in cells]
-    for (number, cell), look in zip(cells, index.inspect(paths), strict=True):
+    for (number, cell), info in zip(cells, index.inspect(paths), strict=True):
         if cell in MARKS:
-            found.add(table.path, "no path of an image", pair_dataset.missing("the path of the image", cell), number)
-        elif look.fault:
-            mark = ":" if look.fault.startswith("the ") else ""
-            found.add(table.path, "the image cannot be read", f"image {cell!r}{mark} {look.fault}", number)
+            faults.add(table.path, "no path of an image", pair_dataset.missing("the path of the image", cell), number)
+        elif info.fault:
+            colon = ":" if info.fault.startswith("the ") else ""
+            faults.add(table.path, "the image cannot be read", f"image {cell!r}{colon} {info.fault}", number)
     return paths
 
 
-def _texts(table: Table, columns: Sequence[str], found: FaultCollector) -> list[str]:
+def _texts(table: Table, columns: Sequence[str], faults: FaultCollector) -> list[str]:
     texts = [pair_dataset.joined(row[column] for column in columns) for _, row in table.rows]
     for (number, _), text in zip(table.rows, texts, strict=True):
         if text in MARKS:
-            found.add(table.path, "the text is empty", pair_dataset.missing("the text", text), number)
+            faults.add(table.path, "the text is empty", pair_dataset.missing("the text", text), number)
     return texts

@@ -1,1 +1,1 @@
-"""Image files: decoding, the index of what is known of them, the cache of decoded images."""
+"""Image files: decoding, the index of file properties, and the cache of decoded images."""

@@ -1,7 +1,8 @@
-"""Decoded images and tokens on disk, memory-mapped: paid once per data set, shared by all processes of a machine.
+"""On-disk cache of decoded images and tokens: written once per data set, memory-mapped by all processes of a machine.
 
-A table is keyed by the content of all images or texts of a data set and by the settings, lies in one Arrow file, and
-is written by whoever comes first while the others wait. What goes into it is compared with its key once more.
+Each table is one Arrow file. Its key is a digest of the settings and of the content of all images or texts. The first
+process that needs a table writes it, and the others wait. While images are decoded, the content of each file is
+compared with its digest in the key again, because a file may change in between.
 """
 
 import contextlib
@@ -34,29 +35,29 @@ _FORMAT = 1
 
 _BATCH = 256  # rows per record batch of a file
 
-_SHOWN = 5
+_SHOWN = 5  # images listed individually in a message; the others are only counted
 
-_LOOK_S = 2.0  # between two looks at what another process has written
+_POLL_S = 2.0  # seconds between two checks of the progress of another process
 
-_STILL_S = 600.0  # without anything new, before it is given up
+_STALL_S = 600.0  # seconds without progress of another process after which waiting ends with an error
 
-_TRIES = 3  # times that a table is begun while files change
+_TRIES = 3  # attempts to write a table while image files change
 
-_KEPT = 512_000_000  # bytes of decoded images that one prediction keeps for its other members
+_SHARED_BYTES = 512_000_000  # decoded images that ensemble members of one prediction share, per image size
 
 
 class Table(Protocol):
-    """Rows of the source of some records: images [h, w, 3] uint8, or tokens [length] int32."""
+    """Decoded rows of the source of a `MediaColumn`: images [h, w, 3] uint8, or tokens [length] int32."""
 
     def __getitem__(self, row: int) -> NDArray[Any]: ...
 
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row."""
+        """Number of tokens of each row."""
         ...
 
 
 def content_digests(records: MediaColumn) -> list[str]:
-    """A digest of the content of each record, such as SHA-256 of an image's file."""
+    """A digest of the content of each record, such as the SHA-256 of an image file."""
     digests: list[str] = modality_kinds.of(records.kind).call("digests", list(records.values))
     return digests
 
@@ -67,13 +68,13 @@ def image_digests(values: Sequence[str | bytes]) -> list[str]:
 
 
 def faults(records: MediaColumn) -> dict[int, str]:
-    """What is wrong with each record that cannot be used, by position."""
-    found: dict[int, str] = modality_kinds.of(records.kind).call("record_faults", list(records.values))
-    return found
+    """The fault of each unusable record, by position."""
+    by_row: dict[int, str] = modality_kinds.of(records.kind).call("record_faults", list(records.values))
+    return by_row
 
 
 def image_faults(values: Sequence[Any]) -> dict[int, str]:
-    """Why each image that cannot be used cannot, by position: the files are read."""
+    """The fault of each unusable image, by position. The files are read."""
     faults = {row: fault for row, value in enumerate(values) if (fault := image_fault(value))}
     good = [row for row in range(len(values)) if row not in faults]
     inspected = index.inspect([values[row] for row in good])
@@ -84,61 +85,73 @@ def image_faults(values: Sequence[Any]) -> dict[int, str]:
 
 
 class _Changed(Exception):
-    """The file of an image is no longer what it was when it was looked at."""
+    """An image file has changed since its digest was computed."""
 
 
 def decoded(records: MediaColumn, short_side: int, *, cached: bool = True) -> Table:
-    """All images of the records' source, with that short side in pixels. Raises InputError for what cannot be
-    decoded, or where the disk is too full for them."""
+    """Returns all images of the source of `records`, decoded.
+
+    Args:
+        records: the images.
+        short_side: length of the short side of the decoded images, in pixels.
+        cached: whether to store the decoded images on disk; otherwise each image is decoded on access.
+
+    Raises:
+        InputError: an image cannot be decoded or keeps changing, or there is not enough disk space.
+    """
     source = records.source
     if not cached:
         shared = _shared.get(records)
         if shared is None:
             return _Computed(lambda row: _image(source[row], short_side))
         if short_side not in shared:
-            shared[short_side] = _Computed(lambda row: _image(source[row], short_side), room=_KEPT)
+            shared[short_side] = _Computed(lambda row: _image(source[row], short_side), capacity=_SHARED_BYTES)
         return shared[short_side]
-    anew: set[str] = set()
+    changed: set[str] = set()
     for _ in range(_TRIES):
-        seen = index.inspect(list(source), anew=anew)
-        _refuse_unreadable(source, seen)
-        digests = [found.digest for found in seen]
+        infos = index.inspect(list(source), reread=changed)
+        _refuse_unreadable(source, infos)
+        digests = [info.digest for info in infos]
 
         def rows(digests: list[str] = digests) -> Iterator[tuple[bytes, int]]:
             with ThreadPoolExecutor(index.THREADS) as pool:
                 for start in range(0, len(source), _BATCH):
-                    some = slice(start, start + _BATCH)
-                    make = functools.partial(_expected, short_side=short_side)
-                    for array in pool.map(make, source[some], digests[some]):
+                    batch = slice(start, start + _BATCH)
+                    decode = functools.partial(_expected, short_side=short_side)
+                    for array in pool.map(decode, source[batch], digests[batch]):
                         yield array.tobytes(), array.shape[0]
 
         try:
-            # Most images are up to half as long again as they are high.
+            # The long side of most images is at most 1.5 times the short side.
             needed = int(1.5 * _bytes(short_side, len(source)))
-            return _made(_Images, _images_path(digests, short_side), rows, needed=needed)
+            return _open_or_write(_Images, _images_path(digests, short_side), rows, needed=needed)
         except _Changed as error:
-            anew |= {str(error)}
-    raise InputError([f"{path}: is written to while it is read; wait until it is whole" for path in sorted(anew)])
+            changed |= {str(error)}
+    raise InputError([f"{path}: is written to while it is read; wait until it is whole" for path in sorted(changed)])
 
 
 def needed_bytes(records: MediaColumn, short_side: int) -> int:
-    """What `decoded` is about to write to the disk; 0 where its table lies there already. What another process, alive
-    or dead, has written of it needs no room any more."""
-    path = _images_path([seen.digest for seen in index.inspect(list(records.source))], short_side)
+    """Estimates how many bytes `decoded` will still write to disk; 0 if its table is complete.
+
+    Bytes that another process has written to an unfinished table already occupy disk space and are subtracted.
+    """
+    path = _images_path([info.digest for info in index.inspect(list(records.source))], short_side)
     if path.exists():
         return 0
-    begun = 0
+    written = 0
     with contextlib.suppress(OSError):
-        begun = _part(path).stat().st_size
-    return max(0, _bytes(short_side, len(records.source)) - begun)
+        written = _part(path).stat().st_size
+    return max(0, _bytes(short_side, len(records.source)) - written)
 
 
 def keep(records: MediaColumn) -> MediaColumn:
-    """The same images for one prediction: what is decoded for one member of an ensemble is there for the others, as
-    long as these records are in use and as far as the memory for it goes."""
-    own = MediaColumn(records.kind, records.source, records.at)
-    _shared[own] = {}
-    return own
+    """Returns a copy of `records` whose decoded images are shared by the members of an ensemble.
+
+    Images are decoded once per size and kept in memory, up to `_SHARED_BYTES`, for as long as the copy is in use.
+    """
+    copy = MediaColumn(records.kind, records.source, records.at)
+    _shared[copy] = {}
+    return copy
 
 
 def _images_path(digests: list[str], short_side: int) -> Path:
@@ -150,7 +163,7 @@ def _bytes(short_side: int, count: int) -> int:
 
 
 def _expected(value: str | bytes, digest: str, short_side: int) -> NDArray[np.uint8]:
-    """The image whose content has this digest. Raises _Changed where it has another one by now."""
+    """Decodes an image. Raises _Changed if the digest of its content is not `digest` any more."""
     try:
         with decoding.opened(value) as file:
             content = file.read()
@@ -162,7 +175,7 @@ def _expected(value: str | bytes, digest: str, short_side: int) -> NDArray[np.ui
 
 
 def _image(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
-    """An image that was judged before: what is wrong with it now happened meanwhile."""
+    """Decodes an image that could be decoded before. A failure is a RuntimeError: the file has changed since."""
     try:
         return decoding.decode(value, short_side)
     except decoding.Unreadable as error:
@@ -173,11 +186,11 @@ def _shown(value: str | bytes) -> str:
     return value if isinstance(value, str) else "an image"
 
 
-def _refuse_unreadable(source: NDArray[np.object_], seen: Sequence[ImageInfo]) -> None:
-    found = {row: each.fault for row, each in enumerate(seen) if each.fault}
-    lines = [f"{_shown(source[row])}: {text}" for row, text in list(found.items())[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f"{len(found) - _SHOWN} more images that cannot be read")
+def _refuse_unreadable(source: NDArray[np.object_], infos: Sequence[ImageInfo]) -> None:
+    unreadable = {row: info.fault for row, info in enumerate(infos) if info.fault}
+    lines = [f"{_shown(source[row])}: {text}" for row, text in list(unreadable.items())[:_SHOWN]]
+    if len(unreadable) > _SHOWN:
+        lines.append(f"{len(unreadable) - _SHOWN} more images that cannot be read")
     if lines:
         raise InputError(lines)
 
@@ -192,7 +205,14 @@ def encoded(
     settings: str,
     cached: bool = True,
 ) -> Table:
-    """The tokens of all texts of the records' source. `settings`: a digest of all that `encode` depends on."""
+    """Returns the tokens of all texts of the source of `records`.
+
+    Args:
+        records: the texts.
+        encode: returns the tokens of each text.
+        settings: a digest of everything that `encode` depends on.
+        cached: whether to store the tokens on disk; otherwise each text is encoded on access.
+    """
     source = records.source
     if not cached:
         return _Computed(lambda row: encode([source[row]])[0], count=len(source))
@@ -204,7 +224,7 @@ def encoded(
 
     whole = MediaColumn(records.kind, source, np.arange(len(source)))
     path = _path("text", [settings], content_digests(whole))
-    return _made(_Tokens, path, rows, needed=sum(4 * len(text) for text in source))
+    return _open_or_write(_Tokens, path, rows, needed=sum(4 * len(text) for text in source))
 
 
 # Files
@@ -216,7 +236,7 @@ def _path(kind: str, settings: list[Any], digests: list[str]) -> Path:
 
 
 class _Mapped:
-    """Rows of a file that is mapped into memory, not read. Every batch but the last one has _BATCH rows."""
+    """Rows of a memory-mapped Arrow file. Every record batch but the last has _BATCH rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -246,20 +266,20 @@ class _Tokens(_Mapped):
 
 
 class _Computed:
-    """Rows that are made when they are asked for; those that fit into `room` bytes are kept."""
+    """Rows that are computed on access. Computed rows are kept until they fill `capacity` bytes."""
 
-    def __init__(self, make: Callable[[int], NDArray[Any]], count: int = 0, room: int = 0) -> None:
-        self._make, self._count, self._room = make, count, room
+    def __init__(self, make: Callable[[int], NDArray[Any]], count: int = 0, capacity: int = 0) -> None:
+        self._make, self._count, self._capacity = make, count, capacity
         self._rows: dict[int, NDArray[Any]] = {}
 
     def __getitem__(self, row: int) -> NDArray[Any]:
-        found = self._rows.get(row)
-        if found is None:
-            found = self._make(row)
-            if found.nbytes <= self._room:
-                self._room -= found.nbytes
-                self._rows[row] = found
-        return found
+        value = self._rows.get(row)
+        if value is None:
+            value = self._make(row)
+            if value.nbytes <= self._capacity:
+                self._capacity -= value.nbytes
+                self._rows[row] = value
+        return value
 
     def lengths(self) -> NDArray[np.int64]:
         return np.array([len(self[row]) for row in range(self._count)], dtype=np.int64)
@@ -267,24 +287,30 @@ class _Computed:
 
 _shared: "weakref.WeakKeyDictionary[MediaColumn, dict[int, _Computed]]" = weakref.WeakKeyDictionary()
 
-Found = TypeVar("Found", bound=_Mapped)
+MappedTable = TypeVar("MappedTable", bound=_Mapped)
 
 
-def _made(
-    kind: Callable[[Path], Found], path: Path, rows: Callable[[], Iterator[tuple[bytes, int]]], *, needed: int
-) -> Found:
-    """The table in the file, which is written unless it lies there whole; of several processes one writes and the
-    others wait."""
-    found = _whole(kind, path)
-    if found is not None:
-        return found
+def _open_or_write(
+    kind: Callable[[Path], MappedTable], path: Path, rows: Callable[[], Iterator[tuple[bytes, int]]], *, needed: int
+) -> MappedTable:
+    """Opens the table at `path`; writes it first unless it is complete. Of several processes one writes, others wait.
+
+    Args:
+        kind: class of the table.
+        path: the file.
+        rows: yields content and count of each row, called only if the table must be written.
+        needed: estimated bytes of the table; an InputError is raised if the disk has less free space.
+    """
+    table = _open_complete(kind, path)
+    if table is not None:
+        return table
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path):
-            found = _whole(kind, path)
-            if found is not None:
-                return found
-            _part(path).unlink(missing_ok=True)  # of a process that was killed: its room is ours
+            table = _open_complete(kind, path)
+            if table is not None:
+                return table
+            _part(path).unlink(missing_ok=True)  # left by a killed process; frees its disk space
             free = shutil.disk_usage(path.parent).free
             if free < needed:
                 raise InputError(
@@ -302,26 +328,29 @@ def _made(
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """While it lasts, no other process writes this table. One that does is waited for as long as it gets on: it may be
-    stopped, or hang. Raises InputError when it has written nothing for ten minutes."""
+    """Holds the lock for writing this table.
+
+    Waits for a process that has the lock for as long as its file grows. That process may be stopped or hang, so
+    InputError is raised after `_STALL_S` seconds without progress.
+    """
     file = path.with_suffix(".lock")
     lock = filelock.FileLock(file)
     written, since = -1, time.monotonic()
     while True:
         try:
-            lock.acquire(timeout=_LOOK_S)
+            lock.acquire(timeout=_POLL_S)
             break
         except filelock.Timeout:
             pass
-        now = 0
+        size = 0
         with contextlib.suppress(OSError):
-            now = _part(path).stat().st_size
-        if now != written:
-            written, since = now, time.monotonic()
-        elif time.monotonic() - since > _STILL_S:
+            size = _part(path).stat().st_size
+        if size != written:
+            written, since = size, time.monotonic()
+        elif time.monotonic() - since > _STALL_S:
             raise InputError(
                 [f"{file}: {atomic_files.holder(file) or 'another process'} has this lock, and has written nothing for "
-                 f"{_STILL_S:g} s; end it, name another folder in M3COL_CACHE, or set data.cache=false"]
+                 f"{_STALL_S:g} s; end it, name another folder in M3COL_CACHE, or set data.cache=false"]
             ) from None  # fmt: skip
     try:
         yield
@@ -329,8 +358,8 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _whole(kind: Callable[[Path], Found], path: Path) -> Found | None:
-    """The table in the file; None where there is none, or one that a dying disk or machine has torn."""
+def _open_complete(kind: Callable[[Path], MappedTable], path: Path) -> MappedTable | None:
+    """The table in the file; None if there is no file, or if it is damaged."""
     try:
         return kind(path)
     except (OSError, pa.ArrowInvalid):
@@ -338,7 +367,7 @@ def _whole(kind: Callable[[Path], Found], path: Path) -> Found | None:
 
 
 def _part(path: Path) -> Path:
-    """What is written of a table so far."""
+    """The file of a table while it is being written."""
     return path.with_suffix(".part")
 
 

@@ -1,6 +1,6 @@
-"""Files of images, decoded to one form or refused with a reason: what is torn or ends too early is not patched up.
+"""Decodes image files to RGB arrays, or refuses them with a reason. Truncated files are refused, not repaired.
 
-What a decoder itself does not notice (a JPEG with wrong bytes in its midst) is an image with wrong pixels here too.
+Damage that the decoder itself does not detect, such as wrong bytes inside a JPEG, results in wrong pixels.
 """
 
 import contextlib
@@ -18,24 +18,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-RULES = 2  # to be raised where another image is refused, so that no verdict of before is believed
+RULES = 2  # increment when the rules for refusing images change: results stored under older rules are then ignored
 
 MAX_PIXELS = 100_000_000
 
-LONGEST = 4  # times the short side: what is longer is cut from the middle
+LONGEST = 4  # maximal ratio of long to short side; longer images are center-cropped
 
-_LARGE = 16_000_000  # pixels from which on a process decodes one image at a time: each may take 1 GB
+_LARGE = 16_000_000  # pixels; a process decodes larger images one at a time, as each may take 1 GB
 
-_STRIP = 2_000_000  # pixels at a time where a step would take several times the memory of the image
+_STRIP = 2_000_000  # pixels processed at once in steps that need several times the memory of the image
 
-# Pillow reads more kinds than these, some of them with the help of other programs (EPS starts Ghostscript).
-_KINDS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+# Pillow reads more formats than these, some of them by starting other programs (Ghostscript for EPS).
+_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
 _HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script")
 
-_END = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # a marker of a JPEG that is no part of its pixels
+_END = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # a JPEG marker outside of the pixel data
 
 _one_large = threading.Lock()
 
@@ -67,13 +67,15 @@ class Outside(Unreadable):
 
 
 def decode(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
-    """The image of a file (its path, or its bytes) as RGB [h, w, 3] with min(h, w) = `short_side`.
+    """Decodes an image file (path, or content as bytes) to RGB [h, w, 3] with min(h, w) = `short_side`.
 
-    Small images are enlarged. Upright by its EXIF orientation; transparent parts are white; 16 bits are scaled to 8;
-    of an animation the first frame; the long side is cut from the middle to at most 4 x `short_side`. Raises
-    Unreadable.
+    Small images are enlarged. The EXIF orientation is applied. Transparent parts become white. 16 bits are scaled to
+    8. Of an animation the first frame is used. The long side is center-cropped to at most 4 x `short_side`.
+
+    Raises:
+        Unreadable: the file cannot be read or decoded.
     """
-    # Twice the size is kept until the last step, so that JPEG's coarse halving leaves no trace.
+    # The JPEG decoder may downscale to no less than twice the final size, so that its coarse filter stays invisible.
     image, _ = _load(value, 2 * short_side)
     width, height = image.size
     short = min(width, height)
@@ -85,12 +87,12 @@ def decode(value: str | bytes, short_side: int) -> NDArray[np.uint8]:
 
 
 def measure(value: str | bytes) -> tuple[int, int]:
-    """Width and height of an upright image that was decoded to its last byte. Raises Unreadable."""
+    """Decodes an image completely and returns its width and height after orientation. Raises Unreadable."""
     return _load(value, 16)[1]
 
 
 def fault(path: str | Path, data_dir: str | Path) -> str | None:
-    """Why the image at `path` (absolute, or relative to `data_dir`) cannot be used; it is decoded whole."""
+    """Why the image at `path` (absolute, or relative to `data_dir`) cannot be used, or None. Decodes it completely."""
     root = os.path.realpath(data_dir)
     relative = os.path.relpath(path, root) if os.path.isabs(path) else str(path)
     try:
@@ -101,9 +103,13 @@ def fault(path: str | Path, data_dir: str | Path) -> str | None:
 
 
 def inside(value: str, root: str) -> str:
-    """The real path of the file `value`, which is relative to the folder `root` (a real path) and must lie in it.
+    """Resolves the path `value`, relative to the folder `root` (a real path), to the real path of a file inside `root`.
 
-    Backslashes are read as slashes where there is no file with backslashes in its name. Raises Outside and Missing.
+    Backslashes are read as slashes unless a file with backslashes in its name exists.
+
+    Raises:
+        Outside: the path is absolute or leaves `root`.
+        Missing: there is no such file.
     """
     if re.match(r"(?i)[a-z]:[\\/]", value):
         raise Outside(f"is the path of a Windows drive; it must be relative to {root}")
@@ -114,7 +120,7 @@ def inside(value: str, root: str) -> str:
         raise Outside(f"is an absolute path; it must be relative to {root}")
     try:
         path = os.path.realpath(os.path.join(root, value))
-    except (OSError, ValueError) as error:  # a zero byte, or half a character
+    except (OSError, ValueError) as error:  # a zero byte, or half of a surrogate pair
         raise Missing("is not a valid path") from error
     if not path.startswith(os.path.join(root, "")):
         raise Outside(f"leaves the data folder {root}")
@@ -125,38 +131,40 @@ def inside(value: str, root: str) -> str:
 
 
 def with_slashes(value: str, root: str) -> str:
-    """A path below `root` as it is written, or with slashes for backslashes where only that is a file."""
+    """Replaces backslashes by slashes if only the path with slashes exists below `root`."""
     changed = value.replace("\\", "/")
     try:
-        is_other = changed != value and not os.path.exists(os.path.join(root, value))
-        return changed if is_other and os.path.exists(os.path.join(root, changed)) else value
-    except (OSError, ValueError):  # a zero byte, or half a character
+        is_missing = changed != value and not os.path.exists(os.path.join(root, value))
+        return changed if is_missing and os.path.exists(os.path.join(root, changed)) else value
+    except (OSError, ValueError):  # a zero byte, or half of a surrogate pair
         return value
 
 
 def _near(value: str, root: str) -> str:
-    """A file that differs from a missing one in its suffix, or in the case of its name only; "" for none."""
+    """An existing file that differs from a missing one only in suffix or case; "" if there is none."""
     stem = os.path.splitext(value)[0]
-    other = [stem + suffix for suffix in _SUFFIXES if os.path.isfile(os.path.join(root, stem + suffix))]
+    candidates = [stem + suffix for suffix in _SUFFIXES if os.path.isfile(os.path.join(root, stem + suffix))]
     folder, name = os.path.split(value)
     try:
-        beside = os.listdir(os.path.join(root, folder))
+        entries = os.listdir(os.path.join(root, folder))
     except OSError:
-        beside = []
-    other += [os.path.join(folder, found) for found in sorted(beside) if found.casefold() == name.casefold()]
-    return other[0] if other else ""
+        entries = []
+    candidates += [os.path.join(folder, entry) for entry in sorted(entries) if entry.casefold() == name.casefold()]
+    return candidates[0] if candidates else ""
 
 
 def _load(value: str | bytes, least: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The upright RGB image and its width and height; a JPEG may come smaller, but no side below `least` where it was
-    not."""
+    """Returns the RGB image after orientation, and the width and height of the original.
+
+    A JPEG may be downscaled while it is decoded, but no side falls below `least` pixels.
+    """
     try:
         with opened(value) as file:
             try:
                 image: Image.Image = Image.open(file, formats=kinds())
             except UnidentifiedImageError:
                 file.seek(0)
-                raise Unreadable(_other(file.read(1024))) from None
+                raise Unreadable(_not_an_image(file.read(1024))) from None
             width, height = image.size  # known from the header, before anything is decoded
             if width * height > MAX_PIXELS:
                 raise Unreadable(_BOMB)
@@ -174,29 +182,29 @@ def _load(value: str | bytes, least: int) -> tuple[Image.Image, tuple[int, int]]
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable(_BOMB) from error
-    except Exception as error:  # the readers of broken files raise nearly anything
+    except Exception as error:  # for broken files, decoders raise nearly any exception
         if "truncated" in str(error).lower():
             raise Unreadable("is truncated") from error
         raise Unreadable(f"cannot be decoded ({error})") from error
 
 
 def opened(value: str | bytes) -> IO[bytes]:
-    """The file, to be closed by the caller; it is not empty, and no folder or pipe. Raises Unreadable."""
+    """Opens a regular, non-empty file; the caller closes it. Raises Unreadable."""
     if isinstance(value, bytes):
         size, file = len(value), None
     else:
         try:
-            found = os.stat(value)
-            if not stat.S_ISREG(found.st_mode):  # to open a pipe would wait for ever
+            status = os.stat(value)
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would block forever
                 raise Unreadable("is not a file")
-            size, file = found.st_size, open(value, "rb")  # noqa: SIM115
+            size, file = status.st_size, open(value, "rb")  # noqa: SIM115
         except (FileNotFoundError, NotADirectoryError) as error:
             raise Missing("the file is missing") from error
         except OSError as error:
             raise Unreadable(f"cannot be read ({error.strerror or error})") from error
         except Unreadable:
             raise
-        except ValueError as error:  # a zero byte, or half a character
+        except ValueError as error:  # a zero byte, or half of a surrogate pair
             raise Missing("is not a valid path") from error
     if not size:
         if file is not None:
@@ -206,8 +214,10 @@ def opened(value: str | bytes) -> IO[bytes]:
 
 
 def _ends_in_zeros(file: IO[bytes]) -> bool:
-    """Whether a JPEG runs out into zeros before its end marker, as a download does that was cut off on a disk where its
-    room had been taken beforehand. Cameras may put what they like behind that marker."""
+    """Whether a JPEG ends in zeros and has no end marker, as an aborted download to a preallocated file does.
+
+    Bytes behind the end marker are ignored: some cameras write data there.
+    """
     file.seek(-2, os.SEEK_END)
     if file.read() != b"\0\0":
         return False
@@ -218,19 +228,19 @@ def _ends_in_zeros(file: IO[bytes]) -> bool:
         kind, at = content[marker.end() - 1], marker.end()
         if kind == 0xD9:
             return False
-        at += int.from_bytes(content[at : at + 2])  # over the segment; after SOS (0xDA) the pixels follow
+        at += int.from_bytes(content[at : at + 2])  # skip the segment; after SOS (0xDA) the pixel data follow
     return True
 
 
 @functools.cache
 def kinds() -> tuple[str, ...]:
-    """Formats that this Pillow reads, of those that are read here."""
+    """Those of the supported formats that the installed Pillow can read."""
     Image.init()
-    return tuple(kind for kind in _KINDS if kind in Image.OPEN)
+    return tuple(kind for kind in _FORMATS if kind in Image.OPEN)
 
 
-def _other(start: bytes) -> str:
-    """What a file is that is no image."""
+def _not_an_image(start: bytes) -> str:
+    """The fault of a file that is not an image, from its first bytes."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(_HTML) or (text.startswith(b"<?xml") and b"<html" in text):
         return "is an HTML page"
@@ -240,7 +250,7 @@ def _other(start: bytes) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # a broken tag says nothing about the pixels
+    except Exception:  # the pixels may be fine although the EXIF data are broken
         return 1
 
 
@@ -249,22 +259,25 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = _eight_bits(image)
     if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA"):
         return image.convert("RGB")
-    found = Image.new("RGB", image.size)
+    opaque = Image.new("RGB", image.size)
     for top, bottom in _strips(image.width, image.height):
         box = (0, top, image.width, bottom)
         layer = image.crop(box).convert("RGBA")
-        found.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), box)
-    return found
+        opaque.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), box)
+    return opaque
 
 
 def _strips(width: int, height: int) -> Iterator[tuple[int, int]]:
-    """First row and the one after the last of each part of at most `_STRIP` pixels."""
+    """Yields first row and end row (exclusive) of horizontal strips of at most `_STRIP` pixels."""
     rows = max(1, _STRIP // width)
     return ((top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey values of more than 8 bits, scaled: Pillow would clip them. 16 bits by their range, wider ones by theirs."""
+    """Scales gray values of more than 8 bits to 8 bits, which Pillow would clip.
+
+    Values of 16 bits are scaled from 0..65535, others from their minimum and maximum.
+    """
     raw = np.asarray(image)
     strips = list(_strips(image.width, image.height))
 
@@ -275,7 +288,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     if image.mode != "F" and low >= 0 and high <= 65535:
         low, high = 0.0, 65535.0
-    found = np.empty(raw.shape, dtype=np.uint8)
+    scaled = np.empty(raw.shape, dtype=np.uint8)
     for strip in strips:
-        found[slice(*strip)] = np.rint((values(strip) - low) * (255 / (high - low if high > low else 1)))
-    return Image.fromarray(found)
+        scaled[slice(*strip)] = np.rint((values(strip) - low) * (255 / (high - low if high > low else 1)))
+    return Image.fromarray(scaled)
