@@ -1,1 +1,1 @@
-"""From the values of a modality to batches: transforms fitted on the training fold, and sources of batches."""
+"""Converts data to model input: input transforms fitted on the training fold, and sources of batches."""

@@ -38,8 +38,8 @@ def numbers(
     faults = ranges.faults(array, where, columns, precision=precision)
     if not may_miss and np.isnan(array).any():
         row, column = np.argwhere(np.isnan(array))[0]
-        place = f"{where}: row {row + 1}, column {columns[column]!r}"
-        faults.append(f"{place} is missing, but the model was trained without `impute`; fill the gaps")
+        cell = f"{where}: row {row + 1}, column {columns[column]!r}"
+        faults.append(f"{cell} is missing, but the model was trained without `impute`; fill the gaps")
     if faults:
         raise InputError(faults)
     return array

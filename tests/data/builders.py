@@ -8,7 +8,7 @@ TRAIN, TEST = 12, 6
 
 
 def write_folder(folder: Path, *, modalities: int = 2, test: bool = True, classes: int = 2) -> Path:
-    """A correct folder: `modalities` files of 3 + k columns, labels that go round 0..classes-1."""
+    """A valid folder: tables of `modalities` modalities with 3 + k columns, labels that cycle through 0..classes-1."""
     rng = np.random.default_rng(5)
     folder.mkdir(parents=True, exist_ok=True)
     for part, count in (("tr", TRAIN), ("te", TEST)):
@@ -21,7 +21,7 @@ def write_folder(folder: Path, *, modalities: int = 2, test: bool = True, classe
 
 
 def edit(path: Path, *, row: int, column: int | None = None, to: str | None) -> None:
-    """Replace a line, or one field of it (both counted from 1); `to=None` deletes it."""
+    """Replaces a line, or one field of it (both counted from 1); `to=None` deletes it."""
     lines = path.read_text(encoding="utf-8").splitlines()
     if column is None:
         lines[row - 1 : row] = [] if to is None else [to]

@@ -1,4 +1,4 @@
-"""What is remembered of images is kept in a folder of the test's own."""
+"""Each test has its own cache folder."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ LABELS = ("cat", "dog", "emu")
 
 
 def image_file(path: Path, number: int, size: tuple[int, int] = (12, 9)) -> Path:
-    """An image of one colour that no other number has."""
+    """An image of one color, which is different for each number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (number * 37 % 256, number % 256, 90)).save(path)
     return path
@@ -38,7 +38,7 @@ def read_csv(path: Path) -> list[list[str]]:
 
 
 def change(path: Path, row: int, column: str, to: str) -> None:
-    """One field of a CSV file; row 0 is the header."""
+    """Replaces one field of a CSV file; row 0 is the header."""
     rows = read_csv(path)
     rows[row][rows[0].index(column)] = to
     write_csv(path, rows)
@@ -104,7 +104,7 @@ def write_food101(folder: Path, *, train: int = 10, test: int = 2) -> Path:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """The start of a PNG of that size, with next to no pixels in it."""
+    """A PNG whose header states that size but that has almost no pixel data."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

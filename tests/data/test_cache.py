@@ -1,4 +1,4 @@
-"""Decoded images and tokens: the same with and without the cache, made once, and never trusted after a change."""
+"""Cache of decoded images and tokens: equal to uncached data, written once, and invalid after a file changes."""
 
 import contextlib
 import multiprocessing
@@ -80,7 +80,7 @@ def test_images_are_looked_at_once_for_each_table(records, monkeypatch):
 
 
 def colour(path: Path, red: int) -> None:
-    """An image whose file has the same size in any colour."""
+    """An image whose file size does not depend on its color."""
     Image.new("RGB", (20, 20), (red, 90, 90)).save(path)
 
 
@@ -144,9 +144,9 @@ def test_a_pipe_and_a_folder_are_no_images(tmp_path):
 
     timer = threading.Timer(10, let_go)
     timer.start()
-    found = cache.faults(MediaColumn.of("image", [str(tmp_path / "pipe.png"), str(tmp_path)]))
+    fault_of_row = cache.faults(MediaColumn.of("image", [str(tmp_path / "pipe.png"), str(tmp_path)]))
     timer.cancel()
-    assert found == {0: "is not a file", 1: "is not a file"}
+    assert fault_of_row == {0: "is not a file", 1: "is not a file"}
 
 
 def test_paths_that_no_file_can_have_are_missing():
@@ -332,25 +332,25 @@ def test_a_image_that_breaks_later_is_named(records, tmp_path):
         table[3]
 
 
-def _make(folder: str, values: list[str], barrier: "multiprocessing.synchronize.Barrier", found) -> None:
+def _make(folder: str, values: list[str], barrier: "multiprocessing.synchronize.Barrier", queue) -> None:
     os.environ["M3COL_CACHE"] = folder
     written = []
     original = cache._write
     cache._write = lambda *a: (written.append(1), original(*a))
     barrier.wait()
     table = cache.decoded(MediaColumn.of("image", values), 16)
-    found.put((len(written), table[3].tobytes()))
+    queue.put((len(written), table[3].tobytes()))
 
 
 def test_of_several_processes_one_writes_and_all_read_the_same(records, own_folder):
     context = multiprocessing.get_context("spawn")
-    barrier, found = context.Barrier(3), context.Queue()
+    barrier, queue = context.Barrier(3), context.Queue()
     workers = [
-        context.Process(target=_make, args=(str(own_folder), list(records.source), barrier, found)) for _ in range(3)
+        context.Process(target=_make, args=(str(own_folder), list(records.source), barrier, queue)) for _ in range(3)
     ]
     for worker in workers:
         worker.start()
-    results = [found.get(timeout=120) for _ in workers]
+    results = [queue.get(timeout=120) for _ in workers]
     for worker in workers:
         worker.join(30)
     assert sum(count for count, _ in results) == 1

@@ -1,4 +1,4 @@
-"""`check`: what a folder holds and what is suspicious about it."""
+"""`check`: the report, faults and warnings of a folder."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`check` of images and texts: sizes, lengths, labels, what cannot be read, and what stands in two splits."""
+"""`check` of images and texts: sizes, lengths, labels, unreadable files, and overlaps of splits."""
 
 import shutil
 from dataclasses import replace
@@ -18,7 +18,7 @@ from .pair_builders import ENTRY, change, image_file, write_food101, write_image
 
 
 def words() -> Tokenizer:
-    """A tokenizer with one token per word, which cuts and pads by itself."""
+    """A tokenizer with one token per word, with truncation and padding enabled."""
     tokenizer = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.enable_truncation(2)

@@ -1,4 +1,4 @@
-"""The examples of docs/data_formats.md do what the page says."""
+"""The examples of docs/data_formats.md behave as the page says."""
 
 import re
 from pathlib import Path
@@ -15,13 +15,13 @@ X = [[0.5, -1.25, 3], [2, 0.125, 1e6], [-7.5, 4, 2.5]]
 
 
 def blocks(kind: str) -> list[tuple[str, list[str]]]:
-    found = [
+    blocks = [
         (text, [line[2:] for line in quoted.splitlines() if line != ">"])
         for name, text, quoted in BLOCKS
         if name == kind
     ]
-    assert found, kind
-    return found
+    assert blocks, kind
+    return blocks
 
 
 def test_the_page_has_examples_of_each_kind():
@@ -54,8 +54,8 @@ def test_labels(tmp_path):
         for text, messages in blocks(kind):
             path.write_text(text, encoding="utf-8")
             faults: list[str] = []
-            found = labels.parse(table_csv.read_labels(path, faults) or [], str(path), faults)
-            assert (found is None) == bool(messages)
+            parsed = labels.parse(table_csv.read_labels(path, faults) or [], str(path), faults)
+            assert (parsed is None) == bool(messages)
             assert [fault.removeprefix(f"{path}: ") for fault in faults] == messages
 
 

@@ -1,4 +1,4 @@
-"""Splits and data sets in memory."""
+"""Tests of splits and data sets in memory."""
 
 import dataclasses
 
@@ -15,8 +15,8 @@ from m3col.errors import InputError
 def toy() -> data_dataset.Dataset:
     rng = np.random.default_rng(0)
     inputs = {"a": rng.normal(size=(8, 3)), "b": rng.normal(size=(8, 2))}
-    held = {"a": rng.normal(size=(4, 3)), "b": rng.normal(size=(4, 2))}
-    return arrays.from_arrays(inputs, [0, 1] * 4, test=(held, [0, 1, 1, 0]))
+    held_out = {"a": rng.normal(size=(4, 3)), "b": rng.normal(size=(4, 2))}
+    return arrays.from_arrays(inputs, [0, 1] * 4, test=(held_out, [0, 1, 1, 0]))
 
 
 def test_take_keeps_every_part_aligned(toy):

@@ -1,4 +1,4 @@
-"""`fetch` against a server on this machine: whole and checked, or nothing."""
+"""`fetch` from a local server: a folder is created only if all files are complete and valid."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ from .builders import edit, write_folder
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files; `truncate` names files whose last half never comes."""
+    """Serves files. `truncate`: files of which only the first half is sent."""
 
     truncate: ClassVar[set[str]] = set()
 
@@ -40,7 +40,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch) -> Iterator[tuple[Path, str]]:
-    """A folder shaped like the repository, and the address of the server that serves it."""
+    """A folder with the layout of the repository, and the address of a server for it."""
     root = tmp_path / "served"
     for name in ("ROSMAP", "BRCA"):
         folder = write_folder(root / name, modalities=3, classes=5 if name == "BRCA" else 2)

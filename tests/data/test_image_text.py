@@ -1,4 +1,4 @@
-"""Folders of plain CSV files: what is read, and every fault with file and row."""
+"""Folders of plain CSV files: the data that are read, and all faults with file and row."""
 
 import csv
 import os
@@ -137,7 +137,7 @@ def test_the_same_image_in_two_splits_is_a_warning_with_counts(folder):
     assert read(folder, ENTRY, ["text"], EVERY, images=True).warnings == ()
 
 
-def test_images_that_nobody_wants_are_not_judged(folder):
+def test_images_that_are_not_selected_are_not_validated(folder):
     (folder / "imgs" / "4.png").write_bytes(b"<html>")
     assert read(folder, ENTRY, ["text"], EVERY, images=True).modalities == ("text",)
     assert "is an HTML page" in faults_of(folder, images=True)[0]
@@ -149,7 +149,7 @@ def test_images_that_nobody_wants_are_not_judged(folder):
 def test_a_missing_file(folder):
     (folder / "train.csv").rename(folder / "trian.csv")
     assert one_fault(folder).endswith("train.csv: the file is missing; did you mean 'trian.csv'?")
-    assert looks_like(folder)  # by the others, so that it is not judged as a folder of numbers
+    assert looks_like(folder)  # by its other files, so that it is not taken for a folder of numeric tables
     for name in ("val.csv", "test.csv"):
         (folder / name).unlink()
     assert not looks_like(folder)

@@ -1,4 +1,4 @@
-"""Decoding: every kind of image becomes the same 8-bit RGB, and every broken file is refused with its reason."""
+"""Decoding: every image format becomes 8-bit RGB, and every broken file is refused with the reason."""
 
 import io
 import os
@@ -32,7 +32,7 @@ def noise(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """Colours that change slowly, so that images of other sizes can be compared."""
+    """A smooth gradient of colors, so that images of different sizes can be compared."""
     x, y = np.meshgrid(np.linspace(0, 3, width), np.linspace(0, 2, height))
     waves = [np.sin(x + y), np.cos(2 * x), np.sin(y * x)]
     return Image.fromarray(np.stack([127 + 120 * wave for wave in waves], axis=-1).astype(np.uint8))
@@ -166,7 +166,7 @@ def test_a_truncated_file_is_refused_at_any_size(kind, kept):
 
 
 def with_preview(content: bytes, preview: bytes) -> bytes:
-    """The JPEG with a smaller one inside, as cameras write it."""
+    """A JPEG with an embedded smaller JPEG, as cameras write it."""
     inside = b"Exif\0\0" + preview
     return content[:2] + b"\xff\xe1" + struct.pack(">H", len(inside) + 2) + inside + content[2:]
 

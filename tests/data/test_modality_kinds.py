@@ -1,4 +1,4 @@
-"""Every kind of modality keeps one contract; a new kind is one entry and what it names."""
+"""All kinds of modality satisfy one contract; a new kind needs one entry and the functions that it names."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -161,7 +161,7 @@ def test_an_unknown_kind_is_refused_with_the_nearest_one():
 
 
 def test_few_places_compare_kinds_by_name():
-    """What is of images alone, as heat maps are, may say so; a ladder over all kinds belongs into the table."""
+    """Code for a single kind, such as heat maps, may name it; a distinction of all kinds belongs in the table."""
     repository = Path(__file__).resolve().parents[2]
     ladders = [
         str(path.relative_to(repository))

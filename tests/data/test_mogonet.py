@@ -1,4 +1,4 @@
-"""The folder layout: real data sets, what is opened, and every fault."""
+"""The MOGONET folder layout: published data sets, which files are opened, and all faults."""
 
 import shutil
 from pathlib import Path
@@ -256,8 +256,8 @@ def test_looks_in_every_place_in_order(tmp_path, monkeypatch):
         loading.locate("omics")
     for place in (tmp_path / "work" / "shared" / "data", here / "data", variable, given):
         write_folder(place / "brca", modalities=3)
-        found = loading.locate("brca", data_dir=given)
-        assert found.resolve() == (place / "brca").resolve()
+        located = loading.locate("brca", data_dir=given)
+        assert located.resolve() == (place / "brca").resolve()
     assert loading.locate("omics", data_dir=given) == given
     assert loading.locate("rosmap", data_dir=write_folder(tmp_path / "mine", modalities=3)) == tmp_path / "mine"
     with pytest.raises(InputError, match="was not found"):

@@ -1,4 +1,4 @@
-"""Names that would be mixed up later are refused before a training, each with its reason; all others work."""
+"""Ambiguous names are refused before training, each with the reason; all other names work."""
 
 import numpy as np
 import pandas as pd
@@ -113,8 +113,8 @@ def test_two_columns_of_one_name_across_modalities(features, kinds, words):
 
 def test_many_columns_of_one_name_are_counted():
     features = {"a": tuple(f"b.{at}" for at in range(9)), "a.b": tuple(map(str, range(9)))}
-    found = faults([*features], features, ("0", "1"), dict.fromkeys(features, "numeric"))
-    assert len(found) == 6 and found[-1] == "4 more columns that would mean two features"
+    lines = faults([*features], features, ("0", "1"), dict.fromkeys(features, "numeric"))
+    assert len(lines) == 6 and lines[-1] == "4 more columns that would mean two features"
 
 
 @pytest.mark.parametrize(
@@ -149,5 +149,5 @@ def test_a_modality_stands_apart_from_the_words_of_a_table():
 def test_all_of_them_are_told_at_once_before_a_training():
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(12, 3)), columns=["1-Mar", "1-Mar", ""])
     data = from_arrays({"fused": table, "b": table}, np.arange(12) % 2, classes=["x", "x"])
-    prepared, found = check_against_data(load({}), data=data)
-    assert prepared is None and len(found) == 6 and all(line.startswith("arrays: ") for line in found), found
+    prepared, lines = check_against_data(load({}), data=data)
+    assert prepared is None and len(lines) == 6 and all(line.startswith("arrays: ") for line in lines), lines

@@ -1,4 +1,4 @@
-"""Forms of the CSV files of pairs as people hand them over: read to the same data, or refused with the cause."""
+"""Variants of CSV files of pairs: read to the same data, or refused with the cause."""
 
 import csv
 import gzip
@@ -71,8 +71,8 @@ def test_forms_of_a_file_that_are_read(folder, form):
         write_csv(path, [rows[0], *([row[0].replace("/", "\\"), *row[1:]] for row in rows[1:])])
     else:
         write_csv(path, [[f" {name} " for name in rows[0]], *rows[1:]])
-    found = read(folder, ENTRY, None, EVERY)
-    assert found.digests() == whole.digests() and found.train.ids.tolist() == whole.train.ids.tolist()
+    dataset = read(folder, ENTRY, None, EVERY)
+    assert dataset.digests() == whole.digests() and dataset.train.ids.tolist() == whole.train.ids.tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Preprocessing: each step against a plain twin, state, faults, and no leak."""
+"""Preprocessing: each step against a simple reference, state, faults, and no leakage."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_storage_that_does_not_fit_is_refused(x):
         Pipeline.from_state({}, arrays)
 
 
-def test_x_is_left_untouched_and_its_width_is_judged(x):
+def test_x_is_not_modified_and_its_width_is_validated(x):
     before = x.copy()
     fitted = fit(x, ["impute", "minmax"])
     fitted.transform(x)
@@ -140,13 +140,13 @@ def test_steps_per_modality():
 def test_values_that_are_not_finite_need_impute():
     a, b = np.eye(4), np.eye(4)
     a[1, 2], a[3, 0], b[0, 0] = np.nan, np.nan, np.nan
-    held = {"a": np.eye(4), "b": np.eye(4)}
-    held["b"][2, 3] = np.nan
-    dataset = data_arrays.from_arrays({"a": a, "b": b}, [0, 1, 0, 1], test=(held, [0, 1, 0, 1]), name="toy")
-    found = dataset_values.faults(dataset, ["minmax"])
-    assert len(found) == 3
-    assert found[0].startswith("toy, modality 'a', train: row 2, column 3 (a_2): value nan (2 such in all)")
-    assert "modality 'b', test: row 3, column 4 (b_3): value nan" in found[2]
+    held_out = {"a": np.eye(4), "b": np.eye(4)}
+    held_out["b"][2, 3] = np.nan
+    dataset = data_arrays.from_arrays({"a": a, "b": b}, [0, 1, 0, 1], test=(held_out, [0, 1, 0, 1]), name="toy")
+    lines = dataset_values.faults(dataset, ["minmax"])
+    assert len(lines) == 3
+    assert lines[0].startswith("toy, modality 'a', train: row 2, column 3 (a_2): value nan (2 such in all)")
+    assert "modality 'b', test: row 3, column 4 (b_3): value nan" in lines[2]
     assert dataset_values.faults(dataset, ["impute", "minmax"]) == []
     assert len(dataset_values.faults(dataset, {"a": ["impute"], "b": []})) == 2
     assert "keeps no feature" in dataset_values.faults(dataset, ["impute", {"variance": 9}])[0]
@@ -163,12 +163,14 @@ def permuted_auroc(*, select_first: bool) -> float:
     dataset = arrays.from_arrays({"noise": x}, labels)
     scores = []
     for fold in splits.draw(dataset, kind="kfold", folds=5, seed=0):
-        train, held = dataset.train.take(fold.train), dataset.train.take(fold.validation)
+        train, held_out = dataset.train.take(fold.train), dataset.train.take(fold.validation)
         steps = ["minmax"] if select_first else [{"anova": 50}, "minmax"]
         names = dataset.features["noise"]
         fitted = Pipeline.fit(train.inputs["noise"], train.labels, steps, feature_names=names)
         model = LogisticRegression(max_iter=500).fit(fitted.transform(train.inputs["noise"]), train.labels)
-        scores.append(roc_auc_score(held.labels, model.predict_proba(fitted.transform(held.inputs["noise"]))[:, 1]))
+        scores.append(
+            roc_auc_score(held_out.labels, model.predict_proba(fitted.transform(held_out.inputs["noise"]))[:, 1])
+        )
     return float(np.mean(scores))
 
 

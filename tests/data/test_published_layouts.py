@@ -1,4 +1,4 @@
-"""The published folders of N24News and Food-101: what is read, what is left out, and every fault."""
+"""The published layouts of N24News and Food-101: data that are read, pairs that are left out, and all faults."""
 
 import os
 from collections import Counter
@@ -164,7 +164,7 @@ def test_a_missing_json(news):
     assert faults_of(read_n24news, news / "nowhere") == [f"{news / 'nowhere'}: is not a folder"]
 
 
-def test_images_of_news_are_judged(news):
+def test_images_of_news_are_validated(news):
     image_file(news.parent / "secret.jpg", 9)
     alter(news, "train", 1, image_id="../../secret")
     alter(news, "train", 2, image_id=str(news.parent / "secret"))
@@ -304,7 +304,7 @@ def test_many_faults_of_food_come_at_once(food):
 
 
 @pytest.mark.parametrize(
-    ("counts", "held"),
+    ("counts", "expected"),
     [
         ((60_000, 300, 2), {"a": 4975, "b": 25, "c": 0}),
         ((20_000, 4_997, 2), {"a": 3999, "b": 999, "c": 1}),
@@ -314,11 +314,11 @@ def test_many_faults_of_food_come_at_once(food):
         ((1, 1, 1, 1, 1), {"a": 0}),
     ],
 )
-def test_the_validation_split_is_stratified_and_leaves_every_class_in_training(counts, held):
+def test_the_validation_split_is_stratified_and_leaves_every_class_in_training(counts, expected):
     labels = [name for name, count in zip("abcde", counts, strict=False) for _ in range(count)]
     drawn = draw_validation(labels)
     got = Counter(labels[at] for at in drawn)
-    assert all(got[name] == count for name, count in held.items())
+    assert all(got[name] == count for name, count in expected.items())
     assert drawn == draw_validation(labels) and set(labels[at] for at in set(range(len(labels))) - drawn) == set(labels)
 
 

@@ -1,4 +1,4 @@
-"""Rows of one sample: aligned by a pandas index, taken by position without one, refused where ids do not fit."""
+"""Row alignment: by a pandas index, by position if there is none, refused if ids differ."""
 
 import numpy as np
 import pandas as pd
@@ -38,33 +38,33 @@ def shuffled(values):
     ],
 )
 def test_every_part_gets_the_order_of_the_first(modalities, labels, more):
-    found = arrays.from_arrays(modalities, labels, **more)
-    assert found.train.ids.tolist() == IDS
-    assert found.train.labels.tolist() == LABELS
+    dataset = arrays.from_arrays(modalities, labels, **more)
+    assert dataset.train.ids.tolist() == IDS
+    assert dataset.train.labels.tolist() == LABELS
     for name in ("a", "b"):
-        np.testing.assert_array_equal(found.train.inputs[name], ORDERED.train.inputs[name])
+        np.testing.assert_array_equal(dataset.train.inputs[name], ORDERED.train.inputs[name])
     if "groups" in more:
-        assert found.train.groups.tolist() == list("uvuvuv")
+        assert dataset.train.groups.tolist() == list("uvuvuv")
 
 
 def test_numbers_as_ids_are_aligned_with_the_default_index():
     default = frame(2, "b", ids=range(6))
     other = frame(3, "a", ids=range(6)).sample(frac=1, random_state=1)
-    found = arrays.from_arrays({"b": default, "a": other}, LABELS)
+    dataset = arrays.from_arrays({"b": default, "a": other}, LABELS)
     # `other` has an index of its own, so that its order leads; the default index of `b` follows it.
-    assert found.train.ids.tolist() == [str(n) for n in other.index]
-    np.testing.assert_array_equal(found.train.inputs["b"], default.loc[other.index].to_numpy())
+    assert dataset.train.ids.tolist() == [str(n) for n in other.index]
+    np.testing.assert_array_equal(dataset.train.inputs["b"], default.loc[other.index].to_numpy())
 
 
 def test_tables_with_pandas_own_index_are_taken_by_position():
-    found = arrays.from_arrays({"a": frame(3, "a", range(6)), "b": frame(2, "b", range(6))}, pd.Series(LABELS))
-    assert found.train.ids.tolist() == [f"train-{n}" for n in range(6)]
+    dataset = arrays.from_arrays({"a": frame(3, "a", range(6)), "b": frame(2, "b", range(6))}, pd.Series(LABELS))
+    assert dataset.train.ids.tolist() == [f"train-{n}" for n in range(6)]
 
 
 def test_several_levels_and_dates_are_ids_as_well():
     for ids in (pd.MultiIndex.from_product([["x", "y"], [1, 2, 3]]), pd.date_range("2020-01-01", periods=6)):
-        found = arrays.from_arrays({"a": frame(3, "a", ids), "b": shuffled(frame(2, "b", ids))}, LABELS)
-        np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
+        dataset = arrays.from_arrays({"a": frame(3, "a", ids), "b": shuffled(frame(2, "b", ids))}, LABELS)
+        np.testing.assert_array_equal(dataset.train.inputs["b"], B.to_numpy())
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_repeated_ids_are_refused_in_training_even_in_one_order():
 
 
 def test_a_held_out_split_is_aligned_as_well_and_every_fault_names_its_split():
-    held = {"a": A, "b": shuffled(B)}
-    found = arrays.from_arrays({"a": A, "b": B}, L, test=(held, shuffled(L)))
-    np.testing.assert_array_equal(found.test.inputs["b"], B.to_numpy())
-    assert found.test.labels.tolist() == LABELS
+    held_out = {"a": A, "b": shuffled(B)}
+    dataset = arrays.from_arrays({"a": A, "b": B}, L, test=(held_out, shuffled(L)))
+    np.testing.assert_array_equal(dataset.test.inputs["b"], B.to_numpy())
+    assert dataset.test.labels.tolist() == LABELS
     with pytest.raises(InputError, match="test: modality 'a' and labels have rows of different ids"):
         arrays.from_arrays({"a": A, "b": B}, L, test=({"a": A, "b": B}, L.rename(index={"P1": "Q"})))
 
@@ -118,10 +118,10 @@ def test_align_with_a_slow_twin():
         names = [str(n) for n in rng.permutation(20)[:count]]
         parts = {key: pd.Index(rng.permutation(names)) for key in "abc"}
         faults: list[str] = []
-        found = row_alignment.align(parts, "", faults, unique=True)
+        alignment = row_alignment.align(parts, "", faults, unique=True)
         assert not faults
         for key, index in parts.items():
-            order = found.orders.get(key, np.arange(count))
+            order = alignment.orders.get(key, np.arange(count))
             assert [index[at] for at in order] == list(parts["a"])
 
 
@@ -130,21 +130,21 @@ def test_a_range_that_does_not_begin_at_0_is_an_index_of_its_own():
     late, early = frame(3, "a", range(3, 9)), frame(2, "b", range(6))
     with pytest.raises(InputError, match="rows of different ids"):
         arrays.from_arrays({"a": late, "b": early}, LABELS)
-    found = arrays.from_arrays({"a": late, "b": shuffled(frame(2, "b", range(3, 9)))}, LABELS)
-    assert found.train.ids.tolist() == [str(n) for n in range(3, 9)]
-    np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
+    dataset = arrays.from_arrays({"a": late, "b": shuffled(frame(2, "b", range(3, 9)))}, LABELS)
+    assert dataset.train.ids.tolist() == [str(n) for n in range(3, 9)]
+    np.testing.assert_array_equal(dataset.train.inputs["b"], B.to_numpy())
 
 
 def test_pandas_own_index_beside_the_same_numbers_in_another_order_is_told():
     ids = [3, 0, 5, 1, 4, 2]
-    found = arrays.from_arrays({"a": frame(3, "a", ids), "b": frame(2, "b", range(6))}, LABELS)
-    np.testing.assert_array_equal(found.train.inputs["b"], frame(2, "b", range(6)).loc[ids].to_numpy())
-    (line,) = found.warnings
+    dataset = arrays.from_arrays({"a": frame(3, "a", ids), "b": frame(2, "b", range(6))}, LABELS)
+    np.testing.assert_array_equal(dataset.train.inputs["b"], frame(2, "b", range(6)).loc[ids].to_numpy())
+    (line,) = dataset.warnings
     assert "modality 'b' has pandas' own index" in line and "if the rows of modality 'b' are in the order of" in line
 
 
 class OfAnotherLibrary:
-    """A table or column that turns itself into pandas', with or without an index of its own."""
+    """A table or column of another library with a method `to_pandas`, with or without an explicit index."""
 
     def __init__(self, values):
         self.values = values
@@ -156,14 +156,14 @@ class OfAnotherLibrary:
 def test_tables_of_other_libraries_are_treated_alike_everywhere():
     # With ids they are aligned, as tables and as labels ...
     given = {"a": A, "b": OfAnotherLibrary(shuffled(B))}
-    found = arrays.from_arrays(given, OfAnotherLibrary(shuffled(L)))
-    np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
-    assert found.train.labels.tolist() == LABELS
+    dataset = arrays.from_arrays(given, OfAnotherLibrary(shuffled(L)))
+    np.testing.assert_array_equal(dataset.train.inputs["b"], B.to_numpy())
+    assert dataset.train.labels.tolist() == LABELS
     # ... and the index that pandas makes on the way is none.
     given = {"a": A, "b": OfAnotherLibrary(B.reset_index(drop=True))}
-    found = arrays.from_arrays(given, OfAnotherLibrary(pd.Series(LABELS)))
-    np.testing.assert_array_equal(found.train.inputs["b"], B.to_numpy())
-    assert found.warnings == ()
+    dataset = arrays.from_arrays(given, OfAnotherLibrary(pd.Series(LABELS)))
+    np.testing.assert_array_equal(dataset.train.inputs["b"], B.to_numpy())
+    assert dataset.warnings == ()
 
 
 def test_a_library_that_is_missing_is_told():

@@ -1,4 +1,4 @@
-"""Partitions: what they hold, that they are fixed, and their file."""
+"""Partitions: their content, reproducibility, and file format."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ def build(labels, **options) -> data_dataset.Dataset:
 
 @pytest.fixture
 def toy() -> dataset.Dataset:
-    held = ({"a": np.zeros((4, 1))}, [0, 1, 2, 0])
-    return build([0] * 12 + [1] * 8 + [2] * 5, validation=held)
+    held_out = ({"a": np.zeros((4, 1))}, [0, 1, 2, 0])
+    return build([0] * 12 + [1] * 8 + [2] * 5, validation=held_out)
 
 
 def same(a: list[splits.Fold], b: list[splits.Fold]) -> bool:

@@ -1,4 +1,4 @@
-"""What makes a data set suspicious: samples on both sides, columns that number the rows, classes alike but for case."""
+"""Data warnings: samples in two splits, columns that number the rows, class names that differ only in case."""
 
 import dataclasses
 
@@ -49,8 +49,8 @@ def with_column(values, at: int = 0) -> np.ndarray:
     ],
 )
 def test_columns_that_follow_the_rows(x, labels, words):
-    found = warnings_of(x, labels)
-    assert len(found) == 1 and words in found[0] and "modality 'a'" in found[0], found
+    lines = warnings_of(x, labels)
+    assert len(lines) == 1 and words in lines[0] and "modality 'a'" in lines[0], lines
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_columns_that_are_measurements(x, labels):
 
 
 def test_many_columns_are_counted():
-    found = warnings_of(np.outer(np.arange(COUNT), np.arange(2, 11)).astype(float), MIXED)
-    assert len(found) == 6 and found[-1].endswith("4 more columns of this kind")
+    lines = warnings_of(np.outer(np.arange(COUNT), np.arange(2, 11)).astype(float), MIXED)
+    assert len(lines) == 6 and lines[-1].endswith("4 more columns of this kind")
 
 
 @pytest.mark.parametrize("name", ["Unnamed: 0", "index", "level_0"])
@@ -97,7 +97,7 @@ def part(rows) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("held", "words"),
+    ("held_out", "words"),
     [
         ({"test": part(np.arange(20, 30))}, "10 pairs of samples across train and test are equal in every value"),
         (
@@ -106,9 +106,9 @@ def part(rows) -> tuple[dict[str, np.ndarray], np.ndarray]:
         ),
     ],
 )
-def test_samples_in_two_splits(held, words):
-    found = data_warnings.of_dataset(arrays.from_arrays(*part(np.arange(30)), **held))
-    assert len(found) == 1 and words in found[0]
+def test_samples_in_two_splits(held_out, words):
+    lines = data_warnings.of_dataset(arrays.from_arrays(*part(np.arange(30)), **held_out))
+    assert len(lines) == 1 and words in lines[0]
 
 
 def test_samples_that_share_one_modality_only_are_different():
@@ -120,17 +120,17 @@ def test_samples_that_share_one_modality_only_are_different():
 def test_zero_and_missing_values_are_compared_as_what_they_are():
     a = np.array([[0.0, np.nan], [1.0, 2.0], [3.0, 4.0]])
     b = np.array([[-0.0, -np.nan], [9.0, 9.0]])
-    found = data_warnings.across_splits(arrays.from_arrays({"a": a}, [0, 1, 0], test=({"a": b}, [0, 1])))
-    assert len(found) == 1 and "1 pairs" in found[0] and "train row 1 = test row 1" in found[0]
+    lines = data_warnings.across_splits(arrays.from_arrays({"a": a}, [0, 1, 0], test=({"a": b}, [0, 1])))
+    assert len(lines) == 1 and "1 pairs" in lines[0] and "train row 1 = test row 1" in lines[0]
 
 
 def test_ids_in_two_splits():
     ids = [f"P{n}" for n in range(10)]
     a = pd.DataFrame(noise()[:10], index=ids)
     b = pd.DataFrame(noise(4, 3)[:10], index=[*ids[7:], *(f"Q{n}" for n in range(7))])
-    found = data_warnings.of_dataset(arrays.from_arrays({"a": a}, MIXED[:10], test=({"a": b}, MIXED[:10])))
-    assert found == ["arrays: of its ids 3 stand in train and in test (train row 8 = test row 1)"]
-    assert not any("P7" in line for line in found)  # reports go to MLflow, ids do not
+    lines = data_warnings.of_dataset(arrays.from_arrays({"a": a}, MIXED[:10], test=({"a": b}, MIXED[:10])))
+    assert lines == ["arrays: of its ids 3 stand in train and in test (train row 8 = test row 1)"]
+    assert not any("P7" in line for line in lines)  # reports go to MLflow, ids do not
 
 
 def texts(values, labels, split: str):
@@ -155,8 +155,8 @@ def test_texts_in_two_splits():
 )
 def test_classes_that_are_alike(labels, words):
     dataset = arrays.from_arrays({"a": noise(), "b": noise(2, 9)}, labels)
-    found = [*dataset.warnings, *data_warnings.of_dataset(dataset)]
-    assert any(words in line for line in found), found
+    lines = [*dataset.warnings, *data_warnings.of_dataset(dataset)]
+    assert any(words in line for line in lines), lines
 
 
 def test_samples_on_both_sides_of_a_fold():
@@ -188,8 +188,8 @@ def test_groups_in_two_splits():
     other = dataclasses.replace(
         whole.train.take([0, 1, 2]), inputs={"a": noise(4, 3)[:3]}, ids=np.array(["x", "y", "z"])
     )
-    found = data_warnings.across_splits(dataclasses.replace(whole, test=other))
-    assert found == ["arrays: of its groups 2 stand in train and in test (train row 1 = test row 1)"]
+    lines = data_warnings.across_splits(dataclasses.replace(whole, test=other))
+    assert lines == ["arrays: of its groups 2 stand in train and in test (train row 1 = test row 1)"]
 
 
 def test_groups_on_both_sides_of_a_fold():

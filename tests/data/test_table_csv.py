@@ -1,4 +1,4 @@
-"""Tables of numbers as exporters write them: read to the same numbers, or refused with the cause."""
+"""Numeric tables as exporters write them: read to the same numbers, or refused with the cause."""
 
 import gzip
 from pathlib import Path
@@ -53,9 +53,9 @@ READ = {
 def test_forms_that_are_read(tmp_path, name):
     path, faults = tmp_path / "t.csv", list[str]()
     path.write_bytes(READ[name].encode())
-    found = table_csv.read_matrix(path, faults)
+    matrix = table_csv.read_matrix(path, faults)
     assert faults == []
-    np.testing.assert_allclose(found, X, rtol=1e-15)
+    np.testing.assert_allclose(matrix, X, rtol=1e-15)
 
 
 def test_what_numpy_and_pandas_write_is_read(tmp_path):
@@ -278,8 +278,8 @@ def test_a_header_above_the_labels_is_pointed_out(tmp_path):
 )
 def test_labels_that_are_taken(given, integers, classes):
     faults: list[str] = []
-    found = labels.parse(given, "here", faults)
-    assert faults == [] and found.values.tolist() == integers and found.classes == classes
+    parsed = labels.parse(given, "here", faults)
+    assert faults == [] and parsed.values.tolist() == integers and parsed.classes == classes
 
 
 @pytest.mark.parametrize(
@@ -349,11 +349,11 @@ def test_names_in_files_keep_the_known_order_of_classes(tmp_path):
 def test_names_of_features(tmp_path, content, expected):
     path, faults = tmp_path / "1_featname.csv", list[str]()
     path.write_text(content)
-    found = text_files.read_names(path, faults)
+    names = text_files.read_names(path, faults)
     if isinstance(expected, tuple):
-        assert found == expected and faults == []
+        assert names == expected and faults == []
     else:
-        assert found is None and expected in faults[0]
+        assert names is None and expected in faults[0]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tables in memory as people hand them over, and values that no model can compute with."""
+"""Numeric tables in memory, and values that a model cannot use."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ PLAIN = np.array([[1.0, 0.0], [0.0, 2.5], [3.0, 0.0]])
 
 
 class OfAnotherLibrary:
-    """A table that turns itself into pandas', as those of polars and pyarrow do."""
+    """A table with a method `to_pandas`, like those of polars and pyarrow."""
 
     def to_pandas(self) -> pd.DataFrame:
         return pd.DataFrame(PLAIN, columns=["x", "y"])
@@ -104,15 +104,15 @@ def test_many_columns_of_text_are_counted():
 def test_values_that_do_not_fit(value, precision, words):
     x = PLAIN.copy()
     x[2, 1] = value
-    found = number_limits.faults(x, "here", ["a", "b"], precision=precision)
-    assert [line.startswith("here: row 3, column 2 (b): ") for line in found] == [True] * bool(words)
-    assert words in "".join(found)
+    lines = number_limits.faults(x, "here", ["a", "b"], precision=precision)
+    assert [line.startswith("here: row 3, column 2 (b): ") for line in lines] == [True] * bool(words)
+    assert words in "".join(lines)
 
 
 def test_values_that_do_not_fit_are_counted():
-    found = number_limits.faults(np.full((3, 3), np.inf), "f.csv", None)
-    assert len(found) == 6 and found[0].startswith("f.csv: row 1, column 1: inf")
-    assert found[-1] == "f.csv: 4 more values are infinite or too large"
+    lines = number_limits.faults(np.full((3, 3), np.inf), "f.csv", None)
+    assert len(lines) == 6 and lines[0].startswith("f.csv: row 1, column 1: inf")
+    assert lines[-1] == "f.csv: 4 more values are infinite or too large"
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -128,7 +128,7 @@ def test_each_split_is_looked_at_before_and_after_preprocessing(split):
     )
     (line,) = dataset_values.value_faults(dataset)
     assert f"modality 'a', {split}: row 2, column 2 (a_1): 1e+39" in line
-    assert dataset_values.faults(dataset, ["minmax"]) == []  # not told twice
+    assert dataset_values.faults(dataset, ["minmax"]) == []  # not reported twice
     assert (
         dataset_values.value_faults(dataset, "float64")
         == dataset_values.faults(dataset, ["minmax"], precision="float64")

@@ -1,4 +1,4 @@
-"""Batches of images and texts against a slow twin, and the order of batches by length."""
+"""Batches of images and texts against a slow reference, and the order of batches by length."""
 
 import threading
 
@@ -37,8 +37,8 @@ def source(records, size=16, augment="none", **place):
 
 
 def test_without_draws_the_middle_is_cut(images):
-    found = source(images).rows(torch.tensor([2, 0]))
-    assert found.shape == (2, 3, 16, 16)
+    batch = source(images).rows(torch.tensor([2, 0]))
+    assert batch.shape == (2, 3, 16, 16)
     table = cache.decoded(images, 18)
     for row, number in enumerate((2, 0)):
         whole = table[number]
@@ -46,7 +46,7 @@ def test_without_draws_the_middle_is_cut(images):
         for y in range(16):
             for x in range(16):
                 expected = torch.tensor(whole[top + y, left + x].astype(float) / 255)
-                assert torch.equal(found[row, :, y, x], expected)
+                assert torch.equal(batch[row, :, y, x], expected)
 
 
 def test_draws_move_and_mirror_the_cut(images):
@@ -72,9 +72,9 @@ def test_texts_are_padded_to_the_longest_of_the_batch():
         records, lambda texts: [np.array(text.split(), dtype=np.int32) for text in texts], settings="numbers"
     )
     made = TokenSource(table, records[np.array([2, 0, 1])].at, CPU, pad=99)
-    found = made.rows(torch.tensor([1, 2]))
-    assert found.ids.tolist() == [[5, 6, 7], [8, 99, 99]]
-    assert found.mask.tolist() == [[True, True, True], [True, False, False]]
+    batch = made.rows(torch.tensor([1, 2]))
+    assert batch.ids.tolist() == [[5, 6, 7], [8, 99, 99]]
+    assert batch.mask.tolist() == [[True, True, True], [True, False, False]]
     assert made.lengths().tolist() == [4, 3, 1]
 
 
@@ -82,16 +82,16 @@ def test_batches_by_length_hold_every_sample_once_and_pad_less():
     draw = np.random.default_rng(1)
     lengths = draw.integers(1, 100, 1003)
     order = draw.permutation(1003)
-    found = by_length(order, lengths, 16, np.random.default_rng(2), buckets=10)
-    assert sorted(found.tolist()) == list(range(1003))
+    reordered = by_length(order, lengths, 16, np.random.default_rng(2), buckets=10)
+    assert sorted(reordered.tolist()) == list(range(1003))
 
     def padded(index):
         return sum(int(lengths[index[at : at + 16]].max()) * len(index[at : at + 16]) for at in range(0, 1003, 16))
 
-    assert padded(found) < 0.75 * padded(order)
+    assert padded(reordered) < 0.75 * padded(order)
     again = by_length(order, lengths, 16, np.random.default_rng(2), buckets=10)
-    assert np.array_equal(found, again)
-    firsts = [lengths[found[at]] for at in range(0, 992, 16)]
+    assert np.array_equal(reordered, again)
+    firsts = [lengths[reordered[at]] for at in range(0, 992, 16)]
     assert firsts != sorted(firsts)  # batches are shuffled, so that an epoch does not begin with the short ones
 
 
@@ -112,7 +112,7 @@ def test_what_fails_ahead_fails_here():
         yield 1
         raise ValueError("broken")
 
-    found = ahead(items())
-    assert next(found) == 1
+    iterator = ahead(items())
+    assert next(iterator) == 1
     with pytest.raises(ValueError, match="broken"):
-        list(found)
+        list(iterator)

@@ -1,4 +1,4 @@
-"""What is handed over to a model for one modality: images and texts, judged whole."""
+"""Validation of images and texts that a user passes to a model."""
 
 from pathlib import Path
 
@@ -33,10 +33,10 @@ def faults(kind, values) -> list[str]:
 
 def test_paths_contents_and_tables_are_images(image):
     for values in ([image, image.read_bytes()], np.array([str(image)] * 2), pd.DataFrame({"p": [image] * 2})):
-        found = user_arrays.records("image", values, where="here")
-        assert len(found) == 2 and found.kind == "image"
-    again = user_arrays.records("image", found, where="here")
-    assert again is not found and again.source is found.source
+        records = user_arrays.records("image", values, where="here")
+        assert len(records) == 2 and records.kind == "image"
+    again = user_arrays.records("image", records, where="here")
+    assert again is not records and again.source is records.source
     assert (
         len(user_arrays.records("image", [], where="here")) == len(user_arrays.records("text", [], where="here")) == 0
     )
@@ -44,8 +44,8 @@ def test_paths_contents_and_tables_are_images(image):
 
 def test_what_is_no_image_does_not_hide_broken_ones(image, tmp_path):
     (tmp_path / "b.png").write_text("<html>")
-    found = faults("image", [None, tmp_path / "b.png", b"", image, "a\0b.png", "half \ud800.png", tmp_path])
-    assert found == [
+    lines = faults("image", [None, tmp_path / "b.png", b"", image, "a\0b.png", "half \ud800.png", tmp_path])
+    assert lines == [
         "here: row 1: must be one of the paths or contents (bytes) of images, but is None",
         f"here: row 2: {tmp_path}/b.png: is an HTML page",
         "here: row 3: is empty (zero bytes)",
@@ -75,8 +75,10 @@ KINDS = {"image": "image", "text": "text", "numbers": "numeric"}
 
 def read(path: Path, text: str) -> tuple[dict, list[str]]:
     path.write_text(text)
-    found = FaultCollector()
-    return unlabelled_csv.read(path, COLUMNS, KINDS, found), [line.removeprefix(f"{path}: ") for line in found.lines()]
+    collector = FaultCollector()
+    return unlabelled_csv.read(path, COLUMNS, KINDS, collector), [
+        line.removeprefix(f"{path}: ") for line in collector.lines()
+    ]
 
 
 def test_a_csv_is_read_as_that_of_a_training(image, tmp_path):

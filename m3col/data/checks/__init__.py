@@ -1,1 +1,1 @@
-"""Checks of data: what is refused, and what is warned about."""
+"""Data checks: faults, which prevent the use of the data, and warnings."""

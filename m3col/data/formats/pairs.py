@@ -20,8 +20,9 @@ class FaultCollector:
         self._lines: dict[tuple[Path, str], list[str]] = {}
 
     def add(self, file: Path, kind: str, text: str, row: int | None = None) -> None:
-        place = f"{file}: " if row is None else f"{file}: row {row}: "
-        self._lines.setdefault((file, kind), []).append(place + text)
+        """Adds a fault. `kind`: faults of one file and kind are listed together. `row`: from 1; None: no row."""
+        prefix = f"{file}: " if row is None else f"{file}: row {row}: "
+        self._lines.setdefault((file, kind), []).append(prefix + text)
 
     def lines(self) -> list[str]:
         """The first faults of each kind and file, and one line with the number of the others."""

@@ -124,7 +124,7 @@ def _split(line: str, separator: str | None) -> list[str]:
 
 
 def _unquoted(line: str, separator: str | None) -> list[str]:
-    """The fields of a line with quotes. Raises csv.Error where a quote is not closed."""
+    """The fields of a line with quotes. Raises csv.Error if a quote is not closed."""
     if separator is None:
         line = " ".join(line.split())
     return next(csv.reader([line], delimiter=separator or " ", strict=True, skipinitialspace=True), [])
