@@ -55,9 +55,8 @@ def parse(
     Returns:
         The labels; None if there are faults.
     """
-    cells = [
-        cell.item() if getattr(cell, "ndim", None) == 0 else cell for cell in labels
-    ]  # unpack 0-d arrays and tensors
+    # Unpacks 0-d arrays and tensors.
+    cells = [cell.item() if getattr(cell, "ndim", None) == 0 else cell for cell in labels]
     if not cells:
         return Labels(np.zeros(0, dtype=np.int64))
     missing = [row for row, cell in enumerate(cells) if is_missing(cell)]

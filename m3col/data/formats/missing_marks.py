@@ -19,4 +19,5 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip() in MARKS
     missing = pd.isna(value)
-    return bool(missing) if isinstance(missing, bool | np.bool_) else False  # an array for a list, which is a value
+    # For a list, pandas returns an array; a list is a value, whatever it contains.
+    return bool(missing) if isinstance(missing, bool | np.bool_) else False

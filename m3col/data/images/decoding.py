@@ -55,7 +55,7 @@ _SIDEWAYS = [_TURNS[tag] for tag in (5, 6, 7, 8)]
 
 
 class Unreadable(ValueError):
-    """An image that cannot be used; the message says why and fits after the image's name."""
+    """An unusable image. The message is the reason, to be shown after the name of the image."""
 
 
 class Missing(Unreadable):
