@@ -163,8 +163,8 @@ def _row_keys(column: ModalityData) -> list[bytes]:
 def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], where: str) -> list[str]:
     """Warnings about columns of the training split that follow the row order or equal the labels."""
     warnings = [
-        f"{where}: {_named(columns, features)} is what pandas or R calls a column of row numbers; remove it"
-        for columns, name in enumerate(features)
+        f"{where}: {_named(column, features)} is what pandas or R calls a column of row numbers; remove it"
+        for column, name in enumerate(features)
         if name in _ROW_NAMES
     ]
     if len(x) < _FEW:
