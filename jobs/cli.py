@@ -1,4 +1,4 @@
-"""The `m3col` command: words in, exit code out. 0 done, 1 failed, 2 bad input, 130/143 interrupted."""
+"""The `m3col` command. Exit codes: 0 done, 1 failed, 2 invalid input, 130 or 143 interrupted."""
 
 import argparse
 import contextlib
@@ -31,23 +31,23 @@ _EXAMPLES = {
     "runs": "m3col runs list",
 }
 _HELP = {
-    "train": "train one configuration and test it once",
-    "search": "search, confirm, refit, test once and report",
+    "train": "train one configuration and score it on the test split once",
+    "search": "search hyperparameters: trials, confirmation, refits, one test, report",
     "submit": "run a search as a job of a Ray cluster",
-    "jobs": "list, look at, stop or resume the jobs of a Ray cluster",
-    "report": "make a study's tables and plots anew from its files, without training",
+    "jobs": "list, inspect, stop or resume the jobs of a Ray cluster",
+    "report": "write a study's tables and plots again from its stored files, without training",
     "evaluate": "score a checkpoint on the test split of a data set",
-    "analyse": "figures and tables of what a checkpoint has learnt",
-    "predict": "label and probabilities for new samples",
+    "analyse": "write figures and tables that explain what a trained model has learnt",
+    "predict": "predict labels and probabilities for new samples",
     "data": "list, check or fetch data sets",
     "ui": "browse the runs in MLflow",
-    "sync": "write to MLflow what it lacks of a study",
+    "sync": "send the missing parts of a study to MLflow",
     "runs": "list or remove studies and training runs",
 }
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the command; every expected failure is a line on standard error, never a traceback."""
+    """Runs one command and returns its exit code. An expected failure is one line on standard error, no traceback."""
     streams.settle()
     arguments = _parse(words)
     with streams.lasting("stderr"):
@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
         sys.stderr.write("failed: an answer is needed, but there is no terminal; `runs rm --yes` does not ask\n")
         return 1
     except Exception as error:
-        sys.stderr.write(scrubbed(_shown(error)))
+        sys.stderr.write(scrubbed(_failure_text(error)))
         return 1
 
 
@@ -101,35 +101,36 @@ def _find_own_modules(names: Sequence[str]) -> None:
         raise InputError(faults)
 
 
-def _shown(error: Exception) -> str:
+def _failure_text(error: Exception) -> str:
     if _is_expected(error):
         return f"failed: {error}\n"
     encoding = sys.getfilesystemencoding()
     if isinstance(error, UnicodeEncodeError) and encoding.lower().replace("-", "") != "utf8":
         name, remedy = ascii(error.object), "set PYTHONUTF8=1, or LC_ALL to a UTF-8 locale such as C.UTF-8"
         return f"failed: file names are in {encoding} here, which cannot hold {name}; {remedy}\n"
-    return traceback.format_exc()  # a mistake of ours is shown where it happened
+    return traceback.format_exc()  # unexpected: a bug in this program
 
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
-    """argparse gives up on `key=value` words that follow an option; they belong to those that stand before it."""
+    """Parses the arguments. argparse rejects `key=value` words after an option; they are added to the others here."""
     top = parser()
-    arguments, left = top.parse_known_args(words)
-    into = next((getattr(arguments, name) for name in ("overrides", "inputs") if hasattr(arguments, name)), None)
-    foreign = [word for word in left if word.startswith("-") or "=" not in word or into is None]
-    if foreign:
-        top.error(f"unrecognized arguments: {' '.join(foreign)}")
-    if into is not None:
-        into.extend(left)
+    arguments, unparsed = top.parse_known_args(words)
+    target = next((getattr(arguments, name) for name in ("overrides", "inputs") if hasattr(arguments, name)), None)
+    unknown = [word for word in unparsed if word.startswith("-") or "=" not in word or target is None]
+    if unknown:
+        top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if target is not None:
+        target.extend(unparsed)
     return arguments
 
 
 def _is_expected(error: BaseException | None) -> bool:
-    """Whether it is the world that failed (a disk, a database, a training) and not this program."""
+    """Whether the cause is outside this program (a disk, a database, a training), so that no traceback is needed."""
     if error is None:
         return False
-    known = isinstance(error, RuntimeError | OSError | sqlite3.Error)
-    return known or _is_expected(error.__cause__ or error.__context__)
+    if isinstance(error, RuntimeError | OSError | sqlite3.Error):
+        return True
+    return _is_expected(error.__cause__ or error.__context__)
 
 
 def _show_warning(
@@ -140,7 +141,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning as a line of its own, without the place in the code."""
+    """Prints a warning as one line, without file name and line number."""
     if issubclass(category, UserWarning):
         sys.stderr.write(f"warning: {scrubbed(str(message))}\n")
 
@@ -148,29 +149,29 @@ def _show_warning(
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="m3col",
-        description="Hyperparameter search for multimodal learning: M3CoL and its baselines, compared honestly.",
+        description="Hyperparameter search for multimodal classifiers: M3CoL and simpler baselines.",
         epilog="Example: m3col search digits        Help on one command: m3col search --help",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    found = {name: _command(commands, name) for name in _EXAMPLES}
-    _add_train(found["train"])
-    _add_search(found["search"])
-    _add_submit(found["submit"])
-    _add_jobs(found["jobs"])
-    _add_folders(found["report"])
-    found["report"].add_argument("study", help="name or folder of a study")
-    _add_prediction(found["evaluate"], found["predict"])
-    _add_analysis(found["analyse"])
-    _add_data(found["data"])
-    _add_folders(found["ui"], tracking=True)
-    found["ui"].add_argument("--port", type=int, default=5000, help="default: 5000")
-    found["ui"].add_argument("--no-browser", action="store_true", help="print the link, open nothing")
-    _add_folders(found["sync"], tracking=True)
-    found["sync"].add_argument("study", nargs="*", help="names or folders; default: all studies")
-    _add_folders(found["runs"])
-    found["runs"].add_argument("action", choices=("list", "rm"))
-    found["runs"].add_argument("name", nargs="*", help="with rm: what to remove")
-    found["runs"].add_argument("--yes", action="store_true", help="with rm: do not ask")
+    subparsers = {name: _command(commands, name) for name in _EXAMPLES}
+    _add_train(subparsers["train"])
+    _add_search(subparsers["search"])
+    _add_submit(subparsers["submit"])
+    _add_jobs(subparsers["jobs"])
+    _add_folders(subparsers["report"])
+    subparsers["report"].add_argument("study", help="name or folder of a study")
+    _add_prediction(subparsers["evaluate"], subparsers["predict"])
+    _add_analysis(subparsers["analyse"])
+    _add_data(subparsers["data"])
+    _add_folders(subparsers["ui"], tracking=True)
+    subparsers["ui"].add_argument("--port", type=int, default=5000, help="port of the local server; default: 5000")
+    subparsers["ui"].add_argument("--no-browser", action="store_true", help="print the link without opening a browser")
+    _add_folders(subparsers["sync"], tracking=True)
+    subparsers["sync"].add_argument("study", nargs="*", help="names or folders; default: all studies")
+    _add_folders(subparsers["runs"])
+    subparsers["runs"].add_argument("action", choices=("list", "rm"))
+    subparsers["runs"].add_argument("name", nargs="*", help="with rm: names of studies or training runs")
+    subparsers["runs"].add_argument("--yes", action="store_true", help="with rm: remove without asking")
     return top
 
 
@@ -182,24 +183,34 @@ def _command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", na
 
 
 def _add_folders(command: argparse.ArgumentParser, *, tracking: bool = False, data: bool = False) -> None:
-    command.add_argument("--runs-dir", type=Path, default=None, help="default: $M3COL_RUNS or ./runs")
+    command.add_argument(
+        "--runs-dir", type=Path, default=None, help="folder of all runs; default: $M3COL_RUNS or ./runs"
+    )
     if tracking:
-        command.add_argument("--tracking-uri", help="MLflow; default: $MLFLOW_TRACKING_URI or SQLite in runs")
+        command.add_argument(
+            "--tracking-uri", help="MLflow URI; default: $MLFLOW_TRACKING_URI, else a SQLite file in the runs folder"
+        )
     if data:
-        command.add_argument("--data-dir", type=Path, help="default: $M3COL_DATA, ./data or ../shared/data")
+        command.add_argument(
+            "--data-dir", type=Path, help="folder of the data; default: $M3COL_DATA, ./data or ../shared/data"
+        )
 
 
 def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", nargs="?", help="shipped name, YAML file, or STUDY#17 for a trial of a study")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="such as objective.beta=0.2")
-    command.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with a run that was cut off")
-    command.add_argument("--workers", type=int, metavar="N", help="processes that share each batch; default: 1")
     command.add_argument(
-        "--cpus-per-worker", type=float, metavar="C", help="with --workers; default: resources.threads"
+        "overrides", nargs="*", metavar="key=value", help="change a key of the config, such as objective.beta=0.2"
+    )
+    command.add_argument("--resume", type=Path, metavar="FOLDER", help="continue an interrupted run")
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="number of processes (DDP) that share each batch; default: 1"
+    )
+    command.add_argument(
+        "--cpus-per-worker", type=float, metavar="C", help="CPUs of each worker; default: resources.threads"
     )
     command.add_argument(
         "--gpus-per-worker", type=float, metavar="G",
-        help="with --workers; default: one where the cluster has so many GPUs and train.device is not cpu, else none",
+        help="GPUs of each worker; default: 1 if the cluster has enough GPUs and train.device is not cpu, else 0",
     )  # fmt: skip
     command.add_argument(
         "--address", help="with --workers: Ray cluster to run on; default: $RAY_ADDRESS or a local one"
@@ -209,107 +220,144 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 def _add_search(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", nargs="?", help="shipped name or YAML file; not needed with --resume NAME")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="of the search or of its base run")
-    command.add_argument("--name", help="of the study; default: <config>-<n>")
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the search or of its base config"
+    )
+    command.add_argument("--name", help="name of the study; default: <config>-<n>")
     command.add_argument(
         "--resume", nargs="?", const=True, metavar="NAME",
-        help="go on with a study (default: the newest of this config; `auto`: begin it where there is none); "
+        help="resume a study (default: the newest of this config; `auto`: start one if there is none); "
         "`--resume trials=80` extends a finished one",
     )  # fmt: skip
     command.add_argument("--address", help="Ray cluster to run on; default: $RAY_ADDRESS or a local one")
-    command.add_argument("--plain", action="store_true", help="lines instead of the live table")
+    command.add_argument("--plain", action="store_true", help="print lines instead of a live table")
     _add_folders(command, tracking=True, data=True)
 
+
+_SHARED = "the runs and data folders are mounted on every node (shared file system)"
 
 _DASHBOARD = "the cluster's dashboard, http://HEAD:8265; default: $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS"
 
 
 def _add_submit(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", nargs="?", help="shipped name or YAML file; not needed with --resume NAME")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="of the search or of its base run")
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="change a key of the search or of its base config"
+    )
     command.add_argument("--address", help=_DASHBOARD)
-    command.add_argument("--name", help="of the study; default: <config>-<n>")
-    command.add_argument("--resume", metavar="NAME", help="go on with a study of the cluster")
-    command.add_argument("--follow", action="store_true", help="show the job's log and end with it")
-    command.add_argument("--shared", action="store_true", help="the folders are mounted on every node")
-    command.add_argument("--runs-dir", type=Path, help="on the cluster; default: $M3COL_RUNS there")
-    command.add_argument("--tracking-uri", help="MLflow, as the cluster reaches it; default: SQLite in runs")
-    command.add_argument("--data-dir", type=Path, help="on the cluster; default: $M3COL_DATA there")
-    command.add_argument("--print-rayjob", action="store_true", help="print a KubeRay manifest, speak to no cluster")
-    command.add_argument("--image", help="with --print-rayjob: Ray and m3col; default: as docs/cluster.md builds it")
-    command.add_argument("--nodes", type=int, help="with --print-rayjob: pods with one trial each; default: 1")
+    command.add_argument("--name", help="name of the study; default: <config>-<n>")
+    command.add_argument("--resume", metavar="NAME", help="resume a study of the cluster")
+    command.add_argument("--follow", action="store_true", help="show the job's log until the job ends")
+    command.add_argument("--shared", action="store_true", help=_SHARED)
+    command.add_argument("--runs-dir", type=Path, help="absolute path on the cluster; default: $M3COL_RUNS there")
+    command.add_argument(
+        "--tracking-uri", help="MLflow URI as seen from the cluster; default: a SQLite file in the runs folder"
+    )
+    command.add_argument("--data-dir", type=Path, help="absolute path on the cluster; default: $M3COL_DATA there")
+    command.add_argument("--print-rayjob", action="store_true", help="print a KubeRay manifest and contact no cluster")
+    command.add_argument(
+        "--image", help="with --print-rayjob: container image with Ray and m3col; default: the image of docs/cluster.md"
+    )
+    command.add_argument(
+        "--nodes", type=int, help="with --print-rayjob: number of pods, each for one trial; default: 1"
+    )
 
 
 def _add_jobs(command: argparse.ArgumentParser) -> None:
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    described = {
-        "list": "the searches that were submitted", "status": "one job", "logs": "its log",
-        "stop": "ends it; what has finished stays", "resume": "goes on with its study, with the code as it is here",
+    help_texts = {
+        "list": "list the submitted searches", "status": "show one job", "logs": "print the log of a job",
+        "stop": "stop a job; finished trials stay stored", "resume": "resume the study of a job, with the local code",
     }  # fmt: skip
-    for name, text in described.items():
-        action = actions.add_parser(name, help=text, description=text)
+    for name, text in help_texts.items():
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == "list":
-            action.add_argument("--all", action="store_true", help="those of others as well")
+            action.add_argument("--all", action="store_true", help="also jobs that m3col did not submit")
         else:
-            action.add_argument("id", help="as `m3col jobs list` shows it")
+            action.add_argument("id", help="job id, as `m3col jobs list` shows it")
         if name == "resume":
-            action.add_argument("overrides", nargs="*", metavar="key=value", help="such as trials=80")
-            action.add_argument("--shared", action="store_true", help="the folders are mounted on every node")
+            action.add_argument(
+                "overrides", nargs="*", metavar="key=value", help="change a key of the study, such as trials=80"
+            )
+            action.add_argument("--shared", action="store_true", help=_SHARED)
         if name in ("logs", "resume"):
-            action.add_argument("--follow", action="store_true", help="show the log as it grows, and end with the job")
+            action.add_argument("--follow", action="store_true", help="show the log until the job ends")
         action.add_argument("--address", help=_DASHBOARD)
+
+
+_CHECKPOINT = "folder of a model checkpoint"
+
+_CHECKPOINTS = f"{_CHECKPOINT}; the predictions of several are averaged"
 
 
 def _add_prediction(evaluate: argparse.ArgumentParser, predict: argparse.ArgumentParser) -> None:
     for command in (evaluate, predict):
-        command.add_argument("checkpoint", nargs="+" if command is evaluate else None, help="model checkpoint folder")
+        command.add_argument(
+            "checkpoint",
+            nargs="+" if command is evaluate else None,
+            help=_CHECKPOINTS if command is evaluate else _CHECKPOINT,
+        )
         _add_import(command)
     evaluate.add_argument("--data", help="name of the data set; default: the one it was trained on")
     _add_folders(evaluate, data=True)
-    predict.add_argument("inputs", nargs="*", metavar="modality=file.csv", help="one file per modality")
-    predict.add_argument("--csv", type=Path, help="one file for all: paths of images, texts, numbers by column")
+    predict.add_argument("inputs", nargs="*", metavar="modality=file.csv", help="one file of numbers per modality")
+    predict.add_argument(
+        "--csv", type=Path, help="one file for all modalities: image paths, texts and numbers in columns"
+    )
     predict.add_argument("--out", type=Path, help="CSV to write; default: standard output")
 
 
 def _add_analysis(command: argparse.ArgumentParser) -> None:
-    command.add_argument("checkpoint", type=Path, help="model checkpoint folder")
+    command.add_argument("checkpoint", type=Path, help=_CHECKPOINT)
     command.add_argument("--data", help="name of the data set; default: the one it was trained on")
-    command.add_argument("--out", type=Path, metavar="DIR", help="default: the folder `analysis` beside the checkpoint")
-    command.add_argument("--words", metavar="A,B", help="to be found in images; default: the most frequent classes")
     command.add_argument(
-        "--only", metavar="A,B", help="of errors, robustness, confidence, umap, heatmaps; default: all"
+        "--out", type=Path, metavar="DIR", help="output folder; default: `analysis` beside the checkpoint"
     )
-    command.add_argument("--seed", type=int, default=0, help="of every draw; default: 0")
+    command.add_argument(
+        "--words", metavar="A,B", help="words to locate in the images (heat maps); default: the most frequent classes"
+    )
+    command.add_argument(
+        "--only", metavar="A,B", help="parts to run: errors, robustness, confidence, umap, heatmaps; default: all"
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed; default: 0")
     _add_import(command)
     _add_folders(command, tracking=True, data=True)
 
 
 def _add_import(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--import", dest="imports", action="append", metavar="MODULE", help="module of a method of your own"
+        "--import",
+        dest="imports",
+        action="append",
+        metavar="MODULE",
+        help="module to import that defines your own method",
     )
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("list", help="the data sets that have a name, and whether they are here").add_argument(
-        "--data-dir", type=Path
+    actions.add_parser("list", help="list the named data sets and where they are stored").add_argument(
+        "--data-dir", type=Path, help="folder of the data; default: $M3COL_DATA, ./data or ../shared/data"
     )
     example = f"Example: {_EXAMPLES['data']}"
-    check = actions.add_parser("check", help="judge a folder", epilog=example)
-    check.add_argument("folder", type=Path)
+    check = actions.add_parser("check", help="check the data in a folder", epilog=example)
+    check.add_argument("folder", type=Path, help="folder of tables, or of images and texts")
     pairs = check.add_argument_group("images and texts")
     pairs.add_argument("--image", help="column with paths of images; default: image")
     pairs.add_argument(
         "--text", metavar="A,B", help="columns or field with texts; default: the data set's own, or text"
     )
     pairs.add_argument("--label", help="column with labels; default: label")
-    pairs.add_argument("--tokenizer", help="name or folder: texts are counted in its tokens, not in words")
-    pairs.add_argument("--max-length", type=int, default=512, help="tokens that would be read; default: 512")
+    pairs.add_argument(
+        "--tokenizer", help="name or folder of a tokenizer: count text lengths in its tokens, not in words"
+    )
+    pairs.add_argument(
+        "--max-length", type=int, default=512, help="with --tokenizer: report the share of longer texts; default: 512"
+    )
     fetch = actions.add_parser("fetch", help="download a data set", epilog="Example: m3col data fetch rosmap --to data")
-    fetch.add_argument("name")
-    fetch.add_argument("--to", type=Path, required=True)
-    fetch.add_argument("--base-url", help="another place that holds the files")
+    fetch.add_argument("name", help="rosmap or brca")
+    fetch.add_argument("--to", type=Path, required=True, metavar="DIR", help="the data set becomes a folder in DIR")
+    fetch.add_argument("--base-url", help="download from another server; default: the MOGONET repository")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Ray cluster spoken to through its Jobs API: address and token judged, every call bounded in time."""
+"""Client of a Ray cluster's Jobs API. Validates address and token; every call has a time limit."""
 
 import asyncio
 import logging
@@ -18,18 +18,22 @@ _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 _FIRST_WORD_S = 15.0
 
-_CALL_S = (5.0, 60.0)  # to connect, and between two pieces of an answer
+_CALL_S = (5.0, 60.0)  # time limits: to connect, and between two pieces of an answer
 
-_LOST_S = 120.0  # without a word from the cluster, before following is given up
+_LOST_S = 120.0  # s without an answer of the cluster; then following a log ends
 
-_SILENT_S = 30.0  # without a piece of a log, before the cluster is asked whether the job goes on
+_SILENT_S = 30.0  # s without new log text; then the cluster is asked for the state of the job
 
-_LOOK_S = 1.0
+_POLL_S = 1.0
 
-_LOUD = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
+_NOISY_LOGGERS = (
+    "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+)
 
 
-# Keys of our metadata.
+# Keys of the metadata of a job.
 KIND, STUDY, STORAGE, REQUEST = "m3col.kind", "m3col.study", "m3col.storage", "m3col.request"
 
 VERSION, GIT = "m3col.version", "m3col.git"
@@ -39,22 +43,22 @@ SEARCH, PREFLIGHT = "search", "preflight"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
-def address_of(given: str | None) -> str:
-    """The address of the dashboard: `given`, or $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS where that is http(s).
+def address_of(address: str | None) -> str:
+    """The address of the dashboard: `address`, or $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS if that is http(s).
 
-    Raises InputError where there is none, or where it is not of the form http://HOST:PORT.
+    Raises InputError if there is none, or if it is not of the form http://HOST:PORT.
     """
-    place, address = "--address", given
+    source = "--address"
     if address is None:
-        known = {name: os.environ.get(name, "") for name in _ADDRESSES}
-        place = next((name for name in _ADDRESSES if known[name].startswith(("http://", "https://"))), place)
-        address = known.get(place)
+        environment = {name: os.environ.get(name, "") for name in _ADDRESSES}
+        source = next((name for name in _ADDRESSES if environment[name].startswith(("http://", "https://"))), source)
+        address = environment.get(source)
     if not address:
         raise InputError(["--address: name the cluster's dashboard, such as http://HEAD:8265"])
     if has_password(address):
         raise InputError(
             [
-                f"{place} {redacted(address)}: must not hold a password; "
+                f"{source} {redacted(address)}: must not hold a password; "
                 f"nearest valid: the address alone, with the token in ${auth.TOKEN}"
             ]
         )
@@ -62,7 +66,7 @@ def address_of(given: str | None) -> str:
         host = address.rpartition("://")[2].partition("/")[0].partition(":")[0]
         raise InputError(
             [
-                f"{place} {address!r}: must be the http address of the cluster's dashboard; "
+                f"{source} {address!r}: must be the http address of the cluster's dashboard; "
                 f"nearest valid: 'http://{host if host not in ('', 'auto') else 'HEAD'}:8265'"
             ]
         )
@@ -78,23 +82,23 @@ def _is_dashboard(address: str) -> bool:
 
 
 def connect(address: str) -> "Cluster":
-    """The cluster at that address, after a first word with it. Raises InputError within 15 s where it does not answer,
-    is no Ray cluster, or does not accept our token."""
+    """Connects to the cluster at that address. Raises InputError within 15 s if it does not answer, is not a Ray
+    cluster, or does not accept the token."""
     auth.settle(joining=True)
     faults = auth.token_faults()
     if faults:
         raise InputError(faults)
-    # The client prefers these to the address that it is given.
+    # The client prefers this variable to its argument.
     os.environ[_ADDRESSES[0]] = address
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in _LOUD:
+    for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
     class Client(JobSubmissionClient):
         def _do_request(self, *arguments: Any, **named: Any) -> Any:
-            # Without a limit a cluster that hangs would hold us for ever.
+            # Without a limit, a cluster that hangs would block this process for ever.
             return super()._do_request(*arguments, **{"timeout": _CALL_S, **named})
 
     try:
@@ -111,7 +115,7 @@ def connect(address: str) -> "Cluster":
 
 
 class Cluster:
-    """The jobs of one cluster. Methods raise OSError or RuntimeError where it answers no more."""
+    """The jobs of one cluster. Methods raise OSError or RuntimeError if it no longer answers."""
 
     def __init__(self, client: Any, address: str) -> None:
         self._client, self.address = client, address
@@ -131,19 +135,21 @@ class Cluster:
         )
 
     def jobs(self, *, everybodys: bool = False) -> list[Any]:
-        """Submitted jobs by time, the newest last: our searches, or all."""
-        found = [item for item in self._client.list_jobs() if item.submission_id]
+        """Submitted jobs, the newest last: searches of m3col, or with `everybodys` all jobs."""
+        submitted = [item for item in self._client.list_jobs() if item.submission_id]
         if not everybodys:
-            found = [item for item in found if (item.metadata or {}).get(KIND) == SEARCH]
-        return sorted(found, key=lambda item: item.start_time or 0)
+            submitted = [item for item in submitted if (item.metadata or {}).get(KIND) == SEARCH]
+        return sorted(submitted, key=lambda item: item.start_time or 0)
 
     def job(self, id: str) -> Any:
-        """What the cluster knows of a job. Raises InputError with the nearest id where it knows none."""
-        known = {item.submission_id: item for item in self.jobs(everybodys=True)}
-        if id not in known:
-            ours = [item.submission_id for item in self.jobs()]
-            raise InputError([f"job {id!r}: {self.address} has none of this id{nearest(id, ours) if ours else ''}"])
-        return known[id]
+        """Details of a job. Raises InputError with the nearest id if there is no such job."""
+        jobs = {item.submission_id: item for item in self.jobs(everybodys=True)}
+        if id not in jobs:
+            searches = [item.submission_id for item in self.jobs()]
+            raise InputError(
+                [f"job {id!r}: {self.address} has none of this id{nearest(id, searches) if searches else ''}"]
+            )
+        return jobs[id]
 
     def state(self, id: str) -> str:
         return str(self._client.get_job_status(id).value)
@@ -155,50 +161,50 @@ class Cluster:
         self._client.stop_job(id)
 
     def wait(self, id: str, seconds: float) -> str:
-        """The state of a job when it has ended, or after that time."""
+        """Waits until the job has ended, at most `seconds`. Returns its state."""
         deadline = time.monotonic() + seconds
         while (state := self.state(id)) not in ENDED and time.monotonic() < deadline:
-            time.sleep(_LOOK_S / 2)
+            time.sleep(_POLL_S / 2)
         return state
 
     async def _pieces(self, id: str) -> AsyncIterator[str]:
-        """A job's log as it grows, to its end. A log that is silent may be that of a cluster that is gone, which no
-        connection tells: then the cluster is asked, and that raises, or there is an empty piece."""
+        """Yields pieces of a job's log until the job ends. After a silence it asks for the job's state, because a lost
+        cluster does not close the connection; that raises, or yields an empty piece."""
         pieces = self._client.tail_job_logs(id)
-        coming = asyncio.ensure_future(anext(pieces, None))
+        next_piece = asyncio.ensure_future(anext(pieces, None))
         try:
             while True:
-                done, _ = await asyncio.wait([coming], timeout=_SILENT_S)
+                done, _ = await asyncio.wait([next_piece], timeout=_SILENT_S)
                 if not done:
                     if self.state(id) in ENDED:
                         return
                     yield ""
                     continue
-                text = coming.result()
+                text = next_piece.result()
                 if text is None:
                     return
                 yield text
-                coming = asyncio.ensure_future(anext(pieces, None))
+                next_piece = asyncio.ensure_future(anext(pieces, None))
         finally:
-            coming.cancel()
+            next_piece.cancel()
 
     def follow(self, id: str, write: Callable[[str], object]) -> str:
-        """Passes a job's log on as it grows, and returns its state once it has ended.
+        """Passes new pieces of a job's log to `write` until the job has ended; returns its state.
 
-        A connection that breaks is taken up again where it broke. Raises RuntimeError after two minutes without one.
+        After a lost connection it continues where the log stopped. Raises RuntimeError after two minutes without one.
         """
-        seen, heard = 0, time.monotonic()
+        shown, heard = 0, time.monotonic()
 
         async def tail() -> None:
-            nonlocal seen, heard
-            place = 0
+            nonlocal shown, heard
+            position = 0
             async for text in self._pieces(id):
-                fresh = text[max(0, seen - place) :]
-                place += len(text)
-                if fresh or not text:  # what was seen before says nothing of the job
+                fresh = text[max(0, shown - position) :]
+                position += len(text)
+                if fresh or not text:  # text that is repeated after a reconnection is no sign of life
                     heard = time.monotonic()
                 if fresh:
-                    seen = place
+                    shown = position
                     write(fresh)
 
         while True:
@@ -210,8 +216,8 @@ class Cluster:
             except Exception as broken:  # whatever the connection below raises
                 error, state = broken, ""
             if state in ENDED:
-                write(self.log(id)[seen:])
+                write(self.log(id)[shown:])
                 return state
             if error is not None and time.monotonic() - heard > _LOST_S:
                 raise RuntimeError(f"{self.address} answers no more ({reason_of(error, limit=160)})") from None
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)

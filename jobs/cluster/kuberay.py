@@ -1,6 +1,6 @@
 """A KubeRay RayJob (ray.io/v1) that runs a search on a Ray cluster of its own in Kubernetes.
 
-KubeRay begins a failed job anew on a new cluster, so the search is called with `--resume auto`. The token is KubeRay's
+KubeRay restarts a failed job on a new cluster, so the search is called with `--resume auto`. The token is KubeRay's
 own: with `authOptions.mode: token` it makes a secret and hands it to all pods and to itself. Other credentials come
 from the secret `m3col`, which may be missing.
 """
@@ -29,13 +29,13 @@ from tune.config.loading import PartialStudy
 
 SECRET = "m3col"
 
-RUNS_CLAIM, DATA_CLAIM = "m3col-runs", "m3col-data"  # of ReadWriteMany volumes, or as the cluster calls its own
+RUNS_CLAIM, DATA_CLAIM = "m3col-runs", "m3col-data"  # names of ReadWriteMany volume claims
 
 _RUNS, _FILES = "/m3col/runs", "/m3col/files"
 
 _RETRIES = 3
 
-_MEMORY_GI = 4  # per process of ours: Python, torch and a small data set
+_MEMORY_GI = 4  # per m3col process: Python, torch and a small data set
 
 
 def default_image() -> str:
@@ -44,47 +44,49 @@ def default_image() -> str:
     return f"m3col:{m3col.__version__}-ray{metadata.version('ray')}-py{major}{minor}"
 
 
-def manifest(wanted: Submission, *, image: str | None, nodes: int) -> str:
-    """The manifest as YAML: the caller's own configs, where there are any, and the job. Speaks to no cluster.
+def manifest(submission: Submission, *, image: str | None, nodes: int) -> str:
+    """The manifest as YAML: a ConfigMap of the caller's own configs, if any, and the RayJob. Contacts no cluster.
 
     Raises InputError with all faults of options and config.
     """
-    wanted = submit.with_environment(wanted)
-    faults = submit.faults(wanted)
-    partials = _partial_studies(wanted)
+    submission = submit.with_environment(submission)
+    faults = submit.faults(submission)
+    partials = _partial_studies(submission)
     uris = [partial.study.settings.storage.uri for partial in partials]
-    shared = wanted.shared or bool(uris and all(uri and "://" in uri for uri in uris))
-    if wanted.config is None:
+    shared = submission.shared or bool(uris and all(uri and "://" in uri for uri in uris))
+    if submission.config is None:
         faults.append("--print-rayjob: name the config as well; the manifest asks for what its trials need")
     if not shared:
         faults.append(
-            "--print-rayjob: a pod's own disk goes with the pod; say --shared for a runs folder on the volume claim "
-            f"{RUNS_CLAIM!r}, or set storage.uri to s3://bucket/prefix"
+            "--print-rayjob: a pod's own disk is lost with the pod; give --shared for a runs folder on the volume "
+            f"claim {RUNS_CLAIM!r}, or set storage.uri to s3://bucket/prefix"
         )
     if nodes < 1:
         faults.append(f"--nodes {nodes}: must be >= 1; nearest valid: 1")
-    if len(partials) == 1 and wanted.name is None and wanted.resume is None:
-        wanted = replace(wanted, name=partials[0].study.name)
+    if len(partials) == 1 and submission.name is None and submission.resume is None:
+        submission = replace(submission, name=partials[0].study.name)
     if faults:
         raise InputError(faults)
-    wanted = replace(wanted, runs=wanted.runs or _RUNS)
+    submission = replace(submission, runs=submission.runs or _RUNS)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        config, words = config_files(wanted.config, wanted.words, folder, seen_as=_FILES)
+        config, words = config_files(submission.config, submission.words, folder, seen_as=_FILES)
         own = {
             path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
             for path in sorted(folder.rglob("*.y*ml"))
         }
-    command = submit.search_words(wanted, config=config, words=words, name=wanted.name, runs=str(wanted.runs))
-    name = wanted.name or partials[0].study.name
+    command = submit.search_words(
+        submission, config=config, words=words, name=submission.name, runs=str(submission.runs)
+    )
+    name = submission.name or partials[0].study.name
     documents = [_config_map(name, own)] if own else []
-    documents.append(_job(wanted, name, command, partials, image=image or default_image(), nodes=nodes, own=own))
-    head = "# kubectl apply -f FILE starts it; what it needs of the cluster stands in docs/cluster.md\n"
-    return head + "---\n".join(yaml.dump(item, Dumper=_Dumper, sort_keys=False, width=120) for item in documents)
+    documents.append(_job(submission, name, command, partials, image=image or default_image(), nodes=nodes, own=own))
+    comment = "# kubectl apply -f FILE starts it; docs/cluster.md lists what it needs of the cluster\n"
+    return comment + "---\n".join(yaml.dump(item, Dumper=_Dumper, sort_keys=False, width=120) for item in documents)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text of several lines as a block, and no anchors: a manifest is read by people."""
+    """Writes text of several lines as a block, and no anchors, so that a manifest is readable."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -96,12 +98,12 @@ _Dumper.add_representer(
 )
 
 
-def _partial_studies(wanted: Submission) -> list[PartialStudy]:
-    overrides, _ = parse_overrides(wanted.words, Path(wanted.data_dir) if wanted.data_dir else None)
+def _partial_studies(submission: Submission) -> list[PartialStudy]:
+    overrides, _ = parse_overrides(submission.words, Path(submission.data_dir) if submission.data_dir else None)
     try:
-        return search_config.parse(wanted.config, overrides=overrides)[0] if wanted.config else []
+        return search_config.parse(submission.config, overrides=overrides)[0] if submission.config else []
     except InputError:
-        return []  # told by submit.faults
+        return []  # submit.faults reports them
 
 
 def _key(path: str) -> str:
@@ -114,21 +116,21 @@ def _config_map(name: str, own: dict[str, str]) -> dict[str, Any]:
 
 
 def _object_name(name: str) -> str:
-    """A name as Kubernetes has them; KubeRay adds to it, and the sum has a limit of 63."""
+    """A valid Kubernetes name. KubeRay appends to it, and the result may have at most 63 characters."""
     kept = "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
     return f"m3col-{kept}"[:40].rstrip("-")
 
 
 def _job(
-    wanted: Submission, name: str, command: list[str], partials: list[PartialStudy], *, image: str, nodes: int,
+    submission: Submission, name: str, command: list[str], partials: list[PartialStudy], *, image: str, nodes: int,
     own: dict[str, str],
 ) -> dict[str, Any]:  # fmt: skip
-    asked = [partial.study.request for partial in partials]
-    workers = max(request.workers for request in asked)
-    cpus = workers * max(request.cpus for request in asked)
-    # No cluster is asked what it has: GPUs are for those who name them, in their number or as train.device.
-    gpus = math.ceil(workers * max(request.gpus or 0.0 for request in asked))
-    pod = _Pod(wanted, _object_name(name), image, own)
+    requests = [partial.study.request for partial in partials]
+    workers = max(request.workers for request in requests)
+    cpus = workers * max(request.cpus for request in requests)
+    # The cluster is unknown, so GPUs are requested only if the config names their number or train.device.
+    gpus = math.ceil(workers * max(request.gpus or 0.0 for request in requests))
+    pod = _Pod(submission, _object_name(name), image, own)
     driver = pod.template("ray-head", cpus=1, gpus=0, processes=2)
     worker = pod.template("ray-worker", cpus=math.ceil(cpus), gpus=gpus, processes=workers)
     return {
@@ -144,7 +146,7 @@ def _job(
             "rayClusterSpec": {
                 "rayVersion": metadata.version("ray"),
                 "authOptions": {"mode": "token"},
-                # No trial on the head: it holds the driver, and is not sized for more.
+                # No trials on the head pod: it is sized for the driver alone.
                 "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": driver},
                 "workerGroupSpecs": [
                     {"groupName": "trials", "replicas": nodes, "minReplicas": nodes, "maxReplicas": nodes,
@@ -156,17 +158,17 @@ def _job(
 
 
 class _Pod:
-    def __init__(self, wanted: Submission, config_map: str, image: str, own: dict[str, str]) -> None:
+    def __init__(self, submission: Submission, config_map: str, image: str, own: dict[str, str]) -> None:
         self._image = image
         runs: dict[str, Any] = {"emptyDir": {}}
-        if wanted.shared:
+        if submission.shared:
             runs = {"persistentVolumeClaim": {"claimName": RUNS_CLAIM}}
         self._volumes: list[dict[str, Any]] = [{"name": "runs", **runs}]
-        self._mounts: list[dict[str, Any]] = [{"name": "runs", "mountPath": str(wanted.runs)}]
-        if wanted.data_dir is not None:
+        self._mounts: list[dict[str, Any]] = [{"name": "runs", "mountPath": str(submission.runs)}]
+        if submission.data_dir is not None:
             claim = {"claimName": DATA_CLAIM, "readOnly": True}
             self._volumes.append({"name": "data", "persistentVolumeClaim": claim})
-            self._mounts.append({"name": "data", "mountPath": wanted.data_dir, "readOnly": True})
+            self._mounts.append({"name": "data", "mountPath": submission.data_dir, "readOnly": True})
         if own:
             items = [{"key": _key(path), "path": path} for path in own]
             self._volumes.append({"name": "files", "configMap": {"name": config_map, "items": items}})

@@ -1,7 +1,6 @@
-"""What is looked at on the cluster itself before a search is submitted to it. Runs there, as a small job.
+"""Validates a submission on the cluster. Runs there as a small job, before the search is submitted.
 
-Its answer is one line of its log: MARK and a JSON object with `faults`, `warnings`, `notes`, and `name`, `runs` and
-`storage` of the study.
+Its answer is one line of its log: MARK and an `Answer` as JSON.
 """
 
 import importlib
@@ -15,7 +14,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from tune import checks
 from tune.study import directory
@@ -34,14 +33,28 @@ _SEEN_WITHIN_S = 5.0  # a network file system may show a new file late
 _NODES_S = 90.0
 
 
+class Answer(TypedDict):
+    """Lines about the submission, and facts about the study: its name, runs folder and storage.
+
+    `name` is None for several studies, `storage` is None if only the runs folder is used.
+    """
+
+    faults: list[str]
+    warnings: list[str]
+    notes: list[str]
+    name: str | None
+    runs: str | None
+    storage: str | None
+
+
 def main() -> int:
-    """Reads the request beside the packages, looks, and prints the answer."""
+    """Reads the request file, validates it, and prints the answer."""
     request = json.loads(Path(REQUEST).read_text(encoding="utf-8"))
-    answer: dict[str, Any] = {"faults": [], "warnings": [], "notes": [], "name": None, "runs": None, "storage": None}
+    answer: Answer = {"faults": [], "warnings": [], "notes": [], "name": None, "runs": None, "storage": None}
     answer["faults"] += version_faults(request["versions"], here(), answer)
     if not answer["faults"]:
-        # Only now: with a package missing, ours could not even be imported.
-        _look(request, answer)
+        # Only now: the imports below fail if a package is missing.
+        _inspect(request, answer)
     print(MARK + json.dumps(answer), flush=True)
     return 0
 
@@ -59,29 +72,30 @@ def here() -> dict[str, str | None]:
     return {"python": python, **{name: version(name) for name in ("ray", "torch", "m3col")}}
 
 
-def version_faults(wanted: Mapping[str, Any], found: Mapping[str, str | None], answer: dict[str, Any]) -> list[str]:
-    """Faults of the versions on the cluster; what can be lived with goes to the answer's warnings and notes."""
+def version_faults(local: Mapping[str, Any], remote: Mapping[str, str | None], answer: Answer) -> list[str]:
+    """Faults of the versions on the cluster. Harmless differences are added to the warnings and notes of `answer`."""
     faults = [
-        different(title, found[name], wanted[name])
+        different(title, remote[name], local[name])
         for name, title in (("python", "Python"), ("ray", "Ray"))
-        if wanted[name] != found[name]
+        if local[name] != remote[name]
     ]
-    missing = [name for name in wanted["requires"] if not _installed(name)]
+    missing = [name for name in local["requires"] if not _installed(name)]
     if missing:
         faults.append(f"on the cluster these packages are missing: {', '.join(missing)}; install them on every node")
-    if found["torch"] is not None and found["torch"] != wanted["torch"]:
+    if remote["torch"] is not None and remote["torch"] != local["torch"]:
         answer["warnings"].append(
-            f"torch on the cluster is {found['torch']}, here it is {wanted['torch']}: results may differ in their "
+            f"torch on the cluster is {remote['torch']}, here it is {local['torch']}: results may differ in their "
             "last digits"
         )
-    if found["m3col"] is not None:
-        answer["notes"].append(f"m3col {found['m3col']} is installed there; the job uses {wanted['m3col']} from here")
-    answer["notes"].append(f"Python {found['python']}, Ray {found['ray']}, torch {found['torch']} on the cluster")
+    if remote["m3col"] is not None:
+        answer["notes"].append(f"m3col {remote['m3col']} is installed there; the job uses {local['m3col']} from here")
+    answer["notes"].append(f"Python {remote['python']}, Ray {remote['ray']}, torch {remote['torch']} on the cluster")
     return faults
 
 
-def different(title: str, there: str | None, ours: str | None) -> str:
-    return f"{title} on the cluster is {there}, here it is {ours}; use the same version on both"
+def different(title: str, remote: str | None, local: str | None) -> str:
+    """The fault of a version that differs."""
+    return f"{title} on the cluster is {remote}, here it is {local}; use the same version on both"
 
 
 def _installed(name: str) -> bool:
@@ -92,7 +106,7 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _look(request: Mapping[str, Any], answer: dict[str, Any]) -> None:
+def _inspect(request: Mapping[str, Any], answer: Answer) -> None:
     import ray
 
     from m3col.errors import InputError
@@ -112,7 +126,7 @@ def _look(request: Mapping[str, Any], answer: dict[str, Any]) -> None:
     studies = _drafted(request)
     needed: set[str] = set()
     try:
-        ready = _judged(request, runs, answer, several=len(studies) > 1)
+        ready = _validated(request, runs, answer, several=len(studies) > 1)
     except InputError as error:
         answer["faults"] += error.faults
     else:
@@ -125,20 +139,21 @@ def _look(request: Mapping[str, Any], answer: dict[str, Any]) -> None:
     )  # fmt: skip
     if runs is not None:
         answer["faults"] += _tracking_faults(request, studies, Path(runs), several=len(nodes) > 1, answer=answer)
-    # Whoever may use the cluster reads the log.
-    answer.update({key: [scrubbed(line) for line in answer[key]] for key in ("faults", "warnings")})
+    # Every user of the cluster can read the log.
+    answer["faults"] = [scrubbed(line) for line in answer["faults"]]
+    answer["warnings"] = [scrubbed(line) for line in answer["warnings"]]
 
 
 def _overrides(request: Mapping[str, Any]) -> dict[str, Any]:
     from jobs.terminal.console import parse_overrides
 
-    found, faults = parse_overrides(request["words"], Path(request["data_dir"]) if request["data_dir"] else None)
+    overrides, faults = parse_overrides(request["words"], Path(request["data_dir"]) if request["data_dir"] else None)
     assert not faults, faults  # the words have been read before they were sent
-    return found
+    return overrides
 
 
 def _drafted(request: Mapping[str, Any]) -> "list[StudyConfig]":
-    """What the config says of itself, for faults that can be told beside those of the data."""
+    """The studies as parsed without data, so that other faults are reported even if the data cannot be read."""
     from tune.config import loading
 
     if request["config"] is None:
@@ -147,16 +162,14 @@ def _drafted(request: Mapping[str, Any]) -> "list[StudyConfig]":
     return [partial.study for partial in partials]
 
 
-def _judged(
-    request: Mapping[str, Any], runs: str | None, answer: dict[str, Any], *, several: bool
-) -> "list[CheckedStudy]":
-    """The studies, judged with the data and the disk of this machine. The driver alone loads the data, so this is the
-    machine that needs it. Raises InputError."""
+def _validated(request: Mapping[str, Any], runs: str | None, answer: Answer, *, several: bool) -> "list[CheckedStudy]":
+    """Validates the studies with the data and the disk of this node. Only the driver loads the data, and it runs on
+    this node. Raises InputError."""
     from tune.study import resume
 
-    # Of several studies the job gets no name: it goes on with those of its configs that it finds unfinished.
-    go_on = request["resume"] or (directory.AUTO if several else False)
-    options = checks.Options(name=request["name"], resume=go_on, runs=runs)
+    # A job with several studies has no name: it resumes those of its configs that are unfinished.
+    resumed = request["resume"] or (directory.AUTO if several else False)
+    options = checks.Options(name=request["name"], resume=resumed, runs=runs)
     ready = checks.validate(request["config"], data=None, overrides=_overrides(request), options=options)
     if len(ready) == 1 and runs is not None:
         folder, config = ready[0].folder, ready[0].config
@@ -171,19 +184,19 @@ def _judged(
 
 
 def needed_files(ready: "CheckedStudy") -> set[str]:
-    """What each node opens for itself: some of the images, and the local files of encoders and tokenisers."""
+    """Paths that every node must be able to read: a sample of the images, local files of encoders and tokenizers."""
     from m3col.data.columns import MediaColumn
 
-    found: set[str] = set()
+    paths: set[str] = set()
     for column in ready.dataset.train.inputs.values():
         if isinstance(column, MediaColumn) and column.kind == "image" and len(column.source):
             last = len(column.source) - 1
-            found |= {path for at in (0, last // 2, last) if isinstance(path := column.source[at], str)}
+            paths |= {path for at in (0, last // 2, last) if isinstance(path := column.source[at], str)}
     for run in (ready.config.run, *ready.config.rows.values()):
-        given = {run.model.image.weights, run.model.text.name, run.data.text.tokenizer} - {None}
-        # Any other name is one of the hub's.
-        found |= {str(name) for name in given if Path(str(name)).expanduser().exists()}
-    return found
+        names = {run.model.image.weights, run.model.text.name, run.data.text.tokenizer} - {None}
+        # A name without such a file is a name of the model hub.
+        paths |= {str(name) for name in names if Path(str(name)).expanduser().exists()}
+    return paths
 
 
 def _places_faults(studies: "Sequence[StudyConfig]") -> list[str]:
@@ -201,9 +214,9 @@ def _places_faults(studies: "Sequence[StudyConfig]") -> list[str]:
 
 def _folder_faults(
     runs: str | None, nodes: Sequence[Mapping[str, Any]], uris: set[str], *, shared: bool, database: bool,
-    needed: Sequence[str] = (), answer: dict[str, Any],
+    needed: Sequence[str] = (), answer: Answer,
 ) -> list[str]:  # fmt: skip
-    """Whether every node reaches what the trials and the driver exchange through files, and sees the `needed` ones."""
+    """Faults of folders and storages that a node cannot reach, and of `needed` files that it cannot read."""
     remote = {uri for uri in uris if "://" in uri}
     local = sorted(uris - remote)
     several, faults = len(nodes) > 1, list[str]()
@@ -214,35 +227,35 @@ def _folder_faults(
             beside = "storage.database alone moves the Optuna study only; " if database else ""
             faults.append(
                 f"--runs-dir {runs}: the cluster has {len(nodes)} nodes, and this is a folder of one of them; {beside}"
-                "say --shared where it is mounted on all of them, or set storage.uri to s3://bucket/prefix"
+                "give --shared if it is mounted on all of them, or set storage.uri to s3://bucket/prefix"
             )
         else:
             answer["warnings"].append(
                 f"{runs} is on the only node's own disk: a node that joins later and does not see it takes a trial, "
-                "and the search then stops, with the command to go on; --shared says that it is mounted everywhere"
+                "and the search then stops, with the command to resume; --shared says that it is mounted everywhere"
             )
-    with_probe: dict[str, str] = {}
+    probes: dict[str, str] = {}
     for folder in folders:
         try:
-            with_probe[folder] = _write_probe(folder)
+            probes[folder] = _write_probe(folder)
         except OSError as error:
             faults.append(
                 f"{folder}: the driver's node cannot write there ({error.strerror or error}); name a folder that is "
                 "mounted on every node and that the cluster's user may write to"
             )
     needed = needed if several else ()
-    if not (with_probe or remote or needed):
+    if not (probes or remote or needed):
         return faults
-    found = _ask_nodes(nodes, with_probe, sorted(remote), needed)
-    faults += dict.fromkeys(fault for lines in found for fault in lines)
-    wrote = [node for node, lines in zip(nodes, found, strict=True) if not lines]
-    for folder, probe in with_probe.items():
+    faults_by_node = _ask_nodes(nodes, probes, sorted(remote), needed)
+    faults += dict.fromkeys(fault for lines in faults_by_node for fault in lines)
+    wrote = [node for node, lines in zip(nodes, faults_by_node, strict=True) if not lines]
+    for folder, probe in probes.items():
         faults += _read_back(folder, probe, wrote)
     return faults
 
 
 def _write_probe(folder: str) -> str:
-    """Raises OSError."""
+    """Writes a file with a unique name and returns the name. Raises OSError."""
     name = f".m3col-probe-{uuid.uuid4().hex}"
     Path(folder).mkdir(parents=True, exist_ok=True)
     Path(folder, name).write_text(name, encoding="utf-8")
@@ -250,14 +263,16 @@ def _write_probe(folder: str) -> str:
 
 
 def _read_back(folder: str, probe: str, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Whether what the other nodes wrote has arrived here; removes all of it."""
+    """Faults of nodes whose probe files are not visible on this node. Removes all probe files."""
     lost = []
     for node in nodes:
         if not _reads(Path(folder, f"{probe}-{node['NodeID']}"), probe):
             lost.append(node["NodeManagerAddress"])
     for path in Path(folder).glob(f"{probe}*"):
         path.unlink(missing_ok=True)
-    return [f"{folder}: what node {name} writes there is not seen by the others; mount one folder" for name in lost]
+    return [
+        f"{folder}: other nodes do not see what node {name} writes there; mount the same folder on all" for name in lost
+    ]
 
 
 def _reads(path: Path, text: str) -> bool:
@@ -276,33 +291,33 @@ def _reads(path: Path, text: str) -> bool:
 def _ask_nodes(
     nodes: Sequence[Mapping[str, Any]], probes: Mapping[str, str], remote: Sequence[str], needed: Sequence[str]
 ) -> list[list[str]]:
-    """The faults that each node finds, in a task that asks for no CPU and so runs on a busy cluster too."""
+    """The faults of each node, in the order of `nodes`. The tasks request no CPU, so a busy cluster runs them too."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, max_retries=0)(look_from_node)
-    asked = [
+    task = ray.remote(num_cpus=0, max_retries=0)(node_faults)
+    answers = [
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
             node["NodeID"], node["NodeManagerAddress"], dict(probes), list(remote), list(needed)
         )
         for node in nodes
     ]
-    ray.wait(asked, num_returns=len(asked), timeout=_NODES_S)
-    found = []
-    for node, answer in zip(nodes, asked, strict=True):
+    ray.wait(answers, num_returns=len(answers), timeout=_NODES_S)
+    faults_by_node = []
+    for node, answer in zip(nodes, answers, strict=True):
         try:
-            found.append(ray.get(answer, timeout=0))
-        except Exception as error:  # the node died, hangs, or cannot run our code
+            faults_by_node.append(ray.get(answer, timeout=0))
+        except Exception as error:  # the node died, hangs, or cannot run this code
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            found.append([f"node {node['NodeManagerAddress']}: cannot run a task ({reason})"])
-    return found
+            faults_by_node.append([f"node {node['NodeManagerAddress']}: cannot run a task ({reason})"])
+    return faults_by_node
 
 
-def look_from_node(
+def node_faults(
     node: str, address: str, probes: Mapping[str, str], remote: Sequence[str], needed: Sequence[str]
 ) -> list[str]:
-    """What one node misses: files of the data and of encoders, folders whose probe file is not there or that it cannot
-    write, storages out of reach."""
+    """Faults of the node that this task runs on: unreadable files, folders that are not shared or not writable,
+    storages that it cannot reach."""
     missing = [path for path in needed if not os.access(Path(path).expanduser(), os.R_OK)]
     faults = [
         f"{path}: node {address} cannot read it, but the driver's node can; trials read images and the files of "
@@ -312,8 +327,8 @@ def look_from_node(
     for folder, probe in probes.items():
         if not _reads(Path(folder, probe), probe):
             faults.append(
-                f"{folder}: node {address} does not see what the driver's node writes there, so it is not shared; "
-                "mount it on every node"
+                f"{folder}: node {address} does not see what the driver's node writes there, so the folder is not "
+                "shared; mount it on every node"
             )
             continue
         try:
@@ -329,9 +344,9 @@ def look_from_node(
 
 
 def _tracking_faults(
-    request: Mapping[str, Any], studies: "Sequence[StudyConfig]", runs: Path, *, several: bool, answer: dict[str, Any]
+    request: Mapping[str, Any], studies: "Sequence[StudyConfig]", runs: Path, *, several: bool, answer: Answer
 ) -> list[str]:
-    """Whether the driver's node reaches the tracking store; no other process of a search speaks to it."""
+    """Faults of tracking stores that this node, the driver's, cannot reach. Only the driver connects to them."""
     from m3col.errors import InputError
     from m3col.tracking import mlflow_store
 
@@ -350,5 +365,5 @@ def _tracking_faults(
 
 
 if __name__ == "__main__":
-    # As a module of its name, so that what is sent to other nodes is found there.
+    # Imported by its full name: functions of `__main__` could not be unpickled on other nodes.
     sys.exit(importlib.import_module("jobs.cluster.preflight").main())

@@ -1,4 +1,4 @@
-"""What `m3col submit` is asked for; kept in the job's metadata, so that it can be asked for again."""
+"""The arguments of `m3col submit`, as stored in the metadata of a job. `m3col jobs resume` reads them again."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -8,7 +8,7 @@ from m3col.errors import InputError
 
 @dataclass(frozen=True)
 class Submission:
-    """What is asked for. Paths are paths on the cluster; `config` may be None where `resume` names a study."""
+    """Arguments of one submission. Paths are on the cluster; `config` may be None if `resume` names a study."""
 
     config: str | None
     words: tuple[str, ...] = ()
@@ -24,21 +24,20 @@ class Submission:
 
     @classmethod
     def from_json(cls, text: str) -> "Submission":
-        """Raises InputError for what another version of m3col wrote with options that this one does not know, and for
-        what is none of ours."""
+        """Reads `to_json` output. Raises InputError if it is damaged or has options that this version does not know."""
         try:
-            found = dict(json.loads(text))
+            request = dict(json.loads(text))
         except (ValueError, TypeError, RecursionError):
             raise InputError(["its request cannot be read"]) from None
-        unknown = [str(key) for key in found if key not in {field.name for field in fields(cls)}]
+        unknown = [str(key) for key in request if key not in {field.name for field in fields(cls)}]
         if unknown:
             raise InputError([f"its request has options that this version does not know: {', '.join(sorted(unknown))}"])
-        words = found.pop("words", [])
+        words = request.pop("words", [])
         texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
-        wanted = {key: bool if key == "shared" else str | None for key in found}
-        wrong = [key for key, kind in wanted.items() if not isinstance(found[key], kind)]
-        if wrong or not texts or "config" not in found:
+        kinds = {key: bool if key == "shared" else str | None for key in request}
+        wrong = [key for key, kind in kinds.items() if not isinstance(request[key], kind)]
+        if wrong or not texts or "config" not in request:
             raise InputError(
                 [f"its request is damaged: {', '.join([*wrong, *([] if texts else ['words'])]) or 'config'}"]
             )
-        return cls(**found, words=tuple(words))
+        return cls(**request, words=tuple(words))

@@ -1,4 +1,4 @@
-"""`m3col submit`: a search as a job of a Ray cluster, after everything about it was judged here and there."""
+"""`m3col submit`: submits a search as a job of a Ray cluster, after it was validated locally and on the cluster."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import m3col
 from jobs.cluster import client as clusters
@@ -34,49 +34,54 @@ _PREFLIGHT_S = 240.0
 _TRACKING = "MLFLOW_TRACKING_URI"
 
 
-def faults(wanted: Submission) -> list[str]:
-    """All that can be said against it here: options, and the config as far as it can be judged without its data."""
-    found = []
-    for option, path in (("--runs-dir", wanted.runs), ("--data-dir", wanted.data_dir)):
+def faults(submission: Submission) -> list[str]:
+    """Faults that can be seen locally: of the options, and of the config as far as it needs no data."""
+    all_faults = []
+    for option, path in (("--runs-dir", submission.runs), ("--data-dir", submission.data_dir)):
         if path is not None and not os.path.isabs(path):
-            found.append(f"{option} {path}: is a folder of the cluster; give its absolute path, such as /shared/{path}")
-    if wanted.name is not None and wanted.resume is not None:
-        found.append(f"--name {wanted.name}: a resumed study keeps its name; leave --name or --resume out")
-    if wanted.config is None and wanted.resume is None:
-        found.append("submit: name a config, such as `m3col submit digits`, or go on with --resume NAME")
-    found += _tracking_faults(wanted.tracking_uri, "--tracking-uri")
-    overrides, more = parse_overrides(wanted.words, Path(wanted.data_dir) if wanted.data_dir else None)
-    found += more
-    found += _password_faults(wanted.words)
+            all_faults.append(
+                f"{option} {path}: is a folder of the cluster; give its absolute path, such as /shared/{path}"
+            )
+    if submission.name is not None and submission.resume is not None:
+        all_faults.append(f"--name {submission.name}: a resumed study keeps its name; leave --name or --resume out")
+    if submission.config is None and submission.resume is None:
+        all_faults.append("submit: name a config, such as `m3col submit digits`, or resume a study with --resume NAME")
+    all_faults += _tracking_faults(submission.tracking_uri, "--tracking-uri")
+    overrides, word_faults = parse_overrides(
+        submission.words, Path(submission.data_dir) if submission.data_dir else None
+    )
+    all_faults += word_faults
+    all_faults += _password_faults(submission.words)
     partials: Sequence[PartialStudy] = ()
     try:
-        if wanted.config is not None:
-            partials, more = search_config.parse(wanted.config, overrides=overrides)
-            found += more
-            for partial in partials if wanted.tracking_uri is None else ():
-                found += _tracking_faults(partial.study.settings.tracking.uri, "tracking.uri")
-        if wanted.name is not None and len(partials) == 1:
-            directory.new_name(Path(os.devnull), wanted.name, partials[0].study)  # whether it is free is seen there
+        if submission.config is not None:
+            partials, config_faults = search_config.parse(submission.config, overrides=overrides)
+            all_faults += config_faults
+            for partial in partials if submission.tracking_uri is None else ():
+                all_faults += _tracking_faults(partial.study.settings.tracking.uri, "tracking.uri")
+        if submission.name is not None and len(partials) == 1:
+            # Checks the form of the name; the cluster checks whether it is free.
+            directory.new_name(Path(os.devnull), submission.name, partials[0].study)
     except InputError as error:
-        found += error.faults
-    if wanted.name is not None and len(partials) > 1:
-        found.append("--name: this search makes several studies; leave the name out")
-    return list(dict.fromkeys(found))
+        all_faults += error.faults
+    if submission.name is not None and len(partials) > 1:
+        all_faults.append("--name: this search makes several studies; leave the name out")
+    return list(dict.fromkeys(all_faults))
 
 
 def _password_faults(words: Sequence[str]) -> list[str]:
-    """Of overrides, whatever their key: a config is judged with them here, but that of a study that is gone on with
-    only where the study is, and nothing secret is to be sent there."""
-    found = []
+    """Faults of overrides that contain a password, for any key. The config of a resumed study is on the cluster, so
+    its overrides are validated there; a password must not be sent."""
+    all_faults = []
     for word in words:
         key, sign, _ = word.partition("=")
         if sign and has_password(word):
             overrides, _ = parse_overrides([word], None)
-            found += urls.faults(run_config.join({}, overrides), lambda key: "overrides") or [
+            all_faults += urls.faults(run_config.join({}, overrides), lambda key: "overrides") or [
                 f"overrides: {key} must hold no password, because everybody can read what a job is called with; leave "
                 f"it out of {redacted(word)!r}"
             ]
-    return found
+    return all_faults
 
 
 def _tracking_faults(uri: str | None, place: str) -> list[str]:
@@ -89,79 +94,81 @@ def _tracking_faults(uri: str | None, place: str) -> list[str]:
         ]
     if uri.startswith("sqlite:") and not uri.startswith("sqlite:////"):
         return [
-            f"{place} {uri}: the file would lie in the job's temporary folder; "
-            "nearest valid: 'sqlite:////shared/runs/mlflow.db', or leave it out: the default lies in the runs folder"
+            f"{place} {uri}: the file would be in the job's temporary folder; "
+            "nearest valid: 'sqlite:////shared/runs/mlflow.db', or leave it out: the default is in the runs folder"
         ]
     return []
 
 
-def with_environment(wanted: Submission) -> Submission:
-    """A tracking server that is named by this machine's environment is meant for the job as well."""
+def with_environment(submission: Submission) -> Submission:
+    """Adds the tracking server that the local environment names, if the submission names none."""
     uri = os.environ.get(_TRACKING, "")
-    if wanted.tracking_uri is None and (uri == OFF or uri.startswith(("http://", "https://"))):
-        return replace(wanted, tracking_uri=uri)
-    return wanted
+    if submission.tracking_uri is None and (uri == OFF or uri.startswith(("http://", "https://"))):
+        return replace(submission, tracking_uri=uri)
+    return submission
 
 
-def submit(wanted: Submission, address: str | None, *, say: Callable[[str], None] = print) -> tuple[Cluster, str]:
-    """Judges the submission here and on the cluster, and submits it; returns the cluster and the job's id.
+def submit(submission: Submission, address: str | None, *, say: Callable[[str], None] = print) -> tuple[Cluster, str]:
+    """Validates the submission locally and on the cluster, and submits it; returns the cluster and the job's id.
 
-    Raises InputError with all faults found here, the address' and token's among them, or else with all found there.
+    Raises InputError with all local faults (also of address and token), or else with all that the cluster reports.
     """
-    wanted = with_environment(wanted)
-    found = faults(wanted)
+    submission = with_environment(submission)
+    all_faults = faults(submission)
     cluster: Cluster | None = None
     try:
         cluster = clusters.connect(clusters.address_of(address))
     except InputError as error:
-        found = [*error.faults, *found]
-    if found or cluster is None:
-        raise InputError(found)
-    with staged(wanted.config, wanted.words) as stage:
-        answer = ask(cluster, stage, wanted)
+        all_faults = [*error.faults, *all_faults]
+    if all_faults or cluster is None:
+        raise InputError(all_faults)
+    with staged(submission.config, submission.words) as stage:
+        answer = ask(cluster, stage, submission)
         for line in answer["warnings"]:
             sys.stderr.write(f"warning: {scrubbed(line)}\n")
         say(f"checked on {cluster.address}: {'; '.join(answer['notes'])}")
-        id = f"{answer['name'] or slug(Path(str(wanted.config)).stem)}-{secrets.token_hex(2)}"
-        known = {
+        id = f"{answer['name'] or slug(Path(str(submission.config)).stem)}-{secrets.token_hex(2)}"
+        tags = {
             clusters.KIND: clusters.SEARCH,
             clusters.STUDY: answer["name"] or "",
             clusters.STORAGE: answer["storage"] or "",
-            clusters.REQUEST: replace(wanted, runs=answer["runs"]).to_json(),
+            clusters.REQUEST: replace(submission, runs=answer["runs"]).to_json(),
             clusters.VERSION: m3col.__version__,
             clusters.GIT: _git(),
         }
         stage.ask(id, {})
-        words = search_words(wanted, config=stage.config, words=stage.words, name=answer["name"], runs=answer["runs"])
-        cluster.submit(shlex.join(words), folder=stage.folder, id=id, metadata=known)
+        words = search_words(
+            submission, config=stage.config, words=stage.words, name=answer["name"], runs=str(answer["runs"])
+        )
+        cluster.submit(shlex.join(words), folder=stage.folder, id=id, metadata=tags)
     return cluster, id
 
 
 def search_words(
-    wanted: Submission, *, config: str | None, words: Sequence[str], name: str | None, runs: str
+    submission: Submission, *, config: str | None, words: Sequence[str], name: str | None, runs: str
 ) -> list[str]:
-    """The command of the job. With `--resume auto` a job that is started again goes on where it was."""
+    """The command of the job. With `--resume auto` a restarted job resumes its study."""
     command = ["python", "-m", "jobs.cli", "search", *([config] if config else []), *words]
-    if wanted.resume is not None:
-        command += ["--resume", wanted.resume]
+    if submission.resume is not None:
+        command += ["--resume", submission.resume]
     else:
         command += [*(["--name", name] if name else []), "--resume", directory.AUTO]
     command += ["--address", "auto", "--plain", "--runs-dir", runs]
-    for option, value in (("--tracking-uri", wanted.tracking_uri), ("--data-dir", wanted.data_dir)):
+    for option, value in (("--tracking-uri", submission.tracking_uri), ("--data-dir", submission.data_dir)):
         command += [option, value] if value else []
     return command
 
 
-def ask(cluster: Cluster, stage: Staged, wanted: Submission) -> dict[str, Any]:
-    """What the cluster's own machines say. Raises InputError with every fault found there."""
-    here: dict[str, Any] = {**preflight.here(), "requires": _required()}
-    here["m3col"] = m3col.__version__
-    if cluster.ray_version() != here["ray"]:  # known at once; a job would only say so later
-        raise InputError([preflight.different("Ray", cluster.ray_version(), here["ray"])])
+def ask(cluster: Cluster, stage: Staged, submission: Submission) -> preflight.Answer:
+    """Runs the preflight job and returns its answer. Raises InputError with every fault it reports."""
+    local: dict[str, Any] = {**preflight.here(), "requires": _required()}
+    local["m3col"] = m3col.__version__
+    if cluster.ray_version() != local["ray"]:  # known without the preflight job
+        raise InputError([preflight.different("Ray", cluster.ray_version(), local["ray"])])
     id = f"preflight-{secrets.token_hex(4)}"
-    stage.ask(id, {**asdict(wanted), "config": stage.config, "words": stage.words, "versions": here})
-    known = {clusters.KIND: clusters.PREFLIGHT}
-    cluster.submit("python -m jobs.cluster.preflight", folder=stage.folder, id=id, metadata=known)
+    stage.ask(id, {**asdict(submission), "config": stage.config, "words": stage.words, "versions": local})
+    tags = {clusters.KIND: clusters.PREFLIGHT}
+    cluster.submit("python -m jobs.cluster.preflight", folder=stage.folder, id=id, metadata=tags)
     try:
         state = cluster.wait(id, _PREFLIGHT_S)
         answer = _answer(cluster.log(id))
@@ -170,15 +177,15 @@ def ask(cluster: Cluster, stage: Staged, wanted: Submission) -> dict[str, Any]:
     except (InputError, KeyboardInterrupt):
         cluster.stop(id)
         raise
-    renamed = {stage.config: wanted.config} if stage.config != wanted.config else {}
+    renamed = {stage.config: submission.config} if stage.config != submission.config else {}
     if answer["faults"]:
         raise InputError([_in_callers_names(line, renamed) for line in answer["faults"]])
     return answer
 
 
-def _answer(log: str) -> dict[str, Any] | None:
+def _answer(log: str) -> preflight.Answer | None:
     lines = [line for line in log.splitlines() if line.startswith(preflight.MARK)]
-    return dict(json.loads(lines[-1].removeprefix(preflight.MARK))) if lines else None
+    return cast("preflight.Answer", json.loads(lines[-1].removeprefix(preflight.MARK))) if lines else None
 
 
 def _no_answer(cluster: Cluster, id: str, state: str) -> str:
@@ -187,19 +194,20 @@ def _no_answer(cluster: Cluster, id: str, state: str) -> str:
     reason = reason_of(last, limit=300)
     if state not in clusters.ENDED:
         return (
-            f"{cluster.address}: a first small job did not end within {_PREFLIGHT_S:.0f} s (state {state}: {reason}); "
-            "see whether the cluster can start jobs at all"
+            f"{cluster.address}: the preflight job did not end within {_PREFLIGHT_S:.0f} s (state {state}: {reason}); "
+            "check that the cluster can start jobs at all"
         )
     return (
-        f"{cluster.address}: a first small job ended as {state} ({reason}); `python` on the nodes must be the one that "
+        f"{cluster.address}: the preflight job ended as {state} ({reason}); `python` on the nodes must be the one that "
         "Ray runs in, with m3col's requirements installed"
     )
 
 
 def _in_callers_names(line: str, renamed: dict[str | None, str | None]) -> str:
-    for there, ours in renamed.items():
-        if there and ours:
-            line = line.replace(there, ours)
+    """Replaces names of copied configs by the names that the user gave."""
+    for staged_name, own_name in renamed.items():
+        if staged_name and own_name:
+            line = line.replace(staged_name, own_name)
     return line
 
 

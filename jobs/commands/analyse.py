@@ -21,10 +21,10 @@ def analyse(arguments: argparse.Namespace) -> int:
     from m3col.evaluation import test_ledger
     from m3col.tracking import mlflow_store
 
-    words, only, runs = _listed(arguments.words) or [], _listed(arguments.only), runs_of(arguments)
+    words, only, runs = _split(arguments.words) or [], _split(arguments.only), runs_of(arguments)
     checkpoint = Path(arguments.checkpoint).absolute()
     out = arguments.out or checkpoint.parent / "analysis"
-    predictor, dataset = _judged(arguments, words, only, out)
+    predictor, dataset = _validated(arguments, words, only, out)
     tracker = mlflow_store.connect(arguments.tracking_uri, runs)
     paths = runner.analyse(predictor, dataset, out, words, only, arguments.seed)
     test_ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"analyse/{checkpoint}", rows=1)
@@ -34,15 +34,15 @@ def analyse(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _listed(text: str | None) -> list[str] | None:
-    """The words between commas."""
+def _split(text: str | None) -> list[str] | None:
+    """Splits at commas."""
     return None if text is None else [word.strip() for word in text.split(",")]
 
 
-def _judged(
+def _validated(
     arguments: argparse.Namespace, words: Sequence[str], only: Sequence[str] | None, out: Path
 ) -> "tuple[Predictor, Dataset]":
-    """The model and its data set. Raises InputError with the faults of both and of all that stands on the line."""
+    """Loads the model and its data set. Raises InputError with the faults of both and of the options."""
     import m3col
     from m3col.analysis import runner
     from m3col.checks.limits import disk_faults
@@ -66,8 +66,7 @@ def _judged(
 
 
 def _track(tracker: "Tracker", paths: Sequence[Path], checkpoint: Path, dataset: "Dataset") -> None:
-    """Sends these files to the store, and only these: the folder may hold others. A store that fails meanwhile is a
-    warning: what was asked for lies in the folder."""
+    """Sends these files to MLflow (the folder may have others). If MLflow fails, this is a warning: the files exist."""
     from m3col.storage.redaction import scrubbed
     from m3col.tracking import mlflow_store
 

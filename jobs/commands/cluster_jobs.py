@@ -21,7 +21,7 @@ _STOP_S = 30.0
 
 def submit(arguments: argparse.Namespace) -> int:
     config, words = config_and_words(arguments)
-    wanted = Submission(
+    submission = Submission(
         config, tuple(words), arguments.name, arguments.resume, _text(arguments.runs_dir), arguments.tracking_uri,
         _text(arguments.data_dir), arguments.shared,
     )  # fmt: skip
@@ -29,32 +29,32 @@ def submit(arguments: argparse.Namespace) -> int:
         from jobs.cluster import kuberay
 
         sys.stdout.write(
-            kuberay.manifest(wanted, image=arguments.image, nodes=1 if arguments.nodes is None else arguments.nodes)
+            kuberay.manifest(submission, image=arguments.image, nodes=1 if arguments.nodes is None else arguments.nodes)
         )
         return 0
-    idle = [name for name, value in (("--image", arguments.image), ("--nodes", arguments.nodes)) if value is not None]
-    if idle:
-        raise InputError([f"{name}: belongs to --print-rayjob; leave it out" for name in idle])
-    return _send(wanted, arguments.address, follow=arguments.follow)
+    unused = [name for name, value in (("--image", arguments.image), ("--nodes", arguments.nodes)) if value is not None]
+    if unused:
+        raise InputError([f"{name}: belongs to --print-rayjob; leave it out" for name in unused])
+    return _send(submission, arguments.address, follow=arguments.follow)
 
 
 def _text(path: Any) -> str | None:
     return None if path is None else str(path)
 
 
-def _send(wanted: Submission, address: str | None, *, follow: bool) -> int:
-    from jobs.cluster.submit import submit  # here, and not above: judging a config takes torch and optuna
+def _send(submission: Submission, address: str | None, *, follow: bool) -> int:
+    from jobs.cluster.submit import submit  # imported late: it needs torch and optuna
 
-    cluster, id = submit(wanted, address)
+    cluster, id = submit(submission, address)
     print(f"job {id}", flush=True)
     if follow:
         return _follow(cluster, id)
-    for action, what in (("logs", " --follow"), ("status", ""), ("stop", "")):
-        print(f"  m3col {_again(cluster, action, id)}{what}")
+    for action, option in (("logs", " --follow"), ("status", ""), ("stop", "")):
+        print(f"  m3col {_job_command(cluster, action, id)}{option}")
     return 0
 
 
-def _again(cluster: Cluster, action: str, id: str) -> str:
+def _job_command(cluster: Cluster, action: str, id: str) -> str:
     return f"jobs {action} {shlex.quote(id)} --address {shlex.quote(cluster.address)}"
 
 
@@ -64,13 +64,13 @@ def _write(text: str) -> None:
 
 
 def _follow(cluster: Cluster, id: str) -> int:
-    """Shows a job's log until the job ends or Ctrl-C; 0 where it succeeded."""
+    """Shows a job's log until the job ends or Ctrl-C. Returns the exit code, 0 if the job succeeded."""
     try:
         state = cluster.follow(id, _write)
     except KeyboardInterrupt:
         print(
-            f"\nNo longer following; the job goes on:\n  m3col {_again(cluster, 'logs', id)} --follow\n"
-            f"  m3col {_again(cluster, 'stop', id)}"
+            f"\nNo longer following; the job continues:\n  m3col {_job_command(cluster, 'logs', id)} --follow\n"
+            f"  m3col {_job_command(cluster, 'stop', id)}"
         )
         return 130
     print(f"job {id}: {state}")
@@ -104,15 +104,15 @@ def _minutes(job: Any) -> str:
 
 def _status(cluster: Cluster, arguments: argparse.Namespace) -> int:
     job = cluster.job(arguments.id)
-    known = job.metadata or {}
+    tags = job.metadata or {}
     try:
         request = _request(job)
     except InputError:
-        request = None  # of another version: what is known of it can be shown all the same
+        request = None  # of another version: the other lines can still be shown
     lines = {
-        "job": job.submission_id, "state": job.status.value, "study": known.get(clusters.STUDY),
+        "job": job.submission_id, "state": job.status.value, "study": tags.get(clusters.STUDY),
         "began": _began(job), "minutes": _minutes(job), "runs": request.runs if request else None,
-        "m3col": known.get(clusters.VERSION), "command": job.entrypoint,
+        "m3col": tags.get(clusters.VERSION), "command": job.entrypoint,
         "message": (job.message or "").partition("\n")[0].partition(", last available logs")[0],
     }  # fmt: skip
     for name, value in lines.items():
@@ -122,15 +122,15 @@ def _status(cluster: Cluster, arguments: argparse.Namespace) -> int:
 
 
 def _request(job: Any) -> Submission | None:
-    """What the job was submitted with, None where it is none of ours. Raises InputError for that of another version."""
-    known = job.metadata or {}
+    """The job's submission; None if m3col did not submit it. Raises InputError if another version wrote it."""
+    tags = job.metadata or {}
     try:
-        return Submission.from_json(known[clusters.REQUEST]) if known.get(clusters.REQUEST) else None
+        return Submission.from_json(tags[clusters.REQUEST]) if tags.get(clusters.REQUEST) else None
     except InputError as error:
-        version = known.get(clusters.VERSION, "another version")
+        version = tags.get(clusters.VERSION, "another version")
         raise InputError(
-            [f"job {job.submission_id!r}: {line}; it was submitted by m3col {version}: go on with it from there, or by "
-             "`m3col submit --resume STUDY`" for line in error.faults]
+            [f"job {job.submission_id!r}: {line}; it was submitted by m3col {version}: resume it with that version, or "
+             "by `m3col submit --resume STUDY`" for line in error.faults]
         ) from None  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def _stop(cluster: Cluster, arguments: argparse.Namespace) -> int:
         return 0
     cluster.stop(arguments.id)
     state = cluster.wait(arguments.id, _STOP_S)
-    print(f"job {arguments.id}: {state}; go on with\n  m3col {_again(cluster, 'resume', arguments.id)}")
+    print(f"job {arguments.id}: {state}; resume with\n  m3col {_job_command(cluster, 'resume', arguments.id)}")
     return 0 if state in clusters.ENDED else 1
 
 
@@ -159,15 +159,13 @@ def _resume(cluster: Cluster, arguments: argparse.Namespace) -> int:
     job = cluster.job(arguments.id)
     request = _request(job)
     if request is None:
-        raise InputError(
-            [f"job {arguments.id!r}: was not submitted by `m3col submit`, so there is no study to go on with"]
-        )
+        raise InputError([f"job {arguments.id!r}: was not submitted by `m3col submit`, so there is no study to resume"])
     if job.status.value not in clusters.ENDED:
         raise InputError([f"job {arguments.id!r}: is still {job.status.value}; stop it first, or follow its log"])
     request = replace(request, shared=request.shared or arguments.shared)
     study, storage = job.metadata.get(clusters.STUDY), job.metadata.get(clusters.STORAGE)
     if study:
-        # The study has kept its config; only what may change on a resume is given again, and where its record is.
+        # The study has stored its config. Only the new overrides and the address of its storage are sent.
         words = [*([f"storage.uri={storage}"] if storage else []), *arguments.overrides]
         request = replace(request, config=None, words=tuple(words), name=None, resume=study)
     else:

@@ -12,7 +12,7 @@ from m3col.data.formats.csv_columns import Layout
 from m3col.errors import InputError
 from m3col.storage.redaction import scrubbed
 
-_MANY = 7  # columns of a table on a terminal
+_MAX_COLUMNS = 7  # columns of a table on a terminal
 
 
 def data(arguments: argparse.Namespace) -> int:
@@ -35,9 +35,9 @@ def _data_list(arguments: argparse.Namespace) -> int:
 def _data_check(arguments: argparse.Namespace) -> int:
     from m3col.data.checks.check_folder import check
 
-    given = {name: value for name, value in vars(arguments).items() if name in ("image", "label") and value}
+    columns_given = {name: value for name, value in vars(arguments).items() if name in ("image", "label") and value}
     if arguments.text:
-        given["text"] = tuple(arguments.text.split(","))
+        columns_given["text"] = tuple(arguments.text.split(","))
     tokenizer, faults = None, list[str]()
     if arguments.max_length < 1:
         faults.append(f"--max-length {arguments.max_length}: must be >= 1; nearest valid: 1")
@@ -48,27 +48,27 @@ def _data_check(arguments: argparse.Namespace) -> int:
             tokenizer, _ = tokenization.load(arguments.tokenizer, key="--tokenizer")
         except InputError as error:
             faults += error.faults
-    found = check(
-        arguments.folder, layout=Layout(**given) if given else None, tokenizer=tokenizer,
+    report = check(
+        arguments.folder, layout=Layout(**columns_given) if columns_given else None, tokenizer=tokenizer,
         max_length=arguments.max_length,
     )  # fmt: skip
     screen = console()
-    for columns, rows in ((found.columns, found.rows), (found.class_columns, found.class_rows)):
+    for columns, rows in ((report.columns, report.rows), (report.class_columns, report.class_rows)):
         lines = [columns, *rows]
-        if len(columns) > _MANY:  # a line for each column: side by side they would be cut off
+        if len(columns) > _MAX_COLUMNS:  # transposed: so many columns side by side would be cut off
             lines = list(zip(*lines, strict=True))
         if rows:
             table = Table(*lines[0])
             for row in lines[1:]:
                 table.add_row(*row)
             screen.print(table)
-    for line in found.warnings:
+    for line in report.warnings:
         screen.print(f"warning: {line}", soft_wrap=True)
-    faults += found.faults
+    faults += report.faults
     sys.stderr.write("".join(f"error: {line}\n" for line in faults))
-    if not faults and found.warnings:
-        count = f"{len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}"
-        screen.print(f"usable: no faults, but {count} above to look at", soft_wrap=True)
+    if not faults and report.warnings:
+        count = f"{len(report.warnings)} warning{'s' if len(report.warnings) > 1 else ''}"
+        screen.print(f"usable: no faults, but {count} above to read", soft_wrap=True)
     elif not faults:
         screen.print("ok: this folder can be used", soft_wrap=True)
     return 2 if faults else 0

@@ -1,4 +1,4 @@
-"""Which function each command is. Its module is imported when it is called: no command waits for what others need."""
+"""The function of each command. Its module is imported when it is called, so that no command waits for others."""
 
 import argparse
 from collections.abc import Callable

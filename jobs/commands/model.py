@@ -36,15 +36,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     faults += predictor.dataset_faults(dataset)
     if faults or dataset.test is None or dataset.test.labels is None:
         raise InputError(faults)
-    found = predictor.task.scores(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
+    metrics = predictor.task.scores(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
     by = f"evaluate/{'+'.join(str(Path(folder).absolute()) for folder in arguments.checkpoint)}"
     test_ledger.add(runs_of(arguments), dataset=dataset.name, digest=dataset.digests()["test"], by=by, rows=1)
-    print_metrics({f"test/{key}": value for key, value in found.items()})
+    print_metrics({f"test/{key}": value for key, value in metrics.items()})
     return 0
 
 
 def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset":
-    """The data set that --data and --data-dir name, else the one of the training; its columns are those of the
+    """Loads the data set that --data and --data-dir name, by default the one of the training, with the columns of the
     training. Raises InputError."""
     from m3col.checks.resolve import layout
 
@@ -69,16 +69,16 @@ def predict(arguments: argparse.Namespace) -> int:
     else:
         inputs = _read_inputs(arguments, predictor.modalities)
     try:
-        found = predictor.predict_table(inputs)
+        table = predictor.predict_table(inputs)
     except InputError as error:
         place = "" if arguments.csv is None else f"{arguments.csv}: "
         raise InputError([f"{place}{line}" for line in error.faults]) from None
     rows = [
         [number, *(f"{value:.6g}" if isinstance(value, float) else value for value in line)]
-        for number, line in enumerate(found.itertuples(index=False, name=None), start=1)
+        for number, line in enumerate(table.itertuples(index=False, name=None), start=1)
     ]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([["row", *found.columns], *rows])
+    csv.writer(text, lineterminator="\n").writerows([["row", *table.columns], *rows])
     if arguments.out is None:
         sys.stdout.write(text.getvalue())
         return 0
@@ -96,7 +96,7 @@ def _out_faults(out: Path | None) -> list[str]:
 
 
 def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str, Any]:
-    """One file for all modalities: paths of images (beside the file), texts, and numbers as `modality.feature`.
+    """Reads one file for all modalities. Columns: image paths (relative to the file), texts, `modality.feature`.
 
     Raises InputError with every fault of the file and of --out.
     """
@@ -105,7 +105,7 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
     from m3col.inputs import user_arrays
     from m3col.tracking.payload import model_columns
 
-    found, faults, path = FaultCollector(), _out_faults(arguments.out), arguments.csv
+    collector, faults, path = FaultCollector(), _out_faults(arguments.out), arguments.csv
     if arguments.inputs:
         faults.append(f"{arguments.inputs[0]!r}: --csv holds all modalities; leave the other files out")
     kinds, numeric = predictor.kinds, model_columns(predictor.features, predictor.kinds)
@@ -113,12 +113,12 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
         name: own if modality_kinds.of(kinds[name]).is_media else numeric[name]
         for name, own in predictor.features.items()
     }
-    inputs = unlabelled_csv.read(path, columns, kinds, found)
-    faults += found.lines()
+    inputs = unlabelled_csv.read(path, columns, kinds, collector)
+    faults += collector.lines()
     for name in inputs:
         if not modality_kinds.of(kinds[name]).is_media:
             try:
-                # What is missing is judged by the model, which may fill it.
+                # Missing values are allowed here: the model may impute them, or refuses them later.
                 inputs[name] = user_arrays.numbers(
                     inputs[name], columns[name], where=str(path), may_miss=True, precision=predictor.precision
                 )
@@ -130,7 +130,7 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
 
 
 def _read_inputs(arguments: argparse.Namespace, modalities: Sequence[str]) -> dict[str, np.ndarray]:
-    """The files of `modality=file.csv` words. Raises InputError with every fault of words, files and --out."""
+    """Reads the files of `modality=file.csv` words. Raises InputError with every fault of words, files and --out."""
     from m3col.data.formats.table_csv import read_matrix
 
     faults: list[str] = []

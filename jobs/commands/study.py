@@ -1,4 +1,4 @@
-"""`m3col report`, `ui`, `sync` and `runs`: what is there already."""
+"""`m3col report`, `ui`, `sync` and `runs`: commands on stored studies."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tune.study.record import StudyFolder
 
 
-_REASON = 500  # characters of what keeps a study from MLflow
+_REASON = 500  # largest length of an MLflow error in a message
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -46,20 +46,20 @@ def ui(arguments: argparse.Namespace) -> int:
 
 
 def _studies(runs: Path, names: Sequence[str]) -> "tuple[list[StudyFolder], list[str]]":
-    """The named studies (all of them where none is named), and a fault for each that is not there."""
+    """The named studies (all if none is named), and a fault for each that does not exist."""
     from tune.study import record
 
     if not names:
         paths = sorted(runs.glob(f"*/{record.DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
         return [record.StudyFolder(path.parent.absolute()) for path in paths], []
-    found: list[StudyFolder] = []
+    folders: list[StudyFolder] = []
     faults: list[str] = []
     for name in names:
         try:
-            found.append(directory.find(runs, name))
+            folders.append(directory.find(runs, name))
         except InputError as error:
             faults += error.faults
-    return found, faults
+    return folders, faults
 
 
 def sync(arguments: argparse.Namespace) -> int:
@@ -69,20 +69,20 @@ def sync(arguments: argparse.Namespace) -> int:
     folders, faults = _studies(runs, arguments.study)
     uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri == mlflow_store.OFF:
-        given = "--tracking-uri none" if arguments.tracking_uri else "MLFLOW_TRACKING_URI is none"
-        faults.append(f"{given}: there is nothing to write to; give --tracking-uri an MLflow store")
+        source = "--tracking-uri none" if arguments.tracking_uri else "MLFLOW_TRACKING_URI is none"
+        faults.append(f"{source}: there is nothing to write to; give --tracking-uri an MLflow store")
     if faults:
         raise InputError(faults)
     if not folders:
         print(f"no studies in {runs}")
         return 0
-    mlflow_store.connect(arguments.tracking_uri, runs)  # of a store that is away, one line for all studies
+    mlflow_store.connect(arguments.tracking_uri, runs)  # an unreachable store is one error, not one per study
     failed = [folder for folder in folders if not _sync_one(folder, arguments, runs)]
     return 1 if failed else 0
 
 
 def _sync_one(folder: "StudyFolder", arguments: argparse.Namespace, runs: Path) -> bool:
-    """Writes one study, or says in one line what stands in the way; whether nothing did."""
+    """Writes one study to MLflow. Returns False if that failed, after one line with the reason."""
     from m3col.tracking import mlflow_store
     from m3col.tracking.payload import reason_of
     from tune.study.record import InUse
@@ -90,7 +90,7 @@ def _sync_one(folder: "StudyFolder", arguments: argparse.Namespace, runs: Path) 
     try:
         storage = folder.config().settings.storage.uri
         tracker = mlflow_store.connect(arguments.tracking_uri, runs, artifacts=storage)
-        assert tracker is not None, "the caller has looked"
+        assert tracker is not None, "the caller refuses the URI none"
         folder.lock()  # the driver of a running search writes to MLflow itself
         try:
             tracking_sync.sync(folder, tracker)

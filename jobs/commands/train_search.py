@@ -31,36 +31,36 @@ def train(arguments: argparse.Namespace) -> int:
 
     config, words = config_and_words(arguments)
     if config is None and arguments.resume is None:
-        raise InputError(["train: name a config, such as `m3col train digits`, or go on with --resume FOLDER"])
+        raise InputError(["train: name a config, such as `m3col train digits`, or resume a run with --resume FOLDER"])
     overrides, faults = parse_overrides(words, arguments.data_dir)
     faults += _worker_faults(arguments)
     runs, resume = runs_of(arguments), arguments.resume
     if resume is not None and arguments.runs_dir is None and resume.absolute().parent.name == "train":
         runs = resume.absolute().parents[1]
     refuse(faults, lambda: api.validate(config or "digits", overrides=overrides, runs=runs))
-    place: dict[str, Path] = {}
+    latest: dict[str, Path] = {}
 
     def farewell() -> str:
-        # The epochs of several workers are heard of a moment later than they are written.
-        if "folder" not in place or not api.records_of(place["folder"]):
-            return "Interrupted before the first epoch was through."
-        again = ["--resume", str(place["folder"])]
-        given = {
+        # With several workers, `report` is called a moment after an epoch is stored; so the folder is read.
+        if "folder" not in latest or not api.records_of(latest["folder"]):
+            return "Interrupted before the first epoch ended."
+        resume_words = ["--resume", str(latest["folder"])]
+        options_given = {
             "--workers": arguments.workers, "--cpus-per-worker": arguments.cpus_per_worker,
             "--gpus-per-worker": arguments.gpus_per_worker, "--address": arguments.address,
         }  # fmt: skip
-        for name, value in given.items():
-            again += [] if value is None else [name, f"{value:g}" if isinstance(value, float) else str(value)]
-        return f"Interrupted. Go on with: m3col train {shlex.join(again)}"
+        for name, value in options_given.items():
+            resume_words += [] if value is None else [name, f"{value:g}" if isinstance(value, float) else str(value)]
+        return f"Interrupted. Resume with: m3col train {shlex.join(resume_words)}"
 
     on_interrupt(farewell)
 
     def started(folder: Path) -> None:
         claim()
-        place["folder"] = folder
+        latest["folder"] = folder
 
     def report(record: Record, epochs: int, folder: Path) -> None:
-        place["folder"] = folder
+        latest["folder"] = folder
         if record.epoch % max(1, epochs // 10) == 0 or record.epoch == epochs:
             value = "" if record.value is None else f"  value {record.value:.4f}"
             print(f"epoch {record.epoch}/{epochs}  loss {record.metrics['train/loss']:.4f}{value}", flush=True)
@@ -108,25 +108,25 @@ def search(arguments: argparse.Namespace) -> int:
     from tune import api
     from tune.scheduling.coordinator import STOPS
 
-    config, words, resume = _asked_for(arguments)
+    config, words, resume = _search_arguments(arguments)
     overrides, faults = parse_overrides(words, arguments.data_dir)
     runs = runs_of(arguments)
-    asked = checks.Options(name=arguments.name, resume=resume, runs=runs)
-    refuse(faults, lambda: checks.validate(config, data=None, overrides=overrides, options=asked))
-    ready = checks.validate(config, data=None, overrides=overrides, options=asked)
+    options = checks.Options(name=arguments.name, resume=resume, runs=runs)
+    refuse(faults, lambda: checks.validate(config, data=None, overrides=overrides, options=options))
+    ready = checks.validate(config, data=None, overrides=overrides, options=options)
     with lasting_output():
         progress = Progress(force_plain=arguments.plain)
 
-    def go_on() -> str:
-        assert progress.folder is not None, "there is a study to go on with"
-        # One study is resumed by its name; several, as the command that began them.
-        again = [config, *words, "--resume"] if config and len(ready) > 1 else ["--resume", progress.folder.name]
-        return f"Nothing that was finished is lost; go on with:\n  {_command('search', again, arguments)}"
+    def resume_hint() -> str:
+        assert progress.folder is not None, "a study has been created"
+        # One study is resumed by its name, several by the command that started them.
+        resume_words = [config, *words, "--resume"] if config and len(ready) > 1 else ["--resume", progress.folder.name]
+        return f"Nothing that was finished is lost; resume with:\n  {_command('search', resume_words, arguments)}"
 
     def farewell() -> str:
         if progress.folder is None:
             return "Interrupted before the search began; nothing was written."
-        return f"Interrupted. {go_on()}"
+        return f"Interrupted. {resume_hint()}"
 
     def started(folder: "StudyFolder", coordinator: "Coordinator") -> None:
         interrupt.claim()
@@ -136,25 +136,25 @@ def search(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"warning: {scrubbed(line)}\n")
 
     interrupt.on_interrupt(farewell)
-    options = dataclasses.replace(
-        asked, tracking_uri=arguments.tracking_uri, address=arguments.address, observe=progress.observe,
+    run_options = dataclasses.replace(
+        options, tracking_uri=arguments.tracking_uri, address=arguments.address, observe=progress.observe,
         on_study=progress.on_study, started=started, warn=warn,
     )  # fmt: skip
     try:
         with lasting_output(), progress:
-            result = api.run_checked(ready, options)
+            result = api.run_checked(ready, run_options)
     except STOPS as error:
         if progress.folder is None:
             raise
-        sys.stderr.write(f"failed: {scrubbed(str(error))}\n{go_on()}\n")
+        sys.stderr.write(f"failed: {scrubbed(str(error))}\n{resume_hint()}\n")
         return 1
     with lasting_output():
         _print_results(result)
     return 0
 
 
-def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, list[str], bool | str]:
-    """Config, overrides and resume of a search. Raises InputError where there is neither a config nor a study."""
+def _search_arguments(arguments: argparse.Namespace) -> tuple[str | None, list[str], bool | str]:
+    """Config, overrides and resume of a search. Raises InputError if neither a config nor a study is named."""
     from tune.study.directory import AUTO
 
     config, words = config_and_words(arguments)
@@ -162,21 +162,21 @@ def _asked_for(arguments: argparse.Namespace) -> tuple[str | None, list[str], bo
     if isinstance(resume, str) and "=" in resume:  # `--resume trials=80`: the word belongs to the overrides
         words, resume = [resume, *words], True
     if config is None and (resume == AUTO or not isinstance(resume, str)):
-        raise InputError(["search: name a config, such as `m3col search digits`, or go on with --resume NAME"])
+        raise InputError(["search: name a config, such as `m3col search digits`, or resume a study with --resume NAME"])
     return config, words, resume
 
 
 def _command(name: str, words: Sequence[str], arguments: argparse.Namespace) -> str:
-    """A command line with the options that this call was given, without passwords."""
+    """A command line with the options of this call, without passwords."""
     options = {"--runs-dir": arguments.runs_dir, "--tracking-uri": arguments.tracking_uri}
     options |= {"--address": arguments.address, "--data-dir": arguments.data_dir}
-    given = [part for option, value in options.items() if value for part in (option, str(value))]
-    return f"m3col {shlex.join(redacted(word) for word in (name, *words, *given))}"
+    options_given = [part for option, value in options.items() if value for part in (option, str(value))]
+    return f"m3col {shlex.join(redacted(word) for word in (name, *words, *options_given))}"
 
 
 def _print_results(result: Any) -> None:
     screen = console()
-    # The tables of the other metrics stay in the file: on a terminal they would push the answer off the screen.
+    # The tables of the other metrics stay in the file: on a terminal they would scroll the result away.
     summaries = [(folder / "results/summary.md").read_text(encoding="utf-8") for folder in result.studies]
     text = "\n\n".join(part.partition("\n## Other metrics")[0].rstrip() for part in summaries)
     screen.print(Markdown(text) if screen.is_terminal else text, soft_wrap=True)

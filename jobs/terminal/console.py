@@ -1,4 +1,4 @@
-"""What several commands do with the words on their line, and how numbers are shown."""
+"""Helpers of several commands: parse overrides, locate the runs folder, print tables."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -13,8 +13,8 @@ from m3col.errors import InputError
 
 
 def parse_overrides(words: Sequence[str], data_dir: Path | None) -> tuple[dict[str, Any], list[str]]:
-    """`key=value` words as overrides, and the faults of those that do not have that form."""
-    found: dict[str, Any] = {}
+    """Parses `key=value` words. Returns the overrides and one fault for each word of another form."""
+    overrides: dict[str, Any] = {}
     faults: list[str] = []
     for word in words:
         try:
@@ -22,22 +22,22 @@ def parse_overrides(words: Sequence[str], data_dir: Path | None) -> tuple[dict[s
         except InputError as error:
             faults += error.faults
         else:
-            found[key] = value
+            overrides[key] = value
     if data_dir is not None:
-        found["data.dir"] = str(data_dir.absolute())
-    return found, faults
+        overrides["data.dir"] = str(data_dir.absolute())
+    return overrides, faults
 
 
-def refuse(faults: Sequence[str], judge: Callable[[], object]) -> None:
-    """Raises InputError with `faults`, if there are any, and with what `judge` has to say beside them."""
+def refuse(faults: Sequence[str], validate: Callable[[], object]) -> None:
+    """Raises InputError with `faults`, if there are any, together with those that `validate` raises."""
     if not faults:
         return
-    more: Sequence[str] = ()
+    further: Sequence[str] = ()
     try:
-        judge()
+        validate()
     except InputError as error:
-        more = error.faults
-    raise InputError([*faults, *more])
+        further = error.faults
+    raise InputError([*faults, *further])
 
 
 def config_and_words(arguments: argparse.Namespace) -> tuple[str | None, list[str]]:
@@ -54,10 +54,9 @@ def runs_of(arguments: argparse.Namespace) -> Path:
     return runs_folder(arguments.runs_dir)
 
 
-def console(**given: Any) -> Console:
-    """Where something is shown as it is: names, paths and other libraries' messages may hold brackets, which rich would
-    read as its own marks."""
-    return Console(markup=False, emoji=False, **given)
+def console(**options: Any) -> Console:
+    """A rich console without markup, because names, paths and messages may contain brackets."""
+    return Console(markup=False, emoji=False, **options)
 
 
 def print_metrics(metrics: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: everything stays as it is on disk, children end by pid, and the way to go on is printed."""
+"""SIGINT and SIGTERM: prints how to resume, kills child processes, and leaves all files as they are."""
 
 import contextlib
 import os
@@ -15,10 +15,11 @@ _CLEANUP_S = 4.0
 
 
 def on_interrupt(message: Callable[[], str]) -> None:
-    """From now on the first signal prints `message()`, gives `cleanup` seconds, and ends the process with 130 or 143;
-    a second one ends it at once.
+    """Handles SIGINT and SIGTERM from now on. A second signal ends the process at once.
 
-    A thread does it: a handler would have to wait until the main thread comes back from whatever library it is in.
+    The first one prints `message()`, runs exit hooks for at most 4 s, and ends the process with code 130 or 143.
+
+    A thread does this, because a signal handler runs only when the main thread returns from library code.
     """
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
@@ -28,7 +29,7 @@ def on_interrupt(message: Callable[[], str]) -> None:
 
 
 def claim() -> None:
-    """Takes both signals (again): starting Ray puts handlers of its own in their place."""
+    """Installs empty handlers for both signals. Call it again after Ray has started, which installs its own."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: None)
 
@@ -39,7 +40,7 @@ def _wait(readable: int, message: Callable[[], str]) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
             break
     threading.Thread(target=_end_at_once, args=(readable,), daemon=True).start()
-    with contextlib.suppress(OSError, ValueError):  # whoever read it may be gone, and the process ends all the same
+    with contextlib.suppress(OSError, ValueError):  # nobody may read the output any more
         _show_cursor()
         sys.stdout.write(f"\n{message()}\n")
         sys.stdout.flush()
@@ -50,7 +51,7 @@ def _wait(readable: int, message: Callable[[], str]) -> None:
 
 
 def _show_cursor() -> None:
-    # The live table hides it, and is not asked to end.
+    # The live table hides the cursor, and is not closed here.
     if sys.__stdout__ is not None and sys.__stdout__.isatty():
         sys.__stdout__.write("\x1b[?25h")
         sys.__stdout__.flush()
@@ -63,7 +64,7 @@ def _end_at_once(readable: int) -> None:
 
 
 def end_children() -> None:
-    """Kills every process below this one. None of them holds anything that is not on disk."""
+    """Kills all child processes. Everything that a resume needs is on disk."""
     for child in psutil.Process().children(recursive=True):
         try:
             child.kill()

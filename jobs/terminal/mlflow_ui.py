@@ -1,4 +1,4 @@
-"""`m3col ui`: MLflow's own pages on the right store, opened where the runs are."""
+"""`m3col ui`: starts MLflow's web pages on the store of the runs and opens the newest experiment."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from m3col.tracking import mlflow_store
 
 HOST = "127.0.0.1"
 
-_START_S = 180.0  # it needs 5 on an idle machine
+_START_S = 180.0  # 5 s on an idle machine
 
 _END_S = 10.0
 
@@ -31,9 +31,9 @@ _ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_T
 
 
 def serve(runs: Path, *, uri: str | None, port: int, open_browser: bool, say: Callable[[str], None] = print) -> int:
-    """Shows the store of a runs folder until Ctrl-C; a store that is a server already is only linked to.
+    """Shows the store of a runs folder until Ctrl-C; for a store that is a server, only prints the link.
 
-    Returns the exit code. Raises InputError where the store cannot be reached or the port is taken.
+    Returns the exit code. Raises InputError if the store cannot be reached or the port is in use.
     """
     tracker = mlflow_store.connect(uri, runs)
     if tracker is None:
@@ -78,7 +78,7 @@ def _start(uri: str, runs: Path, port: int) -> "subprocess.Popen[bytes]":
                "--artifacts-destination", (runs.absolute() / "mlartifacts").as_uri()]  # fmt: skip
     # Not as an argument: everybody on the machine can read those, and a database's URL may hold a password.
     store = {"MLFLOW_BACKEND_STORE_URI": uri}
-    # A session of its own: Ctrl-C in the terminal reaches us alone, and we end it.
+    # A session of its own: Ctrl-C in the terminal reaches only this process, which ends the server.
     return subprocess.Popen(
         command, env=os.environ | _ENVIRONMENT | store, cwd=runs, start_new_session=True, stdout=subprocess.DEVNULL,
         stderr=(runs / _LOG).open("wb"),
@@ -99,7 +99,7 @@ def _answers(base: str, server: "subprocess.Popen[bytes]", stopped: threading.Ev
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, in place of what they did before."""
+    """Yields an event that SIGINT and SIGTERM set. Restores the previous handlers at the end."""
     stopped = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -125,7 +125,7 @@ def _end(server: "subprocess.Popen[bytes]") -> None:
         server.wait(_END_S)
     except subprocess.TimeoutExpired:
         _signal(server, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # the kernel may hold it, on a disk that is gone
+        with suppress(subprocess.TimeoutExpired):  # it may hang in the kernel, on a lost disk
             server.wait(_END_S)
 
 

@@ -1,4 +1,4 @@
-"""What a search shows while it runs: a live table on a terminal, plain lines elsewhere."""
+"""Progress of a running search: a live table on a terminal, plain lines elsewhere."""
 
 import statistics
 import sys
@@ -45,7 +45,7 @@ class Progress:
             self._live.stop()
 
     def on_study(self, folder: StudyFolder) -> None:
-        """From now on there is something to go on with."""
+        """Notes the study: from now on an interrupted search can be resumed."""
         self.folder = folder
 
     def started(self, folder: StudyFolder, coordinator: Coordinator) -> None:
@@ -99,7 +99,7 @@ class Progress:
             self.console.file.flush()
 
     def time_left_s(self) -> float | None:
-        """Seconds until the trials are through, from their median so far; None before the first has ended."""
+        """Seconds until the trials have ended, estimated from their median so far; None before the first has ended."""
         if self._coordinator is None or not self._seconds:
             return None
         plan = self._coordinator.plan

@@ -1,4 +1,4 @@
-"""`m3col runs`: what lies in a runs folder, and how it leaves."""
+"""`m3col runs`: lists and removes the contents of a runs folder."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tune.study import directory, record
 
 
 def list_runs(folder: Path) -> int:
-    """Prints one row per study and per training run, also of those that this version cannot read."""
+    """Prints one row per study and training run, also for those that this version cannot read."""
     table = Table("name", "kind", "state", "data", "method", "runs", "MB")
     readable = {item.path: item for item in directory.all_studies(folder)}
     for path in sorted(folder.glob(f"*/{record.DESCRIPTION}"), key=lambda path: path.stat().st_mtime):
@@ -45,7 +45,7 @@ def _megabytes(folder: Path) -> float:
 
 
 def remove_runs(folder: Path, names: Sequence[str], *, ask: bool) -> int:
-    """Removes studies and training runs. Raises InputError, and removes nothing, where one is unknown or in use."""
+    """Removes studies and training runs. Raises InputError, and removes nothing, if one is unknown or in use."""
     if not names:
         raise InputError(["runs rm: name what to remove; `m3col runs list` shows it"])
     faults = []

@@ -1,4 +1,4 @@
-"""Standard streams that take every line, whatever the terminal, the locale or the pipe behind them can show."""
+"""Makes standard output and error accept every line, for any terminal, locale or pipe."""
 
 import codecs
 import contextlib
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 _HANDLER = "m3col.plain"
 
-# Signs of our own and of other libraries' tables and messages; all others become backslash escapes.
+# Replacements for common characters of tables and messages; all others become backslash escapes.
 _PLAIN = {
     "−": "-", "–": "-", "—": "-", "‑": "-", "…": "...", "→": "->", "←": "<-", "×": "x", "±": "+/-", "≤": "<=",
     "≥": ">=", "≠": "!=", "·": ".", "•": "*", "‘": "'", "’": "'", "“": '"', "”": '"', "°": " deg", "µ": "u",
@@ -25,9 +25,9 @@ def _as_plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def settle() -> None:
-    """Makes standard output and standard error take every line: what their encoding lacks is written in ASCII, and one
-    that is closed loses what is written to it."""
-    # What is opened next would take the number of a closed stream, and get what others write to that.
+    """Makes standard output and error accept every line. Characters that the encoding lacks are written in ASCII;
+    writing to a closed stream does nothing."""
+    # Otherwise the next opened file would get the number of a closed stream, and the output meant for it.
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -43,7 +43,7 @@ def settle() -> None:
 
 
 def flush() -> None:
-    """Writes what standard output still holds. Raises OSError where that cannot be, once: what is left is dropped."""
+    """Writes the buffer of standard output. Raises OSError if that fails, and drops the buffer."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -52,7 +52,7 @@ def flush() -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Python would try to write the rest when it ends, and fail again, with a traceback."""
+    """Points the stream at the null device. Otherwise Python would flush it at exit and fail with a traceback."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -60,8 +60,8 @@ def _drop(stream: TextIO) -> None:
 
 
 class _Lasting:
-    """A stream that loses what cannot be written: the log may lie on the disk that is full, and a search that waits for
-    that disk must not end because it cannot say so."""
+    """A stream that ignores failed writes. Its log may be on a full disk, and a search that waits for that disk must
+    not end because it cannot print."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -81,7 +81,7 @@ class _Lasting:
 
 @contextlib.contextmanager
 def lasting(*names: str) -> Iterator[None]:
-    """While it lasts, nothing fails because these streams (`stdout`, `stderr`) cannot be written."""
+    """Within this context, failed writes to these streams (`stdout`, `stderr`) are ignored."""
     before = {name: getattr(sys, name) for name in names}
     for name, stream in before.items():
         setattr(sys, name, _Lasting(stream))
@@ -97,5 +97,5 @@ def lasting(*names: str) -> Iterator[None]:
 
 
 def lasting_output() -> contextlib.AbstractContextManager[None]:
-    """`lasting` for both streams: for commands whose results stand in files."""
+    """`lasting` for both streams: for commands whose results are in files."""
     return lasting("stdout", "stderr")

@@ -262,7 +262,7 @@ def test_a_search_that_its_storage_stops_at_the_start_says_how_to_go_on(m3, monk
     code, out, err = m3("search", "digits", f"storage.uri={tmp_path}/store", "--name", "mine")
     assert code == 1 and out == ""
     assert err == (
-        "failed: the storage refused a write for 3 s\nNothing that was finished is lost; go on with:\n"
+        "failed: the storage refused a write for 3 s\nNothing that was finished is lost; resume with:\n"
         "  m3col search --resume mine\n"
     )
 
@@ -314,7 +314,7 @@ def test_what_workers_take_is_passed_on_and_repeated_in_the_way_to_go_on(m3, mon
     assert m3("train", "digits", "--workers", "2", *given)[0] == 0
     assert asked == [(2, cpus, gpus)]
     again = " ".join(["--resume", str(tmp_path / "run"), "--workers", "2", *given])
-    assert farewells[0]() == f"Interrupted. Go on with: m3col train {again}"
+    assert farewells[0]() == f"Interrupted. Resume with: m3col train {again}"
 
 
 def test_help_does_not_wait_for_torch():
@@ -344,7 +344,7 @@ def test_a_signal_ends_a_training_and_says_how_to_go_on(tmp_path, number, code, 
     process.send_signal(number)
     out, err = process.communicate(timeout=10)
     assert process.returncode == code and err == ""
-    assert out == f"\nInterrupted. Go on with: m3col train {' '.join(['--resume', str(folder), *more])}\n"
+    assert out == f"\nInterrupted. Resume with: m3col train {' '.join(['--resume', str(folder), *more])}\n"
     assert checkpoint.newest_training(folder) is not None
     assert len(below) >= 5 * len(more) and not psutil.wait_procs(below, timeout=10)[1]
 

@@ -143,11 +143,11 @@ def second_node(nodes, stopped) -> None:
 def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_alone(stopped, nodes, place):
     runs, id = place / "runs", stopped.id
     code, out, err = stopped.followed
-    assert code == 130 and "the job goes on" in out, out + err
+    assert code == 130 and "the job continues" in out, out + err
     assert f"checked on {nodes.address}: " in out and "1 node" in out and f"study {runs / 'tiny-1'}" in out
     assert err == (
         f"warning: {runs} is on the only node's own disk: a node that joins later and does not see it takes a trial, "
-        "and the search then stops, with the command to go on; --shared says that it is mounted everywhere\n"
+        "and the search then stops, with the command to resume; --shared says that it is mounted everywhere\n"
     )
     assert [found[0] for found in stopped.asked.values()] == [0, 0, 0, 2, 2]
     said = {name: found[1] for name, found in stopped.asked.items()}
@@ -181,7 +181,7 @@ def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, se
     )  # fmt: skip
     assert code == 2 and out == "", out + err
     assert str(place / "nosuch") in err and "a training asks for 7 workers" in err
-    assert "the cluster has 2 nodes, and this is a folder of one of them; say --shared" in err
+    assert "the cluster has 2 nodes, and this is a folder of one of them; give --shared" in err
     assert f"tracking.uri {dead}: the MLflow store cannot be reached" in err and "(asked from the cluster)" in err
 
 

@@ -141,7 +141,7 @@ def test_texts_are_counted_in_tokens(place, tmp_path, capsys):
 def test_a_folder_of_pairs_is_checked(place, capsys):
     assert main(["data", "check", str(place), "--text", "caption"]) == 0
     said = capsys.readouterr().out
-    assert "median words" in said and "usable: no faults, but 3 warnings above to look at" in said
+    assert "median words" in said and "usable: no faults, but 3 warnings above to read" in said
     assert main(["data", "check", str(place), "--text", "captoin"]) == 2
     assert "did you mean 'caption'" in capsys.readouterr().err
 

@@ -41,7 +41,7 @@ NODES = [{"NodeID": name, "NodeManagerAddress": f"10.0.0.{n}"} for n, name in en
 @pytest.mark.parametrize(
     ("uris", "options", "fault"),
     [
-        (set(), {}, "the cluster has 2 nodes, and this is a folder of one of them; say --shared"),
+        (set(), {}, "the cluster has 2 nodes, and this is a folder of one of them; give --shared"),
         (set(), {"database": True}, "storage.database alone moves the Optuna study only"),
         ({"/mnt/studies"}, {}, "the cluster has 2 nodes"),
     ],
@@ -60,7 +60,7 @@ def test_on_one_node_its_own_disk_is_a_warning(database):
     assert line.startswith(
         "/r is on the only node's own disk: a node that joins later and does not see it takes a trial"
     )
-    assert "the search then stops, with the command to go on" in line
+    assert "the search then stops, with the command to resume" in line
 
 
 def test_files_of_images_and_encoders_that_a_node_does_not_see(tmp_path, monkeypatch):
@@ -70,13 +70,13 @@ def test_files_of_images_and_encoders_that_a_node_does_not_see(tmp_path, monkeyp
 
     def ask(nodes, probes, remote, needed):
         assert probes == {} and remote == []
-        return [preflight.look_from_node("a", "10.0.0.1", {}, [], [str(there)]),
-                preflight.look_from_node("b", "10.0.0.2", {}, [], needed)]  # fmt: skip
+        return [preflight.node_faults("a", "10.0.0.1", {}, [], [str(there)]),
+                preflight.node_faults("b", "10.0.0.2", {}, [], needed)]  # fmt: skip
 
     monkeypatch.setattr(preflight, "_ask_nodes", ask)
     given = {"shared": False, "database": False, "needed": [str(gone), str(there)]}
     first, second = preflight._folder_faults("/r", NODES, set(), answer=answer(), **given)
-    assert "say --shared" in first and second.startswith(f"{gone}: node 10.0.0.2 cannot read it")
+    assert "give --shared" in first and second.startswith(f"{gone}: node 10.0.0.2 cannot read it")
     assert len(preflight._folder_faults(None, NODES, set(), answer=answer(), **given)) == 1
     assert preflight._folder_faults("/r", NODES[:1], set(), answer=answer(), **given) == []
 
@@ -124,7 +124,7 @@ def test_a_folder_that_is_not_the_same_everywhere_is_found_out(tmp_path, monkeyp
     def ask(nodes, probes, remote, needed):
         other = {str(tmp_path / "other"): probe for probe in probes.values()}
         return [
-            preflight.look_from_node(
+            preflight.node_faults(
                 node["NodeID"], node["NodeManagerAddress"], probes if node is NODES[0] else other, [], []
             )
             for node in nodes
@@ -133,8 +133,8 @@ def test_a_folder_that_is_not_the_same_everywhere_is_found_out(tmp_path, monkeyp
     monkeypatch.setattr(preflight, "_ask_nodes", ask)
     runs = tmp_path / "runs"
     (line,) = preflight._folder_faults(str(runs), NODES, set(), shared=True, database=False, answer=answer())
-    assert "node 10.0.0.2 does not see what the driver's node writes there, so it is not shared" in line
-    monkeypatch.setattr(preflight, "look_from_node", lambda *given: [])  # nobody writes an answer
+    assert "node 10.0.0.2 does not see what the driver's node writes there, so the folder is not shared" in line
+    monkeypatch.setattr(preflight, "node_faults", lambda *given: [])  # nobody writes an answer
     faults = preflight._folder_faults(str(runs), NODES, set(), shared=True, database=False, answer=answer())
     assert [f"node 10.0.0.{n}" in line for n, line in enumerate(faults, 1)] == [True, True]
     assert list(runs.iterdir()) == []
@@ -158,7 +158,7 @@ def test_a_name_that_the_storage_has_is_not_given_again(tmp_path):
     (other / "study.json").write_text("{}")
     told = answer()
     asked = request(f"storage.uri={tmp_path / 'store'}")
-    preflight._judged(asked, str(tmp_path / "runs"), told, several=False)
+    preflight._validated(asked, str(tmp_path / "runs"), told, several=False)
     assert told["name"] == "digits-2"
 
 
@@ -168,9 +168,9 @@ def test_several_studies_are_judged_as_the_job_will_go_on_with_them(tmp_path, mo
     monkeypatch.setattr(checks, "validate", lambda *given, options, **named: asked.append(options) or [])
     several = request("datasets=[digits, rosmap]")
     assert len(preflight._drafted(several)) == 2
-    preflight._judged(several, str(tmp_path), answer(), several=True)
-    preflight._judged(request(), str(tmp_path), answer(), several=False)
-    preflight._judged({**several, "resume": "digits-1"}, str(tmp_path), answer(), several=True)
+    preflight._validated(several, str(tmp_path), answer(), several=True)
+    preflight._validated(request(), str(tmp_path), answer(), several=False)
+    preflight._validated({**several, "resume": "digits-1"}, str(tmp_path), answer(), several=True)
     assert [(options.resume, options.name) for options in asked] == [("auto", None), (False, None), ("digits-1", None)]
 
 
@@ -178,7 +178,7 @@ def test_a_bucket_that_a_node_does_not_reach(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
-    (line,) = preflight.look_from_node("a", "10.0.0.1", {}, ["s3://bucket/studies"], [])
+    (line,) = preflight.node_faults("a", "10.0.0.1", {}, ["s3://bucket/studies"], [])
     assert line.startswith("storage.uri s3://bucket/studies: node 10.0.0.1 does not reach it")
 
 

@@ -121,6 +121,6 @@ def test_what_it_needs_is_asked_for_all_at_once(capsys, tmp_path, monkeypatch):
     out, err = capsys.readouterr()
     assert code == 2 and out == ""
     assert "--runs-dir runs: is a folder of the cluster" in err and "unknown key 'nonsense'" in err
-    assert "--nodes 0: must be >= 1; nearest valid: 1" in err and "say --shared" in err
+    assert "--nodes 0: must be >= 1; nearest valid: 1" in err and "give --shared" in err
     assert cli.main(["submit", "digits", "--image", "x", "--nodes", "2"]) == 2
     assert capsys.readouterr().err.count("belongs to --print-rayjob") == 2

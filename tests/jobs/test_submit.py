@@ -89,7 +89,7 @@ def test_no_config_and_local_tracking_files(capsys):
     assert "submit: name a config" in found[0] and "nearest valid: 'sqlite:////shared/runs/mlflow.db'" in found[1]
     assert submit.faults(Submission("digits", tracking_uri="sqlite:////shared/mlflow.db")) == []
     (line,) = submit.faults(Submission("digits", ("tracking.uri=sqlite:///mlflow.db",)))
-    assert line.startswith("tracking.uri sqlite:///mlflow.db: the file would lie in the job's temporary folder")
+    assert line.startswith("tracking.uri sqlite:///mlflow.db: the file would be in the job's temporary folder")
     assert "several studies" in submit.faults(Submission("digits", ("datasets=[digits, rosmap]",), name="x"))[0]
 
 

@@ -201,7 +201,7 @@ class _Client:
 
 @pytest.fixture
 def follow(monkeypatch):
-    for name, seconds in {"_SILENT_S": 0.1, "_LOST_S": 0.5, "_LOOK_S": 0.05}.items():
+    for name, seconds in {"_SILENT_S": 0.1, "_LOST_S": 0.5, "_POLL_S": 0.05}.items():
         monkeypatch.setattr(clusters, name, seconds)
 
     def called(*states: str | None) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def test_an_s3_server_that_stays_away_stops_the_search_with_the_command_to_go_on
     text = "".join(lines)
     assert process.wait(60) == 1, text
     assert "failed: the storage refused a write for 3 s" in text and "Traceback" not in text
-    assert "go on with:\n  m3col search --resume gone --runs-dir" in text, text
+    assert "resume with:\n  m3col search --resume gone --runs-dir" in text, text
     folder = StudyFolder(tmp_path / "a" / "gone")
     calm, ready = prepare_study(tmp_path / "calm", small(**BRIEF))
     states = [row[0] for row in trial_rows(folder, ready)]
