@@ -25,8 +25,8 @@ class GatedSum(SupervisedMethod):
     summary = "a weighted sum of the embeddings, with a learnt weight per modality"
     fuses: ClassVar[bool] = False  # the concatenation of the base class is replaced below
 
-    def __init__(self, config, *, features, task, **given):
-        super().__init__(config, features=features, task=task, **given)
+    def __init__(self, config, *, features, task, **options):
+        super().__init__(config, features=features, task=task, **options)
         self.gates = nn.Parameter(torch.zeros(len(features)))
         self.top = nn.Linear(config.model.embedding_dim, task.width)
 
