@@ -96,7 +96,7 @@ class Method(nn.Module):
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         """Scalars by name; "loss" is the sum that is minimised, the others are its parts.
 
-        Their mean over the workers is the value for the global batch, and so is the mean of their gradients.
+        Their mean over the ranks is the value for the global batch, and so is the mean of their gradients.
         """
         raise TypeError(f"{type(self).__name__} has no losses of its own")
 

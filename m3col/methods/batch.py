@@ -28,7 +28,7 @@ class Batch:
         size: N, samples of the global batch.
         labels: [N] of the global batch; None where the training split has none.
         shards: groups of the batch within which samples are mixed.
-        workers: who shares the batch.
+        ranks: who shares the batch.
         weighing: the mean class weight of its labels over that of all labels of the step, of which other batches may
             be a part.
     """
@@ -37,7 +37,7 @@ class Batch:
     size: int
     labels: Tensor | None = None
     shards: int = 1
-    workers: RankContext = SINGLE_RANK
+    ranks: RankContext = SINGLE_RANK
     weighing: float = 1.0
 
     @classmethod
@@ -64,19 +64,19 @@ class Batch:
     @cached_property
     def counts(self) -> list[int]:
         """Rows of each worker."""
-        return self.workers.counts(self.size, self.shards)
+        return self.ranks.counts(self.size, self.shards)
 
     @cached_property
     def rows(self) -> slice:
         """This worker's rows in the global batch."""
-        return self.workers.local_rows(self.size, self.shards)
+        return self.ranks.local_rows(self.size, self.shards)
 
     def gather(self, parts: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
         """[N, D] per name from this worker's [n, D], with gradient, in one exchange."""
-        if self.workers.size == 1:
+        if self.ranks.size == 1:
             return dict(parts)
         widths = [value.shape[1] for value in parts.values()]
-        whole = self.workers.gather(torch.cat(list(parts.values()), dim=1), self.counts)
+        whole = self.ranks.gather(torch.cat(list(parts.values()), dim=1), self.counts)
         return dict(zip(parts, whole.split(widths, dim=1), strict=True))
 
 

@@ -1,6 +1,6 @@
 """Methods that learn from labels: a head per modality, a head of all modalities together, the task's loss of each.
 
-Letters: N samples in the global batch, n of them on this worker, W workers, D embedding width, C classes.
+Letters: N samples in the global batch, n of them on this worker, W ranks, D embedding width, C classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ class SupervisedMethod(Method):
             mixed: how targets are mixed; None: not at all.
 
         Returns:
-            Scalars by name, whose mean over the workers is the mean over the samples of the global batch. With class
+            Scalars by name, whose mean over the ranks is the mean over the samples of the global batch. With class
             weights it is the weighted mean, as in torch, times the batch's share of the weight of its step.
         """
         # The share is 1 for mixed targets, whose weights are known batch by batch only.
@@ -104,7 +104,7 @@ class SupervisedMethod(Method):
                 value,
                 batch.targets,
                 rows=batch.rows,
-                scale=share * batch.workers.size,
+                scale=share * batch.ranks.size,
                 weight=self.class_weight,
                 mixed=mixed,
             )

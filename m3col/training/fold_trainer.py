@@ -48,7 +48,7 @@ class FoldTrainer:
     """A model with its fitted preprocessing and optimiser, trained on `train` alone.
 
     Every random draw is keyed by (seed, fold, epoch, step, ...), see m3col.randomness: two trainers never disturb each
-    other, and no generator has a state to save. Of several `workers` each has a Trainer, with all samples and the same
+    other, and no generator has a state to save. Of several `ranks` each has a Trainer, with all samples and the same
     weights; all call the same methods in the same order. Raises InputError where they cannot divide `train.shards`.
     """
 
@@ -60,12 +60,12 @@ class FoldTrainer:
         features: Mapping[str, tuple[str, ...]],
         task: Task,
         fold: int = 0,
-        workers: RankContext = SINGLE_RANK,
+        ranks: RankContext = SINGLE_RANK,
     ) -> None:
-        check_shards(config.train.shards, workers.size)
-        self.config, self.fold, self.seed, self.workers = config, fold, config.train.seed, workers
+        check_shards(config.train.shards, ranks.size)
+        self.config, self.fold, self.seed, self.ranks = config, fold, config.train.seed, ranks
         self.task = task
-        self.device = workers.device or device_of(config)
+        self.device = ranks.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.preparations = fitting.fit(config, train, features)
         self._inputs = self.prepare(train.inputs, train.present)
@@ -88,7 +88,7 @@ class FoldTrainer:
             for encoder in self.method.encoders.values():
                 encoder.compile(dynamic=True)
         # No worker changes a buffer: encoders that do (BatchNorm) are refused for several (m3col.checks.encoders).
-        self._model = DistributedDataParallel(self.method, broadcast_buffers=False) if workers.size > 1 else self.method
+        self._model = DistributedDataParallel(self.method, broadcast_buffers=False) if ranks.size > 1 else self.method
 
     def __len__(self) -> int:
         return self._count
@@ -128,7 +128,7 @@ class FoldTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
         # Each worker drops out other units: its rows are other rows.
-        purpose = f"dropout/{self.workers.rank}" if self.workers.rank else "dropout"
+        purpose = f"dropout/{self.ranks.rank}" if self.ranks.rank else "dropout"
         self._reseed(randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=epoch, purpose=purpose))
         self.method.train()
         sums: dict[str, float] = {}
@@ -144,7 +144,7 @@ class FoldTrainer:
                 self.optimizer.step()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) * batch.size
-        means = {name: value / len(self) for name, value in self.workers.mean(sums).items()}
+        means = {name: value / len(self) for name, value in self.ranks.mean(sums).items()}
         if not np.isfinite(means["loss"]):
             raise TrainingFailed(f"the training loss became {means['loss']} in epoch {epoch} (fold {self.fold})")
         return means
@@ -186,8 +186,8 @@ class FoldTrainer:
         """The global batch of the training rows `index`, with this worker's share of the inputs. `group`: the batches
         of the same step of the optimiser."""
         size = len(self) if isinstance(index, slice) else len(index)
-        shards = self.config.train.shards or self.workers.size
-        rows = self.workers.local_rows(size, shards)
+        shards = self.config.train.shards or self.ranks.size
+        rows = self.ranks.local_rows(size, shards)
         own = rows if isinstance(index, slice) else index[rows]
         views = {
             view: {
@@ -197,7 +197,7 @@ class FoldTrainer:
             for view in self.method.views
         }
         labels = None if self._labels is None else self._labels[index]
-        return Batch(views, size, labels, shards, self.workers, self._weighing(index, group))
+        return Batch(views, size, labels, shards, self.ranks, self._weighing(index, group))
 
     def _weighing(self, index: Tensor | slice, group: Sequence[Tensor | slice]) -> float:
         weight, labels = self.method.class_weight, self._labels
@@ -217,12 +217,12 @@ class FoldTrainer:
     def logits(self, inputs: Mapping[str, Source]) -> dict[str, np.ndarray]:
         """Logits [N, C] in float64 per head, from prepared inputs; dropout is off meanwhile.
 
-        Several workers divide the samples; each sample is computed once, and all workers get all logits.
+        Several ranks divide the samples; each sample is computed once, and all ranks get all logits.
         """
         count = len(next(iter(inputs.values())))
         if not count:
             return {name: np.zeros((0, self.task.width)) for name in self.outputs}
-        own = self.workers.local_rows(count, self.workers.size)
+        own = self.ranks.local_rows(count, self.ranks.size)
         size = evaluation_batch(self.config, inputs)
         places = [
             slice(start, min(start + size, own.stop))
@@ -234,8 +234,8 @@ class FoldTrainer:
         with torch.no_grad(), autocast(self.config, self.device):
             pieces = [self.method.logits(batch) for batch in (ahead(batches) if is_lazy(inputs) else batches)]
         parts = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
-        counts = self.workers.counts(count, self.workers.size)
-        whole = self.workers.gather(torch.cat([*parts.values()], dim=1), counts).cpu().numpy()
+        counts = self.ranks.counts(count, self.ranks.size)
+        whole = self.ranks.gather(torch.cat([*parts.values()], dim=1), counts).cpu().numpy()
         self.method.train(was_training)
         return dict(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
 
@@ -264,8 +264,8 @@ def evaluation_batch(config: RunConfig, inputs: Mapping[str, Source]) -> int:
     return _EVALUATION_TIMES * (config.train.batch_size or _LAZY_BATCH)
 
 
-def check_shards(shards: int | None, workers: int) -> None:
-    """Raises InputError where the workers cannot divide the shards of a batch."""
-    faults = shard_faults(shards, workers)
+def check_shards(shards: int | None, rank_count: int) -> None:
+    """Raises InputError where the ranks cannot divide the shards of a batch evenly."""
+    faults = shard_faults(shards, rank_count)
     if faults:
         raise InputError(faults)

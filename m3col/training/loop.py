@@ -24,11 +24,11 @@ from m3col.training.schedule import Schedule
 class LockstepTrainer:
     """Folds in lockstep. `advance` is the loop; `history` has one Record per finished epoch.
 
-    Of several `workers` each runs the same loop on its share of every batch, and all come to the same records.
+    Of several `ranks` each runs the same loop on its share of every batch, and all come to the same records.
     """
 
-    def __init__(self, config: RunConfig, job: TrainingJob, workers: RankContext = SINGLE_RANK) -> None:
-        self.config, self.job, self.workers = config, job, workers
+    def __init__(self, config: RunConfig, job: TrainingJob, ranks: RankContext = SINGLE_RANK) -> None:
+        self.config, self.job, self.ranks = config, job, ranks
         self.metric = default_metric(config, job.task)
         self.history: list[Record] = []
         self.test_logits: dict[int, np.ndarray] = {}
@@ -40,7 +40,7 @@ class LockstepTrainer:
                 features=job.features,
                 task=job.task,
                 fold=job.fold_offset + number,
-                workers=workers,
+                ranks=ranks,
             )
             for number, fold in enumerate(job.folds)
         ]

@@ -36,26 +36,26 @@ def folds_of(prepared: ResolvedRun) -> list[Fold]:
 
 
 def run(
-    prepared: ResolvedRun, folder: Path, report: Report | None = None, *, workers: RankContext = SINGLE_RANK
+    prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ranks: RankContext = SINGLE_RANK
 ) -> None:
     """Trains in `folder` from its newest checkpoint on, and leaves `model` and `history.jsonl` there.
 
-    Of several `workers` each calls it; the first one writes and reports. Raises TrainingFailed.
+    Of several `ranks` each calls it; the first one writes and reports. Raises TrainingFailed.
     """
     config, dataset = prepared.config, prepared.dataset
     samples = pool(dataset, config.validation.kind or "none")
     job = TrainingJob(pool=samples, folds=folds_of(prepared), features=dataset.features, task=prepared.task)
-    training = LockstepTrainer(config, job, workers)
+    training = LockstepTrainer(config, job, ranks)
     torch.set_num_threads(config.resources.threads)
-    newest = workers.broadcast(checkpoint.newest_training(folder) if workers.is_rank_zero else None)
+    newest = ranks.broadcast(checkpoint.newest_training(folder) if ranks.is_rank_zero else None)
     if newest is not None:
         checkpoint.restore_training(newest, training)
     keeper = checkpoint.Keeper(folder / "state", config.checkpoint.every_s)
-    if workers.is_rank_zero:
+    if ranks.is_rank_zero:
         atomic_files.write_text(folder / HISTORY, _lines(training.history))
 
     def after_epoch(record: Record) -> None:
-        if not workers.is_rank_zero:
+        if not ranks.is_rank_zero:
             return
         with (folder / HISTORY).open("a", encoding="utf-8") as stream:
             stream.write(_lines([record]))
@@ -65,7 +65,7 @@ def run(
             report(record, config.train.epochs, folder)
 
     training.advance(config.train.epochs, after_epoch=after_epoch)
-    if workers.is_rank_zero:
+    if ranks.is_rank_zero:
         checkpoint.write_model(
             folder / "model", training.trainers, config=config.to_dict(), classes=dataset.classes,
             features=dataset.features,

@@ -22,7 +22,7 @@ def epoch_of(place: RankContext) -> dict[str, np.ndarray]:
     run = tiny_config(
         train__shards=2, train__batch_size=14, train__precision="float64", model__dropout=0.0, train__device="cuda"
     )  # fmt: skip
-    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=2), workers=place)
+    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=2), ranks=place)
     means = trainer.train_epoch(1, learning_rate=0.0)
     found = {f"loss.{name}": np.array(value) for name, value in means.items()}
     for name, parameter in trainer.method.named_parameters():

@@ -194,12 +194,12 @@ def test_named_modules_are_a_mapping_and_a_module():
     assert not any(module.training for module in modules.values()) and modules.training is False
 
 
-def whole_run(workers: RankContext) -> dict[str, np.ndarray]:
+def whole_run(ranks: RankContext) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
     names = ("rna.seq", "training")
     dataset = data(names)
     run = odd_config(names, **{"train.shards": 2, "train.precision": "float64", "train.batch_size": 8})
-    trainer = FoldTrainer(run, dataset.train, features=dataset.features, task=tasks.build(classes=2), workers=workers)
+    trainer = FoldTrainer(run, dataset.train, features=dataset.features, task=tasks.build(classes=2), ranks=ranks)
     for epoch in (1, 2, 3):
         trainer.train_epoch(epoch, learning_rate=0.01)
     return trainer.logits(trainer.prepare(dataset.train.inputs))

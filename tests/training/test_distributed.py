@@ -50,12 +50,12 @@ def config(method: str, *, precision: str = "float64", level: str = "input", **m
     )  # fmt: skip
 
 
-def one_epoch(case: tuple[str, int, str, str, str], workers: RankContext, *, count: int = 17) -> dict[str, np.ndarray]:
+def one_epoch(case: tuple[str, int, str, str, str], ranks: RankContext, *, count: int = 17) -> dict[str, np.ndarray]:
     """Losses of an epoch of `count` samples in which no weight moves, and the gradient of its last batch."""
     method, modalities, phase, weights, level = case
     data = dataset(modalities, count)
     run = config(method, level=level, train__epochs=10, objective__class_weight=weights)
-    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=3), workers=workers)
+    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=3), ranks=ranks)
     means = trainer.train_epoch(1 if phase == "first" else 10, learning_rate=0.0)
     found = {f"loss.{name}": np.array(value) for name, value in means.items()}
     for name, parameter in trainer.method.named_parameters():
@@ -64,38 +64,38 @@ def one_epoch(case: tuple[str, int, str, str, str], workers: RankContext, *, cou
     return found
 
 
-def whole_run(precision: str, workers: RankContext) -> dict[str, np.ndarray]:
+def whole_run(precision: str, ranks: RankContext) -> dict[str, np.ndarray]:
     """Five epochs through both phases with two folds in lockstep: every record, and the held-out logits."""
     data = dataset(2, count=23)
     folds = [Fold(np.arange(9, 23), np.arange(9)), Fold(np.arange(14), np.arange(14, 23))]
     run = config("m3col", precision=precision, train__epochs=5, objective__switch_point=0.5)
     task = TrainingJob(pool=data.train, folds=folds, features=data.features, task=tasks.build(classes=3))
-    training = LockstepTrainer(run, task, workers)
+    training = LockstepTrainer(run, task, ranks)
     records = training.advance(5)
     found = {f"{r.epoch}.{name}": np.array(value) for r in records for name, value in r.metrics.items()}
     found["rows"], _, found["logits"] = training.out_of_fold()
     return found
 
 
-def few(count: int, workers: RankContext) -> np.ndarray:
+def few(count: int, ranks: RankContext) -> np.ndarray:
     """Logits of so few samples that workers may have none of them."""
     data = dataset(2)
     trainer = FoldTrainer(
-        config("m3col"), data.train, features=data.features, task=tasks.build(classes=3), workers=workers
+        config("m3col"), data.train, features=data.features, task=tasks.build(classes=3), ranks=ranks
     )
     return trainer.logits(trainer.prepare(data.train.take(np.arange(count)).inputs))[FUSED]
 
 
-def everything(workers: RankContext) -> dict[str, np.ndarray]:
+def everything(ranks: RankContext) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
-    found = {f"{case}|{key}": value for case in CASES for key, value in one_epoch(case, workers).items()}
+    found = {f"{case}|{key}": value for case in CASES for key, value in one_epoch(case, ranks).items()}
     # Of 14 samples the last batch is a whole one: all workers have rows, and not equally many.
     found |= {
-        f"whole {case}|{key}": value for case in CASES for key, value in one_epoch(case, workers, count=14).items()
+        f"whole {case}|{key}": value for case in CASES for key, value in one_epoch(case, ranks, count=14).items()
     }  # fmt: skip
-    found |= {f"few {count}": few(count, workers) for count in (1, 2, 5)}
+    found |= {f"few {count}": few(count, ranks) for count in (1, 2, 5)}
     for precision in ("float64", "float32"):
-        found |= {f"run {precision}|{key}": value for key, value in whole_run(precision, workers).items()}
+        found |= {f"run {precision}|{key}": value for key, value in whole_run(precision, ranks).items()}
     return found
 
 
@@ -190,7 +190,7 @@ def test_shards_that_the_workers_cannot_divide_are_refused():
     data = dataset(2)
     with pytest.raises(InputError, match=r"train\.shards must be a multiple of the number of workers \(4\), but is 6"):
         FoldTrainer(
-            config("m3col"), data.train, features=data.features, task=tasks.build(classes=3), workers=RankContext(0, 4)
+            config("m3col"), data.train, features=data.features, task=tasks.build(classes=3), ranks=RankContext(0, 4)
         )
 
 

@@ -1,4 +1,4 @@
-"""Training on images and texts: the same with or without cache, workers, interruptions; accumulated steps; rates."""
+"""Training on images and texts: the same with or without cache, ranks, interruptions; accumulated steps; rates."""
 
 import copy
 from dataclasses import replace
@@ -39,13 +39,13 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("M3COL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def trained(place, epochs=2, workers=SINGLE_RANK, **changes):
+def trained(place, epochs=2, ranks=SINGLE_RANK, **changes):
     found = resolve(pairs.config(place, **changes))
     task = TrainingJob(
         pool=pool(found.dataset, "given"), folds=draw(found.dataset, kind="given"), features=found.dataset.features,
         task=tasks.build(classes=found.dataset.classes),
     )  # fmt: skip
-    training = LockstepTrainer(found.config, task, workers)
+    training = LockstepTrainer(found.config, task, ranks)
     training.advance(epochs)
     return training
 
@@ -285,12 +285,12 @@ def test_levels_may_differ_between_modalities(place):
 def several_workers(rank, size, folder, place):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    found = {name: metrics(trained(place, workers=RankContext(rank, size), **run)) for name, run in DISTRIBUTED.items()}
+    found = {name: metrics(trained(place, ranks=RankContext(rank, size), **run)) for name, run in DISTRIBUTED.items()}
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-# 24 samples in batches of 7, and one of 3 in four shards: the second of two workers has a single sample there, the last
+# 24 samples in batches of 7, and one of 3 in four shards: the second of two ranks has a single sample there, the last
 # two of four have none.
 _COMMON = {"train__shards": 4, "train__batch_size": 7, "train__precision": "float64", "objective__switch_point": 0.5}
 DISTRIBUTED = {

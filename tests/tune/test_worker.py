@@ -82,7 +82,7 @@ def test_of_several_workers_none_moves_before_all_have_the_same_checkpoint(begin
     older = f"{attempt}/epoch-{int(last[-6:]) - 1:06d}"
 
     def again(names: list[str | None], others: list[float]) -> tuple[bool, list[float]]:
-        executor.workers = place = Rank1(names, others)
+        executor.ranks = place = Rank1(names, others)
         return executor._resume(), place.told
 
     stood = executor.training.epoch
@@ -126,7 +126,7 @@ def test_several_workers_report_now_and_then_and_train_on_meanwhile(tmp_path):
     alone = work(folder, coordinator(folder, ready).next(), ready.dataset.without_test())
     first = alone.step()
     assert len(first.records) == 20000 // 50  # a single one at each report step
-    alone.workers = OfTwo()  # type: ignore[assignment]
+    alone.ranks = OfTwo()  # type: ignore[assignment]
     started = time.monotonic()
     alone._reports = {epoch: 1 for epoch in range(1, 20001)}
     found = alone.step()

@@ -68,7 +68,7 @@ class RunExecutor:
         spec: the run.
         shared_data: what all runs of the study share.
         test_inputs: returns the test inputs, on which a refit predicts; called for refits only.
-        workers: this process among the ranks of the run; default: the only one.
+        ranks: this process among the ranks of the run; default: the only one.
 
     Raises:
         InputError: no checkpoint of the run can be read.
@@ -77,9 +77,9 @@ class RunExecutor:
 
     def __init__(
         self, spec: RunSpec, shared_data: SharedStudyData, *,
-        test_inputs: Callable[[], Mapping[str, np.ndarray] | None], workers: RankContext = SINGLE_RANK,
+        test_inputs: Callable[[], Mapping[str, np.ndarray] | None], ranks: RankContext = SINGLE_RANK,
     ) -> None:  # fmt: skip
-        self.spec, self.workers = spec, workers
+        self.spec, self.ranks = spec, ranks
         self.started = time.time()
         registry.add_import_folders(shared_data.import_folders)
         run = loading.trusted(spec.config)
@@ -89,13 +89,13 @@ class RunExecutor:
             dataset = dataset.select(run.data.modalities)  # a row of the test table may use fewer than the study
         task = tasks.build(run.task, dataset.classes)
         job = _job(spec, shared_data.folds, dataset, task, test_inputs() if spec.kind == REFIT else None)
-        self.training = LockstepTrainer(run, job, workers)
+        self.training = LockstepTrainer(run, job, ranks)
         self._dataset = dataset
         self._reports = report_steps(run.train.epochs)
         self._log_lines: list[str] = []
         self._retry_policy = RetryPolicy(shared_data.patience_s)
         self.attempts = Attempts(shared_data.study, spec.name, uri=shared_data.uri, config=spec.config)
-        if workers.is_rank_zero:
+        if ranks.is_rank_zero:
             self.attempt = self._retry_policy.call(self.attempts.new)
             self._keeper = checkpoint.Keeper(self.attempt, run.checkpoint.every_s)
         self._resumed = self._resume()
@@ -108,8 +108,8 @@ class RunExecutor:
         """
         reason = ""
         for _ in range(_CHECKPOINT_TRIES):
-            newest = self.workers.broadcast(
-                self._retry_policy.call(self.attempts.newest) if self.workers.is_rank_zero else None
+            newest = self.ranks.broadcast(
+                self._retry_policy.call(self.attempts.newest) if self.ranks.is_rank_zero else None
             )
             if newest is None:
                 return False
@@ -119,7 +119,7 @@ class RunExecutor:
             except InputError as error:
                 reason = str(error)
             # No rank loads it before all have read it: the next try may find none, and then all start at epoch 0.
-            missing = self.workers.mean({"missing": float(put is None)})["missing"]
+            missing = self.ranks.mean({"missing": float(put is None)})["missing"]
             if put is not None and not missing:
                 put()
                 self._log_lines.append(f"resumes from epoch {self.training.epoch} ({newest.partition('/')[0]})")
@@ -145,7 +145,7 @@ class RunExecutor:
         except TrainingFailed as error:
             return self._report([], failure=str(error))
         except Exception as error:  # the actor is reused for the next trial
-            if self.workers.size > 1:
+            if self.ranks.size > 1:
                 raise
             if isinstance(error, StorageUnavailable):
                 return self._report([], refused=str(error))
@@ -170,12 +170,12 @@ class RunExecutor:
 
     def _is_due(self, start: float) -> bool:
         """Whether to report now. A single rank reports at every step, so a pruned trial trains no further epoch."""
-        if self.workers.size == 1:
+        if self.ranks.size == 1:
             return True
-        return self.workers.broadcast(time.monotonic() - start >= _BETWEEN_REPORTS_S)
+        return self.ranks.broadcast(time.monotonic() - start >= _BETWEEN_REPORTS_S)
 
     def _after_epoch(self, record: Record) -> None:
-        if self.workers.is_rank_zero and self._keeper.due() and not self.training.done:
+        if self.ranks.is_rank_zero and self._keeper.due() and not self.training.done:
             path = self._retry_policy.call(lambda: self._keeper.write(self.training))
             # An upload takes its share of the time as well, but not the wait for a storage that refused it.
             self._keeper.cost_s += self._retry_policy.call(partial(self._publish, path))
@@ -206,7 +206,7 @@ class RunExecutor:
         """Writes the files of a finished run; outcome.json last: once it exists, the others are complete."""
         training, last = self.training, self.training.history[-1]
         names = self._write_refit() if self.spec.kind == REFIT else self._write_out_of_fold()
-        if not self.workers.is_rank_zero:
+        if not self.ranks.is_rank_zero:
             return
         finished = FinishedAttempt(
             value=last.value,
@@ -228,13 +228,13 @@ class RunExecutor:
         return self._write("predictions.safetensors", index=rows, fold=folds, logits=logits)
 
     def _write(self, name: str, **arrays: np.ndarray) -> list[str]:
-        if self.workers.is_rank_zero:
+        if self.ranks.is_rank_zero:
             self._retry_policy.call(lambda: _write_arrays(self.attempt / name, **arrays))
         return [name]
 
     def _write_refit(self) -> list[str]:
         training, dataset = self.training, self._dataset
-        if self.workers.is_rank_zero:
+        if self.ranks.is_rank_zero:
             self._retry_policy.call(
                 lambda: checkpoint.write_model(
                     self.attempt / "model",

@@ -158,7 +158,7 @@ def _loop(given: dict[str, Any]) -> str | None:
     registry.add_import_folders(given["import_folders"])  # before what names a method of the user's own is unpickled
     try:
         with notices.written_to(folder / _WARNINGS):
-            run.run(ray.get(given["prepared"][0]), folder, workers=joined(given["device"]))
+            run.run(ray.get(given["prepared"][0]), folder, ranks=joined(given["device"]))
     except TrainingFailed as error:
         return str(error)
     return None

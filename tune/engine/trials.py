@@ -62,7 +62,7 @@ class TrialActor(ray.tune.Trainable):
             shared_data = ray.get(self._data["shared_data"][0])
             place = alone(self._data["request"], spec)
             self._executor = RunExecutor(
-                spec, shared_data, test_inputs=lambda: ray.get(self._data["test_inputs"][0]), workers=place
+                spec, shared_data, test_inputs=lambda: ray.get(self._data["test_inputs"][0]), ranks=place
             )
         except Exception as error:  # returned as a report: an exception here would end the actor and count as a retry
             self._broken = failed_report(spec.name, error)
@@ -109,7 +109,7 @@ def step_together(given: dict[str, Any]) -> None:
     place = ray_train.joined(given["device"])
     spec = RunSpec.from_dict(given["run"])
     executor = RunExecutor(
-        spec, ray.get(given["shared_data"][0]), test_inputs=lambda: ray.get(given["test_inputs"][0]), workers=place
+        spec, ray.get(given["shared_data"][0]), test_inputs=lambda: ray.get(given["test_inputs"][0]), ranks=place
     )
     done = False
     while not done:
