@@ -35,9 +35,7 @@ def folds_of(prepared: ResolvedRun) -> list[Fold]:
     )
 
 
-def run(
-    prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ranks: RankContext = SINGLE_RANK
-) -> None:
+def run(prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ranks: RankContext = SINGLE_RANK) -> None:
     """Trains in `folder` from its newest checkpoint on, and leaves `model` and `history.jsonl` there.
 
     Of several `ranks` each calls it; the first one writes and reports. Raises TrainingFailed.

@@ -80,9 +80,7 @@ def whole_run(precision: str, ranks: RankContext) -> dict[str, np.ndarray]:
 def few(count: int, ranks: RankContext) -> np.ndarray:
     """Logits of so few samples that workers may have none of them."""
     data = dataset(2)
-    trainer = FoldTrainer(
-        config("m3col"), data.train, features=data.features, task=tasks.build(classes=3), ranks=ranks
-    )
+    trainer = FoldTrainer(config("m3col"), data.train, features=data.features, task=tasks.build(classes=3), ranks=ranks)
     return trainer.logits(trainer.prepare(data.train.take(np.arange(count)).inputs))[FUSED]
 
 
