@@ -1,4 +1,4 @@
-"""A search config checked against data, disk and folder, before anything is written."""
+"""Validates a search config against data, disk and study folders, before anything is written."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from tune.study.record import StudyFolder
 
 @dataclass(frozen=True)
 class CheckedStudy:
-    """A study that passed every check: its config resolved against its data, and where its folder is or will be."""
+    """A study that passed every check. `config` is resolved against the data; `folder` is None for a new study."""
 
     config: StudyConfig
     dataset: Dataset
@@ -39,13 +39,20 @@ class CheckedStudy:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, as opposed to what: `name` of the study, `runs` folder, MLflow `tracking_uri`, Ray `address`.
+    """How to run a search.
 
-    `resume`: the name of the study to resume; True: the newest unfinished one of this config; "auto": the one
-    called `name` (without a name: the newest unfinished one), which starts where there is none.
-    `on_study`: called with each study's folder as soon as it is known, before locking or Ray can fail;
-    `started`: called when its first runs are about to start; `warn`: gets every warning, one line each, by default as a
-    UserWarning.
+    Attributes:
+        name: the study's name.
+        resume: the name of the study to resume; True: the newest unfinished one of this config; "auto": the one called
+            `name`, without a name the newest unfinished one, and a new one if there is none.
+        runs: folder of studies.
+        tracking_uri: MLflow tracking URI.
+        address: address of a Ray cluster.
+        observe: called with each `Event`.
+        on_study: called with each study's folder as soon as it is known, before locking or Ray can fail.
+        started: called when a study's first runs are about to start.
+        num_cpus: CPUs of a local Ray cluster.
+        warn: called with each warning, one line each. Default: `warnings.warn`.
     """
 
     name: str | None = None
@@ -63,17 +70,17 @@ class Options:
 def validate(
     config: str | Path | Mapping[str, Any] | None, *, data: Any, overrides: Mapping[str, Any], options: Options
 ) -> list[CheckedStudy]:
-    """Every study of the search against its data, its folder and the disk; all faults in one InputError."""
+    """Validates every study of a search against data, folder and disk. Raises one InputError with all faults."""
     runs = directory.runs_folder(options.runs)
     partials, faults = _partial_studies(config, data=data, overrides=overrides, options=options)
     ready: list[CheckedStudy] = []
     for partial in partials:
         study = partial.study
-        prepared, more = check_against_data(study.run, data=data, where=partial.place, faulty=partial.faulty)
-        faults += more
-        if prepared is not None:
+        resolved_run, data_faults = check_against_data(study.run, data=data, where=partial.place, faulty=partial.faulty)
+        faults += data_faults
+        if resolved_run is not None:
             try:
-                ready.append(_resolve(partial, prepared, runs, options, data=data, alone=len(partials) == 1))
+                ready.append(_resolve(partial, resolved_run, runs, options, data=data, alone=len(partials) == 1))
             except InputError as error:
                 faults += error.faults
     if options.name is not None and options.resume not in (False, AUTO):
@@ -82,7 +89,7 @@ def validate(
         faults.append("--name: this search makes several studies; leave the name out")
     if options.resume not in (False, AUTO) and len(ready) > 1 and not any(item.folder for item in ready):
         faults.append(f"--resume: {runs} has none of these studies; leave --resume out to begin them")
-    if not ready:  # else this is a part of what _resolve looks at
+    if not ready:  # else _resolve has checked it
         faults += disk_faults(runs, 0, what="a search")
     faults += sqlite_urls.faults(runs)
     if faults:
@@ -93,7 +100,7 @@ def validate(
 def _partial_studies(
     config: str | Path | Mapping[str, Any] | None, *, data: Any, overrides: Mapping[str, Any], options: Options
 ) -> tuple[list[PartialStudy], list[str]]:
-    """The studies that are asked for, from a config or as a study stored it, and the faults of their configs."""
+    """Returns the studies of a config, or of the study to resume, and the faults of their configs."""
     if config is not None:
         return search_config.parse(config, overrides=overrides, in_memory=data is not None)
     if not isinstance(options.resume, str) or options.resume == AUTO:
@@ -107,30 +114,30 @@ def _partial_studies(
 
 
 def _resolve(
-    partial: PartialStudy, prepared: ResolvedRun, runs: Path, options: Options, *, data: Any, alone: bool
+    partial: PartialStudy, resolved_run: ResolvedRun, runs: Path, options: Options, *, data: Any, alone: bool
 ) -> CheckedStudy:
-    """The study with its rows resolved like its base, and the folder that a resume goes on in."""
-    study, dataset = partial.study, prepared.dataset
+    """Resolves a study's rows against the data, checks storage and disk, and finds the folder to resume."""
+    study, dataset = partial.study, resolved_run.dataset
     workers = study.settings.resources.workers_per_trial
-    run = with_shards(prepared.config, workers)
-    faults = [f"{partial.where}: {line}" for line in encoder_faults(prepared, workers)]
+    run = with_shards(resolved_run.config, workers)
+    faults = [f"{partial.where}: {line}" for line in encoder_faults(resolved_run, workers)]
     rows = {}
     for name, row in study.rows.items():
-        found, more = check_against_data(row, data=data, where=f"{partial.where}: final.rows.{name}")
-        faults += more
-        if found is not None:
-            rows[name] = with_shards(found.config, workers)
-            faults += [f"{partial.where}: final.rows.{name}: {line}" for line in encoder_faults(found, workers)]
+        resolved_row, row_faults = check_against_data(row, data=data, where=f"{partial.where}: final.rows.{name}")
+        faults += row_faults
+        if resolved_row is not None:
+            rows[name] = with_shards(resolved_row.config, workers)
+            faults += [f"{partial.where}: final.rows.{name}: {line}" for line in encoder_faults(resolved_row, workers)]
     final = study.settings.final
     if final.refit == "given" and dataset.validation is None:
         faults.append(
             f"{partial.where}: final.refit 'given' needs a validation split, but {dataset.name} has none; use 'full'"
         )
-    known = prepared.task.metrics
+    metrics = resolved_run.task.metrics
     faults += [
-        f"{partial.where}: final.published: metric {name!r} is never reported{nearest(name, known)}"
+        f"{partial.where}: final.published: metric {name!r} is never reported{nearest(name, metrics)}"
         for name in final.published
-        if name not in known
+        if name not in metrics
     ]
     resolved = StudyConfig(study.name, run, study.space, study.raw_space, rows, study.settings)
     folder: StudyFolder | None = None
@@ -159,9 +166,12 @@ def _resolve(
 def _resumable(
     study: StudyConfig, dataset: Dataset, runs: Path, options: Options, *, alone: bool
 ) -> tuple[StudyFolder | None, list[str]]:
-    """The folder to go on in, and what is worth a warning. Raises InputError where the study began differently.
+    """Returns the folder to resume in, None for a new study, and warnings.
 
-    Of a search over several data sets or methods, the studies that had not begun yet begin now.
+    When a search over several data sets or methods is resumed, the studies that had not begun yet are new.
+
+    Raises:
+        InputError: the study to resume does not exist, or began with another config or other data.
     """
     if not options.resume:
         return None, []

@@ -1,4 +1,4 @@
-"""The rows of the test table that a search's config asks for: a name, and what differs from the base config."""
+"""Parses `final.rows`: extra rows of the test table, each a name with overrides of the base config."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,11 +16,11 @@ TAKEN = ("winner", "default", "ensemble", "majority")  # rows that every test ta
 
 
 def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[str, RunConfig], list[str]]:
-    """The configs of `final.rows` by name, from a search's raw config and its base run, and all faults."""
+    """Returns the run config of each entry of `final.rows` by name, and all faults."""
     rows: dict[str, RunConfig] = {}
     faults: list[str] = []
-    wanted = get(raw, "final.rows", {})
-    for key, overrides in (wanted or {}).items() if isinstance(wanted, Mapping) else ():
+    section = get(raw, "final.rows", {})
+    for key, overrides in (section or {}).items() if isinstance(section, Mapping) else ():
         name = str(key)
         fault = _row_fault(name, rows)
         if fault is not None:
@@ -34,7 +34,7 @@ def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
 
 
 def _row_fault(name: str, others: Collection[str]) -> str | None:
-    """Why there can be no row of this name beside `others`. Not every file system tells small letters from capitals."""
+    """Why a row cannot have this name beside `others`. Names are compared without case, as some file systems do."""
     folder = naming.folded(slug(name))
     if folder in TAKEN or name.strip().startswith("logistic"):
         return "this name is taken by a row of its own"
@@ -45,5 +45,5 @@ def _row_fault(name: str, others: Collection[str]) -> str | None:
 
 
 def dotted(section: Any) -> list[tuple[str, Any]]:
-    """Dotted keys of a run config and their values, from a section with nested or dotted keys."""
+    """Returns (dotted key, value) pairs of a run config, from a section with nested or dotted keys."""
     return list(flatten(section, by_name=schema.BY_MODALITY)) if isinstance(section, Mapping) else []

@@ -1,4 +1,4 @@
-"""What the workers of a training take of a machine, and which of it they cannot share."""
+"""CPUs and GPUs of the workers of one training: settings, validation, and the request to the cluster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What one training asks for: `workers` processes, each with so many CPUs and GPUs on one node. `gpus` None: as
-    the cluster has them (`capacity.settled`)."""
+    """Resources that one training requests from the cluster.
+
+    Args:
+        workers: number of worker processes.
+        cpus: CPUs of each worker, on one node.
+        gpus: GPUs of each worker, on one node; None: decided once the cluster is known (`capacity.with_gpus`).
+    """
 
     workers: int = 1
     cpus: float = 1.0
@@ -33,19 +38,24 @@ class Request:
 
 
 class TrialResources(Strict):
-    """What one trial takes: DDP workers, and what each of them has; `cpus_per_worker` defaults to the run config's
-    `resources.threads`, `gpus_per_worker` to one where the cluster has one for each and `train.device` is not `cpu`.
-    Without a GPU of its own a worker computes on the CPU. A part of a GPU is for a single worker: NCCL wants one whole
-    GPU for each of several."""
+    """Resources of one trial.
+
+    Attributes:
+        workers_per_trial: number of DDP workers.
+        cpus_per_worker: CPUs of each worker. Default: the run config's `resources.threads`.
+        gpus_per_worker: GPUs of each worker. Default: 1 if the cluster has a GPU for each worker and `train.device` is
+            not `cpu`, else 0, and then workers compute on the CPU. A fraction is allowed for a single worker only,
+            because NCCL needs one whole GPU per worker.
+    """
 
     workers_per_trial: Count = 1
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
     gpus_per_worker: NotNegative | None = None
 
 
-def resource_faults(wanted: TrialResources, runs: Sequence[RunConfig]) -> list[str]:
-    """What the workers of a training cannot share."""
-    count, gpus = wanted.workers_per_trial, wanted.gpus_per_worker
+def resource_faults(resources: TrialResources, runs: Sequence[RunConfig]) -> list[str]:
+    """Returns the settings that do not fit each other or the configs of `runs`."""
+    count, gpus = resources.workers_per_trial, resources.gpus_per_worker
     faults = []
     if gpus and gpus != int(gpus) and (count > 1 or gpus > 1):
         near = max(1, round(gpus))
@@ -60,16 +70,16 @@ def resource_faults(wanted: TrialResources, runs: Sequence[RunConfig]) -> list[s
     return list(dict.fromkeys(faults))
 
 
-def request_for(wanted: TrialResources, run: RunConfig) -> Request:
-    """What a training asks of a cluster."""
-    gpus = wanted.gpus_per_worker
+def request_for(resources: TrialResources, run: RunConfig) -> Request:
+    """Returns what a training with this run config requests from the cluster."""
+    gpus = resources.gpus_per_worker
     if gpus is None and run.train.device != "auto":
         gpus = 1.0 if run.train.device == "cuda" else 0.0
-    return Request(wanted.workers_per_trial, wanted.cpus_per_worker or float(run.resources.threads), gpus)
+    return Request(resources.workers_per_trial, resources.cpus_per_worker or float(run.resources.threads), gpus)
 
 
 def encoder_faults(prepared: "ResolvedRun", workers: int) -> list[str]:
-    """What several workers cannot train as one would."""
+    """Returns the parts of a model that cannot be trained with several workers."""
     kinds = set(prepared.dataset.kinds.values())
     if workers < 2 or not modality_kinds.media(kinds):
         return []

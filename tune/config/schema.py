@@ -1,4 +1,4 @@
-"""The typed sections of a search config. Each knob stands here once: type, default, allowed values."""
+"""The typed sections of a search config: type, default and allowed values of each setting."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,20 +12,27 @@ from m3col.config.loading import with_overrides
 from m3col.config.schema import Count, NotNegative, RunConfig, Seed, ValidationConfig
 from tune.config.resources import Request, TrialResources, request_for
 
-KEPT = ("search", "resources", "final", "storage", "tracking")  # sections that a study stores as they are
+KEPT = ("search", "resources", "final", "storage", "tracking")  # sections that study.json stores unchanged
 
 
 class ConfirmConfig(Strict):
-    """The best `top` finished trials and the default run again on a new partition with `seeds` new seeds."""
+    """Confirmation runs: the best `top` finished trials and the default, on a new partition with `seeds` new seeds."""
 
     top: Count = 3
     seeds: Count = 2
 
 
 class SearchSettings(Strict):
-    """`trials`: points to try, the default among them; `time_budget_s`: seconds after which no trial goes on;
-    `concurrency`: trials at a time, default: what the cluster holds; `replicates`: repeats of the default that measure
-    the noise of a score; `grid_points`: values per range for the grid sampler."""
+    """How the search samples, prunes and repeats trials.
+
+    Attributes:
+        trials: number of trials, including the default.
+        time_budget_s: seconds after which running trials are stopped and no new one starts.
+        concurrency: number of trials at a time. Default: as many as fit on the cluster.
+        replicates: repeats of the default with other seeds, which measure the noise of a score.
+        confirm: the confirmation of the best trials; None: no confirmation.
+        grid_points: values per range for the grid sampler.
+    """
 
     sampler: Literal["tpe", "random", "gp", "grid"] = "tpe"
     pruner: Literal["asha", "median", "none"] = "asha"
@@ -39,8 +46,18 @@ class SearchSettings(Strict):
 
 
 class FinalConfig(Strict):
-    """The test table: `seeds` refits of each row; `rows`: name -> config overrides, beside winner and default;
-    `published`: metric -> row -> published value; `optimistic`: the best test epoch as an extra column."""
+    """The test table.
+
+    Attributes:
+        refit: training data of the refits: all of it ("full"), or the training split with early stopping on the given
+            validation split ("given").
+        seeds: number of refits per row.
+        rows: name -> config overrides of rows in addition to winner and default.
+        baselines: whether the baselines get rows.
+        published: metric -> row -> published value.
+        optimistic: whether the best test epoch is an extra column.
+        draws: number of bootstrap draws for intervals.
+    """
 
     refit: Literal["full", "given"] = "full"
     seeds: Count = 3
@@ -60,11 +77,13 @@ class TrackingConfig(Strict):
 
 
 class StorageConfig(Strict):
-    """Where a study's files and its database are, beside the runs folder of the driver.
+    """Where a study's files and database are stored, in addition to the driver's runs folder.
 
-    `uri`: s3://bucket/prefix or a folder that every machine sees; checkpoints and a copy of the record go below it,
-    into a folder of the study's name. `database`: SQLAlchemy URL of the Optuna study, default: SQLite in the study's
-    folder. `patience_s`: how long a write that fails is tried again before the search stops.
+    Attributes:
+        uri: s3://bucket/prefix, or a folder that every machine sees. Checkpoints and a copy of the study's record are
+            stored below it, in a folder with the study's name.
+        database: SQLAlchemy URL of the Optuna study. Default: SQLite in the study's folder.
+        patience_s: seconds for which a failed write is retried before the search stops.
     """
 
     uri: str | None = None
@@ -72,12 +91,13 @@ class StorageConfig(Strict):
     patience_s: NotNegative = 300.0
 
     def of(self, study: str) -> str | None:
-        """The URI of one study's files, None where its folder is all there is."""
+        """Returns the URI of one study's files; None without `uri`."""
         return None if self.uri is None else f"{self.uri.rstrip('/')}/{study}"
 
 
 class SearchConfig(Strict):
-    """`base`: a run config by name or path, changed by `overrides`. `datasets`, `methods`: one study per pair."""
+    """A search. `base`: name or path of a run config, to which `overrides` apply. One study per pair of `datasets` and
+    `methods`."""
 
     base: str = "digits"
     overrides: dict[str, Any] = Field(default={})
@@ -94,7 +114,7 @@ class SearchConfig(Strict):
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """One study: one data set, one method. `rows` are whole configs; the rows "default" and "winner" are implied."""
+    """One study: one data set and one method. `rows`: full run configs of the extra rows of the test table."""
 
     name: str
     run: RunConfig
@@ -104,22 +124,23 @@ class StudyConfig:
     settings: SearchConfig
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for study.json; `study_from_dict` takes them back."""
+        """Returns plain values for study.json; `study_from_dict` reads them."""
         kept = self.settings.model_dump(include=set(KEPT))
         return {"name": self.name, "run": self.run.to_dict(), "space": dict(self.raw_space),
                 "rows": {name: row.to_dict() for name, row in self.rows.items()}, **kept}  # fmt: skip
 
     @property
     def request(self) -> Request:
-        """What each run of this study asks of the cluster."""
+        """The resources that each run of this study requests."""
         return request_for(self.settings.resources, self.run)
 
     def point(self, params: Mapping[str, Any], *, seed: int | None = None, split_seed: int | None = None) -> RunConfig:
-        """The run config of one point of the space."""
+        """Returns the run config of one point of the search space."""
         return reseeded(with_overrides(self.run, dict(params)), seed=seed, split_seed=split_seed)
 
 
 def reseeded(config: RunConfig, *, seed: int | None = None, split_seed: int | None = None) -> RunConfig:
+    """Returns the config with another `train.seed` or `validation.seed`."""
     changes: dict[str, Any] = {}
     if seed is not None:
         changes["train.seed"] = seed
@@ -129,5 +150,5 @@ def reseeded(config: RunConfig, *, seed: int | None = None, split_seed: int | No
 
 
 def slug(name: str) -> str:
-    """A row's name as a folder name."""
+    """Returns a row's name as a folder name."""
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in name.strip()).lstrip(".") or "_"

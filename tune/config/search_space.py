@@ -1,4 +1,4 @@
-"""The search space: config paths with ranges or choices, judged against the config that they change."""
+"""The search space: config paths with ranges or choices, validated against the base config."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from m3col.config.schema import RunConfig
 from m3col.errors import nearest
 from m3col.methods import registry
 
-# These define data, splits, metric or machine: the same for all trials of a study.
+# Not searchable: they define data, splits, metric or machine, which are the same for all trials of a study.
 _FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resources", "train.seed", "train.device")
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
@@ -22,7 +22,7 @@ _RANGE_KEYS = {"low", "high", "log", "step"}
 
 @cache
 def searchable(method: str) -> tuple[str, ...]:
-    """Config paths that a space may name."""
+    """Returns the config paths that can be searched."""
     every = keys(run_config.model_of(method))
     sections = {path.rpartition(".")[0] for path in every}
     return tuple(
@@ -36,13 +36,13 @@ def searchable(method: str) -> tuple[str, ...]:
 
 def is_int(path: str, config: RunConfig) -> bool:
     annotation = field_of(type(config), path).annotation
-    # An optional one is a union, in which pydantic leaves the number with its rules.
+    # An optional integer is a union whose first member may be Annotated[int, ...].
     options = get_args(annotation) or (annotation,)
     return any(option is int or get_args(option)[:1] == (int,) for option in options)
 
 
 def default_value(config: RunConfig, path: str) -> Any:
-    """The value that the base config has at a searched path."""
+    """Returns the value of the base config at a searched path, inherited values resolved."""
     value = get(config.model_dump(), path)
     section, _, field = path.rpartition(".")
     inherits = registry.find(config.method).inherits
@@ -54,8 +54,16 @@ def default_value(config: RunConfig, path: str) -> Any:
 def parse(
     raw: Any, config: RunConfig, *, where: str, faulty: Collection[str] = ()
 ) -> tuple[dict[str, BaseDistribution], list[str]]:
-    """Distributions by config path, and all faults of the space (unknown or ignored key, bad range, a bound that the
-    config refuses, a default outside). `faulty`: keys whose default is wrong itself and therefore not compared."""
+    """Returns the distributions by config path, and all faults of the space.
+
+    Faults are unknown or ignored keys, invalid ranges, bounds that the config rejects, and defaults outside the range.
+
+    Args:
+        raw: the section `space`.
+        config: the base config.
+        where: the file of the section, for the faults.
+        faulty: keys with an invalid default, which is therefore not compared with the range.
+    """
     if not isinstance(raw, Mapping) or not raw:
         return {}, [f"{where}: space must name at least one config path with its range, but got {raw!r}"]
     space: dict[str, BaseDistribution] = {}
@@ -64,13 +72,13 @@ def parse(
         if not isinstance(path, str):  # the typed model says so
             continue
         fault = _path_fault(path, config.method)
-        found, more = (None, [fault]) if fault else _distribution(path, spec, config)
-        if found is not None and not touches(faulty, path):
-            more = _default_faults(path, found, config)
-            found = None if more else found
-        faults += [f"{where}: space.{line}" for line in more]
-        if found is not None:
-            space[path] = found
+        distribution, path_faults = (None, [fault]) if fault else _distribution(path, spec, config)
+        if distribution is not None and not touches(faulty, path):
+            path_faults = _default_faults(path, distribution, config)
+            distribution = None if path_faults else distribution
+        faults += [f"{where}: space.{line}" for line in path_faults]
+        if distribution is not None:
+            space[path] = distribution
     return space, faults
 
 
@@ -155,7 +163,7 @@ def _shape_faults(path: str, spec: Mapping[str, Any]) -> list[str]:
 
 
 def _default_faults(path: str, distribution: BaseDistribution, config: RunConfig) -> list[str]:
-    """A default outside of its range: it is always trial 0."""
+    """The fault of a default outside its range: the default is always trial 0."""
     default = default_value(config, path)
     if isinstance(distribution, CategoricalDistribution):
         choices = list(distribution.choices)
@@ -178,17 +186,18 @@ def _default_faults(path: str, distribution: BaseDistribution, config: RunConfig
 
 
 def _refusals(path: str, value: Any, config: RunConfig) -> list[str]:
-    found = run_config.parse(config, overrides={path: value}, where=lambda key: path).faults
-    return [f"{path}: {line.removeprefix(f'{path}: ').removeprefix(f'{path} ')}" for line in found]
+    """Why the config cannot take this value."""
+    faults = run_config.parse(config, overrides={path: value}, where=lambda key: path).faults
+    return [f"{path}: {line.removeprefix(f'{path}: ').removeprefix(f'{path} ')}" for line in faults]
 
 
 def defaults(space: Mapping[str, BaseDistribution], config: RunConfig) -> dict[str, Any]:
-    """The base config's own point in the space: always trial 0."""
+    """Returns the point of the base config, which is always trial 0."""
     return {path: default_value(config, path) for path in space}
 
 
 def grid(space: Mapping[str, BaseDistribution], *, points: int = 5) -> list[dict[str, Any]]:
-    """All combinations of choices and of `points` values (or of the `step`s) of each range."""
+    """Returns all combinations of choices and of `points` values (or the values of `step`) of each range."""
     axes: list[tuple[str, Sequence[Any]]] = [(path, _axis(dist, points)) for path, dist in space.items()]
     combinations: list[dict[str, Any]] = [{}]
     for path, values in axes:
@@ -197,7 +206,7 @@ def grid(space: Mapping[str, BaseDistribution], *, points: int = 5) -> list[dict
 
 
 def grid_size(space: Mapping[str, BaseDistribution], *, points: int = 5) -> int:
-    """How many combinations `grid` would give."""
+    """Returns the number of combinations of `grid`."""
     return math.prod(len(_axis(distribution, points)) for distribution in space.values())
 
 

@@ -1,4 +1,4 @@
-"""The URLs in a search's config: those that cannot be used, and those that hold a password."""
+"""Checks the URLs of a search config: their form, and that none contains a password."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,25 +10,31 @@ from tune.study import database
 
 
 def faults(raw: Mapping[str, Any], who: Callable[[str], str]) -> list[str]:
-    """Lines for `storage` and `tracking` of a search's raw config; `who` gave a key. A config is stored, shown and sent
-    to MLflow, so that no URL in it may hold a password. Nothing is connected to."""
-    return [f"{who(key)}: {line}" for key, lines in _found(raw).items() for line in lines]
+    """Returns the faults of the URLs in `storage` and `tracking`, without connecting to any.
+
+    A config is stored, shown and sent to MLflow, so no URL in it may contain a password.
+
+    Args:
+        raw: the raw config of a search.
+        who: says for a key which file or override set it.
+    """
+    return [f"{who(key)}: {line}" for key, lines in _faults_by_key(raw).items() for line in lines]
 
 
 def usable(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without the URLs that have faults: nobody is to be asked for what stands there."""
-    return without(raw, _found(raw))
+    """Returns the config without faulty URLs, so that nothing connects to one."""
+    return without(raw, _faults_by_key(raw))
 
 
-def _found(raw: Mapping[str, Any]) -> dict[str, list[str]]:
-    judges: dict[str, Callable[[str], list[str]]] = {
+def _faults_by_key(raw: Mapping[str, Any]) -> dict[str, list[str]]:
+    checks: dict[str, Callable[[str], list[str]]] = {
         "storage.uri": lambda uri: uri_faults(uri, "storage.uri"),
         "storage.database": database.faults,
         "tracking.uri": _tracking_faults,
     }
-    given = {key: get(raw, key) for key in judges}
-    found = {key: judges[key](value) for key, value in given.items() if isinstance(value, str)}
-    return {key: lines for key, lines in found.items() if lines}
+    values = {key: get(raw, key) for key in checks}
+    faults_of = {key: checks[key](value) for key, value in values.items() if isinstance(value, str)}
+    return {key: lines for key, lines in faults_of.items() if lines}
 
 
 def _tracking_faults(uri: str) -> list[str]:

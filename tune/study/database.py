@@ -1,4 +1,4 @@
-"""The database of Optuna's study: SQLite in the study's folder, or any SQLAlchemy URL that several machines reach."""
+"""The database of the Optuna study: SQLite in the study's folder, or a database server."""
 
 import contextlib
 import os
@@ -26,17 +26,15 @@ if TYPE_CHECKING:
 
 FILE = "study.db"
 
-_BUSY_S = 60  # another process holds a SQLite file
+_BUSY_S = 60  # wait for a SQLite file that another process has locked
 
-_ANSWER_S = 10.0  # for the first word with a server
+_ANSWER_S = 10.0  # limit of the connection test
 
-_CONNECT_S = 10  # for each connection to a server
+_CONNECT_S = 10  # limit for opening a connection to a server
 
-_SILENT_S = (
-    120.0  # for what a server is asked between the begin and the end of a transaction, or what its machine sends
-)
+_SILENT_S = 120.0  # limit of one transaction, and of waiting for packets from the server's machine
 
-# By the name of the driver, in its words.
+# Time limits by driver, as arguments of its connect function.
 _LIBPQ = {
     "connect_timeout": _CONNECT_S, "tcp_user_timeout": int(1000 * _SILENT_S), "keepalives_idle": 30,
     "keepalives_interval": 10, "keepalives_count": 3,
@@ -54,25 +52,25 @@ _KEY = "storage.database"
 
 
 def faults(url: str) -> list[str]:
-    """What is wrong with a URL, as lines that begin with the config's key. Nothing is connected to."""
+    """Returns the faults of a database URL, without connecting. Each line begins with the config key."""
     try:
-        found = make_url(url)
-    except (ArgumentError, ValueError):  # of the whole, of its port
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # ValueError: an invalid port
         if has_password(url):
             return [_password_fault(url)]
         return [f"{_KEY} must be an SQLAlchemy URL, but got {quoted(url)}; nearest valid: {_EXAMPLE}"]
-    if has_password(url) or found.password:
+    if has_password(url) or parsed.password:
         return [_password_fault(url)]
     try:
-        found.get_dialect().import_dbapi()
+        parsed.get_dialect().import_dbapi()
     except NoSuchModuleError:
         rule = "a kind of database that SQLAlchemy knows"
         return [f"{_KEY} must be {rule}, but got {quoted(url)}; nearest valid: {_EXAMPLE}"]
     except ImportError as error:
         package = error.name or "its driver"
         return [f"{_KEY} {url!r} needs the package {package}, which is not installed; pip install {package}"]
-    path = found.database or ""
-    if found.get_backend_name() != "sqlite":
+    path = parsed.database or ""
+    if parsed.get_backend_name() != "sqlite":
         return []
     if signs := sqlite_urls.url_faults(url, _KEY):
         return signs
@@ -91,19 +89,19 @@ def _password_fault(url: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """The URL with its password masked; only in words where SQLAlchemy still finds a password in that."""
+    """The URL with its password masked; "the URL" if SQLAlchemy finds a password in the masked text."""
     shown = redacted(url)
     try:
-        found = make_url(shown)
+        parsed = make_url(shown)
     except (ArgumentError, ValueError):
         return "the URL"
-    values = [(key, value) for key in found.query for value in found.normalized_query[key] if value != MASK]
-    left = found.password not in (None, MASK) or any(has_password(f"?{k}={quote_plus(v)}") for k, v in values)
-    return "the URL" if left else repr(shown)
+    values = [(key, value) for key in parsed.query for value in parsed.normalized_query[key] if value != MASK]
+    has_secret = parsed.password not in (None, MASK) or any(has_password(f"?{k}={quote_plus(v)}") for k, v in values)
+    return "the URL" if has_secret else repr(shown)
 
 
 def connection_faults(url: str) -> list[str]:
-    """What keeps the database from being used, as lines; within some seconds, whatever the network does."""
+    """Returns why the database cannot be used, as lines. Returns within some seconds, whatever the network does."""
     import sqlalchemy
 
     def connect() -> None:
@@ -124,35 +122,37 @@ def connection_faults(url: str) -> list[str]:
 
 
 def _settings(url: str) -> dict[str, Any]:
-    """What the engine of a database is made with: limits for its waits, as far as its driver knows any. What the URL
-    says itself goes before."""
-    found = make_url(url)
-    driver = found.get_driver_name()
-    limits = {key: value for key, value in _LIMITS.get(driver, {}).items() if key not in found.query}
-    if found.get_backend_name() == "sqlite":
+    """Returns arguments for SQLAlchemy's engine: the time limits that the driver supports. Settings in the URL win."""
+    parsed = make_url(url)
+    driver = parsed.get_driver_name()
+    limits = {key: value for key, value in _LIMITS.get(driver, {}).items() if key not in parsed.query}
+    if parsed.get_backend_name() == "sqlite":
         return {"connect_args": limits}
-    # A server closes connections that nobody used for long.
-    guarded = {"poolclass": _HangingUp} if _LIMITS.get(driver) is _LIBPQ else {"pool_pre_ping": True}
-    return {"connect_args": limits, **guarded}
+    # A server closes idle connections, so each is tested before use.
+    pool = {"poolclass": _TimeLimitedPool} if _LIMITS.get(driver) is _LIBPQ else {"pool_pre_ping": True}
+    return {"connect_args": limits, **pool}
 
 
-class _HangingUp(QueuePool):
-    """Connections of libpq, which itself waits for ever for the answer of a server that is stopped while its machine
-    goes on: this hangs up, so that the call ends with an error of the connection."""
+class _TimeLimitedPool(QueuePool):
+    """A pool of libpq connections that shuts the socket of one in use for longer than `_SILENT_S`.
+
+    libpq itself waits forever if the server process is stopped while its machine keeps running. Shutting the socket
+    ends the call with a connection error.
+    """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        if not event.contains(self, "checkout", _taken):
-            event.listen(self, "checkout", _taken)
-            event.listen(self, "checkin", _returned)
+        if not event.contains(self, "checkout", _on_checkout):
+            event.listen(self, "checkout", _on_checkout)
+            event.listen(self, "checkin", _on_checkin)
 
 
-def _taken(connection: Any, record: Any, proxy: Any) -> None:
-    timer = threading.Timer(_SILENT_S, _hang_up, [connection])
+def _on_checkout(connection: Any, record: Any, proxy: Any) -> None:
+    timer = threading.Timer(_SILENT_S, _shut_socket, [connection])
     timer.daemon = True
     timer.start()
     record.info["timer"] = timer
-    try:  # SQLAlchemy's own ping comes before anybody can watch it
+    try:  # in place of SQLAlchemy's pool_pre_ping, which runs before this event and so without a time limit
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         connection.rollback()
@@ -161,27 +161,27 @@ def _taken(connection: Any, record: Any, proxy: Any) -> None:
         raise DisconnectionError(str(error)) from error
 
 
-def _returned(connection: Any, record: Any) -> None:
-    timer = record.info.pop("timer", None)  # gone with a connection that broke
+def _on_checkin(connection: Any, record: Any) -> None:
+    timer = record.info.pop("timer", None)  # None if the connection was invalidated
     if timer is not None:
         timer.cancel()
 
 
-def _hang_up(connection: Any) -> None:
-    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as line:
-        line.shutdown(socket.SHUT_RDWR)
+def _shut_socket(connection: Any) -> None:
+    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as stream:
+        stream.shutdown(socket.SHUT_RDWR)
 
 
 def open_storage(url: str | None, folder: Path) -> "RDBStorage":
-    """The storage at `url`, by default in the study's folder. Raises InputError where it cannot be opened."""
+    """Opens Optuna's storage at `url`, by default in the study's folder. Raises InputError if that fails."""
     import optuna
     import sqlalchemy.exc
 
-    wanted = url or sqlite_urls.url(folder.absolute() / FILE)
-    # Optuna takes braces in a URL for a template of its own.
-    template = wanted.replace("{", "{{").replace("}", "}}")
+    address = url or sqlite_urls.url(folder.absolute() / FILE)
+    # Optuna formats the URL as a template, so braces must be doubled.
+    template = address.replace("{", "{{").replace("}", "}}")
     try:
-        return optuna.storages.RDBStorage(template, engine_kwargs=_settings(wanted))
+        return optuna.storages.RDBStorage(template, engine_kwargs=_settings(address))
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError) as error:
         if url is None:
             raise
@@ -189,7 +189,7 @@ def open_storage(url: str | None, folder: Path) -> "RDBStorage":
 
 
 def knows(storage: optuna.storages.BaseStorage, name: str, number: int) -> bool:
-    """Whether a database has this trial of the study called `name`, other than in its queue. Writes nothing."""
+    """Whether a database has this trial of the study called `name`. Queued trials do not count. Writes nothing."""
     try:
         study = storage.get_study_id_from_name(name)
         trial = storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study, number))

@@ -1,4 +1,4 @@
-"""The studies below a runs folder: names, lookup, the newest one."""
+"""The studies in a runs folder: new names, lookup by name, the newest study."""
 
 import os
 import re
@@ -10,51 +10,58 @@ from tune.config.schema import StudyConfig
 from tune.study.record import DESCRIPTION, InUse, StudyFolder
 from tune.study.run_spec import LONGEST_STUDY
 
-AUTO = "auto"  # `--resume auto`: begin or go on
+AUTO = "auto"  # `--resume auto`: resume the study, or begin it
 
-_RESERVED = ("train", "mlartifacts", AUTO)  # what else lies in a runs folder, or means something else
+_RESERVED = ("train", "mlartifacts", AUTO)  # other folders in a runs folder, and a value of --resume
 
 
-def runs_folder(given: str | Path | None = None) -> Path:
-    """Where studies live: the argument, $M3COL_RUNS or ./runs, as an absolute path."""
-    return Path(given or os.environ.get("M3COL_RUNS") or "runs").absolute()
+def runs_folder(path: str | Path | None = None) -> Path:
+    """Returns the folder of studies, as an absolute path: the argument, else $M3COL_RUNS, else ./runs."""
+    return Path(path or os.environ.get("M3COL_RUNS") or "runs").absolute()
 
 
 def new_name(
-    runs: Path, wanted: str | None, config: StudyConfig, *, elsewhere: Callable[[str], bool] = lambda name: False
+    runs: Path, name: str | None, config: StudyConfig, *, elsewhere: Callable[[str], bool] = lambda name: False
 ) -> str:
-    """`wanted`, if it is a free folder name, else `<config>-<n>` with the next free n. Raises InputError.
+    """Returns a free name for a study: `name`, if it is one, without a name `<config>-<n>` with the next free n.
 
-    `elsewhere`: whether a name is taken in the storage, where studies of other machines are as well.
+    Args:
+        runs: folder of studies.
+        name: the name that the user chose, or None.
+        config: config of the study.
+        elsewhere: whether a name is taken in the storage, which also has studies of other machines.
+
+    Raises:
+        InputError: `name` is invalid or taken.
     """
 
-    def is_taken(name: str) -> bool:
-        return _is_taken(runs / name) or elsewhere(name)
+    def is_taken(candidate: str) -> bool:
+        return _is_taken(runs / candidate) or elsewhere(candidate)
 
-    if wanted is not None:
-        usable = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip(".-_") or f"{config.name}-1"
-        if usable != wanted:
+    if name is not None:
+        usable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_") or f"{config.name}-1"
+        if usable != name:
             raise InputError(
-                [f"--name {wanted!r}: must be letters and digits, with . _ - between; nearest valid: {usable!r}"]
+                [f"--name {name!r}: must be letters and digits, with . _ - between; nearest valid: {usable!r}"]
             )
-        if len(wanted) > LONGEST_STUDY:
-            raise InputError([f"--name: must have at most {LONGEST_STUDY} letters, but has {len(wanted)}: {wanted!r}"])
-        if wanted in _RESERVED:
-            raise InputError([f"--name {wanted}: this name is taken by a folder of its own; choose another one"])
-        if is_taken(wanted):
-            if (runs / wanted / DESCRIPTION).exists():
-                folder = StudyFolder(runs / wanted)
+        if len(name) > LONGEST_STUDY:
+            raise InputError([f"--name: must have at most {LONGEST_STUDY} letters, but has {len(name)}: {name!r}"])
+        if name in _RESERVED:
+            raise InputError([f"--name {name}: this name is taken by a folder of its own; choose another one"])
+        if is_taken(name):
+            if (runs / name / DESCRIPTION).exists():
+                folder = StudyFolder(runs / name)
                 try:
-                    folder.lock()  # says who drives it, if anybody does
+                    folder.lock()  # raises InUse, with the owner, if the study is in use
                     folder.unlock()
                 except InUse:
                     raise
-                except InputError:  # of another user, say: it exists all the same
+                except InputError:  # e.g. the folder of another user: report that the name is taken
                     pass
             raise InputError(
-                [f"--name {wanted}: a study of this name exists; go on with --resume {wanted}, or choose another name"]
+                [f"--name {name}: a study of this name exists; go on with --resume {name}, or choose another name"]
             )
-        return wanted
+        return name
     number = 1
     while is_taken(f"{config.name}-{number}"):
         number += 1
@@ -62,23 +69,26 @@ def new_name(
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether a study cannot begin in this folder; one that holds nothing but a lock was left by a killed start, or
-    belongs to one that is just beginning."""
+    """Whether a study cannot be created in this folder.
+
+    A folder with only a lock file is free: a process was killed before it created its study, or is creating it now, and
+    then locking will fail.
+    """
     return path.exists() and not (path.is_dir() and {item.name for item in path.iterdir()} <= {"lock"})
 
 
 def find(runs: Path, name: str) -> StudyFolder:
-    """The study of that name or path. Raises InputError with the nearest name."""
-    # Not Path.exists, which raises where a name is too long.
+    """Returns the study of that name or path. Raises InputError, which names the most similar study."""
+    # os.path.exists, because Path.exists raises if the name is too long.
     path = Path(name) if os.path.exists(Path(name) / DESCRIPTION) else runs / name
     if os.path.exists(path / DESCRIPTION):
         return StudyFolder(path.absolute())
-    known = [folder.parent.name for folder in runs.glob(f"*/{DESCRIPTION}")]
-    raise InputError([f"study {name!r}: not found in {runs}{nearest(name, known) or '; it holds no study'}"])
+    names = [folder.parent.name for folder in runs.glob(f"*/{DESCRIPTION}")]
+    raise InputError([f"study {name!r}: not found in {runs}{nearest(name, names) or '; it holds no study'}"])
 
 
 def all_studies(runs: Path) -> Iterator[StudyFolder]:
-    """The readable studies below a runs folder, oldest first."""
+    """Yields the readable studies in a runs folder, oldest first."""
     paths = sorted(runs.glob(f"*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
     for path in paths:
         folder = StudyFolder(path.parent.absolute())
@@ -90,11 +100,11 @@ def all_studies(runs: Path) -> Iterator[StudyFolder]:
 
 
 def newest(runs: Path, config: StudyConfig) -> StudyFolder | None:
-    """The newest unfinished study of this config, else the newest finished one (to be extended)."""
-    mine = [folder for folder in all_studies(runs) if folder.described()["config"]["name"] == config.name]
-    return newest_unfinished(mine) or (mine[-1] if mine else None)
+    """Returns the newest unfinished study of this config, else the newest finished one, which can be extended."""
+    studies = [folder for folder in all_studies(runs) if folder.described()["config"]["name"] == config.name]
+    return newest_unfinished(studies) or (studies[-1] if studies else None)
 
 
 def newest_unfinished(studies: Sequence[StudyFolder]) -> StudyFolder | None:
-    """The last one of `studies` without results."""
+    """Returns the last one of `studies` that has no results."""
     return next((folder for folder in reversed(studies) if not folder.finished()), None)

@@ -1,4 +1,4 @@
-"""The record of a study on disk (PROTOCOL 7). The driver alone writes here, but for the attempt folders of its runs."""
+"""The record of a study on disk (PROTOCOL 7). Only the driver writes it, except for the attempt folders of runs."""
 
 import errno
 import fcntl
@@ -26,11 +26,11 @@ FORMAT = 2
 
 DESCRIPTION = "study.json"
 
-SUMMARY = "results/summary.md"  # written last: a study that has it is finished
+SUMMARY = "results/summary.md"  # written last: its existence marks a finished study
 
 _CONTENT = ("config", "digests", "versions", "dataset")
 
-_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # what flock says of a lock that somebody has
+_LOCKED = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # errors of flock for a lock that another process has
 
 
 class InUse(InputError):
@@ -38,7 +38,7 @@ class InUse(InputError):
 
 
 class StudyFolder:
-    """`runs/<name>/`. `lock` it before anything is written. `patience`: with writes that fail."""
+    """The folder `runs/<name>/` of a study. Call `lock` before writing. Failed writes are retried by `retry_policy`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,10 +54,22 @@ class StudyFolder:
         cls, runs: Path, name: str, config: StudyConfig, dataset: Dataset, *, partitions_digest: str, search_id: str,
         locked: bool = False,
     ) -> "StudyFolder":  # fmt: skip
-        """A new study, which this process holds from then on where it is to be `locked`. Raises InputError where
-        another process was faster."""
+        """Creates a study.
+
+        Args:
+            runs: folder of studies.
+            name: name of the study.
+            config: what it searches.
+            dataset: its data, whose digests are stored.
+            partitions_digest: digest of its folds.
+            search_id: id of the search, which several studies can share.
+            locked: whether this process keeps the study's lock. Default: no.
+
+        Raises:
+            InputError: another process has created the study in the meantime.
+        """
         folder = cls(runs / name)
-        described = {
+        description = {
             "format": FORMAT,
             "name": name,
             "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -80,7 +92,7 @@ class StudyFolder:
         try:
             if (folder.path / DESCRIPTION).exists():
                 raise InputError([f"{folder.path}: was begun by another process just now; go on with --resume {name}"])
-            atomic_files.write_json(folder.path / DESCRIPTION, described)
+            atomic_files.write_json(folder.path / DESCRIPTION, description)
         except BaseException:
             folder.unlock()
             raise
@@ -89,11 +101,11 @@ class StudyFolder:
         return folder
 
     def described(self) -> dict[str, Any]:
-        """study.json, migrated to this version's format. Raises InputError for a newer or unreadable one."""
+        """Returns study.json, migrated to this version's format. Raises InputError if it is newer or unreadable."""
         path = self.path / DESCRIPTION
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            version = found["format"]
+            description = json.loads(path.read_text(encoding="utf-8"))
+            version = description["format"]
         except OSError as error:
             raise InputError([f"{self.path}: not a study ({DESCRIPTION}: {error.strerror})"]) from None
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -104,24 +116,29 @@ class StudyFolder:
             raise InputError(
                 [f"{path}: study format {version} is newer than this version reads ({FORMAT}); update m3col"]
             )
-        lacks = [key for key in _CONTENT if not isinstance(found.get(key), dict)]
-        if lacks:
-            raise InputError([f"{path}: damaged: {', '.join(lacks)} missing or of the wrong type"])
-        return _migrated(found)
+        missing = [key for key in _CONTENT if not isinstance(description.get(key), dict)]
+        if missing:
+            raise InputError([f"{path}: damaged: {', '.join(missing)} missing or of the wrong type"])
+        return _migrated(description)
 
     def config(self) -> StudyConfig:
+        """Returns the study's config. Raises InputError as `described` does."""
         return study_from_dict(self.described()["config"])
 
     def reopen(self, config: StudyConfig) -> None:
-        """Takes over what a resumed search may change; the report and the results are then to be made anew."""
+        """Stores the config of a resumed search. Removes the summary, so that the study counts as unfinished."""
         described = self.described()
         described["config"] = config.to_dict()
         self.retry_policy.call(lambda: atomic_files.write_json(self.path / DESCRIPTION, described))
         (self.path / SUMMARY).unlink(missing_ok=True)
 
     def lock(self) -> None:
-        """Holds the study for this process until it ends or unlocks it. Raises InputError where another one holds
-        it, or where files cannot be locked."""
+        """Locks the study for this process until it ends or calls `unlock`.
+
+        Raises:
+            InUse: another process has the lock.
+            InputError: the file system has no locks.
+        """
         if self._lock is not None:
             return
         try:
@@ -131,60 +148,67 @@ class StudyFolder:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = _written(stream) or "another process"
+            owner = _lock_owner(stream) or "another process"
             stream.close()
-            if error.errno not in _HELD:
+            if error.errno not in _LOCKED:
                 raise InputError(
                     [f"{self.path}: files cannot be locked here ({error.strerror}), so two searches could write to it "
                      "at once; use a runs folder on a file system with locks, such as a local disk or NFS 4"]
                 ) from None  # fmt: skip
-            raise InUse([f"{self.path}: in use by {holder}; wait for it to end, or stop it"]) from None
+            raise InUse([f"{self.path}: in use by {owner}; wait for it to end, or stop it"]) from None
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
         self._lock = stream
 
     def unlock(self) -> None:
+        """Releases the lock, if this process has it."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def storage(self) -> optuna.storages.RDBStorage:
-        """Raises InputError where the database of the study cannot be opened."""
+        """Opens Optuna's storage. Raises InputError if that fails."""
         return database.open_storage(self.described()["config"].get("storage", {}).get("database"), self.path)
 
     def database_name(self) -> str:
-        """What Optuna calls this study. A database can hold studies of many runs folders, whose names may be equal."""
+        """The study's name in its database. In a shared database it contains the search id, so that it is unique."""
         described = self.described()
         name = str(described["name"])  # the folder may have been renamed since
         shared = described["config"].get("storage", {}).get("database") is not None
         return f"{name} {described['search_id']}" if shared else name
 
     def lost_database(self, knows: Callable[[int], bool]) -> list[str]:
-        """The fault of a database that knows none of the trials that have ended here: a search would begin again."""
+        """Returns the fault of a database that has none of the trials that ended here, else an empty list.
+
+        Resuming with such a database would start the search over.
+
+        Args:
+            knows: whether the database has the trial of a number.
+        """
         names = [path.parent.name for path in self.path.glob("trials/*/result.json")]
         ended = sorted(int(name) for name in names if name.isdigit())
         if not ended or any(knows(number) for number in ended):
             return []
         storage = self.config().settings.storage
-        place, uri = storage.database or str(self.path / database.FILE), storage.of(str(self.described()["name"]))
-        way_out = "put it back from a copy"
+        location, uri = storage.database or str(self.path / database.FILE), storage.of(str(self.described()["name"]))
+        advice = "put it back from a copy"
         if storage.database is not None:
-            way_out += f", in which this study is called {self.database_name()!r}"
+            advice += f", in which this study is called {self.database_name()!r}"
         elif uri is not None:
-            again = f"m3col search --resume {self.described()['name']} storage.uri={storage.uri}"
-            way_out = f"move the folder away, and fetch the record from {uri} with {again}"
+            command = f"m3col search --resume {self.described()['name']} storage.uri={storage.uri}"
+            advice = f"move the folder away, and fetch the record from {uri} with {command}"
         return [
-            f"{self.path}: {len(ended)} trials have ended here, but the database {place} knows none of them; "
-            f"{way_out}, or begin another study with --name"
+            f"{self.path}: {len(ended)} trials have ended here, but the database {location} knows none of them; "
+            f"{advice}, or begin another study with --name"
         ]
 
     def run(self, name: str | RunName) -> RunFolder:
-        """The folder of a run, which need not exist."""
+        """Returns the folder of a run, which need not exist."""
         return RunFolder(self.path / str(name), self.retry_policy)
 
     def runs(self) -> Iterator[tuple[str, RunFolder]]:
-        """All runs that have a folder, by name such as "trials/3". Folders of other names are passed over."""
+        """Yields name, such as "trials/3", and folder of all runs. Folders that are not of a run are skipped."""
         for pattern in ("trials/*", "replicates/*", "confirm/*", "refits/*/*"):
             for path in sorted(self.path.glob(f"{pattern}/config.yaml"), key=_by_number):
                 name = str(path.parent.relative_to(self.path))
@@ -196,11 +220,12 @@ class StudyFolder:
         return self.path / "results"
 
     def finished(self) -> bool:
+        """Whether the study has its results."""
         return (self.path / SUMMARY).exists()
 
 
-def _written(stream: IO[str]) -> str:
-    """What the holder of a lock wrote about itself; one that has just taken it may still be about to."""
+def _lock_owner(stream: IO[str]) -> str:
+    """Returns what the process with the lock wrote about itself. Waits for one that has just acquired it."""
     for _ in range(10):
         stream.seek(0)
         if text := stream.read().strip():
@@ -209,19 +234,19 @@ def _written(stream: IO[str]) -> str:
     return ""
 
 
-def _migrated(found: dict[str, Any]) -> dict[str, Any]:
-    """A description of an older format in the words of this one.
+def _migrated(description: dict[str, Any]) -> dict[str, Any]:
+    """Converts a study.json of an older format.
 
-    1: a trial had one worker, its share of a machine stood in resources.cpus_per_trial and gpus_per_trial, and the
-    study's folder was the only storage.
+    Format 1 had one worker per trial, with its resources in resources.cpus_per_trial and gpus_per_trial, and no section
+    `storage`.
     """
-    if found["format"] == 1:
-        old = found["config"].get("resources", {})
+    if description["format"] == 1:
+        old = description["config"].get("resources", {})
         renamed = {key.replace("_per_trial", "_per_worker"): value for key, value in old.items()}
-        config = {**found["config"], "resources": {"workers_per_trial": 1, **renamed}}
+        config = {**description["config"], "resources": {"workers_per_trial": 1, **renamed}}
         config["storage"] = StorageConfig().model_dump()
-        return {**found, "format": FORMAT, "config": config}
-    return found
+        return {**description, "format": FORMAT, "config": config}
+    return description
 
 
 def _by_number(path: Path) -> tuple[str, int, str]:

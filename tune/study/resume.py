@@ -1,4 +1,4 @@
-"""Which study a resume goes on with, here or in its storage, and holding a study against other drivers."""
+"""Finds the study to resume, locally or in its storage, checks it, and acquires it against other drivers."""
 
 import contextlib
 import functools
@@ -21,18 +21,19 @@ from tune.study.remote_copy import RemoteCopy, StorageCopy
 
 
 def find(runs: Path, name: str, storage: StorageConfig) -> StudyFolder:
-    """The study of that name; one that only the storage has is fetched. Raises InputError."""
+    """Returns the study of that name, fetched from the storage if only that has it. Raises InputError if none has."""
     try:
         return directory.find(runs, name)
     except InputError as error:
-        found = _fetched(runs, name, storage)
-        if found is not None:
-            return found
+        fetched = _fetched(runs, name, storage)
+        if fetched is not None:
+            return fetched
         elsewhere = f" and not below {storage.uri}" if storage.uri else ""
         raise InputError([f"{line}{elsewhere}" for line in error.faults]) from None
 
 
 def _fetched(runs: Path, name: str, storage: StorageConfig) -> StudyFolder | None:
+    """Fetches a study from the storage; None if that does not have it."""
     uri = storage.of(name)
     usable = uri is not None and name not in ("", ".", "..") and "/" not in name
     if uri is None or not usable or not remote_copy.fetch_missing(uri, runs / name):
@@ -41,9 +42,9 @@ def _fetched(runs: Path, name: str, storage: StorageConfig) -> StudyFolder | Non
 
 
 def _newest(runs: Path, study: StudyConfig) -> StudyFolder | None:
-    """The newest unfinished study of this config, here or else in the storage."""
-    here = [found for found in directory.all_studies(runs) if found.described()["config"]["name"] == study.name]
-    folder = directory.newest_unfinished(here)
+    """Returns the newest unfinished study of this config: a local one, else one in the storage."""
+    local = [other for other in directory.all_studies(runs) if other.described()["config"]["name"] == study.name]
+    folder = directory.newest_unfinished(local)
     storage = study.settings.storage
     if folder is None and storage.uri is not None:
         name = remote_copy.newest_unfinished(storage.uri, study.name)
@@ -52,7 +53,17 @@ def _newest(runs: Path, study: StudyConfig) -> StudyFolder | None:
 
 
 def folder_for(runs: Path, study: StudyConfig, resume: bool | str, name: str | None) -> StudyFolder | None:
-    """The folder to go on in, None where there is none. Raises InputError for a name that is not there."""
+    """Returns the folder of the study to resume, None if there is none.
+
+    Args:
+        runs: folder of studies.
+        study: the config of the search.
+        resume: see `tune.checks.Options`.
+        name: the study's name, for resume="auto".
+
+    Raises:
+        InputError: there is no study named `resume`.
+    """
     if resume == AUTO:
         if name is None:
             return _newest(runs, study)
@@ -65,47 +76,56 @@ def folder_for(runs: Path, study: StudyConfig, resume: bool | str, name: str | N
 
 
 def warnings(folder: StudyFolder, study: StudyConfig, dataset: Dataset, *, splits: str) -> list[str]:
-    """What is worth a warning before going on. Raises InputError where the study began differently, is in use, or has
-    lost its database."""
-    found = folder.described()
-    # A key that is newer than the study had its default value then.
-    lines = compatibility.differences(study_from_dict(found["config"]).to_dict(), study.to_dict())
-    lines += compatibility.digest_differences(found["digests"], dataset, splits)
+    """Checks whether a study can be resumed. Returns warnings.
+
+    Args:
+        folder: the study.
+        study: the config with which it is to be resumed.
+        dataset: its data.
+        splits: digest of its folds.
+
+    Raises:
+        InputError: the study began with another config or other data, is in use, or has lost its database.
+    """
+    described = folder.described()
+    # Parsed and dumped again: keys that the study's version did not have get their defaults.
+    lines = compatibility.differences(study_from_dict(described["config"]).to_dict(), study.to_dict())
+    lines += compatibility.digest_differences(described["digests"], dataset, splits)
     if lines:
         raise InputError([f"{folder.path / studies.DESCRIPTION}: {line}" for line in lines])
-    folder.lock()  # whether it is in use should be known before Ray starts
+    folder.lock()  # fails here, before Ray starts, if the study is in use
     try:
-        # With a storage the record may be incomplete here and fetched again later: then the coordinator checks.
-        stored = folder.config().settings.storage.uri is not None
-        lost = [] if stored else folder.lost_database(_known(folder))
+        # With a storage the local record may be incomplete until it is fetched; the coordinator checks it then.
+        has_storage = folder.config().settings.storage.uri is not None
+        faults = [] if has_storage else folder.lost_database(_has_trial(folder))
     finally:
         folder.unlock()
-    if lost:
-        raise InputError(lost)
-    return provenance.version_warnings(found["versions"])
+    if faults:
+        raise InputError(faults)
+    return provenance.version_warnings(described["versions"])
 
 
-def _known(folder: StudyFolder) -> Callable[[int], bool]:
-    """Says of a number whether the study's database has that trial; raises InputError where it cannot be read."""
-    name, is_own = folder.database_name(), folder.config().settings.storage.database is None
-    opened = functools.cache(folder.storage)
+def _has_trial(folder: StudyFolder) -> Callable[[int], bool]:
+    """Returns a function: whether the study's database has the trial of a number. It raises InputError on failure."""
+    name, is_local = folder.database_name(), folder.config().settings.storage.database is None
+    open_once = functools.cache(folder.storage)
 
-    def known(number: int) -> bool:
+    def has_trial(number: int) -> bool:
         path = folder.path / database.FILE
-        if is_own and not path.exists():  # opening it would make one
+        if is_local and not path.exists():  # opening it would create it
             return False
         try:
-            return database.knows(opened(), name, number)
+            return database.knows(open_once(), name, number)
         except (SQLAlchemyError, StorageInternalError) as error:
             reason = reason_of(error.__cause__ or error)
-            place = path if is_own else "storage.database"
-            raise InputError([f"{place}: cannot be read ({reason}); put it back from a copy"]) from None
+            location = path if is_local else "storage.database"
+            raise InputError([f"{location}: cannot be read ({reason}); put it back from a copy"]) from None
 
-    return known
+    return has_trial
 
 
 def is_taken(storage: StorageConfig) -> Callable[[str], bool]:
-    """Says of a name whether a study in the storage has it; raises InputError where that does not answer."""
+    """Returns a function: whether a study in the storage has a name. It raises InputError if the storage fails."""
 
     def taken(name: str) -> bool:
         uri = storage.of(name)
@@ -115,20 +135,30 @@ def is_taken(storage: StorageConfig) -> Callable[[str], bool]:
 
 
 def acquire(
-    folder: StudyFolder, config: StudyConfig, held: contextlib.ExitStack, *, warn: Callable[[str], None]
+    folder: StudyFolder, config: StudyConfig, exit_stack: contextlib.ExitStack, *, warn: Callable[[str], None]
 ) -> RemoteCopy:
-    """Makes this process the study's only driver until `held` ends, with the study's patience, and its record newest.
+    """Makes this process the study's only driver, and fetches the record if the storage has a newer one.
 
-    Raises InputError where another driver has the study or its storage does not answer.
+    Args:
+        folder: the study.
+        config: its config; sets how long the folder retries failed writes.
+        exit_stack: releases the study when it is closed.
+        warn: called with each warning.
+
+    Returns:
+        The copy of the study in its storage.
+
+    Raises:
+        InputError: another driver has the study, or the storage does not answer.
     """
     storage = config.settings.storage
     folder.lock()
-    held.callback(folder.unlock)
+    exit_stack.callback(folder.unlock)
     folder.retry_policy = RetryPolicy(storage.patience_s, warn=warn)
     uri = storage.of(folder.described()["name"])
     if uri is None:
         return RemoteCopy()
     copy = StorageCopy(folder, uri, retry_policy=folder.retry_policy, with_database=storage.database is None, warn=warn)
     copy.claim()
-    held.callback(copy.release)
+    exit_stack.callback(copy.release)
     return copy

@@ -17,12 +17,14 @@ AT_ONCE = RetryPolicy(0)
 
 
 class RunFolder:
-    """One training of a study: a trial, a replicate, a confirmation or a refit."""
+    """Files of one run of a study: a trial, a replicate, a confirmation or a refit. Failed writes are retried."""
 
     def __init__(self, path: Path, retry_policy: RetryPolicy = AT_ONCE) -> None:
         self.path, self._retry_policy = path, retry_policy
 
     def create(self, config: Mapping[str, Any]) -> None:
+        """Creates the folder with config.yaml. An existing config.yaml is kept."""
+
         def write() -> None:
             self.path.mkdir(parents=True, exist_ok=True)
             if not (self.path / "config.yaml").exists():
@@ -31,10 +33,11 @@ class RunFolder:
         self._retry_policy.call(write)
 
     def config(self) -> dict[str, Any]:
+        """Returns the run config from config.yaml."""
         return yaml_files.read(self.path / "config.yaml")
 
     def history(self) -> list[dict[str, Any]]:
-        """Records of the finished epochs; a line torn by a crash is left out."""
+        """Returns the records of the finished epochs. A line that a crash left incomplete is skipped."""
         path = self.path / "history.jsonl"
         records = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -45,7 +48,7 @@ class RunFolder:
         return records
 
     def append(self, records: Sequence[Mapping[str, Any]], *, restart: bool) -> None:
-        """Adds records; after a restart the file is written anew with all records that the new attempt stands on."""
+        """Appends records to history.jsonl. With `restart`, `records` replace all records of earlier attempts."""
         text = "".join(json.dumps(record) + "\n" for record in records)
         if restart:
             self._retry_policy.call(lambda: atomic_files.write_text(self.path / "history.jsonl", text))
@@ -53,6 +56,7 @@ class RunFolder:
             self._append("history.jsonl", text)
 
     def log(self, line: str) -> None:
+        """Appends a line with the time to log.txt."""
         self._append("log.txt", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {scrubbed(line)}\n")
 
     def _append(self, name: str, text: str) -> None:
@@ -64,24 +68,24 @@ class RunFolder:
             if length is None:
                 length = path.stat().st_size if path.exists() else 0
             with path.open("ab") as stream:
-                stream.truncate(length)  # what an earlier try wrote of it
+                stream.truncate(length)  # removes what a failed try wrote
                 stream.write(text.encode())
 
         self._retry_policy.call(write)
 
     def outcome(self) -> RunOutcome | None:
-        """How the run ended, from result.json; None where it has not."""
+        """Returns how the run ended, from result.json; None if it has not ended."""
         path = self.path / "result.json"
         return RunOutcome.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def write_outcome(self, outcome: RunOutcome) -> None:
-        """Writes result.json: from then on the run has ended."""
+        """Writes result.json, which marks the run as ended."""
         self._retry_policy.call(lambda: atomic_files.write_json(self.path / "result.json", outcome.to_dict()))
 
     def finished_attempt(self) -> FinishedAttempt | None:
-        """What the newest attempt left that trained the run's last epoch; None where none did.
+        """Returns outcome.json of the newest attempt that trained the last epoch; None if there is none.
 
-        Attempts of another run of this name, such as a refit of an earlier winner, are passed over.
+        Attempts with another config are skipped, such as those of a refit of an earlier winner.
         """
         folder = self._finished_folder()
         if folder is None:
@@ -92,19 +96,19 @@ class RunFolder:
         from tune.study import attempts  # it needs torch
 
         done = [path.parent for path in self.path.glob("attempt-*/outcome.json")]
-        wanted = attempts.training_config_digest(self.config()) if done else None
-        about = {path: atomic_files.read_json(path / attempts.DESCRIPTION, {}) for path in done}
-        mine = [path for path in done if attempts.matches_config(about[path], wanted)]
-        return max(mine, key=lambda path: (attempts.number_of(path.name), path.name), default=None)
+        digest = attempts.training_config_digest(self.config()) if done else None
+        descriptions = {path: atomic_files.read_json(path / attempts.DESCRIPTION, {}) for path in done}
+        matching = [path for path in done if attempts.matches_config(descriptions[path], digest)]
+        return max(matching, key=lambda path: (attempts.number_of(path.name), path.name), default=None)
 
     def drop_checkpoints(self) -> None:
-        """Frees the disk of a run that will not go on."""
+        """Removes the training checkpoints of a run that will not continue."""
         for pattern in ("attempt-*/epoch-*", "attempt-*/.epoch-*"):
             for path in self.path.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
 
     def set_aside(self) -> Path:
-        """Moves a run that is not in the database, as after a return to an older copy, out of the study; where to."""
+        """Moves the folder of a run that the database does not have to `aside/`. Returns the new path."""
         aside = self.path.parents[1] / "aside"
         number = 1
         while (target := aside / f"{self.path.parent.name}-{self.path.name}-{number}").exists():
@@ -114,5 +118,5 @@ class RunFolder:
         return target
 
     def clear(self) -> None:
-        """Forgets a failed run, so that it can be tried again."""
+        """Removes the folder, so that the run can be started again."""
         shutil.rmtree(self.path, ignore_errors=True)
