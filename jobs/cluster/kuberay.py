@@ -55,7 +55,7 @@ def manifest(submission: Submission, *, image: str | None, nodes: int) -> str:
     uris = [partial.study.settings.storage.uri for partial in partials]
     shared = submission.shared or bool(uris and all(uri and "://" in uri for uri in uris))
     if submission.config is None:
-        faults.append("--print-rayjob: name the config as well; the manifest asks for what its trials need")
+        faults.append("--print-rayjob: name the config as well; the manifest requests the resources of its trials")
     if not shared:
         faults.append(
             "--print-rayjob: a pod's own disk is lost with the pod; give --shared for a runs folder on the volume "

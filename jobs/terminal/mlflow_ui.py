@@ -1,4 +1,4 @@
-"""`m3col ui`: starts MLflow's web pages on the store of the runs and opens the newest experiment."""
+"""`m3col ui`: starts MLflow's web pages on the store of the runs and opens the experiment that was used last."""
 
 import os
 import signal

@@ -1,6 +1,6 @@
 """Bad input on the command line: exit code 2, every fault at once in one line each, no traceback, nothing written.
 
-Ray never starts here: all of this is found before.
+Ray never starts here: every fault is detected before.
 """
 
 import json
@@ -34,7 +34,7 @@ def refuse(tmp_path, capsys, monkeypatch):
 
     def only_named(uri, runs, **named):
         # What comes after judging: bad input that is let through must not start a search here.
-        return connect(uri, runs, **named) if uri else pytest.fail("judged as good input")
+        return connect(uri, runs, **named) if uri else pytest.fail("accepted as valid input")
 
     monkeypatch.setattr(mlflow_store, "connect", only_named)
 
@@ -221,7 +221,7 @@ def test_checkpoints_that_cannot_be_read(refuse, tmp_path, model):
     assert "not readable as JSON" in refuse("predict", tmp_path / "y", "pixels=x.csv")[0]
 
 
-def test_predict_tells_all_faults_of_its_files_at_once(refuse, tmp_path, model):
+def test_predict_reports_all_faults_of_its_files_at_once(refuse, tmp_path, model):
     (tmp_path / "p.csv").write_text("1,2\n3,x\n")
     lines = refuse("predict", model, f"pixels={tmp_path}/p.csv", "fourierr=f.csv", f"fourier={tmp_path}/no.csv",
                    "pixels=p.csv", "--out", tmp_path / "no" / "out.csv")  # fmt: skip
@@ -329,8 +329,8 @@ def test_workers_and_resume_auto(refuse):
     ]
     (line,) = refuse("train", "digits", "--address", "auto")
     assert line.startswith("--address: a single worker trains in this process; give --workers 2 or more")
-    given = ["--cpus-per-worker", "0", "--gpus-per-worker", "-1"]
-    assert refuse("train", "digits", "--workers", "2", *given) == [
+    options = ["--cpus-per-worker", "0", "--gpus-per-worker", "-1"]
+    assert refuse("train", "digits", "--workers", "2", *options) == [
         "--cpus-per-worker 0: must be > 0; nearest valid: 1",
         "--gpus-per-worker -1: must be >= 0; nearest valid: 0",
     ]

@@ -119,11 +119,11 @@ def test_predict_writes_label_probabilities_and_votes(m3, tmp_path, model):
     rows = list(csv.DictReader(out.splitlines()))
     predictor = m3col.load(model)
     assert code == 0 and [row["label"] for row in rows] == predictor.predict(inputs).tolist()
-    found = np.array([[float(row[f"p({name})"]) for name in predictor.classes] for row in rows])
-    assert np.allclose(found, predictor.predict_proba(inputs), atol=1e-6)
+    probabilities = np.array([[float(row[f"p({name})"]) for name in predictor.classes] for row in rows])
+    assert np.allclose(probabilities, predictor.predict_proba(inputs), atol=1e-6)
     assert [row["vote(pixels)"] for row in rows] == [str(k) for k in predictor.votes(inputs)["pixels"].argmax(1)]
-    code, said, _ = m3("predict", model, *words, "--out", tmp_path / "out.csv")
-    assert code == 0 and (tmp_path / "out.csv").read_text() == out and "7 predictions" in said
+    code, printed, _ = m3("predict", model, *words, "--out", tmp_path / "out.csv")
+    assert code == 0 and (tmp_path / "out.csv").read_text() == out and "7 predictions" in printed
 
 
 def test_data_list_says_what_is_here(m3, shared_data):
@@ -171,12 +171,12 @@ def test_a_folder_may_have_brackets_in_its_name(m3, tmp_path):
 
 
 def test_a_study_in_use_is_not_removed_and_nothing_else_either(m3, tmp_path):
-    held, other = (fake_study.make(tmp_path / "runs", name) for name in ("digits-1", "digits-2"))
-    held.lock()
+    locked, other = (fake_study.make(tmp_path / "runs", name) for name in ("digits-1", "digits-2"))
+    locked.lock()
     code, out, err = m3("runs", "rm", "digits-2", "digits-1", "--yes")
-    assert code == 2 and out == "" and f"{held.path}: in use by process {os.getpid()}" in err
-    assert held.path.exists() and other.path.exists()
-    held.unlock()
+    assert code == 2 and out == "" and f"{locked.path}: in use by process {os.getpid()}" in err
+    assert locked.path.exists() and other.path.exists()
+    locked.unlock()
 
 
 def test_removing_asks_and_takes_no_for_an_answer(m3, tmp_path, monkeypatch):
@@ -223,10 +223,10 @@ def test_exit_codes(m3, monkeypatch, error, code, err):
     assert m3("report", "x") == (code, "", err)
 
 
-def test_a_mistake_of_ours_is_not_hidden(m3, monkeypatch):
-    monkeypatch.setitem(dispatch.COMMANDS, "report", raising(TypeError("ours")))
+def test_a_bug_is_shown_with_its_traceback(m3, monkeypatch):
+    monkeypatch.setitem(dispatch.COMMANDS, "report", raising(TypeError("a bug")))
     code, out, err = m3("report", "x")
-    assert code == 1 and out == "" and err.startswith("Traceback") and err.endswith("TypeError: ours\n")
+    assert code == 1 and out == "" and err.startswith("Traceback") and err.endswith("TypeError: a bug\n")
     assert "in command" in err and Path(__file__).name in err
 
 
@@ -248,7 +248,7 @@ def test_no_password_is_shown_whatever_fails(m3, monkeypatch, kind):
     assert "batt3ry" not in err and "h0rse-staple" not in err
 
 
-def test_a_search_that_its_storage_stops_at_the_start_says_how_to_go_on(m3, monkeypatch, tmp_path):
+def test_a_search_that_its_storage_stops_at_the_start_prints_how_to_resume(m3, monkeypatch, tmp_path):
     from m3col.storage.retry import StorageUnavailable
     from tune.engine import ray_tune
     from tune.study import remote_copy
@@ -291,17 +291,19 @@ def test_resume_takes_an_override_as_an_override(m3, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "cpus", "gpus"),
+    ("options", "cpus", "gpus"),
     [([], None, None), (["--cpus-per-worker", "0.5", "--gpus-per-worker", "0"], 0.5, 0.0)],
 )
-def test_what_workers_take_is_passed_on_and_repeated_in_the_way_to_go_on(m3, monkeypatch, tmp_path, given, cpus, gpus):
+def test_what_workers_take_is_passed_on_and_repeated_in_the_resume_command(
+    m3, monkeypatch, tmp_path, options, cpus, gpus
+):
     import tune
     from m3col.training.history import Record
 
-    asked, farewells = [], []
+    calls, farewells = [], []
 
     def train(config, *, report, **named):
-        asked.append((named["workers"], named["cpus_per_worker"], named["gpus_per_worker"]))
+        calls.append((named["workers"], named["cpus_per_worker"], named["gpus_per_worker"]))
         record = Record(1, 0.0, None, {"train/loss": 1.0})
         (tmp_path / "run").mkdir()
         atomic_files.write_text(tmp_path / "run" / "history.jsonl", f"{json.dumps(record.to_dict())}\n")
@@ -311,9 +313,9 @@ def test_what_workers_take_is_passed_on_and_repeated_in_the_way_to_go_on(m3, mon
     monkeypatch.setattr(tune, "train", train, raising=False)
     monkeypatch.setattr(interrupt, "claim", lambda: None)
     monkeypatch.setattr(interrupt, "on_interrupt", farewells.append)
-    assert m3("train", "digits", "--workers", "2", *given)[0] == 0
-    assert asked == [(2, cpus, gpus)]
-    again = " ".join(["--resume", str(tmp_path / "run"), "--workers", "2", *given])
+    assert m3("train", "digits", "--workers", "2", *options)[0] == 0
+    assert calls == [(2, cpus, gpus)]
+    again = " ".join(["--resume", str(tmp_path / "run"), "--workers", "2", *options])
     assert farewells[0]() == f"Interrupted. Resume with: m3col train {again}"
 
 
@@ -331,7 +333,7 @@ def test_help_does_not_wait_for_torch():
 @pytest.mark.parametrize(
     ("number", "code", "more"), [(signal.SIGTERM, 143, []), (signal.SIGINT, 130, ["--workers", "2"])]
 )
-def test_a_signal_ends_a_training_and_says_how_to_go_on(tmp_path, number, code, more):
+def test_a_signal_ends_a_training_and_prints_how_to_resume(tmp_path, number, code, more):
     words = ["train", "digits", "train.epochs=1000000", "checkpoint.every_s=0", "--runs-dir", "runs"]
     words += ["--tracking-uri", "none", *more]
     process = subprocess.Popen([sys.executable, "-m", "jobs.cli", *words], cwd=tmp_path, env=ENVIRONMENT,
@@ -385,8 +387,8 @@ def test_the_first_signal_says_farewell_and_ends_children_the_second_ends_at_onc
 def test_words_after_an_option_still_belong_to_the_command():
     from jobs.cli import _parse
 
-    found = _parse(["search", "digits", "--name", "x", "trials=5", "--resume", "trials=80", "concurrency=1"])
-    assert found.overrides == ["trials=5", "concurrency=1"] and found.resume == "trials=80"
+    arguments = _parse(["search", "digits", "--name", "x", "trials=5", "--resume", "trials=80", "concurrency=1"])
+    assert arguments.overrides == ["trials=5", "concurrency=1"] and arguments.resume == "trials=80"
     assert _parse(["train", "digits", "--runs-dir", "r", "objective.beta=0.2"]).overrides == ["objective.beta=0.2"]
     assert _parse(["predict", "m", "a=1.csv", "--out", "o", "b=2.csv"]).inputs == ["a=1.csv", "b=2.csv"]
     with pytest.raises(SystemExit):

@@ -36,12 +36,12 @@ final: {seeds: 1, baselines: false}
 
 @pytest.fixture(scope="module")
 def nodes():
-    found = Nodes()
+    started = Nodes()
     try:
-        found.start_head(cpus=1)
-        yield found
+        started.start_head(cpus=1)
+        yield started
     finally:
-        found.end()
+        started.end()
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def begin(nodes, place):
     """Starts a command as a process of its own: Ray reads what it needs to know of tokens once per process."""
 
     def start(*words: object, **environment: str) -> "subprocess.Popen[str]":
-        known = {**nodes.environment(), "PYTHONPATH": str(REPOSITORY), "HOME": str(place), "COLUMNS": "200"}
+        base = {**nodes.environment(), "PYTHONPATH": str(REPOSITORY), "HOME": str(place), "COLUMNS": "200"}
         return subprocess.Popen(
-            [sys.executable, "-m", "jobs.cli", *map(str, words)], cwd=place, env={**known, **environment}, text=True,
+            [sys.executable, "-m", "jobs.cli", *map(str, words)], cwd=place, env={**base, **environment}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -79,9 +79,9 @@ def m3(begin):
     return run
 
 
-def test_an_address_or_a_token_that_does_not_do_is_told_with_all_other_faults(begin, nodes, place):
+def test_an_invalid_address_or_token_is_reported_with_all_other_faults(begin, nodes, place):
     none, nowhere = place / "nosuch", free_port()
-    asked = {
+    environments = {
         "the cluster asks for a token; set RAY_AUTH_TOKEN": {"RAY_AUTH_TOKEN_PATH": ""},
         "does not accept the token of RAY_AUTH_TOKEN": {"RAY_AUTH_TOKEN": "wrong"},
         f"there is no token in {none}": {"RAY_AUTH_TOKEN_PATH": str(none)},
@@ -90,7 +90,7 @@ def test_an_address_or_a_token_that_does_not_do_is_told_with_all_other_faults(be
         "no Ray cluster that answers": {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{nowhere}"},
     }
     processes = {}
-    for fault, environment in asked.items():
+    for fault, environment in environments.items():
         words = [] if "RAY_API_SERVER_ADDRESS" in environment else ["--address", nodes.address]
         processes[fault] = begin("submit", "tiny.yaml", "nonsense=1", "--runs-dir", "runs", *words, **environment)
     for fault, process in processes.items():
@@ -102,12 +102,14 @@ def test_an_address_or_a_token_that_does_not_do_is_told_with_all_other_faults(be
 
 @dataclass
 class Stopped:
-    """A search that was sent to one node, followed for a while, asked about and stopped. `asked`: what each command
-    about it said (exit code, standard output and error)."""
+    """A search that was sent to one node, followed for a while, and stopped.
+
+    `answers`: exit code, standard output and standard error of each `m3col jobs` command, by a name of the command.
+    """
 
     id: str
     followed: tuple[int, str, str]
-    asked: dict[str, tuple[int, str, str]]
+    answers: dict[str, tuple[int, str, str]]
     stop: tuple[int, str, str]
     log: str
 
@@ -128,11 +130,11 @@ def stopped(begin, m3, nodes, place) -> Stopped:
         "resume": ("resume", id),
     }  # fmt: skip
     processes = {name: begin("jobs", *words, RAY_ADDRESS=nodes.address) for name, words in commands.items()}
-    said = {name: other.communicate(timeout=240) for name, other in processes.items()}
-    asked = {name: (processes[name].returncode, *said[name]) for name in commands}
+    outputs = {name: other.communicate(timeout=240) for name, other in processes.items()}
+    answers = {name: (processes[name].returncode, *outputs[name]) for name in commands}
     stop = m3("jobs", "stop", id, "--address", nodes.address)
     log = m3("jobs", "logs", id, "--address", nodes.address)[1]
-    return Stopped(id, (process.returncode, out, err), asked, stop, log)
+    return Stopped(id, (process.returncode, out, err), answers, stop, log)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +142,7 @@ def second_node(nodes, stopped) -> None:
     nodes.add(cpus=1)
 
 
-def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_alone(stopped, nodes, place):
+def test_a_search_is_validated_and_run_on_the_cluster_and_ctrl_c_only_stops_following(stopped, nodes, place):
     runs, id = place / "runs", stopped.id
     code, out, err = stopped.followed
     assert code == 130 and "the job continues" in out, out + err
@@ -149,13 +151,16 @@ def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_a
         f"warning: {runs} is on the only node's own disk: a node that joins later and does not see it takes a trial, "
         "and the search then stops, with the command to resume; --shared says that it is mounted everywhere\n"
     )
-    assert [found[0] for found in stopped.asked.values()] == [0, 0, 0, 2, 2]
-    said = {name: found[1] for name, found in stopped.asked.items()}
-    assert re.search(rf"{id}.*tiny-1.*RUNNING", said["list"]) and "preflight" not in said["list"]
-    assert "preflight-" in said["list all"]
-    assert re.search(r"^state +RUNNING$", said["status"], re.MULTILINE) and "search given/tiny.yaml" in said["status"]
-    assert stopped.asked["unknown"][2].strip().endswith(f"did you mean {id!r}?")
-    assert "is still RUNNING; stop it first" in stopped.asked["resume"][2]
+    assert [code for code, _, _ in stopped.answers.values()] == [0, 0, 0, 2, 2]
+    printed = {name: output for name, (_, output, _) in stopped.answers.items()}
+    assert re.search(rf"{id}.*tiny-1.*RUNNING", printed["list"]) and "preflight" not in printed["list"]
+    assert "preflight-" in printed["list all"]
+    assert (
+        re.search(r"^state +RUNNING$", printed["status"], re.MULTILINE)
+        and "search given/tiny.yaml" in printed["status"]
+    )
+    assert stopped.answers["unknown"][2].strip().endswith(f"did you mean {id!r}?")
+    assert "is still RUNNING; stop it first" in stopped.answers["resume"][2]
     code, out, err = stopped.stop
     assert code == 0 and f"job {id}: STOPPED" in out and f"m3col jobs resume {id}" in out, out + err
     assert "Interrupted. Nothing that was finished is lost" in stopped.log
@@ -163,17 +168,17 @@ def test_a_search_is_judged_there_and_runs_there_and_ctrl_c_ends_the_following_a
 
 def test_nothing_secret_is_in_what_all_see_of_a_job(stopped, nodes):
     """The listing as the dashboard gives it: command, runtime environment and metadata; and the logs."""
-    listed = asked(nodes, "/api/jobs/")
+    listed = dashboard_answer(nodes, "/api/jobs/")
     ids = [job["submission_id"] for job in json.loads(listed)]
     assert stopped.id in ids and any(id.startswith("preflight-") for id in ids)
-    logs = {id: asked(nodes, f"/api/jobs/{id}/logs") for id in ids}
+    logs = {id: dashboard_answer(nodes, f"/api/jobs/{id}/logs") for id in ids}
     texts = [listed, *logs.values()]
     assert "m3col.request" in listed and "trials/0" in logs[stopped.id]
     for secret in (nodes.token.read_text(), *SECRETS.values()):
         assert not any(secret in text for text in texts)
 
 
-def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, second_node, nodes, place):
+def test_with_two_nodes_every_fault_is_reported_at_once(m3, second_node, nodes, place):
     dead = f"http://127.0.0.1:{free_port()}"
     code, out, err = m3(
         "submit", "rosmap", "resources.workers_per_trial=7", "--address", nodes.address, "--tracking-uri", dead,
@@ -185,7 +190,7 @@ def test_with_two_nodes_everything_that_does_not_do_there_is_told_at_once(m3, se
     assert f"tracking.uri {dead}: the MLflow store cannot be reached" in err and "(asked from the cluster)" in err
 
 
-def test_a_stopped_search_goes_on_where_it_was_on_both_nodes(m3, stopped, second_node, nodes, place):
+def test_a_stopped_search_is_resumed_on_both_nodes(m3, stopped, second_node, nodes, place):
     study, id = StudyFolder(place / "runs" / "tiny-1"), stopped.id
     before = {path: path.read_bytes() for path in study.path.glob("trials/*/result.json")}
     count = len(list((study.path / "trials").iterdir()))
@@ -200,7 +205,7 @@ def test_a_stopped_search_goes_on_where_it_was_on_both_nodes(m3, stopped, second
     assert not list((place / "runs").glob(".m3col-probe*"))
 
 
-def asked(nodes, path: str) -> str:
+def dashboard_answer(nodes, path: str) -> str:
     request = urllib.request.Request(
         f"{nodes.address}{path}", headers={"Authorization": f"Bearer {nodes.token.read_text()}"}
     )
@@ -208,11 +213,11 @@ def asked(nodes, path: str) -> str:
         return answer.read().decode()
 
 
-def wait_for(look, process):
+def wait_for(condition, process):
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline and process.poll() is None:
-        if found := look():
-            return found
+        if result := condition():
+            return result
         time.sleep(0.1)
     process.kill()
     pytest.fail("".join(process.communicate()))

@@ -1,4 +1,4 @@
-"""What a search shows: plain lines where nobody watches, a table on a terminal."""
+"""Progress of a search: plain lines without a terminal, a table on a terminal."""
 
 import io
 from types import SimpleNamespace
@@ -13,9 +13,9 @@ from tune.scheduling.coordinator import Event
 
 def coordinator(*, target=10, budget=None, concurrency=2, maximize=True, trials=(), spent=0.0):
     settings = SimpleNamespace(search=SimpleNamespace(time_budget_s=budget))
-    found = SimpleNamespace(all=lambda: list(trials), maximize=maximize, seconds=lambda: spent)
-    plan = SimpleNamespace(target=target, trials=found, config=SimpleNamespace(settings=settings))
-    return SimpleNamespace(trials=found, plan=plan, concurrency=concurrency)
+    stored = SimpleNamespace(all=lambda: list(trials), maximize=maximize, seconds=lambda: spent)
+    plan = SimpleNamespace(target=target, trials=stored, config=SimpleNamespace(settings=settings))
+    return SimpleNamespace(trials=stored, plan=plan, concurrency=concurrency)
 
 
 FOLDER = SimpleNamespace(name="digits-1", path="/runs/digits-1")

@@ -47,9 +47,9 @@ def test_one_csv_is_predicted_with_label_probability_and_votes(trained, place, t
     assert len(rows) == pairs.COUNTS["test"]
     model = m3col.load(trained)
     with (place / "test.csv").open() as file:
-        given = list(csv.DictReader(file))
+        source_rows = list(csv.DictReader(file))
     expected = model.predict_proba(
-        {"image": [place / row["image"] for row in given], "text": [row["caption"] for row in given]}
+        {"image": [place / row["image"] for row in source_rows], "text": [row["caption"] for row in source_rows]}
     )
     for row, probabilities in zip(rows, expected, strict=True):
         assert row["label"] == model.classes[probabilities.argmax()]
@@ -58,13 +58,13 @@ def test_one_csv_is_predicted_with_label_probability_and_votes(trained, place, t
         assert {row["vote(image)"], row["vote(text)"]} <= set(model.classes)
 
 
-def test_every_fault_of_a_csv_is_told_and_nothing_is_written(trained, place, tmp_path, capsys):
+def test_every_fault_of_a_csv_is_reported_and_nothing_is_written(trained, place, tmp_path, capsys):
     (tmp_path / "pairs.csv").write_text("imag,caption\nx.png,a rose\n")
     words = ["predict", str(trained), "--csv", str(tmp_path / "pairs.csv"), "--out", str(tmp_path / "no" / "out.csv")]
     assert main([*words[:2], "text=x.csv", *words[2:]]) == 2
-    said = capsys.readouterr().err
-    assert "column 'image' is missing; did you mean 'imag'?" in said
-    assert "is not a folder" in said and "--csv holds all modalities" in said and "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert "column 'image' is missing; did you mean 'imag'?" in printed
+    assert "is not a folder" in printed and "--csv holds all modalities" in printed and "Traceback" not in printed
 
 
 def test_every_row_that_cannot_be_labelled_is_named_with_its_file(trained, place, tmp_path, capsys):
@@ -83,8 +83,8 @@ def test_every_row_that_cannot_be_labelled_is_named_with_its_file(trained, place
     ]
     path.write_text("image,captoin\nhtml.png,a rose\n")  # a column that is missing hides nothing
     assert main(["predict", str(trained), "--csv", str(path)]) == 2
-    said = capsys.readouterr().err
-    assert f"{path}: row 1: image 'html.png' is an HTML page" in said and "did you mean 'captoin'" in said
+    printed = capsys.readouterr().err
+    assert f"{path}: row 1: image 'html.png' is an HTML page" in printed and "did you mean 'captoin'" in printed
 
 
 def test_blanks_around_a_path_do_no_harm_as_in_training(trained, place, tmp_path, capsys):
@@ -122,26 +122,26 @@ def test_evaluate_names_broken_images_before_it_predicts(trained, place, tmp_pat
     data = shutil.copytree(place, tmp_path / "data")
     (data / "imgs/test-2.png").write_text("<html>")
     assert main(["evaluate", str(model), "--data-dir", str(data), "--runs-dir", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert said == f"error: {data}/test.csv: row 3: image 'imgs/test-2.png' is an HTML page\n"
+    printed = capsys.readouterr().err
+    assert printed == f"error: {data}/test.csv: row 3: image 'imgs/test-2.png' is an HTML page\n"
 
 
 def test_texts_are_counted_in_tokens(place, tmp_path, capsys):
     words = ["data", "check", str(place), "--text", "caption"]
     tokenizer = str(text_folder(tmp_path / "encoder"))
     assert main([*words, "--tokenizer", tokenizer, "--max-length", "4"]) == 0
-    said = capsys.readouterr().out
-    assert "longest (tokens)" in said and "cut off at 4" in said and "100.0 %" in said
+    printed = capsys.readouterr().out
+    assert "longest (tokens)" in printed and "cut off at 4" in printed and "100.0 %" in printed
     assert main([*words[:3], "--tokenizer", str(tmp_path / "no"), "--max-length", "-3"]) == 2
-    said = capsys.readouterr().err
-    assert "--max-length -3: must be >= 1; nearest valid: 1" in said
-    assert "--tokenizer" in said and "there is no such folder" in said and "column 'text' is missing" in said
+    printed = capsys.readouterr().err
+    assert "--max-length -3: must be >= 1; nearest valid: 1" in printed
+    assert "--tokenizer" in printed and "there is no such folder" in printed and "column 'text' is missing" in printed
 
 
 def test_a_folder_of_pairs_is_checked(place, capsys):
     assert main(["data", "check", str(place), "--text", "caption"]) == 0
-    said = capsys.readouterr().out
-    assert "median words" in said and "usable: no faults, but 3 warnings above to read" in said
+    printed = capsys.readouterr().out
+    assert "median words" in printed and "usable: no faults, but 3 warnings above to read" in printed
     assert main(["data", "check", str(place), "--text", "captoin"]) == 2
     assert "did you mean 'caption'" in capsys.readouterr().err
 
@@ -160,7 +160,7 @@ def test_faults_of_data_models_and_config_come_together(place, tmp_path, capsys)
     (tmp_path / "search.yaml").write_text(yaml_files.dump(search))
     for command, file in (("train", "wrong.yaml"), ("search", "search.yaml")):
         assert main([command, str(tmp_path / file), "--runs-dir", str(tmp_path / "runs")]) == 2
-        said = capsys.readouterr().err
+        printed = capsys.readouterr().err
         for words in (
             "train.epochs must be >= 1, but got 0",
             f"error: {data}/train.csv: row 5: image 'imgs/train-4.png' is an HTML page",
@@ -169,8 +169,8 @@ def test_faults_of_data_models_and_config_come_together(place, tmp_path, capsys)
             "model.image.name 'vit_tny_patch16_224' is unknown to timm; did you mean 'vit_tiny_patch16_224'?",
             "model.text.name 'brt' is no kind of encoder; did you mean 'bert'?",
         ):
-            assert words in said, (command, words, said)
-        assert "Traceback" not in said and not (tmp_path / "runs").exists()
+            assert words in printed, (command, words, printed)
+        assert "Traceback" not in printed and not (tmp_path / "runs").exists()
 
 
 def test_what_is_left_out_is_printed_and_kept(tmp_path, capsys):
@@ -182,10 +182,10 @@ def test_what_is_left_out_is_printed_and_kept(tmp_path, capsys):
     (tmp_path / "food.yaml").write_text(yaml_files.dump(raw))
     words = ["train", str(tmp_path / "food.yaml"), "--runs-dir", str(tmp_path / "runs"), "--tracking-uri", "none"]
     assert main(words) == 0
-    said = capsys.readouterr()
-    assert "left out of the data: 3 (train: no image)" in said.out
-    assert f"warning: {data}/train.csv: 3 of 30 pairs (10 %) are left out" in said.err
-    assert f"warning: {data}: train and test overlap: of the 6 pairs of test, 1 have an image" in said.err
+    printed = capsys.readouterr()
+    assert "left out of the data: 3 (train: no image)" in printed.out
+    assert f"warning: {data}/train.csv: 3 of 30 pairs (10 %) are left out" in printed.err
+    assert f"warning: {data}: train and test overlap: of the 6 pairs of test, 1 have an image" in printed.err
     (about,) = (json.loads(path.read_text()) for path in tmp_path.glob("runs/train/*/data.json"))
     assert about["dropped"] == {"train: no image": 3} and len(about["warnings"]) == 2
 
@@ -196,8 +196,8 @@ def test_a_broken_image_is_named_before_anything_is_written(tmp_path, capsys):
     (place / "imgs/test-2.png").write_bytes(b"")
     (tmp_path / "pairs.yaml").write_text(yaml_files.dump(pairs.config(place).to_dict()))
     assert main(["train", str(tmp_path / "pairs.yaml"), "--runs-dir", str(tmp_path / "runs")]) == 2
-    said = capsys.readouterr().err
-    assert "train-4.png" in said and "HTML" in said and "test-2.png" in said
+    printed = capsys.readouterr().err
+    assert "train-4.png" in printed and "HTML" in printed and "test-2.png" in printed
     assert not (tmp_path / "runs").exists()
 
 

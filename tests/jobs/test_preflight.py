@@ -21,16 +21,16 @@ def answer() -> dict:
 
 
 def test_versions_are_compared():
-    ours = {**preflight.here(), "requires": ["numpy", "no-such-package"]}
-    there = {"python": "3.9", "ray": "2.9.0", "torch": "2.0.0", "m3col": "0.0.1"}
-    told = answer()
-    faults = preflight.version_faults(ours, there, told)
+    local = {**preflight.here(), "requires": ["numpy", "no-such-package"]}
+    remote = {"python": "3.9", "ray": "2.9.0", "torch": "2.0.0", "m3col": "0.0.1"}
+    result = answer()
+    faults = preflight.version_faults(local, remote, result)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert f"Python on the cluster is 3.9, here it is {python}" in faults[0] and "Ray on the cluster" in faults[1]
     assert faults[2].startswith("on the cluster these packages are missing: no-such-package;") and len(faults) == 3
-    assert "torch on the cluster is 2.0.0" in told["warnings"][0]
-    assert "m3col 0.0.1 is installed there; the job uses" in told["notes"][0]
-    assert preflight.version_faults({**ours, "requires": ["numpy"]}, preflight.here(), told) == []
+    assert "torch on the cluster is 2.0.0" in result["warnings"][0]
+    assert "m3col 0.0.1 is installed there; the job uses" in result["notes"][0]
+    assert preflight.version_faults({**local, "requires": ["numpy"]}, preflight.here(), result) == []
     assert {"numpy", "ray", "torch", "optuna", "mlflow"} <= set(submit._required())
     assert not {"pytest", "ruff"} & set(submit._required())
 
@@ -47,16 +47,16 @@ NODES = [{"NodeID": name, "NodeManagerAddress": f"10.0.0.{n}"} for n, name in en
     ],
 )
 def test_a_folder_of_one_node_is_refused_on_several(uris, options, fault):
-    given = {"shared": False, "database": False, **options}
-    (line,) = preflight._folder_faults("/r", NODES, uris, answer=answer(), **given)
+    keywords = {"shared": False, "database": False, **options}
+    (line,) = preflight._folder_faults("/r", NODES, uris, answer=answer(), **keywords)
     assert fault in line
 
 
 @pytest.mark.parametrize("database", [False, True])
 def test_on_one_node_its_own_disk_is_a_warning(database):
-    told = answer()
-    assert preflight._folder_faults("/r", NODES[:1], set(), shared=False, database=database, answer=told) == []
-    (line,) = told["warnings"]
+    result = answer()
+    assert preflight._folder_faults("/r", NODES[:1], set(), shared=False, database=database, answer=result) == []
+    (line,) = result["warnings"]
     assert line.startswith(
         "/r is on the only node's own disk: a node that joins later and does not see it takes a trial"
     )
@@ -64,21 +64,21 @@ def test_on_one_node_its_own_disk_is_a_warning(database):
 
 
 def test_files_of_images_and_encoders_that_a_node_does_not_see(tmp_path, monkeypatch):
-    """Told beside a runs folder that is on one node only; on the driver's own node they have been judged already."""
-    there, gone = tmp_path / "there.png", tmp_path / "gone.png"
-    there.write_text("")
+    """Reported together with an unshared runs folder. On the driver's node the files have been checked before."""
+    existing, gone = tmp_path / "there.png", tmp_path / "gone.png"
+    existing.write_text("")
 
     def ask(nodes, probes, remote, needed):
         assert probes == {} and remote == []
-        return [preflight.node_faults("a", "10.0.0.1", {}, [], [str(there)]),
+        return [preflight.node_faults("a", "10.0.0.1", {}, [], [str(existing)]),
                 preflight.node_faults("b", "10.0.0.2", {}, [], needed)]  # fmt: skip
 
     monkeypatch.setattr(preflight, "_ask_nodes", ask)
-    given = {"shared": False, "database": False, "needed": [str(gone), str(there)]}
-    first, second = preflight._folder_faults("/r", NODES, set(), answer=answer(), **given)
+    keywords = {"shared": False, "database": False, "needed": [str(gone), str(existing)]}
+    first, second = preflight._folder_faults("/r", NODES, set(), answer=answer(), **keywords)
     assert "give --shared" in first and second.startswith(f"{gone}: node 10.0.0.2 cannot read it")
-    assert len(preflight._folder_faults(None, NODES, set(), answer=answer(), **given)) == 1
-    assert preflight._folder_faults("/r", NODES[:1], set(), answer=answer(), **given) == []
+    assert len(preflight._folder_faults(None, NODES, set(), answer=answer(), **keywords)) == 1
+    assert preflight._folder_faults("/r", NODES[:1], set(), answer=answer(), **keywords) == []
 
 
 def test_each_node_needs_some_images_and_the_local_files_of_encoders(tmp_path):
@@ -98,11 +98,11 @@ def test_each_node_needs_some_images_and_the_local_files_of_encoders(tmp_path):
 def test_an_sqlite_file_of_mlflow_is_tried_as_well(tmp_path):
     (tmp_path / "file").write_text("")
     uri = f"sqlite:///{tmp_path}/file/x.db"
-    told = answer()
-    asked = {"tracking_uri": uri, "shared": False}
-    (line,) = preflight._tracking_faults(asked, [], tmp_path, several=True, answer=told)
+    result = answer()
+    submitted = {"tracking_uri": uri, "shared": False}
+    (line,) = preflight._tracking_faults(submitted, [], tmp_path, several=True, answer=result)
     assert line.startswith(f"tracking.uri {uri}: the MLflow store") and line.endswith("(asked from the cluster)")
-    assert "will be on the disk of the driver's node" in told["warnings"][0]
+    assert "will be on the disk of the driver's node" in result["warnings"][0]
 
 
 def test_gpus_that_are_left_open_are_those_of_the_cluster(monkeypatch):
@@ -112,12 +112,12 @@ def test_gpus_that_are_left_open_are_those_of_the_cluster(monkeypatch):
     assert preflight._places_faults([study, without]) == []
     monkeypatch.setattr(capacity, "_alive", lambda: [{"CPU": 1.0}, {"GPU": 1.0}])  # apart, so that no worker has both
     assert preflight._places_faults([study, without]) == [], "on CPUs, where no GPU can be had"
-    (asked,) = preflight._drafted(request("resources.gpus_per_worker=1"))
-    (line,) = preflight._places_faults([study, asked])
+    (with_gpu,) = preflight._drafted(request("resources.gpus_per_worker=1"))
+    (line,) = preflight._places_faults([study, with_gpu])
     assert "1 CPUs and 1 GPUs on one node" in line
 
 
-def test_a_folder_that_is_not_the_same_everywhere_is_found_out(tmp_path, monkeypatch):
+def test_a_folder_that_is_not_the_same_everywhere_is_detected(tmp_path, monkeypatch):
     """Node b has a folder of its own at the place."""
     monkeypatch.setattr(preflight, "_SEEN_WITHIN_S", 0.1)
 
@@ -156,22 +156,22 @@ def test_a_name_that_the_storage_has_is_not_given_again(tmp_path):
     other = tmp_path / "store" / "digits-1"
     other.mkdir(parents=True)
     (other / "study.json").write_text("{}")
-    told = answer()
-    asked = request(f"storage.uri={tmp_path / 'store'}")
-    preflight._validated(asked, str(tmp_path / "runs"), told, several=False)
-    assert told["name"] == "digits-2"
+    result = answer()
+    submitted = request(f"storage.uri={tmp_path / 'store'}")
+    preflight._validated(submitted, str(tmp_path / "runs"), result, several=False)
+    assert result["name"] == "digits-2"
 
 
-def test_several_studies_are_judged_as_the_job_will_go_on_with_them(tmp_path, monkeypatch):
-    """Their job is called without names, so it takes up what is unfinished."""
-    asked = []
-    monkeypatch.setattr(checks, "validate", lambda *given, options, **named: asked.append(options) or [])
+def test_several_studies_are_validated_as_the_job_will_resume_them(tmp_path, monkeypatch):
+    """Their job is called without names, so it resumes unfinished studies."""
+    calls = []
+    monkeypatch.setattr(checks, "validate", lambda *given, options, **named: calls.append(options) or [])
     several = request("datasets=[digits, rosmap]")
     assert len(preflight._drafted(several)) == 2
     preflight._validated(several, str(tmp_path), answer(), several=True)
     preflight._validated(request(), str(tmp_path), answer(), several=False)
     preflight._validated({**several, "resume": "digits-1"}, str(tmp_path), answer(), several=True)
-    assert [(options.resume, options.name) for options in asked] == [("auto", None), (False, None), ("digits-1", None)]
+    assert [(options.resume, options.name) for options in calls] == [("auto", None), (False, None), ("digits-1", None)]
 
 
 def test_a_bucket_that_a_node_does_not_reach(monkeypatch):
@@ -182,7 +182,7 @@ def test_a_bucket_that_a_node_does_not_reach(monkeypatch):
     assert line.startswith("storage.uri s3://bucket/studies: node 10.0.0.1 does not reach it")
 
 
-def test_jobs_without_an_action_or_an_id_are_told_by_the_parser(capsys):
+def test_jobs_without_an_action_or_an_id_are_refused_by_the_parser(capsys):
     for words in (["jobs"], ["jobs", "stop"], ["jobs", "start", "x"]):
         with pytest.raises(SystemExit) as caught:
             cli.main(words)

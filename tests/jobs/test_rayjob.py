@@ -20,7 +20,7 @@ def printed(capsys, monkeypatch, tmp_path):
     """Runs the command without a network; returns its documents."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(socket, "create_connection", lambda *given, **named: pytest.fail("it spoke to somebody"))
+    monkeypatch.setattr(socket, "create_connection", lambda *given, **named: pytest.fail("it opened a connection"))
 
     def run(*words: object) -> list[dict]:
         code = cli.main(["submit", *map(str, words), "--print-rayjob"])
@@ -83,7 +83,7 @@ def test_own_configs_travel_in_a_config_map_and_are_found_where_it_is_mounted(pr
 @pytest.mark.parametrize(
     ("word", "gpus"), [("train.device=auto", None), ("train.device=cuda", "1"), ("resources.gpus_per_worker=2", "2")]
 )
-def test_gpus_are_asked_for_where_somebody_names_them(printed, word, gpus):
+def test_gpus_are_requested_if_the_config_names_them(printed, word, gpus):
     (job,) = printed("digits", word, "--shared")
     assert pods(job)[1]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") == gpus
 
@@ -115,7 +115,7 @@ def test_the_schema_refuses_what_kuberay_does_not_know(printed):
             jsonschema.validate(wrong, SCHEMA)
 
 
-def test_what_it_needs_is_asked_for_all_at_once(capsys, tmp_path, monkeypatch):
+def test_missing_options_are_reported_all_at_once(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = cli.main(["submit", "digits", "nonsense=1", "--print-rayjob", "--nodes", "0", "--runs-dir", "runs"])
     out, err = capsys.readouterr()

@@ -80,15 +80,15 @@ class _Full(io.StringIO):
         raise self.error(28, "No space left on device")
 
 
-@pytest.mark.parametrize(("error", "said"), [(OSError, "standard output cannot be written"), (BrokenPipeError, "")])
-def test_a_command_whose_output_is_lost_has_failed(monkeypatch, capsys, error, said):
+@pytest.mark.parametrize(("error", "message"), [(OSError, "standard output cannot be written"), (BrokenPipeError, "")])
+def test_a_command_whose_output_is_lost_has_failed(monkeypatch, capsys, error, message):
     monkeypatch.setitem(dispatch.COMMANDS, "runs", lambda arguments: sys.stdout.write("runs") - 4)
     monkeypatch.setattr(sys, "stdout", _Full(error))
     assert cli.main(["runs", "list"]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_fault_that_cannot_be_told_is_still_a_fault(monkeypatch):
+def test_a_fault_that_cannot_be_printed_is_still_a_fault(monkeypatch):
     class Broken(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
@@ -101,7 +101,7 @@ def test_a_fault_that_cannot_be_told_is_still_a_fault(monkeypatch):
     assert cli.main(["runs", "list"]) == 2
 
 
-def test_a_file_name_that_the_locale_cannot_hold_is_told_in_one_line(monkeypatch, capsys):
+def test_a_file_name_that_the_locale_cannot_hold_is_reported_in_one_line(monkeypatch, capsys):
     def fail(arguments):
         raise UnicodeEncodeError("ascii", "日本.csv", 0, 2, "ordinal not in range(128)")
 

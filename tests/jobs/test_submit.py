@@ -1,4 +1,4 @@
-"""What `m3col submit` judges and sends, as far as no cluster is needed for it."""
+"""What `m3col submit` validates and sends, as far as no cluster is needed for it."""
 
 import json
 import subprocess
@@ -65,11 +65,11 @@ def test_the_address_comes_from_the_environment_where_it_is_a_dashboard(capsys, 
 
 def test_all_faults_of_options_address_and_config_at_once(capsys, tmp_path):
     (tmp_path / "x.yaml").write_text(f"base: digits\n{SPACE}search: {{trials: none}}\n")
-    found = refused(
+    faults = refused(
         capsys, "submit", "x.yaml", "objective.temprature=1", "--address", "http://me:s3cret@head:8265", "--runs-dir",
         "runs", "--data-dir", "data", "--tracking-uri", "http://me:s3cret@mlflow", "--name", "a b", "--resume", "c",
     )  # fmt: skip
-    text = "\n".join(found)
+    text = "\n".join(faults)
     for part in (
         "--address http://***@head:8265: must not hold a password",
         "--runs-dir runs: is a folder of the cluster; give its absolute path",
@@ -81,12 +81,12 @@ def test_all_faults_of_options_address_and_config_at_once(capsys, tmp_path):
         "--name 'a b': must be letters and digits",
     ):
         assert part in text, (part, text)
-    assert "s3cret" not in text and len(found) == len(set(found)) == 8
+    assert "s3cret" not in text and len(faults) == len(set(faults)) == 8
 
 
 def test_no_config_and_local_tracking_files(capsys):
-    found = submit.faults(Submission(None, tracking_uri="sqlite:///mlflow.db"))
-    assert "submit: name a config" in found[0] and "nearest valid: 'sqlite:////shared/runs/mlflow.db'" in found[1]
+    faults = submit.faults(Submission(None, tracking_uri="sqlite:///mlflow.db"))
+    assert "submit: name a config" in faults[0] and "nearest valid: 'sqlite:////shared/runs/mlflow.db'" in faults[1]
     assert submit.faults(Submission("digits", tracking_uri="sqlite:////shared/mlflow.db")) == []
     (line,) = submit.faults(Submission("digits", ("tracking.uri=sqlite:///mlflow.db",)))
     assert line.startswith("tracking.uri sqlite:///mlflow.db: the file would be in the job's temporary folder")
@@ -109,7 +109,7 @@ def test_no_password_in_an_override_is_sent(config, key, word):
     assert line.startswith(f"overrides: {key} must hold no password") and "s3cret" not in line and "***" in line
 
 
-def test_a_tracking_server_of_the_environment_is_meant_for_the_job_too(monkeypatch):
+def test_a_tracking_server_of_the_environment_is_sent_with_the_job(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert submit.with_environment(Submission("digits")).tracking_uri == "http://mlflow:5000"
     assert submit.with_environment(Submission("digits", tracking_uri="none")).tracking_uri == "none"
@@ -156,8 +156,8 @@ def test_a_copy_that_is_sent_knows_the_commit_that_it_was_made_of(monkeypatch):
     monkeypatch.setattr(provenance, "git_state", lambda: state)
     with staged("digits", []) as stage:
         code = "import json; from tune.study import provenance; print(json.dumps(provenance.git_state()))"
-        said = subprocess.run([sys.executable, "-c", code], cwd=stage.folder, capture_output=True, check=True).stdout
-    assert json.loads(said) == state
+        printed = subprocess.run([sys.executable, "-c", code], cwd=stage.folder, capture_output=True, check=True).stdout
+    assert json.loads(printed) == state
 
 
 def test_no_two_uploads_are_the_same():
@@ -183,7 +183,7 @@ def test_shipped_configs_keep_their_names_and_files_that_runs_come_from_travel_t
         assert (stage.folder / sent["datasets"][0]).read_text() == "data: {name: rosmap}\n"
 
 
-def test_what_is_too_large_is_said_before_it_is_sent(tmp_path, monkeypatch):
+def test_an_upload_that_is_too_large_is_refused(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text(SPACE + "# " + "x" * 300_000)
     monkeypatch.setattr(staging, "_LIMIT_BYTES", 200_000)
     largest = r"the largest files: given/x\.yaml \(0\.3 MB\)"
@@ -192,8 +192,8 @@ def test_what_is_too_large_is_said_before_it_is_sent(tmp_path, monkeypatch):
 
 
 def test_the_job_can_be_started_again():
-    wanted = Submission("x.yaml", tracking_uri="none", data_dir="/data")
-    words = submit.search_words(wanted, config="given/x.yaml", words=["trials=3"], name="x-1", runs="/r")
+    submission = Submission("x.yaml", tracking_uri="none", data_dir="/data")
+    words = submit.search_words(submission, config="given/x.yaml", words=["trials=3"], name="x-1", runs="/r")
     assert words[2:] == [
         "jobs.cli", "search", "given/x.yaml", "trials=3", "--name", "x-1", "--resume", "auto", "--address", "auto",
         "--plain", "--runs-dir", "/r", "--tracking-uri", "none", "--data-dir", "/data",
@@ -201,8 +201,8 @@ def test_the_job_can_be_started_again():
     cli.parser().parse_args(words[3:])
     words = submit.search_words(Submission(None, resume="x-1"), config=None, words=[], name="x-1", runs="/r")
     assert words[3:6] == ["search", "--resume", "x-1"] and "auto" not in words[:6]
-    wanted = Submission("x.yaml", ("a=1",), "n", None, "/r", "none", "/d", True)
-    assert Submission.from_json(wanted.to_json()) == wanted
+    submission = Submission("x.yaml", ("a=1",), "n", None, "/r", "none", "/d", True)
+    assert Submission.from_json(submission.to_json()) == submission
 
 
 def test_a_request_without_what_is_newer_is_read():
@@ -220,14 +220,14 @@ def test_a_request_without_what_is_newer_is_read():
     ],
 )
 def test_a_job_of_another_version_is_shown_and_not_resumed(capsys, monkeypatch, text, words):
-    known = {client.REQUEST: text, client.VERSION: "9.1", client.STUDY: "rosmap-1"}
+    tags = {client.REQUEST: text, client.VERSION: "9.1", client.STUDY: "rosmap-1"}
     job = SimpleNamespace(
-        submission_id="a-1", metadata=known, status=SimpleNamespace(value="FAILED"), start_time=None, end_time=None,
+        submission_id="a-1", metadata=tags, status=SimpleNamespace(value="FAILED"), start_time=None, end_time=None,
         message=None, entrypoint="python -m jobs.cli search",
     )  # fmt: skip
-    there = SimpleNamespace(address="http://head:8265", job=lambda id: job)
-    monkeypatch.setattr(client, "connect", lambda address: there)
-    assert cli.main(["jobs", "status", "a-1", "--address", there.address]) == 0
+    cluster = SimpleNamespace(address="http://head:8265", job=lambda id: job)
+    monkeypatch.setattr(client, "connect", lambda address: cluster)
+    assert cli.main(["jobs", "status", "a-1", "--address", cluster.address]) == 0
     assert capsys.readouterr().out.splitlines()[1:4] == ["state    FAILED", "study    rosmap-1", "m3col    9.1"]
-    (line,) = refused(capsys, "jobs", "resume", "a-1", "--address", there.address)
+    (line,) = refused(capsys, "jobs", "resume", "a-1", "--address", cluster.address)
     assert line.startswith("job 'a-1': its request") and words in line and "submitted by m3col 9.1" in line

@@ -39,13 +39,13 @@ def run_quick(name: str, *more: str, seconds: float = 300) -> str:
 
 def tables(text: str) -> list[list[list[str]]]:
     """The cells of each Markdown table in a text: header first, without the rule."""
-    found: list[list[list[str]]] = [[]]
+    parsed: list[list[list[str]]] = [[]]
     for line in text.splitlines():
         if line.startswith("|"):
-            found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
-        elif found[-1]:
-            found.append([])
-    return [[table[0], *table[2:]] for table in found if table]
+            parsed[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif parsed[-1]:
+            parsed.append([])
+    return [[table[0], *table[2:]] for table in parsed if table]
 
 
 def assert_table(name: str, text: str) -> None:
@@ -93,7 +93,7 @@ def test_a_job_sent_twice_at_once_runs_once_and_uses_a_node_that_joins_and_survi
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_a_job_whose_node_dies_goes_on_from_a_checkpoint_to_the_table_of_the_undisturbed_search():
+def test_a_job_whose_node_dies_continues_from_a_checkpoint_to_the_table_of_the_undisturbed_search():
     text = run_quick("demo_cluster", seconds=560)
     assert re.search(r"the second node is killed .*checkpoint at [1-9]\d* <- there", text)
     assert re.search(r"trial \d was cut off: resumes from epoch [1-9]", text)

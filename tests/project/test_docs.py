@@ -45,7 +45,7 @@ def test_every_page_is_built_and_fetches_nothing(site):
     built = {path.relative_to(site).with_suffix("") for path in site.rglob("*.html")}
     assert {Path("results/index") if page == Path("results/README") else page for page in pages} <= built
     texts = [path for path in site.rglob("*") if path.suffix in (".html", ".css")]
-    assert [(path, found) for path in texts if (found := _FETCHED.findall(path.read_text(encoding="utf-8")))] == []
+    assert [(path, urls) for path in texts if (urls := _FETCHED.findall(path.read_text(encoding="utf-8")))] == []
 
 
 def test_every_formula_is_drawn(site):
@@ -79,9 +79,9 @@ def test_each_broken_link_fails_the_build(tmp_path):
     with open(tmp_path / "docs" / "start.md", "a", encoding="utf-8") as page:
         page.write("\n[x](no_page.md) [x](protocol.md#no-anchor) ![x](no_image.png)\n")
     done = build(tmp_path, tmp_path / "site")
-    told = done.stdout + done.stderr
-    assert done.returncode == 1 and "3 warnings in strict mode" in told
-    assert [name for name in ("no_page.md", "no-anchor", "no_image.png") if name not in told] == []
+    output = done.stdout + done.stderr
+    assert done.returncode == 1 and "3 warnings in strict mode" in output
+    assert [name for name in ("no_page.md", "no-anchor", "no_image.png") if name not in output] == []
 
 
 def test_named_files_exist():

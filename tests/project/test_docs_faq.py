@@ -1,4 +1,4 @@
-"""The messages on the page of questions are those of the code: commands are run, other quotes are looked for."""
+"""The messages in docs/faq.md are those of the code: commands are run, other quotes are searched in the source."""
 
 import ast
 import re
@@ -39,8 +39,8 @@ def test_a_command_gives_the_lines_below_it(command, lines, my_folder, tmp_path,
     program, *words = shlex.split(command)
     assert program == "m3col" and lines
     assert cli.main(words) == 2
-    told = capsys.readouterr().err.replace(f"{tmp_path}/", "")
-    assert told.splitlines() == lines
+    printed = capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert printed.splitlines() == lines
 
 
 @pytest.fixture(scope="module")

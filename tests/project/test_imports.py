@@ -20,7 +20,7 @@ def files(package: str) -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in it, relative ones as absolute ones."""
+    """Every module that a file imports, also inside functions; relative imports as absolute names."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -77,7 +77,7 @@ def names_of(requirements: list[str]) -> set[str]:
 
 def distributions(top_level: set[str]) -> dict[str, set[str]]:
     by_module = metadata.packages_distributions()
-    return {name: {found.lower().replace("_", "-") for found in by_module.get(name, [])} for name in top_level}
+    return {name: {provider.lower().replace("_", "-") for provider in by_module.get(name, [])} for name in top_level}
 
 
 def outside(package: str) -> set[str]:
@@ -91,9 +91,9 @@ def test_everything_imported_is_named_in_pyproject():
     extras = project["optional-dependencies"]
     runtime = names_of(project["dependencies"])
     development = runtime | names_of(extras["dev"])
-    wanted = {**dict.fromkeys(PACKAGES, runtime), "tests": development, "benchmarks": development}
-    wanted["m3col"] = runtime | names_of(extras["analysis"])
-    for package, allowed in wanted.items():
+    allowed_by_package = {**dict.fromkeys(PACKAGES, runtime), "tests": development, "benchmarks": development}
+    allowed_by_package["m3col"] = runtime | names_of(extras["analysis"])
+    for package, allowed in allowed_by_package.items():
         for module, providers in distributions(outside(package)).items():
             assert providers & allowed, f"{package} imports {module} ({providers or 'not installed'}): name it"
 

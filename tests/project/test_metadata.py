@@ -35,8 +35,8 @@ def test_type_information_is_marked():
 def test_what_builds_the_site_is_pinned():
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if "==" in line)
-    wanted = {"mkdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "latex2mathml"}
-    assert {name: metadata.version(name) for name in wanted} == {name: pinned.get(name) for name in wanted}
+    packages = {"mkdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python", "latex2mathml"}
+    assert {name: metadata.version(name) for name in packages} == {name: pinned.get(name) for name in packages}
 
 
 def test_the_hooks_before_a_commit_are_local():

@@ -173,9 +173,9 @@ KEYS = [
 
 @pytest.mark.parametrize(("names", "keys"), KEYS)
 def test_keys_have_no_dots_and_are_never_shared(names, keys):
-    found = safe_keys(names)
-    assert found == keys and [*found] == names
-    assert len(set(found.values())) == len(names) and not any("." in key for key in found.values())
+    key_by_name = safe_keys(names)
+    assert key_by_name == keys and [*key_by_name] == names
+    assert len(set(key_by_name.values())) == len(names) and not any("." in key for key in key_by_name.values())
 
 
 def test_named_modules_are_a_mapping_and_a_module():
@@ -207,8 +207,8 @@ def whole_run(ranks: RankContext) -> dict[str, np.ndarray]:
 
 def _worker(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    found = whole_run(RankContext(rank, 2))
-    torch.save({name: torch.tensor(value) for name, value in found.items()}, f"{folder}/{rank}.pt")
+    logits = whole_run(RankContext(rank, 2))
+    torch.save({name: torch.tensor(value) for name, value in logits.items()}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -216,9 +216,9 @@ def test_two_workers_compute_what_one_does(tmp_path):
     start_ranks(2, _worker, str(tmp_path))
     alone = whole_run(SINGLE_RANK)
     for rank in (0, 1):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        assert found.keys() == alone.keys() == {"rna.seq", "training", "fused"}
-        assert all(np.allclose(found[name].numpy(), alone[name], atol=1e-10) for name in alone)
+        logits = torch.load(tmp_path / f"{rank}.pt")
+        assert logits.keys() == alone.keys() == {"rna.seq", "training", "fused"}
+        assert all(np.allclose(logits[name].numpy(), alone[name], atol=1e-10) for name in alone)
 
 
 @pytest.mark.parametrize("names", PAIRS[:4], ids=str)
@@ -243,8 +243,8 @@ def test_a_config_keeps_the_names_of_modalities_whole(names):
 def test_a_fault_below_an_odd_name_says_the_whole_name(key, value, line):
     with pytest.raises(InputError) as caught:
         loading.load({}, overrides={key: {"rna.seq": value}})
-    (found,) = caught.value.faults
-    assert found.startswith(f"overrides: {line}")
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"overrides: {line}")
 
 
 @pytest.mark.parametrize("name", ["str", "float", "list[x]", "constrained-int", "dict[str,any]", "CpG [450k]"])

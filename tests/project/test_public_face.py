@@ -40,8 +40,8 @@ def test_public_classes_explain_their_attributes(public):
 @pytest.mark.parametrize("module", EXAMPLES)
 def test_examples_run(module, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    found = doctest.testmod(importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert found.attempted and found.failed == 0
+    outcome = doctest.testmod(importlib.import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert outcome.attempted and outcome.failed == 0
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,10 @@ def test_results_show_themselves_in_a_notebook(result):
 
 
 def test_a_search_shows_its_sentences_and_its_table(result):
-    found = tune.SearchResult(
+    search_result = tune.SearchResult(
         best_config={}, best_metrics={"test/auroc": 0.9}, trials=result.history, test_table=result.history,
         summary="# Study <b>\n\nTrial 3 won.\n\n## More", studies=(result.folder,), leaderboard=None,
     )  # fmt: skip
-    page = found._repr_html_()
+    page = search_result._repr_html_()
     assert "Trial 3 won." in page and "&lt;b&gt;" in page and "More" not in page and "<table" in page
-    assert "test/auroc 0.9000" in repr(found)
+    assert "test/auroc 0.9000" in repr(search_result)

@@ -1,4 +1,4 @@
-"""What others hand us is read, not run; secrets stay where they are.
+"""Input from others is read as data and never run; secrets are not stored or shown.
 
 That what we start listens on the loopback address alone: tests/tune/engine/test_ray_train.py and tests/jobs/test_ui.py.
 """
@@ -41,7 +41,7 @@ SECRET = "h0rse-staple"
 
 
 class Bomb:
-    """A pickle that leaves a file behind when somebody loads it."""
+    """A pickle that leaves a file behind when it is loaded."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -64,15 +64,15 @@ def test_the_bomb_works(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found, run = tiny_data(), tiny_config()
-    folds = draw(found, kind="none")
+    dataset, run = tiny_data(), tiny_config()
+    folds = draw(dataset, kind="none")
     training = LockstepTrainer(
-        run, TrainingJob(pool=found.train, folds=folds, features=found.features, task=tasks.build(classes=2))
+        run, TrainingJob(pool=dataset.train, folds=folds, features=dataset.features, task=tasks.build(classes=2))
     )
     training.advance(1)
     folder = tmp_path_factory.mktemp("model") / "model"
     checkpoint.write_model(
-        folder, training.trainers, config=run.to_dict(), classes=found.classes, features=found.features
+        folder, training.trainers, config=run.to_dict(), classes=dataset.classes, features=dataset.features
     )
     return folder
 
@@ -296,22 +296,22 @@ def dotted(node: ast.expr) -> str:
 
 
 def dangers(text: str) -> list[str]:
-    """What in a source file would run or unpickle what it is given."""
-    found = []
+    """Calls and imports of a source file that would run or unpickle foreign content."""
+    uses = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [name for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
+            uses += [name for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
         elif isinstance(node, ast.Call):
             name = dotted(node.func)
-            found += [name] if name in FORBIDDEN_CALLS else []
-            given = {word.arg: word.value for word in node.keywords}
+            uses += [name] if name in FORBIDDEN_CALLS else []
+            keywords = {word.arg: word.value for word in node.keywords}
             for switch in ("shell", "allow_pickle"):
-                if isinstance(value := given.get(switch), ast.Constant) and value.value is True:
-                    found.append(f"{name}({switch}=True)")
-            if name == "yaml.load" and dotted(given.get("Loader", ast.Constant(None))) != "_Loader":
-                found.append("yaml.load")
-    return found
+                if isinstance(value := keywords.get(switch), ast.Constant) and value.value is True:
+                    uses.append(f"{name}({switch}=True)")
+            if name == "yaml.load" and dotted(keywords.get("Loader", ast.Constant(None))) != "_Loader":
+                uses.append("yaml.load")
+    return uses
 
 
 def test_the_reader_of_code_sees_dangers():
@@ -321,9 +321,9 @@ def test_the_reader_of_code_sees_dangers():
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_unpickles_evaluates_or_calls_a_shell(package):
-    found = {
+    uses = {
         str(path.relative_to(REPOSITORY)): lines
         for path in sorted((REPOSITORY / package).rglob("*.py"))
         if (lines := dangers(path.read_text(encoding="utf-8")))
     }
-    assert found == {}
+    assert uses == {}

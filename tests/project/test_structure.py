@@ -25,7 +25,7 @@ MODULES = {
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every module of ours that a file imports, wherever in it: inside functions and for type checking too."""
+    """Every module of the project that a file imports, also inside functions and for type checking."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in MODULES)
@@ -45,12 +45,12 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
         if module in done:
             return []
         for other in sorted(graph.get(module, ())):
-            if found := walk(other, [*path, module]):
-                return found
+            if modules := walk(other, [*path, module]):
+                return modules
         done.add(module)
         return []
 
-    return next((found for module in graph if (found := walk(module, []))), [])
+    return next((modules for module in graph if (modules := walk(module, []))), [])
 
 
 def test_the_search_for_circles_finds_one():
@@ -85,12 +85,12 @@ def test_files_and_functions_are_short():
 
 
 def test_no_other_folder_knows_a_method_by_name():
-    """But for `m3col`, which is the name of the package too; the default method stands in the registry."""
-    known = []
+    """Except `m3col`, which is also the name of the package. The default method is in the registry."""
+    occurrences = []
     for path in sources(*PACKAGES):
         if path.is_relative_to(REPOSITORY / "m3col" / "methods"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and node.value in set(registry.TABLE) - {"m3col"}:
-                known.append((str(path.relative_to(REPOSITORY)), node.value))
-    assert known == [("m3col/data/__init__.py", "concat")]  # a function of data sets
+                occurrences.append((str(path.relative_to(REPOSITORY)), node.value))
+    assert occurrences == [("m3col/data/__init__.py", "concat")]  # a function of data sets

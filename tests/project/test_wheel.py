@@ -19,8 +19,8 @@ def wheel(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target), str(REPOSITORY)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    (found,) = target.glob("*.whl")
-    return found
+    (path,) = target.glob("*.whl")
+    return path
 
 
 def test_it_carries_the_packages_the_configs_and_nothing_else(wheel):
