@@ -1,4 +1,4 @@
-# Every target that needs it builds .venv first: when it is missing, or older than the two files it is made from.
+# Targets that need .venv build it first, if it is missing or older than the two files that it depends on.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,9 +15,8 @@ help: ## this list
 
 install: $(VENV)/.complete ## build .venv with the versions of constraints.txt (about 2 minutes, 7 GB)
 
-# uv fetches and unpacks many packages at once. Where it cannot be had, or does not reach the index that pip is set up
-# for, pip does the same in about twice the time. Both compile: else every process of a test would, again and again,
-# where PYTHONDONTWRITEBYTECODE is set.
+# uv downloads many packages at once. If it cannot be installed, or cannot reach pip's index, pip does the same in about
+# twice the time. Both compile bytecode now; otherwise, with PYTHONDONTWRITEBYTECODE set, every test process would.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	{ $(BIN)/python -m pip install --quiet --constraint constraints.txt uv \
@@ -25,19 +24,19 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	|| $(BIN)/python -m pip install --quiet $(PACKAGES)
 	@touch $@
 
-search: $(VENV)/.complete ## search, confirm, refit, test once and report: make search CONFIG=configs/search/rosmap.yaml
+search: $(VENV)/.complete ## search hyperparameters, test once and report: make search CONFIG=configs/search/rosmap.yaml
 	$(BIN)/m3col search $(CONFIG) $(ARGS)
 
 test: $(VENV)/.complete ## the tests, in two processes (about 10 minutes on two cores)
 	$(PYTEST) -n 2 -m "not dear and not gpu" $(ARGS)
 
-test-all: $(VENV)/.complete ## these and the few that are too dear for every change
+test-all: $(VENV)/.complete ## all tests, also the few that take too long for every change
 	$(PYTEST) -n 2 -m "not gpu" $(ARGS)
 
-test-gpu: $(VENV)/.complete ## what needs CUDA
+test-gpu: $(VENV)/.complete ## the tests that need CUDA
 	$(PYTEST) -m gpu tests/gpu $(ARGS)
 
-test-random: $(VENV)/.complete ## the tests in an order drawn by chance: make test-random ARGS="--randomly-seed=7"
+test-random: $(VENV)/.complete ## the tests in a random order: make test-random ARGS="--randomly-seed=7"
 	$(PYTEST) --override-ini 'addopts=-q --strict-markers --durations=20' -n 2 -m "not dear and not gpu" $(ARGS)
 
 lint: $(VENV)/.complete ## formatter, linter, type checker
@@ -52,7 +51,7 @@ docs: $(VENV)/.complete ## build the documentation into build/site, without a ne
 ui: $(VENV)/.complete ## browse the runs in MLflow
 	$(BIN)/m3col ui $(ARGS)
 
-demo-cluster: $(VENV)/.complete ## two Ray nodes here, a search sent to them as a job, one node killed half-way
+demo-cluster: $(VENV)/.complete ## two Ray nodes on this machine run a search as a job; one node is killed half-way
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/demo_cluster.py $(ARGS)
 
 clean: ## remove .venv and caches (runs/ stays)

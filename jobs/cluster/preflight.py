@@ -107,6 +107,7 @@ def _installed(name: str) -> bool:
 
 
 def _inspect(request: Mapping[str, Any], answer: Answer) -> None:
+    """Validates the request with the data and on all nodes; adds the result to `answer`."""
     import ray
 
     from m3col.errors import InputError
@@ -123,7 +124,7 @@ def _inspect(request: Mapping[str, Any], answer: Answer) -> None:
         )
         runs = None
     answer["runs"] = runs
-    studies = _drafted(request)
+    studies = _parsed(request)
     needed: set[str] = set()
     try:
         ready = _validated(request, runs, answer, several=len(studies) > 1)
@@ -132,7 +133,7 @@ def _inspect(request: Mapping[str, Any], answer: Answer) -> None:
     else:
         studies = [item.config for item in ready]
         needed = set().union(*(needed_files(item) for item in ready))
-    answer["faults"] += _places_faults(studies)
+    answer["faults"] += _capacity_faults(studies)
     answer["faults"] += _folder_faults(
         runs, nodes, {uri for study in studies if (uri := study.settings.storage.uri)}, shared=request["shared"],
         database=any(study.settings.storage.database for study in studies), needed=sorted(needed), answer=answer,
@@ -152,7 +153,7 @@ def _overrides(request: Mapping[str, Any]) -> dict[str, Any]:
     return overrides
 
 
-def _drafted(request: Mapping[str, Any]) -> "list[StudyConfig]":
+def _parsed(request: Mapping[str, Any]) -> "list[StudyConfig]":
     """The studies as parsed without data, so that other faults are reported even if the data cannot be read."""
     from tune.config import loading
 
@@ -199,7 +200,8 @@ def needed_files(ready: "CheckedStudy") -> set[str]:
     return paths
 
 
-def _places_faults(studies: "Sequence[StudyConfig]") -> list[str]:
+def _capacity_faults(studies: "Sequence[StudyConfig]") -> list[str]:
+    """Faults of studies of which one trial never fits onto the nodes."""
     from m3col.errors import InputError
     from tune.engine import capacity
 
@@ -276,6 +278,7 @@ def _read_back(folder: str, probe: str, nodes: Sequence[Mapping[str, Any]]) -> l
 
 
 def _reads(path: Path, text: str) -> bool:
+    """Whether the file has this content, within a few seconds."""
     deadline = time.monotonic() + _SEEN_WITHIN_S
     while True:
         try:

@@ -7,14 +7,14 @@ from importlib import import_module
 Command = Callable[[argparse.Namespace], int]
 
 
-def _from(module: str, name: str) -> Command:
+def _lazily(module: str, name: str) -> Command:
     def call(arguments: argparse.Namespace) -> int:
         return int(getattr(import_module(module), name)(arguments))
 
     return call
 
 
-_PLACES = {
+_MODULES = {
     "jobs.commands.train_search": ("train", "search"),
     "jobs.commands.cluster_jobs": ("submit", "jobs"),
     "jobs.commands.study": ("report", "ui", "sync", "runs"),
@@ -23,4 +23,4 @@ _PLACES = {
     "jobs.commands.data": ("data",),
 }
 
-COMMANDS: dict[str, Command] = {name: _from(module, name) for module, names in _PLACES.items() for name in names}
+COMMANDS: dict[str, Command] = {name: _lazily(module, name) for module, names in _MODULES.items() for name in names}

@@ -41,7 +41,7 @@ def refuse(faults: Sequence[str], validate: Callable[[], object]) -> None:
 
 
 def config_and_words(arguments: argparse.Namespace) -> tuple[str | None, list[str]]:
-    """The first word is the config unless it has the form of an override."""
+    """The config, or None, and the override words. A first word of the form `key=value` is an override."""
     words = list(arguments.overrides)
     if arguments.config is not None and "=" in arguments.config:
         return None, [arguments.config, *words]
@@ -49,6 +49,7 @@ def config_and_words(arguments: argparse.Namespace) -> tuple[str | None, list[st
 
 
 def runs_of(arguments: argparse.Namespace) -> Path:
+    """The runs folder of --runs-dir, or the default one."""
     from tune.study.directory import runs_folder
 
     return runs_folder(arguments.runs_dir)
@@ -60,6 +61,7 @@ def console(**options: Any) -> Console:
 
 
 def print_metrics(metrics: dict[str, float]) -> None:
+    """Prints the metrics `val/...` and `test/...` as a table; nothing if there are none."""
     table = Table("metric", "value")
     table.columns[1].justify = "right"
     for name, value in metrics.items():
@@ -70,6 +72,7 @@ def print_metrics(metrics: dict[str, float]) -> None:
 
 
 def as_table(frame: Any) -> Table:
+    """A DataFrame as a table, numbers with four significant digits."""
     table = Table(*map(str, frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))

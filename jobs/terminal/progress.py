@@ -19,7 +19,10 @@ _STAGES = {"trials": "search", "replicates": "replicates", "confirm": "confirmat
 
 
 class Progress:
-    """Observer of a search. Use as a context manager; `started` is called as each study begins."""
+    """Shows a running search. Use it as a context manager.
+
+    `started` is called at the start of each study, `observe` for each event of a run.
+    """
 
     def __init__(self, *, stream: Any = None, force_plain: bool = False) -> None:
         self.console = console(file=stream or sys.stdout, highlight=False)

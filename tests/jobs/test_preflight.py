@@ -106,14 +106,14 @@ def test_an_sqlite_file_of_mlflow_is_tried_as_well(tmp_path):
 
 
 def test_gpus_that_are_left_open_are_those_of_the_cluster(monkeypatch):
-    (study,) = preflight._drafted(request())
-    (without,) = preflight._drafted(request("resources.gpus_per_worker=0"))
+    (study,) = preflight._parsed(request())
+    (without,) = preflight._parsed(request("resources.gpus_per_worker=0"))
     monkeypatch.setattr(capacity, "_alive", lambda: [{"CPU": 1.0}])
-    assert preflight._places_faults([study, without]) == []
+    assert preflight._capacity_faults([study, without]) == []
     monkeypatch.setattr(capacity, "_alive", lambda: [{"CPU": 1.0}, {"GPU": 1.0}])  # apart, so that no worker has both
-    assert preflight._places_faults([study, without]) == [], "on CPUs, where no GPU can be had"
-    (with_gpu,) = preflight._drafted(request("resources.gpus_per_worker=1"))
-    (line,) = preflight._places_faults([study, with_gpu])
+    assert preflight._capacity_faults([study, without]) == [], "on CPUs, where no GPU can be had"
+    (with_gpu,) = preflight._parsed(request("resources.gpus_per_worker=1"))
+    (line,) = preflight._capacity_faults([study, with_gpu])
     assert "1 CPUs and 1 GPUs on one node" in line
 
 
@@ -167,7 +167,7 @@ def test_several_studies_are_validated_as_the_job_will_resume_them(tmp_path, mon
     calls = []
     monkeypatch.setattr(checks, "validate", lambda *given, options, **named: calls.append(options) or [])
     several = request("datasets=[digits, rosmap]")
-    assert len(preflight._drafted(several)) == 2
+    assert len(preflight._parsed(several)) == 2
     preflight._validated(several, str(tmp_path), answer(), several=True)
     preflight._validated(request(), str(tmp_path), answer(), several=False)
     preflight._validated({**several, "resume": "digits-1"}, str(tmp_path), answer(), several=True)
