@@ -99,7 +99,7 @@ def cluster(monkeypatch):
 def fault(address: str) -> str:
     before = time.monotonic()
     with pytest.raises(InputError) as caught:
-        join_cluster.reach("--address", address)
+        join_cluster.require_cluster("--address", address)
     assert time.monotonic() - before < 4
     (line,) = caught.value.faults
     assert f"--address {address}" in line
@@ -141,7 +141,7 @@ def test_a_cluster_that_cannot_be_joined_says_why(cluster, tmp_path, monkeypatch
 
 
 def test_a_cluster_of_this_machine_is_joined(cluster):
-    join_cluster.reach("--address", cluster(nodes=(b"\xab",)))
+    join_cluster.require_cluster("--address", cluster(nodes=(b"\xab",)))
 
 
 def test_a_cluster_that_is_just_starting_is_waited_for(cluster, monkeypatch):
@@ -157,7 +157,7 @@ def test_a_cluster_that_is_just_starting_is_waited_for(cluster, monkeypatch):
 
     timer = threading.Timer(0.5, start)
     timer.start()
-    join_cluster.reach("--address", address)
+    join_cluster.require_cluster("--address", address)
     started[0].stop(None)
 
 
@@ -188,7 +188,7 @@ def test_a_stale_file_of_a_cluster_is_named_behind_auto(monkeypatch, silent):
 def test_which_cluster_is_meant(monkeypatch, given, variable, expected):
     if variable is not None:
         monkeypatch.setenv(join_cluster.ADDRESS, variable)
-    assert join_cluster.wanted(given) == expected
+    assert join_cluster.requested(given) == expected
 
 
 def test_ray_itself_is_not_asked_where_nobody_answers(monkeypatch, silent):

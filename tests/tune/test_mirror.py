@@ -43,7 +43,7 @@ def machine(runs: Path, uri: str, *, stale_s: float = 0.5) -> tuple[StudyFolder,
 
 def die(copy: StorageCopy) -> None:
     """The machine is gone: no heartbeat any more, and its lock stays."""
-    copy._ownership._stop.set()
+    copy._lock._stop.set()
     copy.remote.write_text("driver.json", json.dumps({"token": "of a dead machine", "machine": "", "process": 1}))
 
 
@@ -277,7 +277,7 @@ def test_what_another_driver_took_over_meanwhile_is_not_written_again(tmp_path, 
     def refuse_once(place: object_store.Folder, path: Path, name: str) -> None:
         tried.append(name)
         if len(tried) == 1:
-            copy._ownership._stop.set()  # cut off from the storage: no heartbeat arrives any more
+            copy._lock._stop.set()  # cut off from the storage: no heartbeat arrives any more
             second.claim()
             raise OSError("no network")
         put(place, path, name)

@@ -100,7 +100,7 @@ def test_the_room_is_what_rays_own_check_allows(dashboard):
         import ray.dashboard.utils as utils
 
         names += [f"dash_{module.__name__}" for module in utils.get_all_modules(SubprocessModule)]
-    room = temporary_folder.room(dashboard=dashboard)
+    room = temporary_folder.longest_path(dashboard=dashboard)
 
     def longest(length: int) -> str:
         return max((f"/{'x' * (length - 1)}/{session}/sockets/{name}" for name in names), key=len)

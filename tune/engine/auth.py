@@ -1,8 +1,8 @@
-"""Whether Ray's processes show each other a token: said once and explicitly.
+"""Sets explicitly whether Ray's processes authenticate with a token.
 
-Left to itself, Ray turns tokens on for a local `ray.init()`, for `ray start --head` only where a token file exists
-already, and never for an explicit address or for the Jobs API: a client and a cluster that were both left alone may
-disagree, and the client is refused. So the variable is always set, and the processes that we start inherit it.
+By default Ray uses tokens for a local `ray.init()`, for `ray start --head` only if a token file exists, and never for
+an explicit address or the Jobs API. With these defaults a client and its cluster may disagree, and then the client is
+rejected. So $RAY_AUTH_MODE is always set; child processes inherit it.
 """
 
 import os
@@ -13,10 +13,13 @@ MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 
 
 def settle(joining: bool) -> None:
-    """Sets $RAY_AUTH_MODE, unless it is set: `token` where we join or address a cluster and have a token, else
-    `disabled`. A local cluster of our own listens on the loopback address and serves one user's processes.
+    """Sets $RAY_AUTH_MODE, unless it is set: `token` when joining a cluster with a token, else `disabled`.
 
-    Ray reads the variable once, when it is imported; where that is past, it is made to read it again.
+    A local cluster needs no token: it listens on the loopback address and serves one user's processes. Ray reads the
+    variable when it is imported; if it is imported already, it is made to read it again.
+
+    Args:
+        joining: whether this process joins or contacts an existing cluster.
     """
     if os.environ.get(MODE):
         return
@@ -27,9 +30,9 @@ def settle(joining: bool) -> None:
 
 
 def token_found() -> bool:
-    """Whether there is a token where Ray looks: $RAY_AUTH_TOKEN, the file $RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token.
+    """Whether Ray has a token: $RAY_AUTH_TOKEN, the file $RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 
-    As for Ray, a variable that is set ends the search, also where its file is missing.
+    As in Ray, the first variable that is set decides, even if its file is missing.
     """
     if os.environ.get(TOKEN, "").strip():
         return True
@@ -37,12 +40,12 @@ def token_found() -> bool:
 
 
 def token_path() -> Path:
-    """The file that Ray reads a token from where $RAY_AUTH_TOKEN is not set."""
+    """Returns the file from which Ray reads a token if $RAY_AUTH_TOKEN is not set."""
     return Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token").expanduser()
 
 
 def token_faults() -> list[str]:
-    """A token that is announced, but is not there."""
+    """The fault of a missing token, if the environment says that there is one."""
     if token_found():
         return []
     if os.environ.get(TOKEN_PATH):
@@ -56,7 +59,12 @@ def token_faults() -> list[str]:
 
 
 def refused(place: str, answer: str) -> str:
-    """Why a cluster does not accept us, as a line. `place`: where its address was said; `answer`: what it said."""
+    """Returns why a cluster rejects this client, as a line.
+
+    Args:
+        place: the start of the line: the option or variable that holds the address.
+        answer: the text with which the cluster rejected the client.
+    """
     if token_found() and os.environ.get(MODE) != "token":
         return (
             f"{place}: the cluster asks for a token, and {MODE} is {os.environ.get(MODE)!r}; "

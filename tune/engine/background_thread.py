@@ -1,4 +1,4 @@
-"""A call that is repeated beside the work."""
+"""Repeats a call in a background thread."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def repeated(call: Callable[[], object], *, every_s: float, name: str) -> Iterator[None]:
-    """While it lasts, a thread makes the call every so often, and once more at the end. An exception of the call ends
-    the repetition, and is raised at the end."""
+    """Context manager: a thread makes `call` every `every_s` seconds, and once more at the end.
+
+    An exception of the call stops the thread and is raised at the end of the block.
+    """
     ended = threading.Event()
     raised: list[BaseException] = []
 

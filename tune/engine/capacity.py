@@ -1,4 +1,4 @@
-"""How many trainings the connected cluster holds at a time, now and as nodes come and go."""
+"""How many trainings fit on the connected cluster at a time, as nodes join and leave."""
 
 import time
 from collections.abc import Callable
@@ -11,20 +11,23 @@ from m3col.runtime import notices
 from tune.config.resources import Request
 from tune.errors import NoCapacity
 
-LOOK_EVERY_S = 2.0
+CHECK_EVERY_S = 2.0
 
-_GLANCE_S = 0.5
+_POLL_S = 0.5
 
-_PATIENCE_S = 600.0  # without room for a single training, before the search gives up
+_PATIENCE_S = 600.0  # how long a search waits if not a single training fits
 
 
 def _alive() -> list[dict[str, float]]:
+    """Returns the resources of each live node."""
     return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def capacity(request: Request) -> int:
-    """Trainings that fit on the cluster at a time, if nobody else uses it. As all workers are alike, every division of
-    the room into groups works out: trainings cannot block each other."""
+    """Returns how many trainings fit on the cluster at a time, if nobody else uses it.
+
+    All workers request the same resources, so any assignment of workers to nodes reaches this number.
+    """
     slots = 0
     for node in _alive():
         limits = [int(node.get("CPU", 0) / request.cpus + 1e-9)]
@@ -34,14 +37,16 @@ def capacity(request: Request) -> int:
     return slots // request.workers
 
 
-def _gpu_shares(there: float, wanted: float) -> int:
-    """A share of a GPU is of one GPU: 0.4 goes twice into each."""
-    return int(there) * int(1 / wanted + 1e-9) if wanted < 1 else int(there / wanted + 1e-9)
+def _gpu_shares(gpus: float, per_worker: float) -> int:
+    """Returns how many workers the GPUs of a node can serve. A fraction must be of one GPU: 0.4 fits twice on each."""
+    return int(gpus) * int(1 / per_worker + 1e-9) if per_worker < 1 else int(gpus / per_worker + 1e-9)
 
 
 def with_gpus(request: Request) -> Request:
-    """The request with a number of GPUs, where it leaves that open: one for each worker if the connected cluster holds
-    a training with so many, else none. Without one a worker computes on the CPU."""
+    """Returns the request with its number of GPUs decided.
+
+    None becomes 1 per worker if such a training fits on the connected cluster, else 0 (workers compute on the CPU).
+    """
     if request.gpus is not None:
         return request
     each = replace(request, gpus=1.0)
@@ -49,23 +54,30 @@ def with_gpus(request: Request) -> Request:
 
 
 def fitting(request: Request, *, wait_s: float = 0.0) -> Request:
-    """As `with_gpus`, once a training fits. Raises InputError where none fits after `wait_s` seconds, in which nodes
-    may still join."""
+    """As `with_gpus`, but checks that a training fits.
+
+    Args:
+        request: what a training requests.
+        wait_s: seconds to wait for nodes that are still joining.
+
+    Raises:
+        InputError: no training fits.
+    """
     until = time.monotonic() + wait_s
-    found = with_gpus(request)
-    while not capacity(found) and time.monotonic() < until:
-        time.sleep(_GLANCE_S)
-        found = with_gpus(request)
-    if not capacity(found):
+    fitted = with_gpus(request)
+    while not capacity(fitted) and time.monotonic() < until:
+        time.sleep(_POLL_S)
+        fitted = with_gpus(request)
+    if not capacity(fitted):
         nodes = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _alive()]
         raise InputError(
             [
-                f"resources: a training asks for {found}, "
+                f"resources: a training asks for {fitted}, "
                 f"but the cluster has {'; '.join(nodes) or 'no node'} (one entry per node); "
                 "ask for less, or add nodes"
             ]
         )
-    return found
+    return fitted
 
 
 @dataclass
@@ -81,21 +93,24 @@ class Watch:
     request: Request
     limit: int | None = None
     warn: Callable[[str], None] = notices.warn
-    _found: int = field(default=0, init=False)
-    _looked: float = field(default=-LOOK_EVERY_S, init=False)
+    _fitting: int = field(default=0, init=False)
+    _checked: float = field(default=-CHECK_EVERY_S, init=False)
     _empty_since: float | None = field(default=None, init=False)
 
     def places(self) -> int:
-        """How many trainings fit now; asks Ray at most every two seconds. Raises NoCapacity after ten minutes without
-        capacity for a single one."""
+        """Returns how many trainings fit now. Asks Ray at most every two seconds.
+
+        Raises:
+            NoCapacity: for ten minutes not a single training fitted.
+        """
         now = time.monotonic()
-        if now - self._looked >= LOOK_EVERY_S:
-            self._looked, self._found = now, capacity(self.request)
+        if now - self._checked >= CHECK_EVERY_S:
+            self._checked, self._fitting = now, capacity(self.request)
             self._check_empty(now)
-        return self._found if self.limit is None else min(self.limit, self._found)
+        return self._fitting if self.limit is None else min(self.limit, self._fitting)
 
     def _check_empty(self, now: float) -> None:
-        if self._found:
+        if self._fitting:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = now

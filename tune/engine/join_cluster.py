@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers, before `ray.init` asks it: that call waits for minutes and may end the process."""
+"""Checks that a Ray cluster answers before `ray.init`, which may wait for minutes or end the process."""
 
 import os
 import time
@@ -17,96 +17,107 @@ from tune.engine import auth
 
 ADDRESS = "RAY_ADDRESS"
 
-ANSWER_S = 10.0  # for a cluster that is just being started
+ANSWER_S = 10.0  # how long a cluster that is starting may take to answer
 
-_CALL_S = 5.0
+_CALL_S = 5.0  # limit of one gRPC call
 
-_OVERHEAD_S = 5.0  # of looking a name up, beyond the limit of the calls
+_OVERHEAD_S = 5.0  # for the name lookup, in addition to the limit of the calls
 
 _PAUSE_S = 0.5
 
 _NEAR = "HOST:6379, as `ray start --head` names it; http://HOST:8265 is for m3col submit"
 
-_QUESTIONS: Any = gcs_service_pb2  # of any type for the type checker: its classes are made when it is imported
+_GCS: Any = gcs_service_pb2  # Any: its classes are created at import, so the type checker does not see them
 
-# As Ray's own connection to a cluster: no proxy. And no memory of an attempt that failed a moment ago.
+# No proxy, as in Ray's own connection. A local pool, so that a failed attempt is not reused.
 _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
 
 
-def wanted(given: str | None) -> tuple[str, str] | None:
-    """The address of the cluster to join and where it was said; None where a local one is to be started.
+def requested(argument: str | None) -> tuple[str, str] | None:
+    """Returns (source, address) of the cluster to join, None to start a local one.
 
-    `given`: the argument of a call. Without one, and for "auto", $RAY_ADDRESS counts, as for Ray.
+    Args:
+        argument: the address that the caller passed. Without one, and for "auto", $RAY_ADDRESS is used, as Ray does.
     """
-    known = os.environ.get(ADDRESS)
-    place, address = ("--address", given) if given and not (given == "auto" and known) else (f"${ADDRESS}", known)
-    return None if not address or address == "local" else (place, address)
+    variable = os.environ.get(ADDRESS)
+    is_argument = argument and not (argument == "auto" and variable)
+    source, address = ("--address", argument) if is_argument else (f"${ADDRESS}", variable)
+    return None if not address or address == "local" else (source, address)
 
 
-def reach(place: str, address: str) -> None:
-    """Returns where a cluster that this machine is part of answers at `address`. Raises InputError within 15 s where it
-    does not. `place`: where the address was said, for the message."""
-    said = f"{place} {redacted(address)}"
+def require_cluster(source: str, address: str) -> None:
+    """Returns if a cluster with this machine as a node answers at `address`.
+
+    Args:
+        source: the option or variable that holds the address, for the message.
+        address: as for `ray.init`.
+
+    Raises:
+        InputError: no such cluster answers within 15 s.
+    """
+    subject = f"{source} {redacted(address)}"
     if "://" in address:
         raise InputError(
-            [f"{said}: a search or training cannot join a cluster this way; nearest valid: {_near(address)}"]
+            [f"{subject}: a search or training cannot join a cluster this way; nearest valid: {_near(address)}"]
         )
     faults = auth.token_faults()
     if faults:
         raise InputError(faults)
     fault: str | None
     try:
-        fault = deadline.within(ANSWER_S + _OVERHEAD_S, lambda: _fault(address, said))
-    except Exception as error:  # no answer, or whatever Ray raises where an address has no meaning
-        fault = f"{said}: no Ray cluster to join ({_words(str(error))}); nearest valid: {_NEAR}"
+        fault = deadline.within(ANSWER_S + _OVERHEAD_S, lambda: _fault(address, subject))
+    except Exception as error:  # no answer, or whatever Ray raises for an invalid address
+        fault = f"{subject}: no Ray cluster to join ({_end_of(str(error))}); nearest valid: {_NEAR}"
     if fault is not None:
         raise InputError([fault])
 
 
 def _near(address: str) -> str:
+    """Returns the nearest valid address to one with a scheme."""
     host = address.partition("://")[2].rpartition("@")[2].partition("/")[0].partition(":")[0] or "HOST"
     return f"{host}:6379, as `ray start --head` names it; http://{host}:8265 is for m3col submit"
 
 
-def _fault(address: str, said: str) -> str | None:
-    """Why the cluster cannot be joined, as a line; None where it can."""
-    found = services.canonicalize_bootstrap_address(address)
-    if found is None:  # Ray itself would start a cluster
-        return f"{said}: no Ray cluster to join; nearest valid: {_NEAR}"
-    asked = f"{found}: " if address == "auto" else ""
+def _fault(address: str, subject: str) -> str | None:
+    """Returns why the cluster cannot be joined, as a line that begins with `subject`; None if it can."""
+    resolved = services.canonicalize_bootstrap_address(address)
+    if resolved is None:  # Ray itself would start a cluster
+        return f"{subject}: no Ray cluster to join; nearest valid: {_NEAR}"
+    prefix = f"{resolved}: " if address == "auto" else ""
     until = time.monotonic() + ANSWER_S
     while True:
         try:
-            reason = _said_by(found, until)
-            return None if reason is None else f"{said}: this cluster cannot be joined ({asked}{reason})"
+            reason = _refusal(resolved, until)
+            return None if reason is None else f"{subject}: this cluster cannot be joined ({prefix}{reason})"
         except grpc.RpcError as error:
-            code, words = error.code(), _words(str(error.details()))
+            code, details = error.code(), _end_of(str(error.details()))
         if code is grpc.StatusCode.UNAUTHENTICATED:
-            return auth.refused(said, words)
+            return auth.refused(subject, details)
         if code is grpc.StatusCode.UNAVAILABLE and time.monotonic() < until:
             time.sleep(_PAUSE_S)
             continue
         reason = {
-            grpc.StatusCode.UNAVAILABLE: f"no answer within {ANSWER_S:g} s: {words}",
+            grpc.StatusCode.UNAVAILABLE: f"no answer within {ANSWER_S:g} s: {details}",
             grpc.StatusCode.DEADLINE_EXCEEDED: f"something listens there, but says nothing within {_CALL_S:g} s",
-        }.get(code, f"something else than Ray answers: {words}")
-        return f"{said}: no Ray cluster to join ({asked}{reason}); nearest valid: {_NEAR}"
+        }.get(code, f"something else than Ray answers: {details}")
+        return f"{subject}: no Ray cluster to join ({prefix}{reason}); nearest valid: {_NEAR}"
 
 
-def _words(text: str) -> str:
+def _end_of(text: str) -> str:
+    """Returns the last 200 characters of a reason, on one line."""
     return reason_of(text, limit=None)[-200:]
 
 
-def _said_by(address: str, until: float) -> str | None:
-    """What the cluster's store says of itself. Raises grpc.RpcError where it says nothing."""
+def _refusal(address: str, until: float) -> str | None:
+    """Asks the GCS why this machine cannot join; None if it can. Raises grpc.RpcError if there is no answer."""
     channel = init_grpc_channel(address, options=_OPTIONS)
     try:
-        store = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-        alive = store.CheckAlive(_QUESTIONS.CheckAliveRequest(), timeout=_CALL_S)
+        service = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        alive = service.CheckAlive(_GCS.CheckAliveRequest(), timeout=_CALL_S)
         if alive.ray_version and alive.ray_version != ray.__version__:
             return f"it runs Ray {alive.ray_version}, and here is {ray.__version__}; install the same version"
         while True:
-            nodes = store.GetAllNodeInfo(_QUESTIONS.GetAllNodeInfoRequest(), timeout=_CALL_S)
+            nodes = service.GetAllNodeInfo(_GCS.GetAllNodeInfoRequest(), timeout=_CALL_S)
             if {node.node_id.hex() for node in nodes.node_info_list} & services.find_node_ids():
                 return None
             if time.monotonic() > until:

@@ -13,7 +13,7 @@ from m3col.storage.redaction import redacted
 from tune.engine import auth, join_cluster, temporary_folder
 from tune.engine.loopback import loopback
 
-WAIT_FOR_NODES_S = 20.0  # that are on their way to a cluster which somebody else started
+WAIT_FOR_NODES_S = 20.0  # wait for nodes that are still joining an existing cluster
 
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -30,16 +30,26 @@ _SETTINGS = {
 
 
 def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None, dashboard: bool = False) -> bool:
-    """Connects to a cluster (`address` or $RAY_ADDRESS), or starts a local one; True if started.
+    """Connects to a cluster (`address` or $RAY_ADDRESS), or starts a local one.
 
-    A cluster that the caller is already connected to is used as it is. `dashboard`: start the local one with its
-    dashboard, on the loopback address. Raises InputError within 60 s where there is no cluster that can be joined,
-    or no folder for the files of a local one.
+    If the caller is already connected to a cluster, that one is used.
+
+    Args:
+        address: address of the cluster to join.
+        threads: threads of each worker process.
+        num_cpus: CPUs of a local cluster. Default: all.
+        dashboard: whether a local cluster starts its dashboard, on the loopback address.
+
+    Returns:
+        Whether a local cluster was started.
+
+    Raises:
+        InputError: within 60 s, if the cluster cannot be joined, or there is no folder for the files of a local one.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    wanted = join_cluster.wanted(address)
-    auth.settle(wanted is not None)
+    cluster = join_cluster.requested(address)
+    auth.settle(cluster is not None)
     if ray.is_initialized():
         return False
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
@@ -49,24 +59,24 @@ def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None,
         "runtime_env": {"env_vars": environment},
         "namespace": "m3col",
     }
-    if wanted is not None:
-        _join(*wanted, common)
+    if cluster is not None:
+        _join(*cluster, common)
         return False
     folder = temporary_folder.folder(dashboard=dashboard)
     with loopback():
-        # "local", because without an address Ray joins what its newest `ray start` on this machine left behind.
-        place: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "_temp_dir": folder}
-        ray.init("local", num_cpus=num_cpus, **place, **common)
+        # "local", because without an address Ray joins the last cluster that `ray start` started on this machine.
+        location: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "_temp_dir": folder}
+        ray.init("local", num_cpus=num_cpus, **location, **common)
     return True
 
 
-def _join(place: str, address: str, common: Mapping[str, Any]) -> None:
-    join_cluster.reach(place, address)
+def _join(source: str, address: str, common: Mapping[str, Any]) -> None:
+    join_cluster.require_cluster(source, address)
     try:
         ray.init(address=address, **common)
     except (ValueError, OSError, RuntimeError) as error:
         reason = reason_of(error)
-        raise InputError([f"{place} {redacted(address)}: this Ray cluster cannot be joined ({reason})"]) from None
+        raise InputError([f"{source} {redacted(address)}: this Ray cluster cannot be joined ({reason})"]) from None
 
 
 def stop_ray() -> None:

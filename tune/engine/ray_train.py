@@ -1,10 +1,10 @@
-"""DDP workers through Ray Train: for a trial that has several of them, and for one training run.
+"""DDP workers through Ray Train: for a trial with several workers, and for one training run.
 
-Ray Train starts them in a placement group of their own, ends all of them where one dies, and when the process that
-asked for them ends. The last part is the work of its placement-group cleaner, a process per training that
-looks for the dead through the cluster's dashboard. Without a dashboard, and also where a trial is stopped while its
-workers are only starting, nobody would give back the CPUs of a pruned trial, and the search would hang. So the
-dashboard is asked for first (`require_dashboard`), and while a search lasts `orphans_freed` gives back what is left.
+Ray Train starts the workers in their own placement group. It ends all of them if one dies, or if the process that
+started them ends. For the latter it runs a placement-group cleaner per training, which asks the cluster's dashboard for
+dead processes. Without a dashboard, or if a trial is stopped while its workers are starting, the CPUs of a pruned trial
+would never be released, and the search would hang. So `require_dashboard` checks for a dashboard first, and
+`orphans_freed` releases orphaned placement groups during a search.
 """
 
 import os
@@ -35,7 +35,7 @@ from tune.config.resources import Request
 from tune.engine.background_thread import repeated
 from tune.engine.rendezvous import rendezvous
 
-_DEATHS = 3  # restarts of the workers of one training, without a checkpoint in between, before it counts as failed
+_DEATHS = 3  # restarts of a training's workers without a new checkpoint in between, before it counts as failed
 
 _CONTROLLER_DEATHS = 3
 
@@ -46,12 +46,12 @@ _SWEEP_EVERY_S = 1.0
 _LAST_SWEEP_S = 10.0
 
 _SETTINGS = {
-    # A report waits for the controller's next look at its workers, which comes every 2 s by default.
+    # A report waits until the controller polls its workers, by default every 2 s.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # A process less per training; a node that goes away is noticed by its dead workers.
+    # Saves a process per training; a lost node is detected by its dead workers.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # Room may be missing for as long as other trials run: a group is placed whole or not at all, so waiting cannot
-    # become a deadlock. Whether it can be placed at all is looked at elsewhere (tune/engine/capacity.py).
+    # A placement group may have to wait while other trials run. Groups are placed as a whole, so this cannot deadlock.
+    # tune/engine/capacity.py checks whether a group can be placed at all.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -63,14 +63,13 @@ def _address() -> str:
 
 
 def require_dashboard() -> None:
-    """Raises InputError where the connected cluster has no dashboard that answers; one that has just been started is
-    waited for."""
+    """Raises InputError if the dashboard of the connected cluster does not answer. Waits for one that is starting."""
     until = time.monotonic() + _DASHBOARD_S
     while True:
         try:
             list_nodes(_address(), limit=1, timeout=5, raise_on_missing_output=False)
             return
-        except Exception as error:  # of several kinds, while it starts and where there is none
+        except Exception as error:  # of various types, while it starts and if there is none
             if time.monotonic() < until:
                 time.sleep(0.5)
                 continue
@@ -84,19 +83,21 @@ def require_dashboard() -> None:
 
 
 def _groups() -> list[Any]:
-    """The placement groups that actors of this job have made and nobody has removed. Ray shows who made a group, and
-    whether that one is dead, nowhere but in this table of its own."""
+    """Returns the placement groups that actors of this job created and that still exist.
+
+    Only this internal table of Ray says who created a group, and whether the creator is dead.
+    """
     job = ray.get_runtime_context().get_job_id()
     entry: Any = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]
     table = ray._private.state.state._connect_and_get_accessor().get_placement_group_table()
-    found = [entry.FromString(group) for group in table]
-    mine = [group for group in found if group.state != entry.REMOVED and group.creator_job_id.hex() == job]
-    # Those of the driver itself, which Tune makes for trials, have no actor, and look like those of a dead one.
-    return [group for group in mine if not ray.ActorID(group.creator_actor_id).is_nil()]
+    groups = [entry.FromString(group) for group in table]
+    of_job = [group for group in groups if group.state != entry.REMOVED and group.creator_job_id.hex() == job]
+    # Groups of the driver (Tune's, for trials) have no creating actor, and would look as if it were dead.
+    return [group for group in of_job if not ray.ActorID(group.creator_actor_id).is_nil()]
 
 
 def free_orphans() -> int:
-    """Removes the placement groups whose maker is dead, and their workers with them; the number of groups left."""
+    """Removes placement groups, with their workers, whose creator is dead. Returns the number of groups left."""
     left = 0
     for group in _groups():
         if group.creator_actor_dead:
@@ -108,10 +109,10 @@ def free_orphans() -> int:
 
 @contextmanager
 def orphans_freed() -> Iterator[None]:
-    """While it lasts, what trials have left behind is freed; at the end it waits until nothing is left."""
+    """Context manager: frees orphaned placement groups regularly; at the end waits until no group is left."""
 
     def sweep() -> int:
-        with suppress(Exception):  # the cluster's store may be away for a moment, and the next sweep comes
+        with suppress(Exception):  # the GCS may be unavailable for a moment; the next sweep will succeed
             return free_orphans()
         return 0
 
@@ -125,7 +126,7 @@ def orphans_freed() -> Iterator[None]:
 
 
 def joined(device: str) -> RankContext:
-    """The place of this Ray Train worker among all. `device`: as in `train.device`."""
+    """Returns rank and device of this Ray Train worker. `device`: as in `train.device`."""
     context = ray.train.get_context()
     where = torch.device("cpu") if device == "cpu" else ray.train.torch.get_device()
     return RankContext(context.get_world_rank(), context.get_world_size(), where)
@@ -133,11 +134,11 @@ def joined(device: str) -> RankContext:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Settings that Ray Train reads in the process that starts it, and hands on to its own."""
+    """Context manager: sets the environment variables that Ray Train reads and passes on to its processes."""
     before = dict(os.environ)
     os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
-    # The cleaner asks "the" cluster of its machine; where there are two, it would give up without the address of its
-    # own, and stay for ever.
+    # Without an address the placement-group cleaner connects to any cluster on its machine. With two clusters it would
+    # fail and never exit.
     os.environ["RAY_ADDRESS"] = _address()
     ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
     try:
@@ -151,7 +152,7 @@ def _environment() -> Iterator[None]:
 
 def fit(
     loop: Callable[[dict[str, Any]], Any],
-    given: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     request: Request,
     *,
     device: str,
@@ -160,40 +161,56 @@ def fit(
     callbacks: list[Any] | None = None,
     patience_s: float = 0.0,
 ) -> Any:
-    """Runs `loop(given)` on every worker to its end, and gives what it returned on the first one.
+    """Runs `loop(arguments)` on every worker.
 
-    Where a worker dies all start again, three times in a row as long as `reached` (the newest checkpoint) stays what it
-    was: machines that are taken away every hour end no training. Where a loop raises, its exception is raised at once;
-    where all that is known are deaths, RuntimeError. `patience_s`: how long a loop may wait for its storage.
+    If a worker dies, all start again. The training fails after more than three restarts in a row without a new
+    checkpoint, so preemption of machines alone does not end it.
+
+    Args:
+        loop: the training loop of a worker.
+        arguments: its argument.
+        request: number and resources of the workers.
+        device: as in `train.device`.
+        name: name of the training.
+        reached: returns the newest checkpoint, in any form that can be compared.
+        callbacks: callbacks of Ray Train.
+        patience_s: seconds that a loop may wait for its storage.
+
+    Returns:
+        What the loop of rank 0 returned.
+
+    Raises:
+        Exception: the exception of a loop; raised at once.
+        RuntimeError: workers died too often.
     """
     deaths, before = 0, reached()
     while True:
         try:
             return _fit(
-                loop, given, request, device=device, name=name, callbacks=callbacks, patience_s=patience_s
+                loop, arguments, request, device=device, name=name, callbacks=callbacks, patience_s=patience_s
             )  # fmt: skip
         except TrainingFailedError as error:
-            # Where it is not of the workers it is of the controller: it, or a worker, died while they started.
-            told = cause(error.worker_failures) if isinstance(error, WorkerGroupError) else None
-            if told is not None and not is_echo(told):
-                raise told from error
+            # Another error is of the controller: it, or a worker, died while the workers were starting.
+            failure = cause(error.worker_failures) if isinstance(error, WorkerGroupError) else None
+            if failure is not None and not is_echo(failure):
+                raise failure from error
             now = reached()
             deaths, before = (deaths + 1, before) if now == before else (1, now)
             if deaths > _DEATHS:
-                raise told or RuntimeError(str(error)) from error
+                raise failure or RuntimeError(str(error)) from error
 
 
 def _fit(
-    loop: Callable[[dict[str, Any]], Any], given: Mapping[str, Any], request: Request, *, device: str, name: str,
+    loop: Callable[[dict[str, Any]], Any], arguments: Mapping[str, Any], request: Request, *, device: str, name: str,
     callbacks: list[Any] | None, patience_s: float,
 ) -> Any:  # fmt: skip
     backend = "nccl" if request.gpus and device != "cpu" else "gloo"
-    # While the first worker waits for the storage, for its history and then for its checkpoint, the others wait for it.
+    # The other ranks wait while rank 0 waits for the storage, which may happen several times between collectives.
     wait_s = 3 * patience_s
     with _environment(), closing(Scratch()) as scratch:
-        # Of any type for the type checker: Ray declares the classes of before its second version.
+        # Any: Ray's type annotations name the classes of Ray Train V1.
         settings: Any = RunConfig(
-            # Ray Train takes up a run of the same name and place without a word; this one never was.
+            # Ray Train silently resumes a run with the same name and path, so each name is unique.
             name=f"{name.replace('/', '-')}-{uuid.uuid4().hex}",
             storage_path=str(scratch.path),
             callbacks=callbacks,
@@ -201,30 +218,35 @@ def _fit(
         )
         trainer = ray.train.torch.TorchTrainer(
             loop,
-            train_loop_config=dict(given),
+            train_loop_config=dict(arguments),
             torch_config=rendezvous(backend, _address(), folder=scratch.path, wait_s=wait_s),
             scaling_config=ScalingConfig(
                 num_workers=request.workers, use_gpu=bool(request.gpus), resources_per_worker=request.per_worker()
             ),
             run_config=settings,
         )
-        found: Any = trainer.fit()
-        return found.return_value
+        result: Any = trainer.fit()
+        return result.return_value
 
 
 def cause(failures: Mapping[int, Exception]) -> Exception | None:
-    """Why the workers ended, by rank: the storage where one says so, else the exception of the loop of the first worker
-    that has one of its own. When one worker ends, the others end with an error of the connection to it. None where all
-    died without a word."""
-    # What Ray itself found, a process that answers no more, is no exception of a loop.
-    told = [failures[rank] for rank in sorted(failures) if not isinstance(failures[rank], (RayError, RayTrainError))]
-    refused = [error for error in told if isinstance(error, StorageUnavailable)]
-    return next(iter([*refused, *(error for error in told if not is_echo(error)), *told]), None)
+    """Returns the exception that made the workers fail; None if processes died without one.
+
+    That is a StorageUnavailable, if a rank raised it, else the exception of the lowest rank that is not merely a lost
+    connection: when one worker ends, the others fail with such an error.
+
+    Args:
+        failures: exceptions by rank.
+    """
+    # An error that Ray itself reports, e.g. for a dead process, is not an exception of a loop.
+    raised = [failures[rank] for rank in sorted(failures) if not isinstance(failures[rank], (RayError, RayTrainError))]
+    refused = [error for error in raised if isinstance(error, StorageUnavailable)]
+    return next(iter([*refused, *(error for error in raised if not is_echo(error)), *raised]), None)
 
 
 def is_echo(error: BaseException) -> bool:
-    """Whether an exception only says that another worker is gone."""
+    """Whether an exception only means that the connection to another worker was lost."""
     # gloo raises RuntimeError, NCCL DistError.
     words = ("Connection closed by peer", "Connection reset by peer", "gloo", "NCCL")
-    known = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    return known or isinstance(error, torch.distributed.DistError)
+    is_gloo = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return is_gloo or isinstance(error, torch.distributed.DistError)

@@ -32,7 +32,7 @@ from tune.scheduling.coordinator import Coordinator
 from tune.scheduling.plan import NextRun
 from tune.study.run_messages import RunReport
 
-_ACTOR_DEATHS = 5  # restarts of one run that gets no further before it counts as failed
+_ACTOR_DEATHS = 5  # restarts of one run without progress before it counts as failed
 
 _PENDING = 100_000
 
@@ -60,7 +60,7 @@ class CoordinatorSearcher(Searcher):
     """Ray Tune's searcher: asks the coordinator for the next run."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles searcher and scheduler for a restore that is never asked for.
+        # Tune pickles searcher and scheduler for a restore, which is never used.
         return {}
 
     def __init__(self, coordinator: Coordinator, watch: Watch) -> None:
@@ -111,7 +111,7 @@ class CoordinatorScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         report = RunReport.from_dict(result)
         if report.epoch > self._reached.get(trial.trial_id, 0):
-            # Machines that are taken away every hour end no run that gets further in between.
+            # A run that makes progress between the deaths of its process is not counted as failed.
             self._reached[trial.trial_id] = report.epoch
             trial.run_metadata.num_failures = 0
         return TrialScheduler.STOP if self._coordinator.on_report(report) else TrialScheduler.CONTINUE
@@ -149,11 +149,14 @@ def run(
     coordinator: Coordinator, dataset: Dataset, request: Request, *, warn: Callable[[str], None] = notices.warn,
     actor: type[ray.tune.Trainable] | None = None,
 ) -> None:  # fmt: skip
-    """Runs the plan to its end on the connected cluster, as many trials at a time as it holds.
+    """Runs all runs of a study on the connected cluster, as many at a time as fit.
 
-    `dataset` may hold test inputs; labels of the test split are taken away before anything leaves this process.
-    `warn`: called with a line when the cluster has no capacity left. `actor`: serves the runs in place of `TrialActor`;
-    it gets the runs, and none of the data.
+    Args:
+        coordinator: schedules the runs and records their reports.
+        dataset: the data. Test labels stay in this process; only the test inputs are sent to the workers.
+        request: the resources of one run.
+        warn: called with a line when not a single run fits on the cluster any more.
+        actor: replaces `TrialActor`, for tests; it receives no data.
     """
     study, request, reused = coordinator.plan.config, with_gpus(request), request.workers == 1
     test_inputs = None if dataset.test is None else dict(dataset.test.inputs)
@@ -165,24 +168,26 @@ def run(
         patience_s=study.settings.storage.patience_s,
         import_folders=registry.import_folders(),
     )
-    chosen: Any = TrialActor if reused else trial_of_workers
-    # In lists: Tune would fetch them itself.
+    trainable: Any = TrialActor if reused else trial_of_workers
+    # In lists, because Tune would replace bare object references with their values.
     shared: dict[str, Any] = {"shared_data": [ray.put(shared_data)], "test_inputs": [ray.put(test_inputs)]}
     if not reused:
         shared["patience_s"] = shared_data.patience_s
-    served = ray.tune.with_parameters(chosen, **shared, request=request, place=(shared_data.study, shared_data.uri))
-    served = actor or served
-    # A trial of several workers takes no CPU for itself: they have a placement group of their own. Tune wants it to ask
-    # for something, and every node has a byte.
-    served = ray.tune.with_resources(served, request.per_worker() if reused else {"CPU": 0, "memory": 1})
-    # Tune starts one actor after the other by default; the coordinator knows how many there is room for.
+    trainable = ray.tune.with_parameters(
+        trainable, **shared, request=request, place=(shared_data.study, shared_data.uri)
+    )
+    trainable = actor or trainable
+    # With several workers the trial's own process needs no CPU: the workers have their own placement group. Tune
+    # requires a request that is not empty, so it is one byte of memory.
+    trainable = ray.tune.with_resources(trainable, request.per_worker() if reused else {"CPU": 0, "memory": 1})
+    # By default Tune starts actors one after the other; here the coordinator limits their number.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING)
     watch = Watch(request, study.settings.search.concurrency, warn=warn)
-    freed = contextlib.nullcontext() if reused else ray_train.orphans_freed()
+    cleanup = contextlib.nullcontext() if reused else ray_train.orphans_freed()
     log = _log_of_tune(coordinator.folder.path / "tune.log")
-    with log, freed, tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
+    with log, cleanup, tempfile.TemporaryDirectory(prefix="m3col-tune-") as scratch:
         ray.tune.Tuner(
-            served,
+            trainable,
             tune_config=ray.tune.TuneConfig(
                 search_alg=CoordinatorSearcher(coordinator, watch),
                 scheduler=CoordinatorScheduler(coordinator),

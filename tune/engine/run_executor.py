@@ -48,9 +48,9 @@ class SharedStudyData:
         study: path of the study's folder.
         dataset: the data set, without the test split.
         folds: folds by partition, which is a column of splits.csv.
-        uri: the study's place in a storage; None (default): its folder is all there is.
+        uri: URI of the study's files in its storage; None (default): all files are in the study's folder.
         patience_s: seconds for which a refused write is tried again, default 300.
-        import_folders: where the driver imported a method of the user's own from.
+        import_folders: folders from which the driver imported user-defined methods.
     """
 
     study: str

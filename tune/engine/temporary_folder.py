@@ -1,4 +1,4 @@
-"""Where a local Ray cluster keeps its files: their sockets need a short path, and batch systems hand out long ones."""
+"""Chooses the folder of a local Ray cluster. Sockets need a short path, and batch systems often set a long one."""
 
 import os
 import stat
@@ -18,55 +18,57 @@ _ELSEWHERE = ("/tmp", "/var/tmp", "/dev/shm")
 _VARIABLE = "RAY_TMPDIR"
 
 
-def room(*, dashboard: bool) -> int:
-    """Bytes that the path of Ray's folder may have."""
+def longest_path(*, dashboard: bool) -> int:
+    """Returns how many bytes the path of Ray's folder may have."""
     return _LONGEST - len(f"/{_SESSION}{os.getpid()}/sockets/{_SOCKETS[dashboard]}")
 
 
 def folder(*, dashboard: bool = False) -> str | None:
-    """The folder for a local cluster; None for Ray's own choice, which is `ray` in $RAY_TMPDIR, $TMPDIR or /tmp.
+    """Returns the folder for a local cluster; None for Ray's default, `ray` in $RAY_TMPDIR, $TMPDIR or /tmp.
 
-    Where that is too long or cannot be written, it is one of this user's own in /tmp or the like. Raises InputError
-    where there is none, or where $RAY_TMPDIR, which says it explicitly, cannot be used.
+    If Ray's default is too long or not writable, a private folder of this user in /tmp, /var/tmp or /dev/shm.
+
+    Raises:
+        InputError: none of these can be used, or $RAY_TMPDIR is set and cannot be used.
     """
-    given = os.environ.get(_VARIABLE)
-    root = given if given is not None else os.environ.get("TMPDIR", tempfile.gettempdir())
+    configured = os.environ.get(_VARIABLE)
+    root = configured if configured is not None else os.environ.get("TMPDIR", tempfile.gettempdir())
     fault = _fault(f"{root}/ray", dashboard=dashboard)
     if fault is None:
         return None
-    if given is not None:
+    if configured is not None:
         raise InputError(
-            [f"{_VARIABLE} {given}: {fault}; nearest valid: a folder that can be written, such as {_ELSEWHERE[0]}"]
+            [f"{_VARIABLE} {configured}: {fault}; nearest valid: a folder that can be written, such as {_ELSEWHERE[0]}"]
         )
-    for place in _ELSEWHERE:
-        own = f"{place}/m3col-{os.getuid()}"
-        if _is_private(Path(own)) and _fault(f"{own}/ray", dashboard=dashboard) is None:
-            return f"{own}/ray"
+    for parent in _ELSEWHERE:
+        private = f"{parent}/m3col-{os.getuid()}"
+        if _is_private(Path(private)) and _fault(f"{private}/ray", dashboard=dashboard) is None:
+            return f"{private}/ray"
     name = "TMPDIR" if "TMPDIR" in os.environ else "the folder for temporary files,"
     raise InputError(
         [f"{name} {root}: {fault}, and none of {', '.join(_ELSEWHERE)} will do instead; set {_VARIABLE} to a folder of "
-         f"at most {room(dashboard=dashboard) - len('/ray')} bytes that can be written"]
+         f"at most {longest_path(dashboard=dashboard) - len('/ray')} bytes that can be written"]
     )  # fmt: skip
 
 
 def _fault(path: str, *, dashboard: bool) -> str | None:
-    """Why Ray cannot have its folder at this path, which need not be there yet."""
-    length, most = len(os.fsencode(path)), room(dashboard=dashboard)
+    """Why Ray cannot use a folder at this path, which need not exist."""
+    length, most = len(os.fsencode(path)), longest_path(dashboard=dashboard)
     if length > most:
         return f"too long for Ray's sockets, by {length - most} bytes"
-    there = Path(path)
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        return f"{there} is no folder"
-    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written"
+    existing = Path(path)
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        return f"{existing} is no folder"
+    return None if os.access(existing, os.W_OK | os.X_OK) else f"{existing} cannot be written"
 
 
 def _is_private(path: Path) -> bool:
-    """Whether this is a folder of our own that nobody else may write, which is made where there is none."""
+    """Whether this is a folder of this user that nobody else can write to. Creates it if it does not exist."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022

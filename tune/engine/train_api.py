@@ -19,9 +19,9 @@ from tune.config.resources import Request, TrialResources, encoder_faults, reque
 from tune.engine import ray_cluster
 from tune.engine.background_thread import repeated
 
-_LOOK_EVERY_S = 0.2
+_POLL_S = 0.2
 
-_WARNINGS = "warnings.txt"  # of the workers, for the process that started them
+_WARNINGS = "warnings.txt"  # warnings of the workers, repeated by the process that started them
 
 
 def train(
@@ -41,7 +41,7 @@ def train(
 ) -> TrainResult:
     """Trains one configuration with several DDP workers and tests it once.
 
-    What it computes depends on `train.shards`, not on the number of workers. For one worker without an address it is
+    The result depends on `train.shards`, not on the number of workers. With one worker and no address it calls
     `m3col.train`.
 
     Args:
@@ -51,20 +51,20 @@ def train(
         runs: as of `m3col.train`. All nodes of the cluster must see this folder.
         tracking_uri: as of `m3col.train`.
         resume: as of `m3col.train`.
-        report: as of `m3col.train`. Epochs are heard of a moment after they are written.
-        workers: how many processes train together, each with its share of every batch.
-        cpus_per_worker: CPUs that each worker takes. Default: `resources.threads`.
-        gpus_per_worker: GPUs that each worker takes. Default: one where the cluster has one for each and
-            `train.device` is not "cpu".
+        report: as of `m3col.train`, called up to 0.2 s after an epoch.
+        workers: number of processes, each of which computes a part of every batch.
+        cpus_per_worker: CPUs of each worker. Default: `resources.threads`.
+        gpus_per_worker: GPUs of each worker. Default: 1 if the cluster has one for each worker and
+            `train.device` is not "cpu", else 0.
         address: Ray cluster to join. Default: $RAY_ADDRESS, else a local one that ends with the training, on which any
             number of workers may share the cores.
-        started: called with the run's folder when Ray is up.
+        started: called with the run's folder once Ray has started.
 
     Returns:
         Metrics, history, and the folder of the model.
 
     Raises:
-        InputError: with every fault, also where the cluster cannot hold the workers.
+        InputError: with every fault; also if the workers do not fit on the cluster.
         TrainingFailed: the loss or the watched metric is not finite, or a worker raised.
 
     Example:
@@ -81,35 +81,35 @@ def train(
     if workers == 1 and address is None and not gpus_per_worker:
         return m3col.train(source, **common)
 
-    wrong = _number_faults(cpus_per_worker, gpus_per_worker)
-    if wrong:
-        raise InputError(wrong)
+    number_faults = _number_faults(cpus_per_worker, gpus_per_worker)
+    if number_faults:
+        raise InputError(number_faults)
 
-    def execute(prepared: ResolvedRun, folder: Path, told: Report | None) -> None:
+    def execute(prepared: ResolvedRun, folder: Path, on_epoch: Report | None) -> None:
         gpus = None if gpus_per_worker is None else float(gpus_per_worker)
-        wanted = TrialResources(
+        resources = TrialResources(
             workers_per_trial=workers, gpus_per_worker=gpus, cpus_per_worker=cpus_per_worker and float(cpus_per_worker)
         )  # fmt: skip
-        faults = [*resource_faults(wanted, [prepared.config]), *encoder_faults(prepared, workers)]
+        faults = [*resource_faults(resources, [prepared.config]), *encoder_faults(prepared, workers)]
         if faults:
             raise InputError(faults)
-        _on_ray(prepared, folder, told, request_for(wanted, prepared.config), address, started)
+        _on_ray(prepared, folder, on_epoch, request_for(resources, prepared.config), address, started)
 
     return m3col.train(source, workers=workers, execute=execute, **common)
 
 
 def _number_faults(cpus: float | None, gpus: float | None) -> list[str]:
-    """CPUs and GPUs per worker that no worker can have."""
+    """The faults of CPUs and GPUs per worker that are not finite or too small."""
     numbers = {"cpus_per_worker": (cpus, 1), "gpus_per_worker": (gpus, 0)}
     return [
-        f"{name} must be a number {'> 0' if near else '>= 0'}, but is {given!r}; nearest valid: {near}"
-        for name, (given, near) in numbers.items()
-        if given is not None and not (math.isfinite(given) and given >= 0 and (given or not near))
+        f"{name} must be a number {'> 0' if near else '>= 0'}, but is {value!r}; nearest valid: {near}"
+        for name, (value, near) in numbers.items()
+        if value is not None and not (math.isfinite(value) and value >= 0 and (value or not near))
     ]
 
 
 def _on_ray(
-    prepared: ResolvedRun, folder: Path, told: Report | None, request: Request, address: str | None,
+    prepared: ResolvedRun, folder: Path, on_epoch: Report | None, request: Request, address: str | None,
     ready: Callable[[Path], None],
 ) -> None:  # fmt: skip
     # Imported here: a faulty config should not have to wait for Ray.
@@ -118,7 +118,7 @@ def _on_ray(
     from tune.engine import capacity
     from tune.engine.ray_train import fit
 
-    # A machine of our own has the room that is asked for: its cores are shared.
+    # A local cluster gets as many CPUs as requested; the workers share the cores.
     cpus = math.ceil(request.workers * request.cpus)
     started = ray_cluster.start_ray(address=address, threads=prepared.config.resources.threads, num_cpus=cpus)
     ready(folder)
@@ -126,15 +126,15 @@ def _on_ray(
         request = capacity.fitting(request, wait_s=0.0 if started else ray_cluster.WAIT_FOR_NODES_S)
         # The test split stays here: it is scored once, at the end, from the checkpoint.
         shared = ResolvedRun(prepared.config, prepared.dataset.without_test())
-        given = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device,
+        arguments = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device,
                  "import_folders": registry.import_folders()}  # fmt: skip
-        watched: AbstractContextManager[None] = nullcontext()
-        if told is not None:
-            watch = _Told(folder, prepared.config.train.epochs, told)
-            watched = repeated(watch, every_s=_LOOK_EVERY_S, name="progress")
-        with watched:
+        reporting: AbstractContextManager[None] = nullcontext()
+        if on_epoch is not None:
+            reporter = _EpochReporter(folder, prepared.config.train.epochs, on_epoch)
+            reporting = repeated(reporter, every_s=_POLL_S, name="progress")
+        with reporting:
             failure = fit(
-                _loop, given, request, device=prepared.config.train.device, name=folder.name,
+                _loop, arguments, request, device=prepared.config.train.device, name=folder.name,
                 reached=lambda: checkpoint.newest_training(folder),
             )  # fmt: skip
     except ray.exceptions.RayError as error:
@@ -147,26 +147,33 @@ def _on_ray(
         raise TrainingFailed(failure)
 
 
-def _loop(given: dict[str, Any]) -> str | None:
-    """What each worker does. A loss that is not finite is seen by all and returned; whatever else one of them runs
-    into is raised, because the others wait for it: Ray Train then ends them all."""
+def _loop(arguments: dict[str, Any]) -> str | None:
+    """The training loop of each worker. Returns why the training failed, None if it did not.
+
+    Errors detected on every rank (e.g. a non-finite loss) are returned. An error on one rank is raised, because the
+    other ranks would block in a collective; Ray Train then stops them all.
+    """
     import ray
 
     from tune.engine.ray_train import joined
 
-    folder = Path(given["folder"])
-    registry.add_import_folders(given["import_folders"])  # before what names a method of the user's own is unpickled
+    folder = Path(arguments["folder"])
+    registry.add_import_folders(
+        arguments["import_folders"]
+    )  # before unpickling, which may import a user-defined method
     try:
         with notices.written_to(folder / _WARNINGS):
-            run.run(ray.get(given["prepared"][0]), folder, ranks=joined(given["device"]))
+            run.run(ray.get(arguments["prepared"][0]), folder, ranks=joined(arguments["device"]))
     except TrainingFailed as error:
         return str(error)
     return None
 
 
-class _Told:
-    """Passes on what the run's history has beyond what it had: of a run that is gone on with, the epochs that are there
-    have been told, also those that are trained again."""
+class _EpochReporter:
+    """Reports the epochs that appear in the run's history.
+
+    Epochs that the history has at the start are not reported, even if they are trained again after a resume.
+    """
 
     def __init__(self, folder: Path, epochs: int, report: Report) -> None:
         self._folder, self._epochs, self._report = folder, epochs, report

@@ -23,7 +23,7 @@ from tune.study.run_spec import RunSpec
 
 
 def failed_report(name: str, error: BaseException) -> RunReport:
-    """The report of a run that could not start or resume. What Ray knows of its ranks goes into the run's log."""
+    """Returns the report of a run that could not start or resume. The error's cause goes into the run's log."""
     refused = str(error) if isinstance(error, StorageUnavailable) else None
     return RunReport(
         run=name,
@@ -81,10 +81,10 @@ class TrialActor(ray.tune.Trainable):
 
 
 def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
-    """A trial with several DDP ranks: Ray Train inside the trial, as Ray documents it."""
+    """Runs a trial with several DDP ranks, through Ray Train inside the Tune trial."""
     spec = RunSpec.from_dict(config["run"])
     device = str(get(spec.config, "train.device", "auto"))
-    given = {**data, "run": config["run"], "device": device}
+    arguments = {**data, "run": config["run"], "device": device}
     study, uri = data["place"]
     attempts = Attempts(study, spec.name, uri=uri, config=spec.config)
 
@@ -95,7 +95,7 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
 
     try:
         ray_train.fit(
-            step_together, given, data["request"], device=device, name=spec.name, reached=reached,
+            step_together, arguments, data["request"], device=device, name=spec.name, reached=reached,
             callbacks=[TuneReportCallback()], patience_s=data["patience_s"],
         )  # fmt: skip
     except ray.exceptions.RayError:  # a process of Ray Train died: Tune restarts the trial, which resumes
@@ -104,12 +104,15 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
         ray.tune.report(failed_report(spec.name, error).to_dict())
 
 
-def step_together(given: dict[str, Any]) -> None:
+def step_together(arguments: dict[str, Any]) -> None:
     """The training loop of each rank of a trial."""
-    place = ray_train.joined(given["device"])
-    spec = RunSpec.from_dict(given["run"])
+    place = ray_train.joined(arguments["device"])
+    spec = RunSpec.from_dict(arguments["run"])
     executor = RunExecutor(
-        spec, ray.get(given["shared_data"][0]), test_inputs=lambda: ray.get(given["test_inputs"][0]), ranks=place
+        spec,
+        ray.get(arguments["shared_data"][0]),
+        test_inputs=lambda: ray.get(arguments["test_inputs"][0]),
+        ranks=place,
     )
     done = False
     while not done:

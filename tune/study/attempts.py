@@ -1,8 +1,8 @@
-"""The attempts of one run, as the actors see them.
+"""The attempts of one run: folders, checkpoints, and their publication.
 
 An attempt is one process's execution of a run. It writes into its own folder, because an actor can outlive a killed
-driver and must not write where its successor does. Files that other processes may read are published: an upload where
-the study has a storage URI, nothing where all machines share the study's folder.
+driver and must not write into the folder of its successor. `publish` makes files visible to other processes: it uploads
+them if the study has a storage URI, and does nothing if all machines share the study's folder.
 """
 
 import contextlib
@@ -25,39 +25,48 @@ DESCRIPTION = "attempt.json"
 
 _KEPT = 2  # newest checkpoints of a running run
 
-_FREE = ("data.dir", "checkpoint.")  # of a run's config: no number depends on these
+_FREE = ("data.dir", "checkpoint.")  # keys of a run config that do not affect results
 
 
 def training_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config without what may change between two sessions of a study."""
+    """Returns a run's config without the keys that may change when a study is resumed."""
     return without_keys(dict(config), frozenset(path for path, _ in flatten(config) if path.startswith(_FREE)))
 
 
 def training_config_digest(config: Mapping[str, Any]) -> str:
-    """Equal for two configs of which one may go on from the other's checkpoints."""
+    """Returns a digest that is equal for configs that can resume from each other's checkpoints."""
     return digest(training_config(config))
 
 
-def matches_config(described: Any, wanted: str | None) -> bool:
-    """Whether an attempt, by its description, belongs to a run whose config has this digest; one that does not say
-    what it was made with does."""
-    return not isinstance(described, dict) or described.get("config") in (None, wanted)
+def matches_config(description: Any, digest: str | None) -> bool:
+    """Whether an attempt belongs to a run whose config has this digest. One without a stored digest matches every run.
+
+    Args:
+        description: content of attempt.json.
+        digest: see `training_config_digest`.
+    """
+    return not isinstance(description, dict) or description.get("config") in (None, digest)
 
 
 def number_of(attempt: str) -> int:
-    """Of an attempt's name; 0 where it is none."""
-    kind, _, rest = attempt.partition("-")
-    digits = rest.partition("-")[0]
+    """Returns the number in an attempt's name; 0 for another name."""
+    kind, _, suffix = attempt.partition("-")
+    digits = suffix.partition("-")[0]
     return int(digits) if kind == "attempt" and digits.isdigit() else 0
 
 
 class Attempts:
-    """`study`: path of the study's folder; `run`: name below it, such as "trials/3"; `uri`: where the study's files are
-    in a storage, None where its folder is all there is. `config`: of the run; by default what its config.yaml says.
+    """The attempts of one run.
 
-    A checkpoint is named by its place below the run: "attempt-2/epoch-000010". Attempts that were made with another
-    config are passed over: after a return to an older copy of the database a number may stand for another point.
-    Methods raise OSError where the place does not answer, and can then be called again.
+    A checkpoint is named by its path relative to the run's folder: "attempt-2/epoch-000010". Attempts with another
+    config are skipped: after an older copy of the database was restored, a trial number may stand for another point.
+    Methods raise OSError if disk or storage fails, and can then be called again.
+
+    Args:
+        study: path of the study's folder.
+        run: name of the run, such as "trials/3".
+        uri: URI of the study's files in its storage; None: all files are in the study's folder.
+        config: the run's config; default: the content of its config.yaml.
     """
 
     def __init__(self, study: str, run: str, *, uri: str | None, config: Mapping[str, Any] | None = None) -> None:
@@ -72,7 +81,7 @@ class Attempts:
 
     @property
     def _local(self) -> Path:
-        """The folder on this machine that holds the attempt folders."""
+        """The local folder with the attempt folders."""
         if self._remote is None:
             return self.folder
         if self._scratch is None:
@@ -80,26 +89,26 @@ class Attempts:
         return self._scratch.path / "run"
 
     def new(self) -> Path:
-        """A fresh attempt folder, in which this process alone writes."""
+        """Creates an attempt folder, in which only this process writes."""
         if self._remote is None:
-            if not self.folder.is_dir():  # the driver made it before the run began; here it would be another one
+            if not self.folder.is_dir():  # the driver created it, so this machine does not share it
                 raise OSError(
                     f"{self.folder}: this machine ({socket.gethostname()}) does not see the study's folder; mount it "
                     "on every node, or set storage.uri"
                 )
             path = _next_folder(self.folder)
         else:
-            # A storage has no step that only one of two processes can do, so the number alone would not be unique.
+            # Object stores cannot create a name exclusively, so the number alone might not be unique.
             taken = [number_of(name) for name in self._remote.folders()]
             path = self._local / f"attempt-{max(taken, default=0) + 1}-{uuid.uuid4().hex[:6]}"
             path.mkdir(parents=True)
-        writer = {"host": socket.gethostname(), "process": os.getpid()}  # tells which node ran it
+        writer = {"host": socket.gethostname(), "process": os.getpid()}  # for debugging: which node ran it
         atomic_files.write_json(path / DESCRIPTION, {"config": self._digest, **writer})
         self.publish(path / DESCRIPTION)
         return path
 
     def newest(self) -> str | None:
-        """The complete training checkpoint with the most epochs over all attempts, None where there is none."""
+        """Returns the complete training checkpoint with the most epochs of all attempts; None if there is none."""
         if self._remote is None:
             complete = [checkpoint.newest_training(path) for path in self.folder.glob("attempt-*")]
             names = [f"{path.parent.name}/{path.name}" for path in complete if path is not None]
@@ -107,22 +116,23 @@ class Attempts:
             marker = f"/{checkpoint.DESCRIPTION}"
             listed = [item.name.removesuffix(marker) for item in self._remote.files() if item.name.endswith(marker)]
             names = [name for name in listed if _is_checkpoint(name)]
-        mine = {attempt: self._is_mine(attempt) for attempt in {name.partition("/")[0] for name in names}}
+        matches = {attempt: self._matches(attempt) for attempt in {name.partition("/")[0] for name in names}}
         return max(
-            (name for name in names if mine[name.partition("/")[0]]),
+            (name for name in names if matches[name.partition("/")[0]]),
             key=lambda name: (name.partition("/")[2], name),
             default=None,
         )
 
-    def _is_mine(self, attempt: str) -> bool:
+    def _matches(self, attempt: str) -> bool:
+        """Whether an attempt has this run's config."""
         if self._remote is None:
-            described = atomic_files.read_json(self.folder / attempt / DESCRIPTION, {})
+            description = atomic_files.read_json(self.folder / attempt / DESCRIPTION, {})
         else:
-            described = remote_json(self._remote, f"{attempt}/{DESCRIPTION}")
-        return matches_config(described, self._digest)
+            description = remote_json(self._remote, f"{attempt}/{DESCRIPTION}")
+        return matches_config(description, self._digest)
 
     def fetch(self, name: str) -> Path:
-        """A local folder with that checkpoint; several processes may ask at once."""
+        """Returns a local folder with that checkpoint, downloaded if needed. Several processes may call it at once."""
         path = self._local / name
         if self._remote is not None and not (path / checkpoint.DESCRIPTION).exists():
             names = [item.name for item in self._remote.files(name)]
@@ -132,8 +142,13 @@ class Attempts:
         return path
 
     def publish(self, path: Path) -> None:
-        """Makes `path`, a complete file or folder below the attempt's folder, visible to other processes. Of the
-        checkpoints that this process published, only the newest two are kept."""
+        """Makes a complete file or folder visible to other processes.
+
+        Only the two newest checkpoints that this process published are kept.
+
+        Args:
+            path: below the attempt's folder.
+        """
         if self._remote is None:
             return
         name = str(path.relative_to(self._local))
@@ -143,7 +158,7 @@ class Attempts:
         self._remote.put_folder(path, name, marker=checkpoint.DESCRIPTION)
         if _is_checkpoint(name):
             self._published = [*(other for other in self._published if other != name), name]
-            with contextlib.suppress(OSError):  # then it goes with the next one
+            with contextlib.suppress(OSError):  # retried with the next checkpoint
                 while len(self._published) > _KEPT:
                     self.drop(self._published[:1])
                     self._published.pop(0)
@@ -153,18 +168,18 @@ class Attempts:
         for name in names:
             shutil.rmtree(self._local / name, ignore_errors=True)
             if self._remote is not None:
-                # The marker goes first: what is left of a folder that is being removed is no checkpoint.
+                # The marker goes first, so that a partly removed folder does not count as a checkpoint.
                 self._remote.remove(f"{name}/{checkpoint.DESCRIPTION}")
                 self._remote.remove(name)
 
     def clear_checkpoints(self) -> None:
-        """Removes all training checkpoints of a finished run, as far as they can be removed."""
-        here = self._local.glob("attempt-*") if self._remote is None or self._scratch is not None else ()
-        for path in here:
+        """Removes all training checkpoints of a finished run; failures are ignored."""
+        local = self._local.glob("attempt-*") if self._remote is None or self._scratch is not None else ()
+        for path in local:
             checkpoint.Keeper(path, 0).clear()
         if self._remote is not None:
             with contextlib.suppress(OSError):
-                self.drop(sorted({found for item in self._remote.files() if (found := _checkpoint_of(item.name))}))
+                self.drop(sorted({name for item in self._remote.files() if (name := _checkpoint_of(item.name))}))
 
     def close(self) -> None:
         """Removes this process's scratch folder."""
@@ -174,15 +189,16 @@ class Attempts:
 
 
 def remote_json(folder: object_store.Folder, name: str) -> dict[str, Any]:
-    """What a JSON file in a storage holds, nothing where it is missing or torn. Raises OSError."""
+    """Returns the mapping in a JSON file of the storage; empty if the file is missing or damaged. Raises OSError."""
     try:
-        found = json.loads(folder.read_text(name))
+        content = json.loads(folder.read_text(name))
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _next_folder(folder: Path) -> Path:
+    """Creates the attempt folder with the next free number."""
     number = 1
     while True:
         try:
@@ -198,6 +214,6 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def _checkpoint_of(name: str) -> str | None:
-    """The training checkpoint that a file of a run belongs to: its first two folders."""
+    """Returns the training checkpoint that a file belongs to, None if it belongs to none."""
     folder = "/".join(name.split("/")[:2])
     return folder if _is_checkpoint(folder) else None

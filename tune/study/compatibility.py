@@ -6,15 +6,15 @@ from typing import Any
 from m3col.config.keys import flatten
 from m3col.data.dataset import Dataset
 
-# A resumed search may differ in these: they change what it costs, not what a trial computes.
+# Settings that may change on resume: they affect the cost of a search, not the result of a trial.
 _MAY_CHANGE = ("search.trials", "search.time_budget_s", "search.concurrency", "resources", "tracking", "run.data.dir",
                "run.checkpoint", "search.confirm", "search.replicates", "final.seeds",
                "storage.patience_s")  # fmt: skip
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What keeps a study from being resumed: every setting that differs and may not, with both values."""
-    old, new = dict(flatten(stored)), dict(flatten(wanted))
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Returns the settings that differ and must not, with both values."""
+    old, new = dict(flatten(stored)), dict(flatten(current))
     lines = []
     for path in [*old, *(path for path in new if path not in old)]:
         if any(path == free or path.startswith(f"{free}.") for free in _MAY_CHANGE) or old.get(path) == new.get(path):
@@ -24,9 +24,10 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 
 def digest_differences(stored: Mapping[str, str], dataset: Dataset, splits: str) -> list[str]:
-    found = {**dataset.digests(), "splits": splits}
+    """Returns the parts of the data, and the folds, that differ from what the study began with."""
+    digests = {**dataset.digests(), "splits": splits}
     return [
         f"{name}: the data differs from what the study began with (digest {stored[name][:12]}, now {value[:12]})"
-        for name, value in found.items()
+        for name, value in digests.items()
         if name in stored and stored[name] != value
     ]

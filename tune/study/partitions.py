@@ -8,16 +8,16 @@ from tune.config.schema import StudyConfig
 
 SEARCH_PARTITION, CONFIRM_PARTITION = "search", "confirm"
 
-CONFIRM_SEED = 1000  # seeds of the confirmation lie this far from those of the search
+CONFIRM_SEED = 1000  # difference between the seeds of the confirmation and those of the search
 
 
 def partitions(study: StudyConfig, dataset: Dataset) -> dict[str, list[splits.Fold]]:
-    """The folds of the search and of the confirmation, drawn from the study's seed alone."""
+    """Returns the folds of the search and of the confirmation by partition. They depend on the study's seed only."""
     validation = study.run.validation
     assert validation.kind is not None
     task = tasks.build(study.run.task, dataset.classes)
 
-    def drawn(seed: int) -> list[splits.Fold]:
+    def draw(seed: int) -> list[splits.Fold]:
         return splits.draw(
             dataset,
             kind=str(validation.kind),
@@ -27,9 +27,10 @@ def partitions(study: StudyConfig, dataset: Dataset) -> dict[str, list[splits.Fo
             task=task,
         )
 
-    return {SEARCH_PARTITION: drawn(validation.seed), CONFIRM_PARTITION: drawn(validation.seed + CONFIRM_SEED)}
+    return {SEARCH_PARTITION: draw(validation.seed), CONFIRM_PARTITION: draw(validation.seed + CONFIRM_SEED)}
 
 
 def partitions_digest(study: StudyConfig, dataset: Dataset) -> str:
-    drawn = partitions(study, dataset)
-    return run_config.digest({name: [fold.validation.tolist() for fold in folds] for name, folds in drawn.items()})
+    """Returns a digest of the validation samples of all folds."""
+    folds_of = partitions(study, dataset)
+    return run_config.digest({name: [fold.validation.tolist() for fold in folds] for name, folds in folds_of.items()})

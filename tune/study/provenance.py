@@ -1,4 +1,4 @@
-"""What a study was made of and with: its data in numbers, the versions of packages, the commit of the code."""
+"""Provenance of a study: a description of its data, the versions of packages, the git commit of the code."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ from typing import Any
 from m3col.data.dataset import Dataset
 from m3col.storage import atomic_files
 
-SENT = "git.json"  # beside this file, in a copy
+SENT = "git.json"  # next to this file, in a copy of the code that was sent to a cluster
 
 _PACKAGES = ("m3col", "torch", "numpy", "scikit-learn", "ray", "optuna", "mlflow")
 
@@ -30,25 +30,27 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    packages = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            packages[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            packages[package] = "not installed"
+    return packages
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the code that runs, and whether it was changed since; None where it is not a checkout. A copy that was
-    sent to a cluster brings that of the checkout which it was made of."""
+    """Returns `commit` of the running code, None if it is not a git checkout, and `dirty`: whether it has changes.
+
+    A copy that was sent to a cluster contains the state of its checkout, in the file `SENT`.
+    """
     here = Path(__file__).parent
     if (here / SENT).exists():
         return dict(atomic_files.read_json(here / SENT, {"commit": None, "dirty": False}))
 
-    def ask(*words: str) -> str | None:
+    def git(*words: str) -> str | None:
         try:
-            answer = subprocess.run(
+            result = subprocess.run(
                 ["git", *words],
                 cwd=here,
                 capture_output=True,
@@ -59,12 +61,13 @@ def git_state() -> dict[str, Any]:
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        return answer.stdout.strip()
+        return result.stdout.strip()
 
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
 
 
 def version_warnings(stored: Mapping[str, str]) -> list[str]:
+    """Returns a line for each package whose version has changed since the study began."""
     now = versions()
     return [
         f"{name} was {stored[name]} when the study began and is now {now[name]}"

@@ -1,9 +1,9 @@
 """The copy of a study's record in its storage (`storage.uri`), so that a driver on another machine can resume it.
 
-Below <uri>/<study>/ are the files of the study's folder under the same names. The actors upload what they publish
-(checkpoints, predictions, outcomes), the driver the rest: the database as a copy made with SQLite's backup API. What a
-run needs is there before it starts and what it ended with before the next one starts: a driver that is lost takes
-nothing along but intermediate values, which its successor hears again.
+<uri>/<study>/ has the files of the study's folder under the same names. Actors upload what they publish (checkpoints,
+predictions, outcomes). The driver uploads everything else; the database as a copy made with SQLite's backup API. The
+input of a run is uploaded before it starts, and its result before the next run starts. So only intermediate values can
+be lost with a driver, and its successor receives these again.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ from tune.study.record import DESCRIPTION, SUMMARY, StudyFolder
 T = TypeVar("T")
 
 
-# Which driver wrote last: equal on both sides, the local record is at least as new. Only who holds the study writes it;
-# what was fetched by somebody who only looked says nothing about what the driver does after that.
+# Id of the driver that wrote last. If it is equal locally and in the storage, the local record is at least as new. Only
+# a driver with the lock writes it: a record that was fetched for reading may become outdated at any time.
 _SESSION = "session.json"
 
 _OUTCOME = "outcome.json"
@@ -42,33 +42,36 @@ _SPLITS = "splits.csv"
 
 
 class RemoteCopy:
-    """Called by the coordinator with each step. This base class copies nothing: the study has no storage."""
+    """Called by the coordinator at each step. This base class does nothing: the study has no storage."""
 
     def begin(self) -> None:
-        """The study's folder is ready for its first run."""
+        """Call it before the first run starts: uploads the record."""
 
     def started(self, run: str) -> None:
-        """A run is about to start. Returns once another driver could resume it."""
+        """Call it before a run starts. Returns once another driver could resume the run."""
 
     def ended(self, run: str) -> None:
-        """A run has its result."""
+        """Call it when a run has its result."""
 
     def tidy(self, runs: Collection[str]) -> None:
-        """No process writes checkpoints of these runs any more, which have their results."""
+        """Removes the checkpoints of ended runs, once no process writes any more."""
 
     def finished(self) -> None:
-        """The study has its results."""
+        """Call it when the study has its results."""
 
     def fetch_outcome(self, run: str) -> None:
-        """Brings what a finished run left into the study's folder."""
+        """Downloads what a finished run published into the study's folder."""
 
     def release(self) -> None:
         """Lets another driver resume the study."""
 
 
 class StorageCopy(RemoteCopy):
-    """The record of `folder` at `uri`. `claim` it first; then all methods wait while the storage refuses, and raise
-    StorageUnavailable when the patience is used up."""
+    """The copy at `uri` of the record in `folder`.
+
+    Call `claim` first. The other methods retry while the storage fails, and raise StorageUnavailable when
+    `retry_policy` gives up.
+    """
 
     def __init__(
         self, folder: StudyFolder, uri: str, *, retry_policy: RetryPolicy, with_database: bool,
@@ -76,55 +79,56 @@ class StorageCopy(RemoteCopy):
     ) -> None:  # fmt: skip
         self.folder, self.remote, self._retry_policy = folder, object_store.Folder(uri), retry_policy
         self._with_database = with_database
-        self._ownership = DriverLock(self.remote, stale_s=stale_s, warn=warn)
+        self._lock = DriverLock(self.remote, stale_s=stale_s, warn=warn)
 
     def claim(self) -> None:
-        """Makes this process the study's only driver, and brings the local record up to date.
+        """Makes this process the study's only driver, and updates the local record.
 
-        Raises InputError where another driver is alive or the storage does not answer.
+        Raises:
+            InputError: another driver is alive, or the storage does not answer.
         """
         with _answering(self.remote):
             try:
-                self._ownership.claim()
-                there = remote_json(self.remote, _SESSION).get("session")
-                here = atomic_files.read_json(self.folder.path / _SESSION, {}).get("session")
-                if there is not None and there != here:
+                self._lock.claim()
+                remote_session = remote_json(self.remote, _SESSION).get("session")
+                local_session = atomic_files.read_json(self.folder.path / _SESSION, {}).get("session")
+                if remote_session is not None and remote_session != local_session:
                     fetch_record(self.remote, self.folder.path)
                 session = {"session": uuid.uuid4().hex}
                 if self.folder.path.exists():
-                    # There first: where that is refused, both sides still agree, and what is newer here stays.
+                    # Remote first: if that fails, both still agree, and a newer local record is not overwritten.
                     self.remote.write_text(_SESSION, json.dumps(session))
                     atomic_files.write_json(self.folder.path / _SESSION, session)
             except BaseException:
-                self._ownership.release()
+                self._lock.release()
                 raise
 
     def _call(self, function: Callable[[], T]) -> T:
         def owned() -> T:
-            self._ownership.check()  # before each try: while this driver waited, another one may have gone on
+            self._lock.check()  # before each try: another driver may have taken over in the meantime
             return function()
 
         return self._retry_policy.call(owned)
 
     def begin(self) -> None:
         path = self.folder.path
-        if not self.folder.finished():  # as a study that is extended
+        if not self.folder.finished():  # a finished study that is extended has a summary in the storage
             self._call(lambda: self.remote.remove(SUMMARY))
         self._put(DESCRIPTION, _SPLITS)
-        there = {item.name: item.size for item in self._call(self.remote.files)}
-        # Of a run that has its result, the driver died before it removed them.
-        self._clear(there, lambda run: self.folder.run(run).outcome() is not None)
+        sizes = {item.name: item.size for item in self._call(self.remote.files)}
+        # Runs with a result may have checkpoints left if the driver died before it removed them.
+        self._clear(sizes, lambda run: self.folder.run(run).outcome() is not None)
         for name in _record_of_runs(path):
-            # A run's result comes last, and goes first when the run begins anew: where it is there, the rest is too.
-            told = f"{name.rpartition('/')[0]}/result.json" in there
-            if not told or there.get(name) != (path / name).stat().st_size:
+            # A run's result is uploaded last and removed first, so with it the other files are complete.
+            is_complete = f"{name.rpartition('/')[0]}/result.json" in sizes
+            if not is_complete or sizes.get(name) != (path / name).stat().st_size:
                 self._put(name)
         self._put_database()
 
-    def _clear(self, there: Iterable[str], wanted: Callable[[str], bool]) -> None:
-        """Forgets the training checkpoints among the files `there`, of the runs that are `wanted`."""
-        for run in {name.partition("/attempt-")[0] for name in there if "/epoch-" in name}:
-            if wanted(run):
+    def _clear(self, names: Iterable[str], is_ended: Callable[[str], bool]) -> None:
+        """Removes the training checkpoints of ended runs among the remote files `names`."""
+        for run in {name.partition("/attempt-")[0] for name in names if "/epoch-" in name}:
+            if is_ended(run):
                 Attempts(str(self.folder.path), run, uri=self.remote.uri).clear_checkpoints()
 
     def tidy(self, runs: Collection[str]) -> None:
@@ -133,7 +137,7 @@ class StorageCopy(RemoteCopy):
 
     def started(self, run: str) -> None:
         if self.folder.run(run).outcome() is None:
-            # Of an earlier run of this name, which was cleared or set aside: with it this one would look finished.
+            # A result of an earlier run with this name would make this one look finished.
             self._call(lambda: self.remote.remove(f"{run}/result.json"))
         self._put(f"{run}/config.yaml", f"{run}/log.txt")
         self._put_database()
@@ -149,7 +153,7 @@ class StorageCopy(RemoteCopy):
 
         results = self.folder.results
         names = [str(path.relative_to(self.folder.path)) for path in sorted(results.rglob("*")) if path.is_file()]
-        # The summary says that a study is finished, so it comes last.
+        # The summary marks a finished study, so it is uploaded last.
         names.sort(key=lambda name: name == SUMMARY)
         self._put(DESCRIPTION, PREDICTIONS_FILE, *names)
         self._put_database()
@@ -160,17 +164,17 @@ class StorageCopy(RemoteCopy):
     def _fetch_outcome(self, run: str) -> None:
         remote, local = self.remote / run, self.folder.path / run
         names = [item.name for item in remote.files()]
-        wanted = training_config_digest(self.folder.run(run).config())
+        digest = training_config_digest(self.folder.run(run).config())
         for attempt in (name.partition("/")[0] for name in names if name.endswith(f"/{_OUTCOME}")):
             if (local / attempt / _OUTCOME).exists():
                 continue
-            if not matches_config(remote_json(remote, f"{attempt}/{ATTEMPT}"), wanted):
+            if not matches_config(remote_json(remote, f"{attempt}/{ATTEMPT}"), digest):
                 continue
-            left = [name for name in names if name.startswith(f"{attempt}/") and _is_record(name)]
-            remote.fetch_all(left, local, last=f"{attempt}/{_OUTCOME}")
+            record = [name for name in names if name.startswith(f"{attempt}/") and _is_record(name)]
+            remote.fetch_all(record, local, last=f"{attempt}/{_OUTCOME}")
 
     def release(self) -> None:
-        self._ownership.release()
+        self._lock.release()
 
     def _put(self, *names: str) -> None:
         for name in names:
@@ -192,35 +196,38 @@ class StorageCopy(RemoteCopy):
 
 
 def _backup(source: Path, target: Path) -> None:
-    """A consistent copy of a database that is in use. Raises OSError."""
+    """Copies a database that is in use, consistently. Raises OSError."""
     try:
         with (
-            contextlib.closing(sqlite3.connect(source, timeout=60)) as theirs,
-            contextlib.closing(sqlite3.connect(target)) as ours,
+            contextlib.closing(sqlite3.connect(source, timeout=60)) as original,
+            contextlib.closing(sqlite3.connect(target)) as copy,
         ):
-            theirs.backup(ours)
+            original.backup(copy)
     except sqlite3.Error as error:
         raise OSError(f"{source}: cannot be copied ({error})") from error
 
 
 def fetch_record(remote: object_store.Folder, path: Path) -> None:
-    """Replaces the local record of a study by that in the storage, without training checkpoints. Raises OSError.
+    """Replaces the local record of a study with that in the storage, without training checkpoints. Raises OSError.
 
-    The description comes last, as it makes the folder a study; the session stays away, so that whoever claims the study
-    fetches its newest record, also after a fetch that was cut short.
+    study.json is fetched last, because it makes the folder a study. session.json is not fetched, so that the next
+    driver fetches the record again; it may be newer by then, or this fetch may be interrupted.
     """
     names = [item.name for item in remote.files() if _is_record(item.name) and item.name != _SESSION]
     (path / _SESSION).unlink(missing_ok=True)
     for name in (*_STAGES, "results"):
         shutil.rmtree(path / name, ignore_errors=True)
-    for old in path.glob(f"{database.FILE}*"):
-        old.unlink()
+    for file in path.glob(f"{database.FILE}*"):
+        file.unlink()
     remote.fetch_all(names, path, last=DESCRIPTION)
 
 
 def fetch_missing(uri: str, path: Path) -> bool:
-    """Fetches the record of a study that this machine does not have; whether there is one. Raises InputError where the
-    storage does not answer, or another process of this machine has the study."""
+    """Fetches the record of a study that this machine does not have. Returns whether the storage has it.
+
+    Raises:
+        InputError: the storage does not answer, or another process on this machine has the study.
+    """
     remote, folder = object_store.Folder(uri), StudyFolder(path)
     with _answering(remote):
         if remote.stat(DESCRIPTION) is None:
@@ -240,26 +247,26 @@ def fetch_missing(uri: str, path: Path) -> bool:
 
 
 def newest_unfinished(uri: str, config: str) -> str | None:
-    """The name of the newest study of this config below `uri` that has no results yet. Raises InputError."""
+    """Returns the name of the newest study of this config below `uri` without results. Raises InputError."""
     root = object_store.Folder(uri)
-    found = []
+    candidates = []
     with _answering(root):
         for name in root.folders():
             described = remote_json(root / name, DESCRIPTION)
             if described.get("config", {}).get("name") == config and (root / name).stat(SUMMARY) is None:
-                found.append((str(described.get("created")), name))
-    return max(found)[1] if found else None
+                candidates.append((str(described.get("created")), name))
+    return max(candidates)[1] if candidates else None
 
 
 def is_taken(uri: str) -> bool:
-    """Whether there is a study at `uri`. Raises InputError where the storage does not answer."""
+    """Whether there is a study at `uri`. Raises InputError if the storage does not answer."""
     remote = object_store.Folder(uri)
     with _answering(remote):
         return remote.stat(DESCRIPTION) is not None
 
 
 def connection_faults(uri: str) -> list[str]:
-    """What keeps a storage from being used, as lines: a small file is written, read and removed."""
+    """Returns why a storage cannot be used, as lines: it writes, reads and removes a small file."""
     try:
         object_store.Folder(uri).check()
     except OSError as error:
@@ -275,6 +282,7 @@ _HELP = (
 
 @contextlib.contextmanager
 def _answering(remote: object_store.Folder) -> Iterator[None]:
+    """Context manager: raises InputError in place of an OSError."""
     try:
         yield
     except OSError as error:
@@ -282,12 +290,13 @@ def _answering(remote: object_store.Folder) -> Iterator[None]:
 
 
 def _is_record(name: str) -> bool:
+    """Whether a file belongs to the record: no lock, temporary file or training checkpoint."""
     parts = name.split("/")
     return name != LOCK and not parts[-1].startswith(".") and not any(part.startswith("epoch-") for part in parts)
 
 
 def _record_of_runs(path: Path) -> list[str]:
-    """What the driver wrote of all runs; what actors published is in the storage already."""
+    """Returns the files of all runs that the driver writes. Actors upload the others."""
     patterns = [f"{stage}/**/{name}" for stage in _STAGES for name in ("config.yaml", "history.jsonl", "result.json")]
-    found = {str(file.relative_to(path)) for pattern in patterns for file in path.glob(pattern)}
-    return sorted(name for name in found if "/attempt-" not in name)
+    names = {str(file.relative_to(path)) for pattern in patterns for file in path.glob(pattern)}
+    return sorted(name for name in names if "/attempt-" not in name)

@@ -1,4 +1,4 @@
-"""What actors, the coordinator, the study's folder, the results and MLflow exchange about one run.
+"""Messages about one run between executors, the coordinator, the study's folder, the results and MLflow.
 
 On disk and between processes each message is a plain mapping (JSON, Ray); in the code it is one of these classes.
 """
@@ -22,8 +22,8 @@ class RunReport:
         records: the epochs since the last report, oldest first.
         restart: whether `records` replace what the study has of this run, as after a resume.
         log: lines for the run's log.
-        failure: why the run failed; None where it did not.
-        refused: why the storage refused a write for too long; None where it did not. The whole search stops.
+        failure: why the run failed; None if it did not.
+        refused: why the storage refused a write for too long; then the whole search stops. Else None.
         done: whether this is the last report of the run.
     """
 
@@ -43,7 +43,7 @@ class RunReport:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunReport":
         """Reads a report. Further keys, which Tune adds, are ignored."""
-        return cls(**_known(cls, values))
+        return cls(**_known_fields(cls, values))
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FinishedAttempt:
 
     Args:
         value: the search metric, smoothed over the last epochs; None for a run without validation samples.
-        loss: the validation loss, smoothed alike; None where there is none.
+        loss: the validation loss, smoothed in the same way; None if there is none.
         metrics: the metrics of the last epoch.
         epochs: number of epochs trained.
         seconds: time since the attempt began.
@@ -75,7 +75,7 @@ class FinishedAttempt:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FinishedAttempt":
         """Reads outcome.json."""
-        return cls(**_known(cls, values))
+        return cls(**_known_fields(cls, values))
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ class RunOutcome:
 
     Args:
         state: `COMPLETE`, `PRUNED` or `FAILED`.
-        value: the search metric; of a run that was cut off, that of its last epoch; None where there is none.
-        loss: the validation loss, alike.
+        value: the search metric; for a run that was cut off, that of its last epoch; None if there is none.
+        loss: the validation loss, in the same way.
         metrics: the metrics of the last epoch.
         epochs: number of epochs trained.
         seconds: time spent on training.
         attempt: folder of the attempt that finished the run; None for a run that was cut off.
-        failure: why the run failed; None where it did not.
+        failure: why the run failed; None if it did not.
         started: when the run started, in Unix seconds.
         ended: when the run ended, in Unix seconds.
     """
@@ -139,20 +139,22 @@ class RunOutcome:
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for result.json; `attempt` is left out where there is none."""
+        """Plain values for result.json; `attempt` is left out if it is None."""
         values = {**_plain(self), "metrics": dict(self.metrics)}
         return values if self.attempt is not None else {key: value for key, value in values.items() if key != "attempt"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunOutcome":
         """Reads result.json, also one of an older version with fewer or more keys."""
-        return cls(**_known(cls, values))
+        return cls(**_known_fields(cls, values))
 
 
 def _plain(message: Any) -> dict[str, Any]:
+    """Returns the fields of a message by name."""
     return {each.name: getattr(message, each.name) for each in fields(message)}
 
 
-def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _known_fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of those keys that are fields of `kind`."""
     names = {each.name for each in fields(kind)}
     return {str(key): value for key, value in values.items() if key in names}

@@ -11,7 +11,7 @@ STAGES = (TRIALS, REPLICATES, CONFIRMATIONS, REFITS)
 
 @dataclass(frozen=True)
 class RunName:
-    """A run's place in its study: `trials/<n>`, `replicates/<i>`, `confirm/<trial>-<i>` or `refits/<row>/<i>`.
+    """The name of a run: `trials/<n>`, `replicates/<i>`, `confirm/<trial>-<i>` or `refits/<row>/<i>`.
 
     Args:
         stage: one of `STAGES`.
@@ -32,15 +32,15 @@ class RunName:
 
     @classmethod
     def parse(cls, text: str) -> "RunName":
-        """Reads a name. Raises ValueError for a text that is no run's name."""
-        stage, _, rest = text.partition("/")
-        row, separator, number = "", "", rest
+        """Parses a name. Raises ValueError if it is not the name of a run."""
+        stage, _, suffix = text.partition("/")
+        row, separator, number = "", "", suffix
         if stage == CONFIRMATIONS:
-            row, separator, number = rest.partition("-")
+            row, separator, number = suffix.partition("-")
         elif stage == REFITS:
-            row, separator, number = rest.partition("/")
-        wanted = {TRIALS: "", REPLICATES: "", CONFIRMATIONS: "-", REFITS: "/"}
-        if wanted.get(stage) != separator or bool(row) != bool(separator) or not number.isdecimal():
+            row, separator, number = suffix.partition("/")
+        separators = {TRIALS: "", REPLICATES: "", CONFIRMATIONS: "-", REFITS: "/"}
+        if separators.get(stage) != separator or bool(row) != bool(separator) or not number.isdecimal():
             raise ValueError(f"{text!r} is not the name of a run")
         return cls(stage, row, int(number))
 
@@ -59,7 +59,7 @@ class RunName:
 
 
 def stage_of(text: str) -> str:
-    """The stage of a run by its name; "" where the text is no run's name."""
+    """Returns the stage of a run by its name; "" if it is not the name of a run."""
     try:
         return RunName.parse(text).stage
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a run of a study is: the same kind of training for trials, replicates, confirmations and refits."""
+"""The specification of a run: trials, replicates, confirmations and refits differ only in these values."""
 
 import hashlib
 import math
@@ -20,18 +20,26 @@ CONFIRM: Kind = "confirm"
 
 REFIT: Kind = "refit"
 
-_REPORTS = 50  # at most, per trial
+_REPORTS = 50  # largest number of reports per trial
 
 _LONGEST_FOLDER = 255  # bytes of a name, on every file system in use
 
-LONGEST_STUDY = 200  # leaves room for a number, and for what stands around a name that is being written
+LONGEST_STUDY = 200  # leaves room for a number and for the affixes of temporary files
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run. `name` is its folder below the study's; `partition`: column of splits.csv, or "full"/"given" in a refit;
-    `rates`: learning rates per epoch to replay; `predict_test_every`: epochs between test logits kept for the
-    optimistic column, 0 for the last epoch only."""
+    """One run.
+
+    Attributes:
+        name: the run's name, see `RunName`.
+        kind: trial, replicate, confirm or refit.
+        config: the run config.
+        partition: column of splits.csv; for a refit "full" or "given".
+        rates: learning rates per epoch to replay; empty: the config's own schedule.
+        predict_test_every: epochs between the test logits that are kept for the optimistic column; 0: only those of
+            the last epoch.
+    """
 
     name: str
     kind: Kind
@@ -44,26 +52,27 @@ class RunSpec:
         return {**asdict(self), "config": dict(self.config), "rates": list(self.rates)}
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "RunSpec":
-        return cls(**{**found, "rates": tuple(found["rates"])})
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
+        return cls(**{**values, "rates": tuple(values["rates"])})
 
 
 def is_wanted(name: str, *, seeds: int) -> bool:
-    """Whether a run belongs to the results: a study that was resumed with fewer `final.seeds` has refits beyond."""
+    """Whether a run counts in the results. A study resumed with fewer `final.seeds` has surplus refits."""
     run = RunName.parse(name)
     return run.stage != REFITS or run.number < seeds
 
 
 def report_steps(epochs: int) -> dict[int, int]:
-    """Epochs at whose end a run reports -> how far it is, in percent of its own epochs (2, 4, ... 100).
+    """Returns the epochs after which a run reports, each with its progress in percent (2, 4, ... 100).
 
-    Percent, so that trials of different length meet at the same rungs; at most 50 reports a trial (13 ms each).
+    Percent, so that trials of different length are compared at the same rungs. At most 50 reports per trial (13 ms
+    each).
     """
     return {math.ceil(epochs * number / _REPORTS): number * 100 // _REPORTS for number in range(1, _REPORTS + 1)}
 
 
 def folder_fault(name: str) -> str | None:
-    """Why a row of this name cannot have a folder."""
+    """Returns why a row's name cannot be a folder name, None if it can."""
     if not name.strip():
         return "a row needs a name"
     if not naming.is_printable(name):
@@ -75,8 +84,11 @@ def folder_fault(name: str) -> str | None:
 
 
 def study_name(title: str) -> str:
-    """What the folders of a config's studies are called, but for their number: a name that every file system takes and
-    no command takes for an option. `title`: of its file and method."""
+    """Returns the name of a config's studies, without a number: valid on every file system, without a leading dash.
+
+    Args:
+        title: made of the name of the config's file and of the method.
+    """
     name = slug(title.replace(":", "-")).lstrip("-.") or "study"
     if len(name.encode()) <= LONGEST_STUDY:
         return name
