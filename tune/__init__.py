@@ -1,8 +1,8 @@
-"""Hyperparameter search: Ray Tune runs the trials, Optuna proposes and prunes, the study's folder is the record.
+"""Hyperparameter search: Ray Tune runs the trials, Optuna samples and prunes, the study's folder is the record.
 
     import tune
-    found = tune.search("digits", overrides={"search.trials": 20})
-    found.best_config, found.test_table
+    result = tune.search("digits", overrides={"search.trials": 20})
+    result.best_config, result.test_table
     tune.train("digits", workers=2)
 
 Names are resolved on first use, so that importing this package does not wait for ray.

@@ -1,4 +1,4 @@
-"""`tune.search`: everything judged first, then one study after the other, each resumed where it stood."""
+"""`tune.search`: validates everything first, then runs one study after the other."""
 
 import contextlib
 import uuid
@@ -44,25 +44,25 @@ def search(
     warn: Callable[[str], None] | None = None,
     options: Options | None = None,
 ) -> SearchResult:
-    """Searches, confirms the best trials, retrains winner and default, tests once and reports.
+    """Runs a hyperparameter search: trials, confirmation of the best, refits, one evaluation on the test split, report.
 
     Args:
-        config: what to search: the name of a shipped config, a YAML file or a mapping. None with `resume`: as the
-            study stored it.
-        data: the data set, where it is in memory, as `m3col.train` takes it. Default: what the config names.
-        overrides: values by dotted key, of the search config ("search.trials") or of the run config that it changes
+        config: the search: name of a shipped config, path of a YAML file, or a mapping. None with `resume`: the config
+            that the study stored.
+        data: a data set in memory, as for `m3col.train`. Default: the data set that the config names.
+        overrides: values by dotted key, of the search config ("search.trials") or of its base run config
             ("train.epochs").
-        name: name of the study. Default: made of the config and a number.
-        resume: the name of the study to resume; True: the newest unfinished one of this config; "auto": the one called
-            `name`, or the newest unfinished one, or a new one where there is none. Default: a new study.
+        name: name of the study. Default: the config's name and a number.
+        resume: name of the study to resume; True: the newest unfinished one of this config; "auto": the one called
+            `name`, without a name the newest unfinished one, and a new one if there is none. Default: a new study.
         runs: folder of studies. Default: $M3COL_RUNS, else "runs".
         tracking_uri: MLflow tracking URI; "none" switches tracking off. Default: the config's, else SQLite below
             `runs`.
         address: Ray cluster to join. Default: $RAY_ADDRESS, else a local one that ends with the search.
         num_cpus: CPUs of that local cluster. Default: all.
-        observe: called with each event: a run that starts, reports or ends.
+        observe: called with each event: a run starts, reports or ends.
         warn: called with each warning, one line each. Default: `warnings.warn`.
-        options: all of these from `name` on in one object, for callers that need more of it; give nothing else then.
+        options: replaces all arguments from `name` on; has some more settings.
 
     Returns:
         The winner, all trials, the test table, and the folders of the studies.
@@ -89,7 +89,7 @@ def search(
 
 
 def run_checked(ready: Sequence[CheckedStudy], options: Options) -> SearchResult:
-    """Runs studies that `tune.checks.validate` has checked with the same options, without checking them again.
+    """Runs studies that `tune.checks.validate` has validated with the same options.
 
     Args:
         ready: the studies, in the order in which they run; at least one.
@@ -99,23 +99,23 @@ def run_checked(ready: Sequence[CheckedStudy], options: Options) -> SearchResult
         The result of all studies.
 
     Raises:
-        InputError: another process drives one of the studies, or the cluster cannot hold a trial.
+        InputError: another process runs one of the studies, or a trial does not fit on the cluster.
         SearchFailed: no trial of a study finished.
     """
     runs = directory.runs_folder(options.runs)
     settings = ready[0].config.settings
     tracker = mlflow_store.connect(options.tracking_uri or settings.tracking.uri, runs, artifacts=settings.storage.uri)
     search_id = uuid.uuid4().hex[:12]
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as exit_stack:
         for item in ready:
             if item.folder is not None:
                 options.on_study(item.folder)
-        # Before Ray starts: a study that is to go on may be in use.
-        holds = [
-            None if item.folder is None else resume.acquire(item.folder, item.config, held, warn=options.warn)
+        # Before Ray starts: a study to be resumed may be in use.
+        mirrors = [
+            None if item.folder is None else resume.acquire(item.folder, item.config, exit_stack, warn=options.warn)
             for item in ready
         ]
-        from tune.engine import ray_tune  # it imports ray, which a faulty config should not wait for
+        from tune.engine import ray_tune  # imported late, because importing ray is slow
 
         started_ray = ray_cluster.start_ray(
             address=options.address,
@@ -124,11 +124,11 @@ def run_checked(ready: Sequence[CheckedStudy], options: Options) -> SearchResult
             dashboard=any(item.config.request.workers > 1 for item in ready),
         )
         if started_ray:
-            held.callback(ray_cluster.stop_ray)
+            exit_stack.callback(ray_cluster.stop_ray)
         done: list[StudyFolder] = []
         reports: list[Report] = []
-        for item, mirror in zip(ready, holds, strict=True):
-            # Before anything is written.
+        for item, mirror in zip(ready, mirrors, strict=True):
+            # Checked before anything is written.
             request = ray_tune.check(item.config.request, wait_s=0.0 if started_ray else ray_cluster.WAIT_FOR_NODES_S)
             name = options.name if len(ready) == 1 else None
             folder = item.folder or _create(item, runs, name, search_id, locked=True)
@@ -194,21 +194,21 @@ def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: R
     try:
         ray_tune.run(coordinator, dataset, request, warn=options.warn)
     except Exception:
-        if coordinator.stopped_by is not None:  # the engine makes a long text of it
+        if coordinator.stopped_by is not None:  # in place of the exception that Ray Tune wraps it in
             raise coordinator.stopped_by from None
         raise
     if not plan.scored():
         raise SearchFailed(failure_reasons.no_winner(plan))
     folder.retry_policy.call(lambda: collect.collect(folder, config, dataset))
-    found = folder.retry_policy.call(lambda: report.write(folder))
-    for told in (
+    written = folder.retry_policy.call(lambda: report.write(folder))
+    for warning in (
         failure_reasons.no_model(folder) or failure_reasons.failed_refits(folder),
         failure_reasons.budget_left_trials(plan),
     ):
-        if told is not None:
-            options.warn(told)
+        if warning is not None:
+            options.warn(warning)
     mirror.finished()
-    return found
+    return written
 
 
 def _result(done: Sequence[StudyFolder], reports: Sequence["Report"], runs: Path) -> SearchResult:

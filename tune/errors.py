@@ -2,12 +2,12 @@
 
 
 class SearchFailed(RuntimeError):
-    """A search that ended without a single finished trial; the message says why, and which value to change."""
+    """No trial of a search finished. The message says why, and which value to change."""
 
 
 class NoCapacity(RuntimeError):
-    """The cluster has lost so many nodes that nothing fits any more."""
+    """The cluster has lost so many nodes that not a single trial fits any more."""
 
 
 class StudyTakenOver(RuntimeError):
-    """Another driver went on with the study, because this one had not been heard of for too long."""
+    """Another driver has taken over the study, because this one sent no heartbeat for too long."""

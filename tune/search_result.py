@@ -10,7 +10,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search leaves. Of several studies, the first five attributes are those of the first.
+    """The result of a search. With several studies, `best_config` to `test_table` are those of the first.
 
     Attributes:
         best_config: the winner's config, for `m3col.train`.

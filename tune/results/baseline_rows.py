@@ -1,4 +1,4 @@
-"""Predictions of the free baselines for the test table."""
+"""Predictions of the baselines, which need no training of networks, for the test table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from tune.results.prediction_table import BASELINES, cross_validated, declared, 
 
 
 def baseline_predictions(run: RunConfig, dataset: Dataset, samples: Split, folds: list[Fold]) -> Iterator[pd.DataFrame]:
-    """Rows of the task's constant baseline and of its linear model, such as `majority` and `logistic`.
+    """Yields predictions of the task's constant baseline and of its linear model, e.g. `majority` and `logistic`.
 
     Args:
         run: the config of the study's runs.
-        dataset: its test split, where there is one, is predicted by models of all training samples.
+        dataset: the data. Models fitted on its training split predict its test split, if it has one.
         samples: the development pool.
-        folds: positions in it.
+        folds: indices into `samples`.
 
     Yields:
-        The rows of one baseline and fold or test split: `majority`, `logistic`, where text encoders have trained
-        weights `logistic frozen` (with embeddings of texts), and `logistic <modality>`, the modality that is best on
+        The rows of one baseline and fold, or test split. Baselines are `majority`, `logistic`, with pretrained text
+        encoders `logistic frozen` (on their embeddings), and `logistic <modality>` for the best single modality on
         these folds.
     """
     task = tasks.build(run.task, dataset.classes)
@@ -45,7 +45,7 @@ def baseline_predictions(run: RunConfig, dataset: Dataset, samples: Split, folds
     sign = 1 if spec.higher_is_better(metric) else -1
     scores = {}
     for modality in modalities:
-        parts = [fitter.held_out("", [modality], fold, number) for number, fold in enumerate(folds)]
+        parts = [fitter.fold_rows("", [modality], fold, number) for number, fold in enumerate(folds)]
         scores[modality] = sign * cross_validated(pd.concat(parts), task)[metric]
     best = max(scores, key=lambda name: scores[name])
     yield from fitter.rows(naming.apart(f"{linear} {best}", [frozen]), [best])
@@ -53,7 +53,7 @@ def baseline_predictions(run: RunConfig, dataset: Dataset, samples: Split, folds
 
 @dataclass(frozen=True)
 class _Fitter:
-    """Fits baselines on training folds and predicts the samples that are left."""
+    """Fits baselines on training folds and predicts the validation folds and the test split."""
 
     views: linear_features.Views
     dataset: Dataset
@@ -62,23 +62,23 @@ class _Fitter:
     task: Task
 
     def rows(self, row: str, modalities: Sequence[str], *, frozen: bool = False) -> Iterator[pd.DataFrame]:
-        """Out-of-fold predictions fold by fold, then those of the test split. No modalities: a constant."""
+        """Yields out-of-fold predictions per fold, then test predictions. No modalities: the constant baseline."""
         for number, fold in enumerate(self.folds):
-            yield self.held_out(row, modalities, fold, number, frozen=frozen)
+            yield self.fold_rows(row, modalities, fold, number, frozen=frozen)
         if self.dataset.test is not None:
             outputs = self._fit(modalities, self.dataset.train, self.dataset.test, frozen=frozen)
             yield prediction_frame(f"{BASELINES}{row}", self.dataset.test, outputs, self.task, test=True)
 
-    def held_out(
+    def fold_rows(
         self, row: str, modalities: Sequence[str], fold: Fold, number: int, *, frozen: bool = False
     ) -> pd.DataFrame:
         """Predictions of the validation samples of one fold."""
-        held = self.samples.take(fold.validation)
-        outputs = self._fit(modalities, self.samples.take(fold.train), held, frozen=frozen)
-        return prediction_frame(f"{BASELINES}{row}", held, outputs, self.task, fold=number, test=False)
+        validation = self.samples.take(fold.validation)
+        outputs = self._fit(modalities, self.samples.take(fold.train), validation, frozen=frozen)
+        return prediction_frame(f"{BASELINES}{row}", validation, outputs, self.task, fold=number, test=False)
 
     def _fit(self, modalities: Sequence[str], train: Split, apply: Split, *, frozen: bool) -> np.ndarray:
-        """Outputs [N, C] for `apply`; everything is fitted on `train`."""
+        """Fits on `train`. Returns outputs [N, C] for `apply`."""
         assert train.labels is not None
         if not modalities:
             return self.task.inverse_link(self.task.constant(train.labels, len(apply)))

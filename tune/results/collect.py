@@ -1,8 +1,8 @@
-"""One table of predictions per study, the free baselines, and the ensemble that is delivered.
+"""Collects the predictions of a study's runs and baselines, and writes the ensemble of the winner's models.
 
-`predictions.parquet` has one row per run and sample: job (folder of the run, or baselines/<row>), kind ("oof": the
-sample was held out; "test"), id, fold, seed, label, logit_0 .. logit_<C-1>, and group where the test samples have one.
--1 stands for what is not there: the fold of a test row, the seed of a baseline, a label that was withheld.
+`predictions.parquet` has one row per run and sample: job (name of the run, or baselines/<row>), kind ("oof": out of
+fold; "test"), id, fold, seed, label, logit_0 .. logit_<C-1>, and group if the test samples have groups. Missing values
+are -1: the fold of a test row, the seed of a baseline, the label of an unlabelled test sample.
 """
 
 import shutil
@@ -28,10 +28,15 @@ from tune.study.run_spec import is_wanted
 
 
 def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
-    """Brings together what the runs left, once all of them are over; may be called again.
+    """Writes predictions.parquet and results/model (the winner's refits as one ensemble); may be called again.
 
-    Writes predictions.parquet and results/model (the winner's refits as one ensemble), and notes in the ledger of the
-    runs folder that the test split was scored. `dataset` holds the test labels, where there are any.
+    Also records in the test ledger of the runs folder that the test split was evaluated. Call it when all runs have
+    ended.
+
+    Args:
+        folder: the study.
+        config: its config.
+        dataset: its data, with the test labels if there are any.
     """
     samples, task = pool(dataset, config.run.validation.kind or "none"), tasks.build(config.run.task, dataset.classes)
     runs = [(name, run) for name, run in folder.runs() if is_wanted(name, seeds=config.settings.final.seeds)]
@@ -55,7 +60,7 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
 
 
 def arrays_of(run: RunFolder) -> dict[str, np.ndarray] | None:
-    """What a finished run predicted, as its worker wrote it; None for a run that has no predictions."""
+    """Returns the arrays in a finished run's predictions file; None for a run without predictions."""
     outcome = run.outcome()
     if outcome is None or not outcome.is_complete:
         return None
@@ -70,7 +75,7 @@ def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None, task:
     seed = run.config()["train"]["seed"]
     refit = RunName.parse(name).stage == REFITS
     source = test if refit else samples
-    assert source is not None  # a refit predicts only where there are test samples
+    assert source is not None  # a refit has predictions only if there are test samples
     return prediction_frame(
         name, source.take(arrays["index"]), arrays["logits"], task, fold=arrays["fold"], seed=seed, test=refit
     )

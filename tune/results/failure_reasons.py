@@ -1,4 +1,4 @@
-"""Why a study has no winner, or no model: one line that names the cause and the value to change."""
+"""Explains why a study has no winner or no model: one line with the cause and the value to change."""
 
 import math
 import re
@@ -14,11 +14,11 @@ from tune.study.run_folder import RunFolder
 from tune.study.run_messages import FAILED
 from tune.study.run_name import REFITS, WINNER, RunName
 
-_LONGEST = 300  # characters of a run's reason
+_LONGEST = 300  # characters of a failure reason
 
-_MARGIN = 1.5  # of a proposed time budget over the estimate: the first trial also waits for its process
+_MARGIN = 1.5  # proposed over estimated time budget: the first trial also waits for its process to start
 
-# What usually helps against a reason, beside what it says itself.
+# (pattern of a reason, advice).
 _ADVICE = (
     (r"\b(nan|inf)\b", "a lower train.learning_rate, or a range that ends lower"),
     (r"out of memory|process died|OutOfMemory", "a smaller train.batch_size, or fewer trials at a time with "
@@ -28,7 +28,7 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class _Furthest:
-    """The unfinished trial that got furthest, and the seconds it took for that."""
+    """The unfinished trial with the largest share of its epochs trained, and the seconds that took."""
 
     number: int
     epoch: int
@@ -37,7 +37,7 @@ class _Furthest:
 
 
 def no_winner(plan: Plan) -> str:
-    """Why no trial of a study has finished. `search`, `report` and a resumed search say the same."""
+    """Returns why no trial of a study has finished, as one line."""
     trials = plan.trials.all()
     running = sum(trial.state is TrialState.RUNNING for trial in trials)
     is_cut = plan.out_of_time and (running > 0 or len(trials) < plan.target)
@@ -55,22 +55,22 @@ def no_winner(plan: Plan) -> str:
 
 
 def budget_left_trials(plan: Plan) -> str | None:
-    """What a spent time budget kept from running, and a budget that would do; None where it kept nothing."""
+    """Returns how many trials a spent time budget left, and a sufficient budget; None if it left none."""
     trials = plan.trials.all()
     ended = [trial for trial in trials if trial.state.is_finished()]
-    left = plan.target - len(ended)
-    if not plan.out_of_time or left <= 0:
+    missing = plan.target - len(ended)
+    if not plan.out_of_time or missing <= 0:
         return None
     spent, budget = plan.trials.seconds(), plan.config.settings.search.time_budget_s
     again = f"about search.time_budget_s={_rounded_up(spent * plan.target / len(ended))} would do" if ended else ""
     return (
-        f"The time budget ended the search: search.time_budget_s {budget:g} was spent with {left} of "
+        f"The time budget ended the search: search.time_budget_s {budget:g} was spent with {missing} of "
         f"{_trials(plan.target)} left{f'; {again}' if again else ''}."
     )
 
 
 def no_model(folder: StudyFolder) -> str | None:
-    """Why a study with a winner has no model; None where it has one, or no winner."""
+    """Returns why a study with a winner has no model; None if it has a model, or no winner."""
     if not (folder.results / "best_config.yaml").exists() or (folder.results / "model").is_dir():
         return None
     runs = [(name, run) for name, run in folder.runs() if _is_winners(name)]
@@ -86,7 +86,7 @@ def no_model(folder: StudyFolder) -> str | None:
 
 
 def failed_refits(folder: StudyFolder) -> str | None:
-    """That some refits of the winner or of another row failed, so that fewer count; None where none did."""
+    """Returns a line that says how many runs after the search failed; None if none did."""
     runs = [(name, run) for name, run in folder.runs() if not RunName.parse(name).is_trial]
     reasons = [(name, reason) for name, run in runs if (reason := _reason(run)) is not None]
     if not reasons:
@@ -104,49 +104,50 @@ def _failed(plan: Plan, trials: Sequence[FrozenTrial], *, is_cut: bool) -> list[
     reasons = []
     for trial in failed:
         name = str(RunName.trial(trial.number))
-        told = trial.user_attrs.get("failure") or _reason(plan.folder.run(name)) or "no reason was told"
-        reasons.append((name, str(told)))
+        reason = trial.user_attrs.get("failure") or _reason(plan.folder.run(name)) or "no reason was told"
+        reasons.append((name, str(reason)))
     count = f"all {_trials(len(failed))}" if len(failed) == len(trials) else f"{len(failed)} of {_trials(len(trials))}"
-    more = f"search.trials={plan.target + len(failed)}"
-    again = "" if is_cut else f"; mend that, and go on with {_resume(plan.folder, more)}"
+    override = f"search.trials={plan.target + len(failed)}"
+    again = "" if is_cut else f"; mend that, and go on with {_resume(plan.folder, override)}"
     return [f"{count} failed, {_most_frequent(plan.folder, reasons)}{again}"]
 
 
 def _budget(plan: Plan, running: int) -> str:
-    """The time budget, how far the furthest trial came, and budgets that would do."""
+    """Explains a time budget that ended before any trial did: progress of the furthest trial, sufficient budgets."""
     budget, spent = plan.config.settings.search.time_budget_s, plan.trials.seconds()
-    said = f"the time budget was spent before a trial could finish: search.time_budget_s is {budget:g}"
-    found = _furthest(plan)
-    if found is None:
-        wanted = f"search.time_budget_s={_rounded_up(10 * max(spent, budget or 0.0))}"
+    cause = f"the time budget was spent before a trial could finish: search.time_budget_s is {budget:g}"
+    furthest = _furthest(plan)
+    if furthest is None:
+        override = f"search.time_budget_s={_rounded_up(10 * max(spent, budget or 0.0))}"
         unfinished = f" {_trials(running)} had begun, and" if running else ""
-        return f"{said},{unfinished} no epoch was through after {spent:.1f} s; try {_resume(plan.folder, wanted)}"
-    whole = found.seconds * found.epochs / found.epoch
-    one = _rounded_up(_MARGIN * max(whole, spent))
-    every = _rounded_up(_MARGIN * max(whole * plan.target, spent))
-    enough = "" if every == one else f" ({every} for all {plan.target}, one after the other)"
+        return f"{cause},{unfinished} no epoch was through after {spent:.1f} s; try {_resume(plan.folder, override)}"
+    whole = furthest.seconds * furthest.epochs / furthest.epoch
+    for_one = _rounded_up(_MARGIN * max(whole, spent))
+    for_all = _rounded_up(_MARGIN * max(whole * plan.target, spent))
+    enough = "" if for_all == for_one else f" ({for_all} for all {plan.target}, one after the other)"
     return (
-        f"{said}, and the furthest, trial {found.number}, had reached epoch {found.epoch} of {found.epochs} after "
-        f"{found.seconds:.1f} s; a whole trial takes about {whole:.0f} s, so go on with "
-        f"{_resume(plan.folder, f'search.time_budget_s={one}')}{enough}"
+        f"{cause}, and the furthest, trial {furthest.number}, had reached epoch {furthest.epoch} of {furthest.epochs} "
+        f"after {furthest.seconds:.1f} s; a whole trial takes about {whole:.0f} s, so go on with "
+        f"{_resume(plan.folder, f'search.time_budget_s={for_one}')}{enough}"
     )
 
 
 def _furthest(plan: Plan) -> _Furthest | None:
-    found: list[_Furthest] = []
+    unfinished: list[_Furthest] = []
     for trial in plan.trials.running():
         run = plan.folder.run(str(RunName.trial(trial.number)))
         history = run.history()
         if not history:
             continue
         epoch, epochs = int(history[-1]["epoch"]), int(run.config()["train"]["epochs"])
-        # Of a trial that was gone on with after a pause, the pause is no part of it.
+        # At most the time spent on trials: a resumed trial may have paused.
         seconds = min(history[-1]["time"] - (run.path / "config.yaml").stat().st_mtime, plan.trials.seconds())
-        found.append(_Furthest(trial.number, epoch, epochs, max(seconds, 0.1)))
-    return max(found, key=lambda item: item.epoch / item.epochs, default=None)
+        unfinished.append(_Furthest(trial.number, epoch, epochs, max(seconds, 0.1)))
+    return max(unfinished, key=lambda item: item.epoch / item.epochs, default=None)
 
 
 def _reason(run: RunFolder) -> str | None:
+    """Returns why a run failed, None if it did not."""
     outcome = run.outcome()
     return None if outcome is None or outcome.state != FAILED else str(outcome.failure)
 
@@ -158,24 +159,25 @@ def _is_winners(name: str) -> bool:
 
 
 def _most_frequent(folder: StudyFolder, reasons: Iterable[tuple[str, str]]) -> str:
-    """The reason that most of these runs have, numbers aside, with their count, one log, and what helps."""
-    told = [(name, " ".join(reason.split())) for name, reason in reasons]
-    kinds = Counter(re.sub(r"\d+", "#", reason) for _, reason in told)
+    """Returns the most frequent reason (numbers ignored) with its count, the log of one run, and advice."""
+    cleaned = [(name, " ".join(reason.split())) for name, reason in reasons]
+    kinds = Counter(re.sub(r"\d+", "#", reason) for _, reason in cleaned)
     kind, count = kinds.most_common(1)[0]
-    name, reason = next((name, reason) for name, reason in told if re.sub(r"\d+", "#", reason) == kind)
+    name, reason = next((name, reason) for name, reason in cleaned if re.sub(r"\d+", "#", reason) == kind)
     log = folder.path / name / "log.txt"
-    often = "with" if len(kinds) == 1 else f"{count} of them with"
-    place = f" (see {log})" if log.exists() else ""
+    share = "with" if len(kinds) == 1 else f"{count} of them with"
+    see_log = f" (see {log})" if log.exists() else ""
     advice = next((text for pattern, text in _ADVICE if re.search(pattern, reason)), None)
-    return f"{often}: {reason[:_LONGEST]}{place}{f'; what helps is {advice}' if advice else ''}"
+    return f"{share}: {reason[:_LONGEST]}{see_log}{f'; what helps is {advice}' if advice else ''}"
 
 
 def _resume(folder: StudyFolder, override: str = "") -> str:
+    """Returns the command that resumes the study."""
     return f"`m3col search --resume {folder.name}{f' {override}' if override else ''}`"
 
 
 def _rounded_up(seconds: float) -> int:
-    """To two digits, so that nobody takes an estimate for a measurement."""
+    """Rounds an estimate up to two significant digits."""
     step = 10 ** max(math.floor(math.log10(max(seconds, 1.0))) - 1, 0)
     return math.ceil(seconds / step) * step
 

@@ -1,10 +1,10 @@
-"""Numbers and tables as text."""
+"""Formats numbers and tables as text."""
 
 import numpy as np
 
 from m3col.metrics import spec
 
-_MANY = 1000  # test samples from which a second decimal means something
+_MANY = 1000  # with more test samples, percentages have a second decimal
 
 EMPTY = "–"
 
@@ -15,7 +15,7 @@ def is_percent(metric: str) -> bool:
 
 
 def shown(value: float, metric: str, *, samples: int = 0, sign: bool = False) -> str:
-    """A score as tables and sentences show it: percent with one decimal, or two with many samples."""
+    """Formats a score: a percentage with one decimal, or two with many samples; other metrics with three decimals."""
     if not np.isfinite(value):
         return EMPTY
     decimals = (2 if samples > _MANY else 1) if is_percent(metric) else 3
@@ -24,16 +24,17 @@ def shown(value: float, metric: str, *, samples: int = 0, sign: bool = False) ->
 
 
 def p_value(value: float) -> str:
+    """Formats a p-value."""
     if not np.isfinite(value):
         return EMPTY
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def grid(columns: dict[str, list[str]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right."""
+    """Returns a Markdown table. The first column is left-aligned, the others right-aligned."""
     head = f"| {' | '.join(columns)} |"
     rule = "|---|" + "---:|" * (len(columns) - 1)
-    # A row may be called anything; a line between columns would end its cell.
+    # Names of rows may contain any character; an unescaped | would end the cell.
     columns = {name: [cell.replace("|", "\\|") for cell in cells] for name, cells in columns.items()}
     body = [f"| {' | '.join(cells)} |" for cells in zip(*columns.values(), strict=True)]
     return "\n".join([head, rule, *body])

@@ -16,10 +16,10 @@ BOARD = ("study", "dataset", "method", "metric", "cv", "test", "low", "high", "d
 
 
 def leaderboard(folders: Sequence[StudyFolder], reports: Sequence[Report]) -> pd.DataFrame:
-    """The winners of several studies, by data set and then by CV value.
+    """Returns the winners of several studies, sorted by data set and CV value.
 
-    The CV value ranks, not the test value: who is picked by the test split cannot be measured on it. `difference` is
-    each winner's from the default of its own study.
+    Not sorted by test value, because the test score of a model that was selected by it is biased. `difference` is the
+    winner's difference from the default of the same study.
     """
     lines = []
     for folder, report in zip(folders, reports, strict=True):

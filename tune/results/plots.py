@@ -1,4 +1,4 @@
-"""Images of a search: history with its noise, importance, slices, parallel coordinates. They are only drawn here."""
+"""Draws plots of a search: history with noise, importance, slices, parallel coordinates."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ GREY, INK = style.FAINT, style.INK
 
 _MAP = LinearSegmentedColormap.from_list("blues", ["#c3d0df", "#6f9bd1", "#1d3f78"])
 
-_PER_LINE = 4  # panels beside each other
+_PER_LINE = 4  # panels per line
 
-_NARROW = 50  # end over start of a log range that has room for labels between the powers of ten
+_NARROW = 50  # below this ratio of its ends, a log axis has labels between the powers of ten
 
 _TRIED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -51,12 +51,13 @@ def _value(trial: FrozenTrial) -> float | None:
 
 
 def _points(results: StudyResults, state: TrialState) -> list[tuple[FrozenTrial, float]]:
-    found = [(trial, _value(trial)) for trial in results.trials if trial.state is state]
-    return [(trial, value) for trial, value in found if value is not None and math.isfinite(value)]
+    """Returns the trials in a state that have a finite value."""
+    pairs = [(trial, _value(trial)) for trial in results.trials if trial.state is state]
+    return [(trial, value) for trial, value in pairs if value is not None and math.isfinite(value)]
 
 
 def history(results: StudyResults) -> Figure | None:
-    """Value over trial number, with the best so far and the band in which the default lies with other seeds."""
+    """Draws value over trial number, with the best so far and the band of the default with other seeds."""
     finished, pruned = (_points(results, state) for state in _TRIED)
     if not finished and not pruned:
         return None
@@ -84,13 +85,13 @@ def history(results: StudyResults) -> Figure | None:
     return figure
 
 
-def _scatter(axes: Axes, points: Sequence[tuple[FrozenTrial, float]], **look: Any) -> None:
+def _scatter(axes: Axes, points: Sequence[tuple[FrozenTrial, float]], **style_options: Any) -> None:
     if points:
-        axes.scatter([trial.number for trial, _ in points], [value for _, value in points], zorder=3, **look)
+        axes.scatter([trial.number for trial, _ in points], [value for _, value in points], zorder=3, **style_options)
 
 
 def _band(results: StudyResults, axes: Axes) -> None:
-    """Two standard deviations around the mean of the default's runs; the replicates stand left of trial 0."""
+    """Draws two standard deviations around the mean of the default's runs, and the replicates left of trial 0."""
     if results.noise is None:
         return
     own = [trial.value for trial in results.scored if trial.number == results.default]
@@ -103,7 +104,7 @@ def _band(results: StudyResults, axes: Axes) -> None:
 
 
 def _special(results: StudyResults, axes: Axes, finished: Sequence[tuple[FrozenTrial, float]]) -> None:
-    """Default and winner, and what the confirmation made of those that were confirmed."""
+    """Marks default and winner, and draws the confirmed values."""
     values = {trial.number: value for trial, value in finished}
     if results.default in values:
         axes.scatter([results.default], [values[results.default]], marker="D", color=ORANGE, s=60, zorder=4,
@@ -123,7 +124,7 @@ def _special(results: StudyResults, axes: Axes, finished: Sequence[tuple[FrozenT
 
 
 def importance(results: StudyResults) -> Figure | None:
-    """Share of the variance of the values that each parameter explains (fANOVA); None where it cannot be told."""
+    """Draws the share of variance that each parameter explains (fANOVA); None if it cannot be computed."""
     shares = _importances(results)
     if not shares:
         return None
@@ -149,16 +150,16 @@ def _importances(results: StudyResults) -> dict[str, float]:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
-        found = optuna.importance.get_param_importances(
+        shares = optuna.importance.get_param_importances(
             results.plan.trials.study, evaluator=evaluator, params=list(results.config.space)
         )
     except (RuntimeError, ValueError):  # no parameter varies among the finished trials
         return {}
-    return {name: share for name, share in found.items() if math.isfinite(share)}
+    return {name: share for name, share in shares.items() if math.isfinite(share)}
 
 
 def slices(results: StudyResults) -> Figure | None:
-    """Value over each parameter; later trials are darker."""
+    """Draws value over each parameter; later trials are darker."""
     finished, pruned = (_points(results, state) for state in _TRIED)
     space = results.config.space
     if not finished or not space:
@@ -167,29 +168,31 @@ def slices(results: StudyResults) -> Figure | None:
     lines = math.ceil(len(space) / columns)
     figure = style.figure(max(5.0, 3.1 * columns + 1.2), 3.1 * lines + 0.5)
     colours = Normalize(0, max(1, max(trial.number for trial in results.trials)))
-    every = []
+    panels = []
     for index, (path, distribution) in enumerate(space.items()):
         axes = figure.add_subplot(lines, columns, index + 1)
-        every.append(axes)
+        panels.append(axes)
         style.tidy(axes, grid="y")
-        place = _axis(axes, distribution)
-        axes.scatter([place(t.params[path]) for t, _ in pruned], [v for _, v in pruned], marker="x", s=22, color=GREY)
-        where = [place(t.params[path]) for t, _ in finished]
-        axes.scatter(where, [v for _, v in finished], s=34, c=[t.number for t, _ in finished], cmap=_MAP, norm=colours,
-                     edgecolor=INK, linewidth=0.4, zorder=3)  # fmt: skip
+        position = _axis(axes, distribution)
+        axes.scatter(
+            [position(t.params[path]) for t, _ in pruned], [v for _, v in pruned], marker="x", s=22, color=GREY
+        )
+        positions = [position(t.params[path]) for t, _ in finished]
+        axes.scatter(positions, [v for _, v in finished], s=34, c=[t.number for t, _ in finished], cmap=_MAP,
+                     norm=colours, edgecolor=INK, linewidth=0.4, zorder=3)  # fmt: skip
         for number, marker, colour, size in _marked(results):
             for trial, value in finished:
                 if trial.number == number:
-                    axes.scatter([place(trial.params[path])], [value], marker=marker, s=size, color=colour, zorder=4,
+                    axes.scatter([position(trial.params[path])], [value], marker=marker, s=size, color=colour, zorder=4,
                                  edgecolor="white", linewidth=0.7)  # fmt: skip
         axes.set_xlabel(path, color=INK, fontsize=9)
         if index % columns == 0:
             axes.set_ylabel(results.metric, color=INK)
         else:
             axes.tick_params(labelleft=False)
-    for axes in every[1:]:
-        axes.sharey(every[0])
-    figure.colorbar(ScalarMappable(colours, _MAP), ax=every, label="trial", pad=0.01, shrink=0.9)
+    for axes in panels[1:]:
+        axes.sharey(panels[0])
+    figure.colorbar(ScalarMappable(colours, _MAP), ax=panels, label="trial", pad=0.01, shrink=0.9)
     marks = "star: winner, diamond: default, x: pruned"
     figure.suptitle(_title(results, f"each setting by itself ({marks})"), x=0.01, ha="left", color=INK, fontsize=12)
     return figure
@@ -203,7 +206,7 @@ def _marked(results: StudyResults) -> list[tuple[int, str, str, int]]:
 
 
 def _axis(axes: Axes, distribution: BaseDistribution) -> Callable[[Any], Any]:
-    """Sets the x axis up for a parameter, and gives the place of a value on it."""
+    """Sets up the x axis for a parameter. Returns a function from values to positions on it."""
     if isinstance(distribution, CategoricalDistribution):
         axes.set_xticks(range(len(distribution.choices)), [_choice(value) for value in distribution.choices])
         axes.set_xlim(-0.5, len(distribution.choices) - 0.5)
@@ -223,7 +226,7 @@ def _axis(axes: Axes, distribution: BaseDistribution) -> Callable[[Any], Any]:
 
 
 def parallel_coordinates(results: StudyResults) -> Figure | None:
-    """One line per finished trial through all parameters to its value; winner and default stand out."""
+    """Draws one line per finished trial through all parameters to its value; highlights winner and default."""
     finished = _points(results, TrialState.COMPLETE)
     space = results.config.space
     if not finished or not space:
@@ -240,12 +243,12 @@ def parallel_coordinates(results: StudyResults) -> Figure | None:
     sign = 1 if results.maximize else -1
     for trial, value in sorted(finished, key=lambda item: sign * item[1]):
         heights = [_height(distribution, trial.params[path]) for path, distribution in space.items()]
-        look: dict[str, Any] = {"color": _MAP(colours(value)), "alpha": 0.8, "linewidth": 1.3}
+        line_style: dict[str, Any] = {"color": _MAP(colours(value)), "alpha": 0.8, "linewidth": 1.3}
         if trial.number == results.default:
-            look = {"color": ORANGE, "linewidth": 2.4, "linestyle": "--", "label": "default", "zorder": 4}
+            line_style = {"color": ORANGE, "linewidth": 2.4, "linestyle": "--", "label": "default", "zorder": 4}
         if trial.number == winner:
-            look = {"color": GREEN, "linewidth": 2.8, "label": f"winner (trial {trial.number})", "zorder": 5}
-        axes.plot(range(len(space) + 1), [*heights, (value - low) / spread], **look)
+            line_style = {"color": GREEN, "linewidth": 2.8, "label": f"winner (trial {trial.number})", "zorder": 5}
+        axes.plot(range(len(space) + 1), [*heights, (value - low) / spread], **line_style)
     for index, distribution in enumerate(space.values()):
         _ruler(axes, index, _ticks(distribution))
     _ruler(axes, len(space), [((v - low) / spread, f"{v:.3f}") for v in np.linspace(low, high, 5 if high > low else 1)])
@@ -259,7 +262,7 @@ def parallel_coordinates(results: StudyResults) -> Figure | None:
 
 
 def _height(distribution: BaseDistribution, value: Any) -> float:
-    """Where a value lies in its range, 0 to 1."""
+    """Returns the position of a value in its range, 0 to 1."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices.index(value) / max(1, len(distribution.choices) - 1)
     assert isinstance(distribution, FloatDistribution | IntDistribution)
@@ -268,7 +271,7 @@ def _height(distribution: BaseDistribution, value: Any) -> float:
 
 
 def _scaled(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:
-    """The ends of a range, as logarithms where it is one."""
+    """Returns the ends of a range; of a log range their logarithms."""
     scale: Callable[[float], float] = math.log if distribution.log else float
     return scale(distribution.low), scale(distribution.high)
 
@@ -284,9 +287,9 @@ def _ticks(distribution: BaseDistribution) -> list[tuple[float, str]]:
     return [(share, f"{low + share * (high - low):.3g}") for share in shares]
 
 
-def _ruler(axes: Axes, place: int, ticks: Sequence[tuple[float, str]]) -> None:
-    axes.plot([place, place], [0, 1], color=INK, linewidth=1, zorder=6)
+def _ruler(axes: Axes, x: int, ticks: Sequence[tuple[float, str]]) -> None:
+    axes.plot([x, x], [0, 1], color=INK, linewidth=1, zorder=6)
     box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}
     for height, text in ticks:
-        axes.annotate(text, (place, height), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
+        axes.annotate(text, (x, height), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8,
                       color=INK, zorder=7, bbox=box)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The table of predictions of a study: one row per sample, partition and model."""
+"""The table of a study's predictions: one row per sample, partition and model."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ BASELINES = "baselines/"
 
 
 def read(folder: StudyFolder) -> pd.DataFrame:
-    """The table that `collect` wrote. Raises InputError where the study has none yet."""
+    """Reads the table that `collect` wrote. Raises InputError if the study has none yet."""
     path = folder.path / PREDICTIONS_FILE
     if not path.exists():
         raise InputError(
@@ -34,22 +34,22 @@ def read(folder: StudyFolder) -> pd.DataFrame:
 
 
 def cross_validated(rows: pd.DataFrame, task: Task) -> dict[str, float]:
-    """Every metric of the out-of-fold rows of one job."""
+    """Returns every metric of the out-of-fold rows of one job."""
     folds = [part for _, part in rows.groupby("fold", sort=True)]
     labels = [task.labels_of(part) for part in folds]
-    known = [part for part in labels if part is not None]  # all of them: only samples with labels are held out
-    return task.cross_validated(known, [task.link(task.outputs_of(part)) for part in folds])
+    not_none = [part for part in labels if part is not None]  # all: development samples have labels
+    return task.cross_validated(not_none, [task.link(task.outputs_of(part)) for part in folds])
 
 
 def deciding_partition(folder: StudyFolder) -> str:
-    """The column of splits.csv on which the winner was picked."""
+    """Returns the column of splits.csv on which the winner was selected."""
     outcomes = [run.outcome() for name, run in folder.runs() if RunName.parse(name).stage == CONFIRMATIONS]
     is_confirmed = any(outcome is not None and outcome.is_complete for outcome in outcomes)
     return CONFIRM_PARTITION if is_confirmed else SEARCH_PARTITION
 
 
 def ledger_name(folder: StudyFolder) -> str:
-    """How the ledger calls this study: with its date, because a name is free again once a study is removed."""
+    """Returns the study's name in the test ledger: with its date, because names of removed studies are used again."""
     described = folder.described()
     return f"search/{described['name']} ({described['created']})"
 
@@ -57,7 +57,7 @@ def ledger_name(folder: StudyFolder) -> str:
 def prediction_frame(
     job: str, samples: Split, outputs: np.ndarray, task: Task, *, fold: Any = NONE, seed: int = NONE, test: bool
 ) -> pd.DataFrame:
-    """The rows of one job for `samples` and their outputs [N, C]."""
+    """Returns the rows of one job for `samples` and their outputs [N, C]."""
     columns: dict[str, Any] = {
         "job": job,
         "kind": TEST if test else OOF,
@@ -72,16 +72,16 @@ def prediction_frame(
 
 
 def columns(task: Task) -> list[str]:
-    """The columns of a table without groups."""
+    """Returns the columns of a table without groups."""
     return ["job", "kind", "id", "fold", "seed", *task.columns]
 
 
 def declared(run: RunConfig, task: Task) -> str:
-    """The metric of the test table: the search's own without its split, or the nearest one that a test set has."""
+    """Returns the metric of the test table: that of the search, or the closest one that a test set has."""
     return task.test_metric(default_metric(run, task).partition("/")[2])
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
-    """Writes the table in one step."""
+    """Writes the table atomically."""
     with atomic_files.replaced(path) as part:
         table.to_parquet(part, index=False)

@@ -1,4 +1,4 @@
-"""The results of a study, written from its files alone: nothing is trained, and writing again changes no number."""
+"""Writes the results of a study from its files alone. Trains nothing; writing again gives the same numbers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ class Report:
         summary: the summary as Markdown.
         test_metrics: every metric, one line per metric and row, the declared metric first.
         best_metrics: the winner's scores, named val/... and test/...
-        decision: how the winner was picked; None where no trial finished, and in a report that was read from its files.
+        decision: how the winner was selected; None if no trial finished, and in a report that `read` returned.
     """
 
     test_table: pd.DataFrame
@@ -55,20 +55,20 @@ class Report:
         cls, *, test_metrics: pd.DataFrame, trials: pd.DataFrame, summary: str,
         decision: selection.Decision | None = None,
     ) -> "Report":  # fmt: skip
-        """The report with these tables; its other fields follow from them."""
+        """Returns the report with these tables; the other fields are derived from them."""
         declared = results_test_table.declared_table(test_metrics)
         return cls(declared, trials, summary, test_metrics, _best_metrics(test_metrics), decision)
 
 
 def build(results: StudyResults) -> Report:
-    """The report of a study from what its runs left. Writes nothing."""
-    every = results_test_table.all_metrics(results)
-    text = summary.write(results, every)
-    return Report.of(test_metrics=every, trials=trials_table(results), summary=text, decision=results.decision)
+    """Returns the report of a study. Writes nothing."""
+    metrics = results_test_table.all_metrics(results)
+    text = summary.write(results, metrics)
+    return Report.of(test_metrics=metrics, trials=trials_table(results), summary=text, decision=results.decision)
 
 
 def write(folder: StudyFolder) -> Report:
-    """Writes results/ of a study that has ended, each file in one step, summary.md last.
+    """Writes results/ of a study that has ended, each file atomically, summary.md last.
 
     Raises:
         InputError: the study has no predictions yet (`tune.results.collect` writes them).
@@ -88,7 +88,7 @@ def write(folder: StudyFolder) -> Report:
 
 
 def read(folder: StudyFolder) -> Report:
-    """The report that `write` left in the folder of a study, without its database: for `m3col sync`.
+    """Reads the report that `write` wrote, without the study's database: for `m3col sync`.
 
     Raises:
         InputError: a file of the report is missing or damaged.
@@ -104,7 +104,7 @@ def read(folder: StudyFolder) -> Report:
 
 
 def trials_table(results: StudyResults) -> pd.DataFrame:
-    """One line per trial: number, state, value, mean of its confirmations, parameters, length, and why it failed."""
+    """Returns one line per trial: number, state, value, mean of its confirmations, parameters, epochs, failure."""
     lines = [_trial(results, trial) for trial in results.trials]
     columns = ["number", "state", "role", "value", "loss", "confirmed", *results.config.space, "epochs", "seconds",
                "failure"]  # fmt: skip
@@ -133,12 +133,13 @@ def _trial(results: StudyResults, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _best_metrics(table: pd.DataFrame) -> dict[str, float]:
-    found = {}
+    """Returns the winner's scores, named val/... and test/..."""
+    metrics = {}
     for _, line in table[table["row"] == WINNER].iterrows():
         for split, column in (("val", "cv"), ("test", "test")):
             if np.isfinite(line[column]):
-                found[f"{split}/{line['metric']}"] = float(line[column])
-    return found
+                metrics[f"{split}/{line['metric']}"] = float(line[column])
+    return metrics
 
 
 def _write_best(results: StudyResults, path: Path) -> None:
@@ -156,7 +157,7 @@ def _csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def _write_plot(path: Path, figure: Figure | None) -> None:
-    """A plot without content leaves no file, and removes an older one."""
+    """Writes a plot; removes an existing file if there is no plot."""
     if figure is None:
         path.unlink(missing_ok=True)
         return

@@ -1,4 +1,4 @@
-"""A report as data: titled sections with sentences, one table, and notes. How it looks is up to a renderer."""
+"""A report as data: sections with paragraphs, a table, notes and a figure; and their rendering as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,8 @@ class Section:
 
     Attributes:
         title: its heading.
-        level: 1 for the report itself, 2 for its sections, 3 for what stands below one.
-        paragraphs: what it says; each is a few sentences, in which `**` marks what matters most and backquotes mark
-            names.
+        level: 1 for the report itself, 2 for its sections, 3 for subsections.
+        paragraphs: a few sentences each, in Markdown: `**` marks the most important words, backquotes mark names.
         table: columns of cells by heading, or None.
         notes: remarks on the table, one each.
         figure: file name of an image beside the report, or None.
@@ -29,7 +28,7 @@ class Section:
 
 
 def to_markdown(sections: Sequence[Section]) -> str:
-    """The sections as Markdown, one after the other."""
+    """Renders sections as Markdown."""
     parts: list[str] = []
     for section in sections:
         parts.append(f"{'#' * section.level} {section.title}")

@@ -1,4 +1,4 @@
-"""What a finished study left on disk, read once for tables, sentences and plots."""
+"""The files of a finished study, read once for tables, summary and plots."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,8 +29,21 @@ WINNER, DEFAULT, ENSEMBLE = "winner", "default", "ensemble"
 
 @dataclass(frozen=True)
 class StudyResults:
-    """`decision` is None where no trial finished; `default` is the number of the default's trial; `outcomes`: the
-    result.json of every run that has one, by the run's name."""
+    """A finished study.
+
+    Attributes:
+        folder: the study's folder.
+        described: content of study.json.
+        config: the study's config.
+        plan: the stages of the study.
+        trials: all trials.
+        scored: the finished trials.
+        default: number of the default's trial.
+        noise: spread of a score over seeds; None if it was not measured.
+        decision: the winner; None if no trial finished.
+        outcomes: result.json of every run that has one, by name.
+        predictions: the table of predictions.
+    """
 
     folder: StudyFolder
     described: Mapping[str, Any]
@@ -46,9 +59,9 @@ class StudyResults:
 
     @classmethod
     def read(cls, folder: StudyFolder) -> "StudyResults":
-        """Raises InputError where the study has not come to its end, or is of a newer format."""
+        """Reads a study. Raises InputError if it is not finished, or has a newer format."""
         if not (folder.path / record.PREDICTIONS_FILE).exists() and not any(folder.path.glob("trials/*")):
-            prediction_table.read(folder)  # it refuses; to look at the trials would make a database
+            prediction_table.read(folder)  # raises; opening the storage below would create a database
         described = folder.described()
         config = folder.config()
         trials = Trials(
@@ -62,7 +75,7 @@ class StudyResults:
         scored = tuple(plan.scored())
         if not scored and not (folder.path / record.PREDICTIONS_FILE).exists():
             raise InputError([failure_reasons.no_winner(plan)])
-        found = prediction_table.read(folder)
+        predictions = prediction_table.read(folder)
         outcomes = {name: result for name, run in folder.runs() if (result := run.outcome()) is not None}
         return cls(
             folder=folder,
@@ -75,12 +88,12 @@ class StudyResults:
             noise=plan.noise(),
             decision=plan.decide() if scored else None,
             outcomes=outcomes,
-            predictions=found,
+            predictions=predictions,
         )
 
     @property
     def metric(self) -> str:
-        """What the search looked at, such as val/auroc."""
+        """The metric of the search, such as val/auroc."""
         return str(self.config.run.metric)
 
     @property
@@ -89,7 +102,7 @@ class StudyResults:
 
     @cached_property
     def task(self) -> Task:
-        """What the study's models predict."""
+        """The task of the study's models."""
         return tasks.build(self.config.run.task, self.described["dataset"]["classes"])
 
     @cached_property
@@ -107,18 +120,18 @@ class StudyResults:
         return [outcome.value for outcome in self.complete(REPLICATES).values() if outcome.value is not None]
 
     def complete(self, stage: str, row: str = "") -> dict[str, RunOutcome]:
-        """The finished runs of a stage and row, by name; see `RunName`."""
+        """Returns the finished runs of a stage and row, by name; see `RunName`."""
         finished = {RunName.parse(name): outcome for name, outcome in self.outcomes.items() if outcome.is_complete}
         return {str(run): outcome for run, outcome in finished.items() if (run.stage, run.row) == (stage, row)}
 
     def deciding_runs(self, number: int) -> list[str]:
-        """The finished runs whose mean is the CV value of a trial: its confirmations, else itself."""
+        """Returns the finished runs whose mean is the CV value of a trial: its confirmations, else its search run."""
         if self.decision is not None and self.decision.confirmed:
             return list(self.complete(CONFIRMATIONS, str(number)))
         return [name for name in self.complete(TRIALS) if name == str(RunName.trial(number))]
 
     def cv(self, number: int, metric: str) -> float:
-        """CV value of a trial in any metric, over epochs and runs as the search's own value is; NaN without runs."""
+        """Returns the CV value of a trial in any metric, averaged as the search value is; NaN without runs."""
         if self.decision is not None and metric == self.metric.partition("/")[2] and number in self.decision.values:
             return float(self.decision.values[number])
         scores = []
@@ -129,7 +142,7 @@ class StudyResults:
         return float(np.mean(scores)) if scores else float("nan")
 
     def confirmed(self, number: int) -> list[float]:
-        """Scores of a trial in its confirmation runs."""
+        """Returns the scores of a trial in its confirmation runs."""
         outcomes = self.complete(CONFIRMATIONS, str(number)).values()
         return [outcome.value for outcome in outcomes if outcome.value is not None]
 
@@ -138,12 +151,12 @@ class StudyResults:
 
     @cached_property
     def test_labels(self) -> np.ndarray | None:
-        """Labels [N] of the test samples in the order of every refit's rows; None where there are none to score."""
+        """Labels [N] of the test samples, in the order of every refit's rows; None if they cannot be scored."""
         tests = self.predictions[self.predictions["kind"] == prediction_table.TEST]
         if tests.empty:
             return None
         labels = self.task.labels_of(tests[tests["job"] == tests["job"].iloc[0]])
-        # An interval needs two samples.
+        # A confidence interval needs at least two samples.
         return labels if labels is not None and len(labels) > 1 else None
 
     @cached_property
@@ -154,7 +167,7 @@ class StudyResults:
         return tests[tests["job"] == tests["job"].iloc[0]]["group"].to_numpy(dtype=str)
 
     def test_probabilities(self, job: str) -> np.ndarray | None:
-        """Predictions [N, C], such as probabilities, of one refit or baseline on the test samples."""
+        """Returns predictions [N, C], such as probabilities, of one refit or baseline on the test samples."""
         rows = self._tests.get(job)
         return None if rows is None else self.task.link(self.task.outputs_of(rows))
 
@@ -164,7 +177,7 @@ class StudyResults:
         return {str(job): rows for job, rows in tests.groupby("job", sort=False)}
 
     def baselines(self) -> list[str]:
-        """Rows of the free baselines, in the order in which they were computed."""
+        """Returns the rows of the baselines, in the order in which they were computed."""
         jobs = self.predictions["job"].unique()
         return [
             job.removeprefix(prediction_table.BASELINES) for job in jobs if job.startswith(prediction_table.BASELINES)

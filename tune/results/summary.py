@@ -1,4 +1,4 @@
-"""The results in plain sentences: what won, by how much, against which noise, and what could not have been seen."""
+"""The summary of a study in sentences: the winner, its difference from the default, the noise, the test result."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,18 +21,18 @@ from tune.study.provenance import version_warnings
 from tune.study.run_messages import FAILED
 from tune.study.run_name import REFITS, RunName
 
-_FEW = 5  # finished trials below which a rank correlation says nothing
+_FEW = 5  # with fewer finished trials no rank correlation is computed
 
 _MINUTE, _HOUR = 60, 3600
 
 
 def write(results: StudyResults, table: pd.DataFrame) -> str:
-    """summary.md. `table`: what `test_table.all_metrics` gave."""
+    """Returns the text of summary.md. `table`: from `test_table.all_metrics`."""
     return to_markdown(sections(results, table))
 
 
 def sections(results: StudyResults, table: pd.DataFrame) -> list[Section]:
-    """The report of a study.
+    """Returns the report of a study as sections.
 
     Args:
         results: the study.
@@ -57,7 +57,7 @@ def sections(results: StudyResults, table: pd.DataFrame) -> list[Section]:
 
 
 def _score(results: StudyResults, value: float, *, sign: bool = False) -> str:
-    """A value of the search's own metric, with its unit."""
+    """Formats a value of the search metric, with its unit."""
     if not formatting.is_percent(results.metric):
         return f"{value:{'+' if sign else ''}.3f}".replace("-", "−")
     return f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−") + (" points" if sign else " %")
@@ -72,8 +72,8 @@ def _outcome(results: StudyResults) -> Iterator[str]:
     how = "in its search run"
     if decision.confirmed:
         runs = len(results.deciding_runs(decision.winner))
-        given = results.config.run.validation.kind == "given"  # there is only one such partition
-        how = f"over {_count(runs, 'confirmation run')} {'' if given else 'on a new partition '}with new seeds"
+        is_given = results.config.run.validation.kind == "given"  # there is only one such partition
+        how = f"over {_count(runs, 'confirmation run')} {'' if is_given else 'on a new partition '}with new seeds"
     value = decision.values[decision.winner]
     scored = f"{results.metric} {_score(results, value)} {how}"
     if _nothing_searched(results):
@@ -94,7 +94,7 @@ def _outcome(results: StudyResults) -> Iterator[str]:
 
 
 def _nothing_searched(results: StudyResults) -> bool:
-    """A study of the default alone: a published table, or a method without anything to search."""
+    """Whether the study evaluates the default only, because it has no space or one trial."""
     return not results.config.space or results.config.settings.search.trials == 1
 
 
@@ -183,7 +183,7 @@ def _units(results: StudyResults, samples: int) -> str:
 
 
 def _winner_section(results: StudyResults) -> Iterator[Section]:
-    """What the winner sets, beside the default."""
+    """Yields the table of the winner's settings next to the default's."""
     if results.decision is None or not results.config.space or results.winner_is_default:
         return
     params = results.plan.trials.get(results.decision.winner).params
@@ -207,7 +207,7 @@ def _range(spec: Any) -> str:
 
 
 def rounded(value: Any) -> str:
-    """A setting as people read it: three significant digits."""
+    """Formats a setting with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -280,7 +280,7 @@ def _course(results: StudyResults) -> list[str]:
 
 
 def _rank_correlation(results: StudyResults) -> str:
-    """Whether a trial's value at the first rung tells its last one (Spearman, trials that ran to their end)."""
+    """Returns the Spearman correlation between values at the first rung and last values of finished trials."""
     pairs = [
         (trial.intermediate_values[rung], float(trial.value))
         for trial in results.trials
@@ -290,17 +290,17 @@ def _rank_correlation(results: StudyResults) -> str:
     early, late = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if len(pairs) < _FEW or len(set(early)) < 2 or len(set(late)) < 2:
         return f"{what}: too few finished trials to say ({len(pairs)})."
-    found = f"{spearmanr(early, late).statistic:.2f}".replace("-", "−")
-    return f"{what}: {found} (Spearman, {len(pairs)} finished trials; pruned ones are missing)."
+    correlation = f"{spearmanr(early, late).statistic:.2f}".replace("-", "−")
+    return f"{what}: {correlation} (Spearman, {len(pairs)} finished trials; pruned ones are missing)."
 
 
 def _first_rung(trial: FrozenTrial) -> int:
-    """The first step at which a trial was judged; 0 where it never was. Short trials do not report at every percent."""
+    """Returns the first step at which a trial could be pruned; 0 if it had none."""
     return min((step for step in trial.intermediate_values if step >= FIRST_RUNG), default=0)
 
 
 def _other_metrics(results: StudyResults, table: pd.DataFrame) -> list[Section]:
-    """The same table in the other metrics: those that were published, else all but the declared one."""
+    """Returns the tables of the other metrics: those with published values, else all."""
     names = [name for name in table["metric"].unique() if name != results.declared]
     published = [name for name in names if results.config.settings.final.published.get(name)]
     if results.test_labels is None or not names:

@@ -1,4 +1,4 @@
-"""The test table (PROTOCOL 6): who is compared, with which interval, against the default; and a board over studies."""
+"""The test table (PROTOCOL 6): scores of all rows with intervals, and differences from the default."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,8 +24,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One row before it is scored. `jobs`: its finished models by seed; `trial`: whose CV value is quoted; `single`:
-    one model without seeds (a baseline or the ensemble), compared with each seed of the default."""
+    """One row before it is scored.
+
+    Attributes:
+        key: the row's name.
+        label: the name that the table shows.
+        jobs: its finished models by seed.
+        trial: number of the trial whose CV value is shown.
+        single: whether it is one model without seeds (a baseline or the ensemble), which is compared with each seed of
+            the default.
+        note: a remark below the table.
+    """
 
     key: str
     label: str
@@ -41,29 +50,33 @@ class Row:
 
 
 def rows(results: StudyResults) -> list[Row]:
-    """Winner, default, rows asked for, ensemble, baselines, and what was only published."""
+    """Returns the rows: winner, default, extra rows, ensemble, baselines, and rows with published values only."""
     decision = results.decision
-    found: list[Row] = []
+    table_rows: list[Row] = []
     if decision is not None:
         same = results.winner_is_default
         label = "winner (= default)" if same else f"winner (trial {decision.winner})"
-        found.append(_refitted(results, WINNER, label, decision.winner))
+        table_rows.append(_refitted(results, WINNER, label, decision.winner))
         if not same:
-            found.append(_refitted(results, DEFAULT, DEFAULT, results.default))
-        found += [_refitted(results, name, name, None) for name in results.config.rows]
-        members = found[0].jobs
+            table_rows.append(_refitted(results, DEFAULT, DEFAULT, results.default))
+        table_rows += [_refitted(results, name, name, None) for name in results.config.rows]
+        members = table_rows[0].jobs
         if members:
-            wanted = results.config.settings.final.seeds
-            short = "" if len(members) == wanted else f"{len(members)} of {wanted} members"
-            found.append(Row(ENSEMBLE, f"ensemble of the winner's {len(members)} models", members, None, True, short))
-    found += [Row(name, name, {0: f"{prediction_table.BASELINES}{name}"}, None, True) for name in results.baselines()]
-    known = {row.key for row in found} | {DEFAULT}
+            seeds = results.config.settings.final.seeds
+            note = "" if len(members) == seeds else f"{len(members)} of {seeds} members"
+            table_rows.append(
+                Row(ENSEMBLE, f"ensemble of the winner's {len(members)} models", members, None, True, note)
+            )
+    table_rows += [
+        Row(name, name, {0: f"{prediction_table.BASELINES}{name}"}, None, True) for name in results.baselines()
+    ]
+    names = {row.key for row in table_rows} | {DEFAULT}
     for values in results.config.settings.final.published.values():
         for name in values:
-            if name not in known:
-                known.add(name)
-                found.append(Row(name, name, single=True, note="published only"))
-    return found
+            if name not in names:
+                names.add(name)
+                table_rows.append(Row(name, name, single=True, note="published only"))
+    return table_rows
 
 
 def _refitted(results: StudyResults, key: str, label: str, trial: int | None) -> Row:
@@ -76,8 +89,8 @@ def _refitted(results: StudyResults, key: str, label: str, trial: int | None) ->
             jobs[seed] = name
         else:
             faults.append("it was not run" if outcome is None else str(outcome.failure))
-    wanted = results.config.settings.final.seeds
-    note = f"{len(faults)} of {wanted} refits failed: {'; '.join(dict.fromkeys(faults))}" if faults else ""
+    seeds = results.config.settings.final.seeds
+    note = f"{len(faults)} of {seeds} refits failed: {'; '.join(dict.fromkeys(faults))}" if faults else ""
     return Row(key, label, jobs, trial, False, note)
 
 
@@ -90,10 +103,10 @@ class _Scored:
 
 
 def all_metrics(results: StudyResults) -> pd.DataFrame:
-    """Every metric of every row, long: one line per metric and row, the declared metric first; see COLUMNS.
+    """Returns every metric of every row in long form, the declared metric first; see COLUMNS.
 
-    Values are shares, not percent. `difference` is row minus default, paired by seed and by draw; `p_holm` is for the
-    declared metric alone.
+    Values are fractions, not percent. `difference` is row minus default, paired by seed and by bootstrap draw; `p_holm`
+    is computed for the declared metric only.
     """
     order = [results.declared, *(name for name in results.task.metrics if name != results.declared)]
     compared = rows(results)
@@ -112,7 +125,7 @@ def all_metrics(results: StudyResults) -> pd.DataFrame:
 
 
 def declared_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of `all_metrics` for the declared metric."""
+    """Returns the lines of `all_metrics` for the declared metric."""
     if table.empty:
         return table
     return table[table["metric"] == table["metric"].iloc[0]].reset_index(drop=True)
@@ -121,11 +134,12 @@ def declared_table(table: pd.DataFrame) -> pd.DataFrame:
 def _probabilities(results: StudyResults, row: Row) -> dict[int, np.ndarray]:
     if results.test_labels is None:
         return {}
-    found = {seed: results.test_probabilities(job) for seed, job in row.jobs.items()}
-    there = {seed: value for seed, value in found.items() if value is not None}
-    if row.key == ENSEMBLE and there:
-        return {0: np.mean(list(there.values()), axis=0)}
-    return there
+    """Returns the test predictions [N, C] of a row's models by seed; of the ensemble their mean."""
+    optional = {seed: results.test_probabilities(job) for seed, job in row.jobs.items()}
+    by_seed = {seed: value for seed, value in optional.items() if value is not None}
+    if row.key == ENSEMBLE and by_seed:
+        return {0: np.mean(list(by_seed.values()), axis=0)}
+    return by_seed
 
 
 def _score(results: StudyResults, metric: str, models: dict[int, np.ndarray], counts: np.ndarray | None) -> _Scored:
@@ -154,9 +168,9 @@ def _lines(
         if own.scores:
             line |= _absolute(own, samples)
         if row.key != baseline_row:
-            found = _difference(own, other, single=row.single, samples=samples)
-            if found is not None:
-                line |= _relative(found)
+            difference = _difference(own, other, single=row.single, samples=samples)
+            if difference is not None:
+                line |= _relative(difference)
         lines.append(line)
     if metric == results.declared:
         adjusted = intervals.holm([line.get("p", np.nan) for line in lines])
@@ -174,29 +188,29 @@ def _units(results: StudyResults) -> int:
 
 def _absolute(own: _Scored, samples: int) -> dict[str, float]:
     values = list(own.scores.values())
-    found = intervals.interval(values, np.stack(list(own.boots.values())), samples)
+    interval = intervals.interval(values, np.stack(list(own.boots.values())), samples)
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-    return {"test": found.estimate, "low": found.low, "high": found.high, "sd_seeds": spread}
+    return {"test": interval.estimate, "low": interval.low, "high": interval.high, "sd_seeds": spread}
 
 
-def _relative(found: Interval) -> dict[str, float]:
+def _relative(interval: Interval) -> dict[str, float]:
     return {
-        "difference": found.estimate,
-        "difference_low": found.low,
-        "difference_high": found.high,
-        "p": found.p_value,
-        "smallest_visible": found.smallest_visible,
+        "difference": interval.estimate,
+        "difference_low": interval.low,
+        "difference_high": interval.high,
+        "p": interval.p_value,
+        "smallest_visible": interval.smallest_visible,
     }
 
 
 def _difference(own: _Scored, other: _Scored, *, single: bool, samples: int) -> Interval | None:
-    """Row minus default, seed by seed; a single model is paired with each seed of the default."""
+    """Returns row minus default, paired by seed; a single model is paired with each seed of the default."""
     pairs = [(next(iter(own.scores)) if single else seed, seed) for seed in other.scores] if own.scores else []
-    pairs = [(mine, theirs) for mine, theirs in pairs if mine in own.scores]
+    pairs = [(seed, default_seed) for seed, default_seed in pairs if seed in own.scores]
     if not pairs:
         return None
-    scores = [own.scores[mine] - other.scores[theirs] for mine, theirs in pairs]
-    boots = [own.boots[mine] - other.boots[theirs] for mine, theirs in pairs]
+    scores = [own.scores[seed] - other.scores[default_seed] for seed, default_seed in pairs]
+    boots = [own.boots[seed] - other.boots[default_seed] for seed, default_seed in pairs]
     return intervals.interval(scores, np.stack(boots), samples)
 
 
@@ -212,26 +226,26 @@ def _published(results: StudyResults, row: Row, metric: str) -> float:
     values = results.config.settings.final.published.get(metric, {})
     key = DEFAULT if row.key == WINNER and results.winner_is_default and WINNER not in values else row.key
     value = values.get(key, np.nan)
-    # Papers print percent; a score that cannot exceed 1 was meant so.
+    # A value above 1 of a metric that cannot exceed 1 is a percentage, as papers print it.
     return value / 100 if value > 1 and spec.of(metric).bounded else value
 
 
 def _probes(results: StudyResults, compared: Sequence[Row]) -> dict[str, list[list[np.ndarray]]]:
-    """Per row and seed the test probabilities at the epochs that were kept."""
+    """Returns per row and seed the test probabilities at the stored epochs."""
     if not results.config.settings.final.optimistic or results.test_labels is None:
         return {}
-    found: dict[str, list[list[np.ndarray]]] = {}
+    probes: dict[str, list[list[np.ndarray]]] = {}
     for row in compared:
         for job in row.jobs.values() if row.trained else ():
             arrays = collect.arrays_of(results.folder.run(job)) or {}
             epochs = [results.task.link(value) for name, value in arrays.items() if name.startswith("epoch.")]
             if epochs:
-                found.setdefault(row.key, []).append(epochs)
-    return found
+                probes.setdefault(row.key, []).append(epochs)
+    return probes
 
 
 def _optimistic(results: StudyResults, metric: str, probes: list[list[np.ndarray]]) -> float:
-    """Mean over seeds of the best test epoch: how the published numbers were chosen."""
+    """Returns the mean over seeds of the best test epoch, as the published numbers were selected."""
     labels = results.test_labels
     if labels is None or not probes:
         return float("nan")
@@ -241,7 +255,7 @@ def _optimistic(results: StudyResults, metric: str, probes: list[list[np.ndarray
 
 
 def columns(table: pd.DataFrame) -> dict[str, list[str]]:
-    """The lines of one metric as columns of text by heading; columns without any value are left out."""
+    """Returns the lines of one metric as columns of text by heading, without empty columns."""
     metric, samples = str(table["metric"].iloc[0]), int(table["samples"].iloc[0])
     unit = " (%)" if is_percent(metric) else ""
     seeds = int(table["seeds"].max())

@@ -1,1 +1,1 @@
-"""What runs next, what is stopped, what wins."""
+"""Schedules the runs of a study, prunes trials and selects the winner."""

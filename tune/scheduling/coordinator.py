@@ -37,9 +37,9 @@ class Event:
     """Progress of one run, for the terminal.
 
     Args:
-        what: started, progress, complete, pruned, failed or stopped.
+        what: kind of event: started, progress, complete, pruned, failed or stopped.
         name: the run's name.
-        value: the search metric so far; None where there is none.
+        value: the search metric so far; None if there is none.
         epoch: number of epochs trained.
         epochs: number of epochs of the whole run.
         detail: why the run failed, else "".
@@ -55,6 +55,8 @@ class Event:
 
 @dataclass
 class _Busy:
+    """A running run. `steps`: progress in percent by report epoch; `started`: Unix seconds."""
+
     spec: RunSpec
     run: RunName
     epochs: int
@@ -72,11 +74,11 @@ STOPS = (StorageUnavailable, StudyTakenOver, NoCapacity)
 
 
 def _remembering(method: Callable[Concatenate["Coordinator", P], T]) -> Callable[Concatenate["Coordinator", P], T]:
-    """A method that remembers why the search must stop: the engine raises another exception in its place."""
+    """Decorator: keeps in `stopped_by` why the search must stop, because Ray Tune raises another exception."""
 
     @functools.wraps(method)
     def remembering(self: "Coordinator", *args: P.args, **named: P.kwargs) -> T:
-        if self.stopped_by is not None:  # Tune may have swallowed it, as it does at the end of a run
+        if self.stopped_by is not None:  # Tune may have suppressed it, as it does at the end of a run
             raise self.stopped_by
         try:
             return method(self, *args, **named)
@@ -91,15 +93,15 @@ class Coordinator:
     """Schedules the runs of one study and keeps its record. All methods must be called from one thread.
 
     Args:
-        plan: what runs next.
+        plan: decides which run is next.
         concurrency: number of runs at a time, default 1; the engine changes it as nodes join and leave.
         observe: called with each `Event`.
         mirror: copies the record to the study's storage; default: no copy.
         warn: called with a line about runs that no longer count.
 
     Attributes:
-        stopped_by: why the search must stop (`STOPS`); None while it goes on. Runs that have not ended stay running in
-            the study.
+        stopped_by: why the search must stop (`STOPS`), else None. Unfinished runs keep their state "running" in the
+            study.
 
     Raises:
         InputError: the study has lost its database.
@@ -115,16 +117,16 @@ class Coordinator:
         self.mirror, self._warn = mirror or RemoteCopy(), warn
         self.stopped_by: RuntimeError | None = None
         self._busy: dict[str, _Busy] = {}
-        self._cut_off: list[str] = []  # runs that were told to end before their last epoch
+        self._cut_off: list[str] = []  # runs that were stopped before their last epoch
         self._clock = time.monotonic()
         self._prepare()
 
     def _prepare(self) -> None:
-        """Makes folder and database agree after a crash: runs that finished are recorded, not trained again."""
-        known = {trial.number for trial in self.trials.all()}
-        lost = self.folder.lost_database(known.__contains__)
-        if lost:
-            raise InputError(lost)
+        """Makes folder and database consistent after a crash. Finished runs are recorded and not trained again."""
+        numbers = {trial.number for trial in self.trials.all()}
+        faults = self.folder.lost_database(numbers.__contains__)
+        if faults:
+            raise InputError(faults)
         self.trials.requeue_incomplete()
         self.plan.prepare()
         self._quarantine_unknown_runs()
@@ -133,7 +135,7 @@ class Coordinator:
             self.mirror.ended(str(RunName.trial(number)))
         for name, run in list(self.folder.runs()):
             if run.outcome() is not None:
-                run.drop_checkpoints()  # its driver may have died before it did
+                run.drop_checkpoints()  # the driver may have died before it removed them
                 continue
             self.mirror.fetch_outcome(name)
             attempt = run.finished_attempt()
@@ -149,7 +151,7 @@ class Coordinator:
                 self._end_trial(trial.number, outcome)
 
     def _quarantine_unknown_runs(self) -> None:
-        """Moves away the folders of trials that the database does not know, or knows with other parameters."""
+        """Moves folders of trials away that the database does not have, or has with other parameters."""
         trials = {trial.number: trial for trial in self.trials.all()}
         for name, run in list(self.folder.runs()):
             parsed = RunName.parse(name)
@@ -169,7 +171,7 @@ class Coordinator:
         """Whether a run's folder belongs to the trial with these parameters."""
         try:
             return training_config(run.config()) == training_config(self.plan.config.point(dict(params)).to_dict())
-        except InputError:  # a config that cannot be read, or a point that cannot be run
+        except InputError:  # an unreadable config, or an invalid point
             return False
 
     def _recover_finished_run(self, run: RunName, attempt: FinishedAttempt) -> None:
@@ -187,14 +189,14 @@ class Coordinator:
 
     @_remembering
     def next(self) -> RunSpec | NextRun:
-        """The next run, or why there is none. The caller starts what it gets."""
+        """Returns the next run, which the caller must start, or why there is none."""
         self._count_time()
         if len(self._busy) >= self.concurrency:
             return NextRun.WAIT
         spec = self.plan.next(self._busy.keys())
         if isinstance(spec, NextRun):
             return spec
-        # The plan made the config from a validated one: it is not validated again.
+        # The config is derived from a validated one, so it is not validated again.
         epochs = int(spec.config["train"]["epochs"])
         run = self.folder.run(spec.name)
         run.create(spec.config)
@@ -222,7 +224,7 @@ class Coordinator:
             self.failed(report.run, report.failure)
             return True
         if item.run.is_trial and self._report_values(item.run.number, item.steps, report.records):
-            # Also where the run meanwhile finished, as several ranks that report only from time to time may.
+            # Even if the run has finished in the meantime, as runs with several ranks may: they report less often.
             self._record_pruned(item.run)
             self._end(report.run, "pruned")
             return True
@@ -248,6 +250,7 @@ class Coordinator:
         return False
 
     def _finish(self, item: _Busy) -> None:
+        """Records a run that reported its last epoch."""
         name = item.spec.name
         self.mirror.fetch_outcome(name)
         attempt = self.folder.run(name).finished_attempt()
@@ -304,6 +307,7 @@ class Coordinator:
         self._end(name, "failed", detail=reason)
 
     def _end(self, name: str, what: str, *, value: float | None = None, detail: str = "") -> None:
+        """Removes a run from the running ones; logs it and reports the event `what`."""
         item = self._busy.pop(name)
         if what != "complete":
             self._cut_off.append(name)
@@ -316,8 +320,11 @@ class Coordinator:
 
     @_remembering
     def tidy(self) -> None:
-        """Removes the checkpoints of runs that were cut off. Call it when their processes have ended: rank 0 of several
-        ranks still trains, and writes, for some seconds after the decision to stop."""
+        """Removes the checkpoints of runs that were stopped.
+
+        Call it when their processes have ended: with several ranks, rank 0 keeps training and writing for some seconds
+        after the decision to stop.
+        """
         runs = [name for name in self._cut_off if self.folder.run(name).outcome() is not None]
         for name in runs:
             self.folder.run(name).drop_checkpoints()

@@ -1,4 +1,4 @@
-"""The Optuna study of a search: samplers, pruners, and the record of all trials."""
+"""The Optuna study of a search: samplers, pruners and trials."""
 
 import functools
 import math
@@ -20,11 +20,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-ABANDONED = "abandoned"  # user attribute: killed before it had all its parameters
+ABANDONED = "abandoned"  # user attribute of a trial whose process was killed before it had all parameters
 
 DEFAULT = "default"
 
-FIRST_RUNG = 40  # percent of a trial's epochs, at least
+FIRST_RUNG = 40  # smallest first rung, in percent of a trial's epochs
 
 _REDUCTION = 2
 
@@ -39,27 +39,30 @@ def quiet() -> None:
 
 
 def sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler for trial `number`, seeded by (seed, number).
+    """Returns the sampler for trial `number`, seeded by (seed, number).
 
-    It is built anew for each trial: a sampler that is seeded once would, after a restart of the driver, propose its
-    first points again.
+    Each trial gets a new sampler: one that is seeded once would propose its first points again after a restart.
     """
     mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if kind == "tpe":
         return optuna.samplers.TPESampler(seed=mixed, multivariate=True, group=True, constant_liar=True)
     if kind == "gp":
         return optuna.samplers.GPSampler(seed=mixed, deterministic_objective=False)
-    # Grid points are enqueued; should the queue ever run dry, random points follow.
+    # Grid points are queued; if the queue is empty, random points follow.
     return optuna.samplers.RandomSampler(seed=mixed)
 
 
 def first_rung(share: float) -> int:
-    """Percent of a trial's epochs before which nothing is pruned: a report step after `share` of them, because before
-    that scores of trials cannot be compared (a method may have a second phase)."""
+    """Returns the first rung in percent of a trial's epochs: no trial is pruned before it.
+
+    Args:
+        share: share of the epochs before which scores of trials cannot be compared, e.g. the first phase of a method.
+    """
     return min(max(FIRST_RUNG, 2 * math.floor(50 * share + 1)), 98)
 
 
 def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
+    """Returns the pruner that a config names."""
     if kind == "asha":
         return optuna.pruners.SuccessiveHalvingPruner(
             min_resource=rung, reduction_factor=_REDUCTION, min_early_stopping_rate=0
@@ -70,7 +73,7 @@ def pruner(kind: str, rung: int = FIRST_RUNG) -> optuna.pruners.BasePruner:
 
 
 def _retrying(method: Callable[Concatenate["Trials", P], T]) -> Callable[Concatenate["Trials", P], T]:
-    """A method that may be called again after it failed half-way; it is retried while the database refuses."""
+    """Decorator: retries a method while the database fails. The method must be safe to call again."""
 
     @functools.wraps(method)
     def retrying(self: "Trials", *args: P.args, **named: P.kwargs) -> T:
@@ -87,13 +90,13 @@ class Trials:
         name: the study's name in the storage.
         settings: sampler, pruner and seed.
         maximize: whether higher values of the metric are better.
-        metric: name of what the study optimizes, which optuna-dashboard shows; "" leaves it without a name.
+        metric: name of the objective, which optuna-dashboard shows; "": no name.
         space: distributions by config path.
         rung: percentage of a trial's epochs before which nothing is pruned.
         retry_policy: how long methods retry while the database refuses; default: not at all.
 
     Raises:
-        StorageUnavailable: the database refused for longer. Every method may raise it.
+        StorageUnavailable: the database failed for longer. Every method may raise it.
     """
 
     def __init__(
@@ -117,13 +120,13 @@ class Trials:
         if metric and self.study.metric_names != [metric]:
             self.retry_policy.call(lambda: self.study.set_metric_names([metric]))
         self.maximize = maximize
-        # Only this process writes to the study, and reading a running trial costs as much as a report.
+        # Caches: only this process writes to the study, and reading a running trial is as slow as a report.
         self._ids: dict[int, int] = {}
         self._reported: dict[int, set[int]] = {}
 
     @_retrying
     def all(self) -> list[FrozenTrial]:
-        """All trials but those in the queue and those that lost their parameters in a crash."""
+        """Returns all trials except queued ones and those that lost their parameters in a crash."""
         trials = self.study.get_trials(deepcopy=False)
         return [t for t in trials if t.state is not TrialState.WAITING and ABANDONED not in t.user_attrs]
 
@@ -141,21 +144,18 @@ class Trials:
 
     @_retrying
     def enqueue_first(self, points: list[dict[str, Any]]) -> None:
-        """Queues the default (the first point) and, for a grid, all other points: once, however often it is called."""
-        known = {
-            _key(t.params or t.system_attrs.get("fixed_params", {})) for t in self.study.get_trials(deepcopy=False)
-        }
+        """Queues the default (the first point) and, for a grid, all other points. Queues each point only once."""
+        keys = {_key(t.params or t.system_attrs.get("fixed_params", {})) for t in self.study.get_trials(deepcopy=False)}
         for number, point in enumerate(points):
-            if _key(point) not in known:
-                known.add(_key(point))
+            if _key(point) not in keys:
+                keys.add(_key(point))
                 self.study.enqueue_trial(point, user_attrs={DEFAULT: True} if number == 0 else None)
 
     @_retrying
     def requeue_incomplete(self) -> None:
-        """Fails running trials without all their parameters, as after a crash, and queues their points again.
+        """Fails running trials that lack parameters, as after a crash, and queues their points again.
 
-        The trial is failed last: until then a second call still treats it as running and completes what the first one
-        left undone.
+        The trial is failed last, so that a second call repeats the steps if the first one was interrupted.
         """
         trials = self.study.get_trials(deepcopy=False)
         queued = [_fixed(trial) for trial in trials if trial.state is TrialState.WAITING]
@@ -170,9 +170,9 @@ class Trials:
             self.study.tell(trial.number, state=TrialState.FAIL)
 
     def pruned_but_unrecorded(self) -> list[int]:
-        """Running trials that the pruner has rejected at a rung, but whose driver died before it recorded that.
+        """Returns running trials that the pruner rejected at a rung, but whose driver died before it recorded that.
 
-        Optuna marks a rung as completed before it answers, and would not decide on it again.
+        Optuna marks a rung as completed before it returns its decision, and does not decide on the rung again.
         """
         if self.settings.pruner != "asha":
             return []
@@ -181,27 +181,27 @@ class Trials:
             rungs = [key for key in trial.system_attrs if key.startswith(_RUNG)]
             if not rungs or trial.user_attrs.get(DEFAULT):
                 continue
-            newest = max(rungs)
-            due = self._rung * _REDUCTION ** int(newest.removeprefix(_RUNG))
-            steps = [step for step in trial.intermediate_values if step >= due]
-            values = sorted(t.system_attrs[newest] for t in self.all() if newest in t.system_attrs)
+            last_rung = max(rungs)
+            threshold = self._rung * _REDUCTION ** int(last_rung.removeprefix(_RUNG))
+            steps = [step for step in trial.intermediate_values if step >= threshold]
+            values = sorted(t.system_attrs[last_rung] for t in self.all() if last_rung in t.system_attrs)
             kept = max(len(values) // _REDUCTION, 1)
             survivors = values[-kept:] if self.maximize else values[:kept]
-            if len(steps) == 1 and trial.system_attrs[newest] not in survivors:
+            if len(steps) == 1 and trial.system_attrs[last_rung] not in survivors:
                 rejected.append(trial.number)
         return rejected
 
     def ask(self) -> FrozenTrial:
-        """The next trial with all its parameters."""
-        known = {trial.number for trial in self.all()}
+        """Returns a new trial with all its parameters."""
+        numbers = {trial.number for trial in self.all()}
 
         def again() -> FrozenTrial:
-            """Uses the trial that the failed call made, if it has all its parameters; else that trial is given up."""
+            """Returns the trial that the failed call created, if it has all parameters, else a new one."""
             self.requeue_incomplete()
-            whole = [trial for trial in self.running() if trial.number not in known]
-            return whole[0] if whole else self._ask(len(self.all()))
+            complete = [trial for trial in self.running() if trial.number not in numbers]
+            return complete[0] if complete else self._ask(len(self.all()))
 
-        return self.retry_policy.call(lambda: self._ask(len(known)), again=again)
+        return self.retry_policy.call(lambda: self._ask(len(numbers)), again=again)
 
     def _ask(self, count: int) -> FrozenTrial:
         self.study.sampler = sampler(self.settings.sampler, self.settings.seed, count)
@@ -210,7 +210,7 @@ class Trials:
 
     @_retrying
     def report(self, number: int, step: int, value: float) -> None:
-        """Stores an intermediate value; a step that is there already keeps its value."""
+        """Stores an intermediate value. The value of an existing step is kept."""
         if number not in self._reported:
             self._reported[number] = set(self.get(number).intermediate_values)
         if step not in self._reported[number]:
@@ -218,8 +218,8 @@ class Trials:
             self._reported[number].add(step)
 
     def should_prune(self, number: int) -> bool:
-        """Whether the pruner stops a trial at its last reported step. The default trial counts for the others, but is
-        never pruned."""
+        """Whether the pruner stops a trial at its last reported step. The default trial is compared with the others,
+        but never pruned itself."""
         if self.settings.pruner == "none" or max(self._reported.get(number, ()), default=self._rung) < self._rung:
             return False  # no pruner acts before the first rung
         trial = self.get(number)
@@ -227,10 +227,10 @@ class Trials:
             self.retry_policy.call(lambda: self.study.pruner.prune(self.study, trial))
             return False
 
-        def ask(seen: FrozenTrial) -> bool:
-            return self.study.pruner.prune(self.study, seen)
+        def ask(snapshot: FrozenTrial) -> bool:
+            return self.study.pruner.prune(self.study, snapshot)
 
-        # Optuna decides on a rung once: what the failed call decided must be read from the database.
+        # Optuna decides on a rung only once, so the decision of a failed call must be read from the database.
         return self.retry_policy.call(
             lambda: ask(trial), again=lambda: ask(self.get(number)) or number in self.pruned_but_unrecorded()
         )
@@ -256,7 +256,7 @@ class Trials:
             self.study.tell(number, state=TrialState.FAIL)
 
     def add_seconds(self, seconds: float) -> None:
-        """Adds to the time spent on trials, which a time budget counts over all restarts."""
+        """Adds to the time spent on trials, which counts for the time budget across restarts."""
         total = self.seconds() + seconds
         self.retry_policy.call(lambda: self.study.set_user_attr("seconds", total))
 
@@ -266,7 +266,7 @@ class Trials:
 
 
 def _fixed(trial: FrozenTrial) -> dict[str, Any] | None:
-    """The point that a trial was queued with."""
+    """Returns the point with which a trial was queued, None if it was not queued."""
     params: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
     return params
 

@@ -1,4 +1,4 @@
-"""Decides which run comes next, from the study's record alone; so a resumed search continues where it stopped."""
+"""Decides which run is next, from the study's record alone, so that a resumed search continues where it stopped."""
 
 from collections.abc import Set
 from enum import Enum
@@ -18,11 +18,11 @@ from tune.study.run_messages import FAILED
 from tune.study.run_name import CONFIRMATIONS, REFITS, REPLICATES, TRIALS, RunName
 from tune.study.run_spec import CONFIRM, REFIT, REPLICATE, TRIAL, RunSpec
 
-PREDICT_TEST_EVERY = 10  # epochs; how often the published code looked at the test split
+PREDICT_TEST_EVERY = 10  # epochs; as the published code evaluated the test split
 
 
 class NextRun(Enum):
-    """`WAIT`: something has to end first; `DONE`: the study is complete."""
+    """Why there is no next run. `WAIT`: other runs must end first; `DONE`: the study is complete."""
 
     WAIT = "wait"
     DONE = "done"
@@ -39,8 +39,8 @@ class Plan:
         if is_grid:
             points += spaces.grid(config.space, points=config.settings.search.grid_points)
         self._points = list({repr(sorted(point.items())): point for point in points}.values())
-        wanted = config.settings.search.trials
-        self.target = min(wanted, len(self._points)) if is_grid or not config.space else wanted
+        count = config.settings.search.trials
+        self.target = min(count, len(self._points)) if is_grid or not config.space else count
 
     def prepare(self) -> None:
         """Queues the points that the sampler does not choose, and clears failed runs other than trials for a retry."""
@@ -49,15 +49,16 @@ class Plan:
 
     @property
     def out_of_time(self) -> bool:
+        """Whether the time budget is spent."""
         budget = self.config.settings.search.time_budget_s
         return budget is not None and self.trials.seconds() >= budget
 
     def searching(self) -> bool:
-        """Whether trials are still to be run or finished."""
+        """Whether trials are still to be started or are unfinished."""
         return not self.out_of_time and (len(self.trials.all()) < self.target or bool(self.trials.running()))
 
     def next(self, busy: Set[str]) -> RunSpec | NextRun:
-        """The next run to start, given the names of those that run now."""
+        """Returns the next run to start, or why there is none. `busy`: names of the running runs."""
         trial = self._next_trial(busy)
         if trial is not None:
             return trial
@@ -79,7 +80,7 @@ class Plan:
     def _next_trial(self, busy: Set[str]) -> RunSpec | None:
         if self.out_of_time:
             return None
-        trials = self.trials.all()  # once: with many running trials this is the most expensive query
+        trials = self.trials.all()  # only once: the slowest query, with many running trials
         for trial in trials:
             if trial.state is TrialState.RUNNING and str(RunName.trial(trial.number)) not in busy:
                 spec = self._trial(trial.number, trial.params)
@@ -97,13 +98,13 @@ class Plan:
     def _trial(self, number: int, params: dict[str, Any]) -> RunSpec | None:
         try:
             config = self.config.point(params)
-        except InputError as error:  # values that are fine one by one, but not together
+        except InputError as error:  # values that are valid one by one, but not in combination
             self.trials.fail(number, str(error))
             return None
         return RunSpec(str(RunName.trial(number)), TRIAL, config.to_dict(), SEARCH_PARTITION)
 
     def replicates(self) -> list[RunSpec]:
-        """The default again with other seeds on the same folds."""
+        """Returns the runs of the default with other seeds on the same folds."""
         first = self.config.run.train.seed + 1
         return [
             RunSpec(
@@ -116,12 +117,12 @@ class Plan:
         ]
 
     def confirmations(self) -> list[RunSpec]:
-        """The best trials and the default on a new partition with new seeds."""
-        wanted = self.config.settings.search.confirm
+        """Returns the runs of the best trials and the default on a new partition with new seeds."""
+        confirm = self.config.settings.search.confirm
         finished = self.scored()
-        if wanted is None or not finished:
+        if confirm is None or not finished:
             return []
-        numbers = selection.candidates(finished, default=self.default(), top=wanted.top, maximize=self.trials.maximize)
+        numbers = selection.candidates(finished, default=self.default(), top=confirm.top, maximize=self.trials.maximize)
         if len(numbers) < 2:
             return []
         first = self.config.run.train.seed + CONFIRM_SEED
@@ -134,11 +135,11 @@ class Plan:
                 CONFIRM_PARTITION,
             )
             for number in numbers
-            for index in range(wanted.seeds)
+            for index in range(confirm.seeds)
         ]
 
     def refits(self) -> list[RunSpec]:
-        """Winner, default and the other rows, each with the same seeds on the whole training split."""
+        """Returns the refits of winner, default and the extra rows, each with the same seeds."""
         if not self.scored():
             return []
         decision = self.decide()
@@ -164,8 +165,11 @@ class Plan:
         return specs
 
     def _rates(self, run: Any, source: int) -> tuple[float, ...]:
-        """A full refit has no validation metric for its plateau: it replays the drops of the trial it stands for (those
-        of the default's, for a row without a trial), from its own learning rate down."""
+        """Returns the learning rates per epoch of a full refit with a plateau schedule; else nothing.
+
+        Such a refit has no validation metric. It replays the drops of its trial, scaled to its own learning rate. For
+        an extra row, `source` is the default's trial.
+        """
         if run.train.schedule.kind != "plateau" or self.config.settings.final.refit != "full":
             return ()
         history = self.folder.run(RunName.trial(source)).history()
@@ -174,13 +178,14 @@ class Plan:
         return tuple(scale * rate for rate in rates)
 
     def default(self) -> int:
-        """The number of the default's trial (0, but for a crash while it was being asked for)."""
+        """Returns the number of the default's trial: 0, unless a crash made another trial take its place."""
         for trial in self.trials.all():
             if trial.user_attrs.get(DEFAULT):
                 return trial.number
         return 0
 
     def scored(self) -> list[selection.Scored]:
+        """Returns the finished trials with their values."""
         return [
             selection.Scored(trial.number, float(trial.value), trial.user_attrs.get("val/loss") or 0.0)
             for trial in self.trials.all()
@@ -188,11 +193,12 @@ class Plan:
         ]
 
     def noise(self) -> selection.Noise | None:
+        """Returns the spread of the default's scores over seeds, None if it was not measured."""
         values = {trial.number: trial.value for trial in self.scored()}
         return selection.noise(values.get(self.default()), self._values(REPLICATES))
 
     def decide(self) -> selection.Decision:
-        """The winner. Call it when trials, replicates and confirmations are over."""
+        """Returns the winner. Call it when trials, replicates and confirmations have ended."""
         if self._decision is None:
             confirmations: dict[int, list[float]] = {}
             for spec in self.confirmations():
@@ -216,13 +222,13 @@ class Plan:
         return [outcome.value for outcome in finished if outcome.value is not None]
 
     def _forget_other(self, spec: RunSpec) -> None:
-        """Clears the folder of a run that was made with another config: more trials may have changed the winner."""
+        """Clears the folder of a run that has another config, e.g. because more trials changed the winner."""
         run = self.folder.run(spec.name)
         if (run.path / "config.yaml").exists() and training_config(run.config()) != training_config(spec.config):
             run.clear()
 
     def _forget_failures(self) -> None:
-        # What failed outside the search may work now: a full disk may be empty.
+        """Clears failed runs other than trials: the cause, e.g. a full disk, may be gone."""
         for name, run in list(self.folder.runs()):
             outcome = run.outcome()
             if not RunName.parse(name).is_trial and outcome is not None and outcome.state == FAILED:

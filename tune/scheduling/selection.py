@@ -1,4 +1,4 @@
-"""Which trial wins, and by how much against which noise (PROTOCOL 4). Plain numbers in, plain numbers out."""
+"""Selects the winner of a search, taking the noise of scores into account (PROTOCOL 4)."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scored:
-    """A finished trial: its value, and its validation loss, which decides between equal values."""
+    """A finished trial. The validation loss decides between trials with equal values."""
 
     number: int
     value: float
@@ -25,10 +25,15 @@ class Noise:
 
 @dataclass(frozen=True)
 class Decision:
-    """`winner` and `best` are trial numbers and differ where the best is tied with the default, within the noise.
+    """The winner of a search and why it won.
 
-    `values`: what each candidate scored in the deciding runs; `tie`: the difference that the noise alone makes
-    (one standard error of a difference), None where the noise was not measured.
+    Attributes:
+        winner: number of the winning trial.
+        best: number of the trial with the best value. It differs from `winner` if it is tied with the default.
+        values: score of each candidate in the deciding runs.
+        confirmed: whether the deciding runs are confirmations.
+        noise: spread of one score over seeds; None if it was not measured.
+        tie: difference below which two trials are tied: one standard error of a difference. None without `noise`.
     """
 
     winner: int
@@ -44,19 +49,19 @@ class Decision:
 
 
 def ranked(trials: Sequence[Scored], *, maximize: bool) -> list[Scored]:
-    """Best first; equal values by lower loss, then by number."""
+    """Returns the trials, best first. Equal values are sorted by lower loss, then by number."""
     sign = -1 if maximize else 1
     return sorted(trials, key=lambda trial: (sign * trial.value, trial.loss, trial.number))
 
 
 def candidates(trials: Sequence[Scored], *, default: int, top: int, maximize: bool) -> list[int]:
-    """The best `top` finished trials other than the default, and the default where it finished."""
+    """Returns the best `top` finished trials other than the default, and the default if it finished."""
     others = [trial.number for trial in ranked(trials, maximize=maximize) if trial.number != default]
     return [*others[:top], *([default] if any(trial.number == default for trial in trials) else [])]
 
 
 def noise(default_value: float | None, replicates: Sequence[float]) -> Noise | None:
-    """From the default's own value and those of its replicates; None with fewer than two values."""
+    """Returns the noise from the values of the default and its replicates; None with fewer than two values."""
     values = [*([default_value] if default_value is not None else []), *replicates]
     return Noise(statistics.stdev(values), len(values)) if len(values) > 1 and replicates else None
 
@@ -69,7 +74,7 @@ def decide(
     measured: Noise | None,
     confirmations: Mapping[int, Sequence[float]],
 ) -> Decision:
-    """The winner: by the mean of the confirmation runs where there are any, else by the search's own values.
+    """Selects the winner by the mean of the confirmation runs; without any, by the values of the search.
 
     A difference to the default below one standard error of a difference, sd * sqrt(2 / runs), is a tie, and goes to
     the default.
@@ -90,7 +95,7 @@ def decide(
 
 
 def within_noise(trials: Sequence[Scored], best: float, measured: Noise | None) -> int | None:
-    """How many finished trials lie closer to the best value than two standard deviations of a score's noise."""
+    """Returns how many finished trials are within two standard deviations of the noise from the best value."""
     if measured is None:
         return None
     return sum(abs(trial.value - best) <= 2 * measured.sd for trial in trials)

@@ -1,4 +1,4 @@
-"""The end of a study as MLflow shows it: who won, by how much, with which setting; tables, plots and the model."""
+"""Sends the results of a study to MLflow: winner, tables, plots and the model."""
 
 import hashlib
 import tempfile
@@ -28,7 +28,7 @@ from tune.tracking.study_to_mlflow import StudyToMlflow
 
 _SENT, _MODEL = "m3col.results", "m3col.model"
 
-_RANKED = 20  # children with a rank, so that the top of the table is one screen
+_RANKED = 20  # number of child runs with a rank: one screen of the table
 
 _NOTE_LENGTH = 7900
 
@@ -37,19 +37,21 @@ Standing = list[dict[str, Any]]
 
 
 def send(mlflow_study: StudyToMlflow, report: Report) -> dict[str, str]:
-    """Writes results/ once per content; a study that was resumed and reported again is written again.
+    """Sends results/, unless MLflow has the same content already.
 
-    What the store refuses is left out and returned, with the reasons; all runs of the study end all the same, and
-    another call sends everything again.
+    Returns the parts that the store rejected, with the reasons. The study's MLflow runs are closed in any case. After a
+    rejection another call sends everything again.
     """
     folder, tracker, parent = mlflow_study.folder, mlflow_study.tracker, mlflow_study.parent
     lacks = failure_reasons.no_model(folder)
-    if lacks is not None and not mlflow_study.driven:  # a search has said it
+    if lacks is not None and not mlflow_study.driven:  # a search has already warned
         mlflow_study.warn(lacks)
     digest = _digest(folder.results)
     if mlflow_study.ended and mlflow_study.parent_tags.get(_SENT) == digest:
         return {}
-    written = (folder.results / "summary.md").stat().st_mtime  # the same when sent again, so that no point is doubled
+    written = (
+        (folder.results / "summary.md").stat().st_mtime
+    )  # a fixed time, so that sending again does not duplicate points
     refused = tracker.attempt(
         parent,
         {
@@ -61,8 +63,8 @@ def send(mlflow_study: StudyToMlflow, report: Report) -> dict[str, str]:
             "end of the study": lambda: _end(mlflow_study, written),
         },
     )
-    said = "; ".join([*([lacks] if lacks else []), *(f"{what}: {why}" for what, why in refused.items())])
-    tags = {LACKS: said} if said != mlflow_study.parent_tags.get(LACKS, "") else {}
+    missing = "; ".join([*([lacks] if lacks else []), *(f"{part}: {reason}" for part, reason in refused.items())])
+    tags = {LACKS: missing} if missing != mlflow_study.parent_tags.get(LACKS, "") else {}
     tags |= {} if refused else {_SENT: digest}
     refused |= tracker.attempt(parent, {"note": lambda: tracker.write(parent, tags=tags)})
     mlflow_study.parent_tags |= tags
@@ -99,10 +101,10 @@ def _digest(results: Path) -> str:
 
 
 def _standing(trials: pd.DataFrame, *, maximize: bool) -> Standing:
-    """Finished trials in order, the winner first; `gain`: over the default, in the runs that decided."""
+    """Returns the finished trials, the winner first. `gain`: difference from the default in the deciding runs."""
     finished = trials[trials["state"] == COMPLETE].copy()
     finished["role"] = finished["role"].fillna("")
-    for column in ("value", "confirmed"):  # of a table in memory a column without any value is of type object
+    for column in ("value", "confirmed"):  # in a table in memory a column without values has the type object
         finished[column] = pd.to_numeric(finished[column])
     finished["won"] = finished["role"].str.contains(WINNER)
     decided = finished["confirmed"] if finished["confirmed"].notna().any() else finished["value"]
@@ -121,58 +123,63 @@ def _mark_children(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.Da
         if child is None or not (line["rank"] <= _RANKED or child.ranked):
             continue
         name = f"trial {line['number']}" + (f" ({line['role']})" if line["role"] else "")
-        found = {RANK: line["rank"], CONFIRMED: line["confirmed"], GAIN: line["gain"]}
+        metrics = {RANK: line["rank"], CONFIRMED: line["confirmed"], GAIN: line["gain"]}
         for key in (WINNER, DEFAULT):
             if key in line["role"]:
-                found |= {f"test/{name}": value for name, value in _tested(tests, key).items() if name == declared}
+                metrics |= {
+                    f"test/{metric}": value for metric, value in _tested(tests, key).items() if metric == declared
+                }
         tags = {RUN_NAME: name} if name != child.name else {}
         if line["won"]:
             tags[NOTE] = verdict(mlflow_study, standing, tests)
-        elif child.ranked:  # it may have won before the study was extended
+        elif child.ranked:  # it may have been the winner before the study was extended
             tags[NOTE] = ""
-        mlflow_study.tracker.write(child.id, _points(found, written), tags=tags)
+        mlflow_study.tracker.write(child.id, _points(metrics, written), tags=tags)
         child.name, child.ranked = name, True
 
 
 def _write_parent(mlflow_study: StudyToMlflow, standing: Standing, report: Report, written: float) -> None:
     tests, summary = report.test_metrics, report.summary
     name = mlflow_study.described["name"]
-    found: dict[str, float] = {RANK: 0}
+    metrics: dict[str, float] = {RANK: 0}
     tags = {}
     if standing:
         best = standing[0]
-        found |= {SCORE: best["value"], CONFIRMED: best["confirmed"], GAIN: best["gain"]}
+        metrics |= {SCORE: best["value"], CONFIRMED: best["confirmed"], GAIN: best["gain"]}
         name = f"{name}: trial {int(best['number'])} won"
         tags["m3col.winner"] = f"trial {int(best['number'])}"
         tags["m3col.winner_setting"] = _setting(mlflow_study, best)
     for key, split in ((WINNER, "test"), (ENSEMBLE, "test_ensemble"), (DEFAULT, "test_default")):
-        found |= {f"{split}/{metric}": value for metric, value in _tested(tests, key).items()}
-    if summary.startswith("# "):  # the page has the title already, and shows a few lines only until it is unfolded
+        metrics |= {f"{split}/{metric}": value for metric, value in _tested(tests, key).items()}
+    if summary.startswith("# "):  # the page shows the title itself
         summary = summary.partition("\n")[2].lstrip()
     tags |= {RUN_NAME: name, "m3col.verdict": verdict(mlflow_study, standing, tests), NOTE: _shortened(summary)}
     tags |= {mlflow_store.STATE: "complete", mlflow_store.FAILURE: ""}
-    mlflow_study.tracker.write(mlflow_study.parent, _points(found, written), tags=tags)
+    mlflow_study.tracker.write(mlflow_study.parent, _points(metrics, written), tags=tags)
     mlflow_study.parent_tags |= tags
     _write_experiment_note(mlflow_study)
 
 
 def _write_experiment_note(mlflow_study: StudyToMlflow) -> None:
-    """The experiment's page names its studies, newest first, each with its verdict and a link to its page."""
-    found = mlflow_study.tracker.find(mlflow_study.experiment, {mlflow_store.KIND: "study"})
-    about = mlflow_study.described["dataset"]
-    counts = ", ".join(f"{name} {count}" for name, count in about["features"].items())
+    """Writes the experiment's note: its studies, newest first, each with its verdict and a link."""
+    runs = mlflow_study.tracker.find(mlflow_study.experiment, {mlflow_store.KIND: "study"})
+    dataset = mlflow_study.described["dataset"]
+    counts = ", ".join(f"{name} {count}" for name, count in dataset["features"].items())
     lines = []
-    for run in reversed(found):
+    for run in reversed(runs):
         name = run.tags[mlflow_store.STUDY].rpartition(" ")[0]
         page = f"#/experiments/{mlflow_study.experiment}/runs/{run.id}?workflowType=machine_learning"
         lines.append(f"- [{name}]({page}): {run.tags.get('m3col.verdict', 'running')}")
-    lines += ["", f"{about['name']}: {about['train']} training and {about['test']} test samples; features: {counts}. "
-              f"{about['known_issues']}"]  # fmt: skip
+    lines += [
+        "",
+        f"{dataset['name']}: {dataset['train']} training and {dataset['test']} test samples; features: {counts}. "
+        f"{dataset['known_issues']}",
+    ]
     mlflow_study.tracker.tag_experiment(mlflow_study.experiment, {NOTE: _shortened("\n".join(lines))})
 
 
 def verdict(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.DataFrame) -> str:
-    """One sentence: who won, with which setting, by how much, and what the test says."""
+    """Returns one sentence: the winner, its setting, its difference from the default, and its test result."""
     if not standing:
         return "no trial finished"
     best = standing[0]
@@ -198,9 +205,9 @@ def _test_words(tests: pd.DataFrame) -> str:
     line = tests[(tests["row"] == WINNER) & (tests["metric"] == declared)]
     if not len(line) or not np.isfinite(line.iloc[0]["test"]):
         return ""
-    found = line.iloc[0]
-    interval = f" [{found['low']:.4f}, {found['high']:.4f}]" if np.isfinite(found["low"]) else ""
-    return f"; test {declared} {found['test']:.4f}{interval}"
+    result = line.iloc[0]
+    interval = f" [{result['low']:.4f}, {result['high']:.4f}]" if np.isfinite(result["low"]) else ""
+    return f"; test {declared} {result['test']:.4f}{interval}"
 
 
 def _send_model(mlflow_study: StudyToMlflow) -> None:
@@ -223,20 +230,20 @@ def _send_model(mlflow_study: StudyToMlflow) -> None:
 
 
 def _medians(mlflow_study: StudyToMlflow) -> dict[str, np.ndarray] | None:
-    """From the training split; None where the data is not at hand, and then the model has no input example."""
+    """Returns medians of the training split as input example; None if the data cannot be loaded."""
     if mlflow_study.dataset is not None:
         return payload.medians(mlflow_study.dataset)
-    described = mlflow_study.config.run.data
+    config = mlflow_study.config.run.data
     try:
-        folder = None if described.dir is None else Path(described.dir)
-        loaded = loading.load(described.name, data_dir=folder, modalities=described.modalities, splits=("train",))
+        folder = None if config.dir is None else Path(config.dir)
+        loaded = loading.load(config.name, data_dir=folder, modalities=config.modalities, splits=("train",))
     except InputError:
         return None
     return payload.medians(loaded)
 
 
 def _draw(mlflow_study: StudyToMlflow, folder: Path) -> None:
-    """Learning curves of the winner's refits; what the delivered ensemble does on the test samples."""
+    """Draws the learning curves of the winner's refits, and figures of the ensemble's test predictions."""
     refits = [RunFolder(path) for path in sorted((mlflow_study.folder.path / REFITS / WINNER).glob("*"))]
     refits = refits[: mlflow_study.config.settings.final.seeds]
     histories = [
@@ -245,8 +252,8 @@ def _draw(mlflow_study: StudyToMlflow, folder: Path) -> None:
         if (records := run.history())
     ]
     if histories:
-        drawn = model_plots.learning_curves(histories, metric=mlflow_study.metric)
-        model_plots.save(drawn, folder / "learning_curves.png")
+        figure = model_plots.learning_curves(histories, metric=mlflow_study.metric)
+        model_plots.save(figure, folder / "learning_curves.png")
     rows = prediction_table.read(mlflow_study.folder)
     rows = rows[(rows["kind"] == prediction_table.TEST) & rows["job"].str.startswith(f"{REFITS}/{WINNER}/")]
     members = [group for _, group in rows.groupby("job", sort=True)]
@@ -267,9 +274,9 @@ def _tested(tests: pd.DataFrame, row: str) -> dict[str, float]:
     return dict(zip(chosen["metric"], chosen["test"], strict=True))
 
 
-def _points(found: Mapping[str, Any], written: float) -> list[Point]:
+def _points(metrics: Mapping[str, Any], written: float) -> list[Point]:
     return [
-        Point(name, round(float(value), DECIMALS), 0, written) for name, value in found.items() if np.isfinite(value)
+        Point(name, round(float(value), DECIMALS), 0, written) for name, value in metrics.items() if np.isfinite(value)
     ]
 
 
@@ -278,7 +285,7 @@ def _short(value: Any) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Within what a tag holds; the whole summary lies among the artifacts."""
+    """Cuts a text to the length of a tag. The whole summary is an artifact."""
     if len(text) <= _NOTE_LENGTH:
         return text
     return text[:_NOTE_LENGTH].rpartition("\n")[0] + "\n\n(cut: the whole text is the artifact summary.md)"

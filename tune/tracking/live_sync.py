@@ -1,4 +1,4 @@
-"""A background thread that updates MLflow while a search runs, and ends its MLflow runs however the search ends."""
+"""Updates MLflow from a background thread while a search runs, and closes the MLflow runs when it ends."""
 
 import contextlib
 import shlex
@@ -19,23 +19,29 @@ from tune.results.report import Report
 from tune.study.record import StudyFolder
 from tune.tracking import study_to_mlflow, sync
 
-_LAST_S, _BETWEEN_LAST_S = 20.0, 2.0  # how long the end of a search is sent again
+_LAST_S, _BETWEEN_LAST_S = 20.0, 2.0  # how long, and how often, sending the results is retried
 
-_REFUSALS = 2  # tries of what a store that answers does not take
+_REFUSALS = 2  # tries if the store answers, but rejects data
 
-_MOST_PATIENT_S = 60.0  # between two attempts while the store is away
+_LONGEST_PAUSE_S = 60.0  # between two updates while the store does not answer
 
-_REASON = 1000  # characters of it
+_REASON = 1000  # characters of a failure reason
 
-_FAILED_S = 15.0  # for ending the runs of a search that failed
+_FAILED_S = 15.0  # limit for closing the runs of a failed search
 
-_INTERRUPTED_S = 3.0  # for that, where a signal ends the process
+_INTERRUPTED_S = 3.0  # the same, if a signal ends the process
 
 
 @dataclass(frozen=True)
 class _Ending:
-    """How a search ended: `status` of the study in MLflow, None where it has results; `limit_s`: time for the rest;
-    `is_taken`: its runs are another driver's now."""
+    """How a search ended.
+
+    Attributes:
+        limit_s: seconds for the last update.
+        status: status of the study in MLflow; None if it has results.
+        reason: why the search failed, else "".
+        is_taken: whether another driver has taken over the study.
+    """
 
     limit_s: float
     status: str | None = None
@@ -46,20 +52,20 @@ class _Ending:
 class Background:
     """Updates MLflow from a background thread while the `with` block runs.
 
-    If the store fails, the search continues, attempts become rarer, and the gap is filled once the store is back. At
-    the end of the block the results are sent as well. After an error the study ends as FAILED, after an interrupt as
-    KILLED, and its unfinished trials as KILLED; a resumed search opens them again.
+    If the store fails, the search continues, updates become less frequent, and missing data is sent when the store
+    answers again. At the end of the block the results are sent as well. After an error the study ends as FAILED, after
+    an interrupt as KILLED, and its unfinished trials as KILLED; a resumed search opens them again.
 
     Args:
         folder: the study's folder.
         tracker: the MLflow store; None: nothing is sent.
         every_s: seconds between two updates, default 5.
         limit_s: seconds for sending the results, default 120.
-        warn: called with a line, and the command that helps, where something failed.
+        warn: called with a line if something failed; it names the command that sends the missing data.
         dataset: for the input example of the logged model; default: loaded where needed.
 
     Attributes:
-        report: the study's results; set it once they are there. By default they are read from the study's folder.
+        report: the study's results; set it when they exist. By default they are read from the study's folder.
     """
 
     def __init__(
@@ -69,11 +75,11 @@ class Background:
         self._folder, self._tracker, self._dataset = folder, tracker, dataset
         self._every_s, self._warn = every_s, warn
         self._stop = threading.Event()
-        self._ending = self._good = _Ending(limit_s)
-        self.report: Report | None = None  # set it once the study has its results
+        self._ending = self._success = _Ending(limit_s)
+        self.report: Report | None = None
         self._is_interrupted = False
         self._failure: str | None = None
-        self._is_refused = False  # the failure is of a store that answers
+        self._is_refused = False  # whether the store answered, but rejected data
         self._mlflow_study: study_to_mlflow.StudyToMlflow | None = None
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._registered = contextlib.ExitStack()
@@ -89,7 +95,7 @@ class Background:
     ) -> None:
         if self._tracker is None:
             return
-        if self._is_interrupted:  # the search failed because its processes are being ended, and this one ends as well
+        if self._is_interrupted:  # a signal is ending the processes of the search, also this one
             time.sleep(2 * _INTERRUPTED_S)
         ending = self._ending = self._ending_of(error)
         self._stop.set()
@@ -106,7 +112,7 @@ class Background:
 
     def _ending_of(self, error: BaseException | None) -> _Ending:
         if error is None:
-            return self._good
+            return self._success
         if not isinstance(error, Exception):
             return _Ending(_INTERRUPTED_S, mlflow_store.KILLED)
         return _Ending(
@@ -114,12 +120,12 @@ class Background:
         )
 
     def _interrupt(self) -> None:
-        """Called from another thread where a signal ends the process."""
+        """Closes the MLflow runs. Called from another thread when a signal ends the process."""
         self._ending, self._is_interrupted = _Ending(_INTERRUPTED_S, mlflow_store.KILLED), True
         self._stop.set()
         self._thread.join(_INTERRUPTED_S / 2)
         mlflow_study = self._mlflow_study
-        if self._thread.is_alive() and mlflow_study is not None:  # it is in the middle of an upload
+        if self._thread.is_alive() and mlflow_study is not None:  # an upload blocks it
             mlflow_study.stop(mlflow_store.KILLED)
 
     def _work(self) -> None:
@@ -127,8 +133,8 @@ class Background:
             before = self._failure
             self._attempt(results=False)
             if self._failure is not None and before is None:
-                told = "MLflow does not take all of it" if self._is_refused else "MLflow cannot be written"
-                self._warn(f"{told} ({self._failure}); the search goes on, the gap is filled later")
+                problem = "MLflow does not take all of it" if self._is_refused else "MLflow cannot be written"
+                self._warn(f"{problem} ({self._failure}); the search goes on, the gap is filled later")
         if self._ending.is_taken:
             return
         if self._ending.status is None:
@@ -137,7 +143,7 @@ class Background:
             self._close(self._ending)
 
     def _deliver(self) -> None:
-        """The last word: a server that is just coming back, or a connection that died with it, gets another chance."""
+        """Sends the results; retries for a while, because the server may be restarting."""
         until, refusals = time.monotonic() + _LAST_S, 0
         while True:
             self._attempt(results=True)
@@ -147,10 +153,10 @@ class Background:
             time.sleep(_BETWEEN_LAST_S)
 
     def _close(self, ending: _Ending) -> None:
-        """Ends the runs of a search that has no results. What is new goes along, unless the process is being ended."""
+        """Closes the MLflow runs of a search without results. Sends new data first, unless the process is ending."""
         is_hasty = ending.status == mlflow_store.KILLED
         if is_hasty and self._mlflow_study is None and self._failure is None:
-            return  # nothing of it is in MLflow yet
+            return  # MLflow has no runs of this study yet
         assert self._tracker is not None
         try:
             mlflow_study = self._mlflow_study or study_to_mlflow.StudyToMlflow(
@@ -166,13 +172,14 @@ class Background:
             self._failure = reason_of(error)
 
     def _waits(self) -> Iterator[None]:
-        """Yields after each pause until the search ends; pauses double while the store is away."""
+        """Yields after each pause until the search ends. Pauses double while the store fails."""
         pause = self._every_s
         while not self._stop.wait(pause):
             yield
-            pause = self._every_s if self._failure is None else min(2 * pause, _MOST_PATIENT_S)
+            pause = self._every_s if self._failure is None else min(2 * pause, _LONGEST_PAUSE_S)
 
     def _attempt(self, *, results: bool) -> None:
+        """Sends new data, with `results` also the results; keeps the reason of a failure."""
         assert self._tracker is not None
         try:
             if self._mlflow_study is None:
@@ -188,6 +195,6 @@ class Background:
 
 
 def command(folder: StudyFolder, tracker: Tracker) -> str:
-    """What writes the rest, whatever the defaults are where it is called: a job's are not its reader's."""
+    """Returns the command that sends the missing data, with explicit paths: the reader's defaults may differ."""
     places = ["--runs-dir", str(folder.path.parent), "--tracking-uri", tracker.shown]
     return f"m3col {shlex.join(['sync', folder.name, *places])}"

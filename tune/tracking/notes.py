@@ -11,9 +11,9 @@ SCORE, SO_FAR, BEST = "score", "score_so_far", "best_score"
 
 RANK, CONFIRMED, GAIN = "rank", "confirmed", "vs_default"
 
-DECIMALS = 6  # of scores in MLflow's tables; the study's files have them all
+DECIMALS = 6  # of scores in MLflow; the study's files have full precision
 
-_VIEW_LENGTH = 150  # with what MLflow puts before it, the key of a tag
+_VIEW_LENGTH = 150  # with MLflow's prefix it must fit into the key of a tag
 
 _NARROW, _WIDE = 60, 92  # pixels
 
@@ -22,15 +22,15 @@ def progress_note(
     name: str, config: StudyConfig, outcomes: Mapping[int, RunOutcome], *, maximize: bool, running: bool,
     failure: str = "",
 ) -> str:  # fmt: skip
-    """The text of a study's page until it has results.
+    """Returns the text of a study's page until it has results.
 
     Args:
         name: the study's name, for the command that resumes it.
         config: the study's config.
         outcomes: of the trials that have ended, by trial number.
         maximize: whether higher values of the study's metric are better.
-        running: whether a search works on the study now.
-        failure: why the search failed, "" where it did not.
+        running: whether a search is running.
+        failure: why the search failed, "" if it did not.
     """
     ended = outcomes.values()
     counts = {state: sum(outcome.state == state for outcome in ended) for state in (COMPLETE, PRUNED, FAILED)}
@@ -51,13 +51,13 @@ def progress_note(
 
 
 def table_view(config: StudyConfig, study: str, *, maximize: bool, finished: bool) -> str:
-    """Which columns MLflow's table of runs shows for a study, and in which order, as the JSON of a view.
+    """Returns the view of MLflow's table of runs for a study, as JSON: columns and their order.
 
-    A table that is sorted by a metric is flat: children stand beside their study instead of being folded below it.
+    A table that is sorted by a metric is flat: child runs are not nested below their study.
 
     Args:
         config: the study's config.
-        study: the value of the study's tag, which the view filters by.
+        study: value of the study's tag, by which the view filters.
         maximize: whether higher values of the study's metric are better.
         finished: whether the study has its results.
     """
@@ -78,7 +78,7 @@ def table_view(config: StudyConfig, study: str, *, maximize: bool, finished: boo
 
 
 def view_key(study: str) -> str:
-    """What a link calls the view of a study: letters, digits, `-` and `_`."""
+    """Returns the key of a study's view, which is part of a link: letters, digits, `-` and `_`."""
     plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in study)
     if plain != study or len(plain) > _VIEW_LENGTH:
         plain = f"{plain[:_VIEW_LENGTH]}_{mlflow_names.mark_of(study)}"

@@ -1,10 +1,10 @@
-"""MLflow as a projection of a study: one function writes what MLflow lacks, from the study's files alone.
+"""Writes to MLflow what it lacks of a study, from the study's files alone.
 
-In the data set's experiment: one run per study, found by the tag m3col.study (name and date of creation), and one
-child per trial, found by m3col.run. Sending again adds nothing: a finished child is closed and its epochs are never
-touched, of a running one the store itself says which epochs it has. Metrics carry the times that history.jsonl
-recorded, so a gap that is filled later leaves no trace. A pruned trial is KILLED, a failed one FAILED. A study is
-RUNNING while a search drives it, FINISHED with its results, FAILED or KILLED where it ended without them.
+The data set's experiment has one run per study, identified by the tag m3col.study (name and date of creation), and one
+child run per trial, identified by m3col.run. Sending twice adds nothing: finished child runs are never changed, and for
+a running one the store is asked which epochs it has. Metrics have the times of history.jsonl, also if they are sent
+later. Status: a pruned trial is KILLED, a failed one FAILED; a study is RUNNING while a search runs it, FINISHED with
+results, FAILED or KILLED if it ended without results.
 """
 
 import contextlib
@@ -50,25 +50,32 @@ TRIAL_KIND, STUDY_KIND, ASIDE_KIND = "trial", "study", "aside"
 
 _STATUS = {COMPLETE: mlflow_store.FINISHED, PRUNED: mlflow_store.KILLED, FAILED: mlflow_store.FAILED}
 
-# What a resumed study may change, or what says nothing about its numbers: no param, because those cannot be rewritten.
+# Not sent as params, which cannot be changed: settings that may change on resume, or that do not affect results.
 _NOT_PARAMS = ("data.dir", "checkpoint", "resources", "validation.seed")
 
-# Drawn over epochs, beside the search's own metric; all others are written once, at a trial's end: a thousand trials
-# of twenty curves would be a million rows, which MLflow's pages take badly.
+# Metrics sent for every epoch, in addition to the search metric. All others are sent once, at a trial's end: a thousand
+# trials with twenty curves would be a million rows, and MLflow's pages become slow.
 _CURVES = ("train/loss", "val/loss", "val/accuracy")
 
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAILED: "failed"}
 
 _ENDS = {_WORDS[state]: status for state, status in _STATUS.items()}
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a thousand configs: the one in C is ten times as fast
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader in C is ten times as fast
 
 
 @dataclass
 class Child:
-    """What MLflow has of one trial: epochs up to `sent`, and everything once `closed`; `running` in its words.
+    """The MLflow run of one trial.
 
-    `known`: this process has asked, or written, what is there.
+    Attributes:
+        id: id of the MLflow run.
+        name: name of the MLflow run.
+        sent: last epoch that MLflow has.
+        closed: whether MLflow has everything.
+        running: whether its status in MLflow is RUNNING.
+        known: whether `sent` is up to date, because this process asked the store or wrote it.
+        ranked: whether it has a rank.
     """
 
     id: str
@@ -81,8 +88,11 @@ class Child:
 
 
 class StudyToMlflow:
-    """One study in one store. Asks the store once what it has, then remembers what it sent: a new object after any
-    error, because then nobody knows what arrived. `driven`: a search is running; what had stopped goes on."""
+    """One study in one store.
+
+    Asks the store once what it has, then keeps track of what it sent. After an error create a new object, because it is
+    unknown what the store received. `driven`: whether a search is running; then stopped runs are opened again.
+    """
 
     def __init__(
         self, folder: StudyFolder, tracker: Tracker, *, dataset: Dataset | None = None, driven: bool = True,
@@ -107,26 +117,26 @@ class StudyToMlflow:
         self._bests = tracker.last_step(self.parent, notes.BEST)
 
     def _adopt_parent(self) -> tuple[str, dict[str, str]]:
-        found = self.tracker.find(self.experiment, {STUDY: self.key, KIND: STUDY_KIND})
-        if found and found[0].status == mlflow_store.FINISHED:
+        runs = self.tracker.find(self.experiment, {STUDY: self.key, KIND: STUDY_KIND})
+        if runs and runs[0].status == mlflow_store.FINISHED:
             self.ended, self.running = True, False
-            return found[0].id, dict(found[0].tags)
+            return runs[0].id, dict(runs[0].tags)
         tags = {KIND: STUDY_KIND, **self._provenance()}
-        parent = found[0].id if found else self.tracker.create(
+        parent = runs[0].id if runs else self.tracker.create(
             self.experiment, self.described["name"], tags=tags, started=_seconds(self.described["created"])
         )  # fmt: skip
-        self.running = not found or found[0].status == mlflow_store.RUNNING
+        self.running = not runs or runs[0].status == mlflow_store.RUNNING
         if not self.running and self.driven:
             self.tracker.reopen(parent)
             self.running = True
-        # Sent to a run that was found as well: its creator may have died right after creating it.
+        # Also sent to an existing run: its creator may have died right after creating it.
         self.tracker.write(parent, params=self._settings(), tags=tags)
-        about = self.described["dataset"]
+        dataset = self.described["dataset"]
         digests = {k: v for k, v in self.described["digests"].items() if k in ("train", "validation", "test")}
-        profile = {k: about[k] for k in ("train", "test", "features", "dropped") if k in about}
-        self.tracker.dataset(parent, about["name"], digests, profile)
+        profile = {k: dataset[k] for k in ("train", "test", "features", "dropped") if k in dataset}
+        self.tracker.dataset(parent, dataset["name"], digests, profile)
         self.set_view(finished=False)
-        return parent, {**(found[0].tags if found else {}), **{key: str(value) for key, value in tags.items()}}
+        return parent, {**(runs[0].tags if runs else {}), **{key: str(value) for key, value in tags.items()}}
 
     def _adopt_children(self) -> dict[int, Child]:
         children: dict[int, Child] = {}
@@ -135,10 +145,10 @@ class StudyToMlflow:
             number = RunName.parse(stored.tags[RUN]).number
             state, is_running = stored.tags.get(STATE), stored.status == mlflow_store.RUNNING
             has_stopped = state == STOPPED and not self.folder.finished()
-            # Whoever wrote the end of a trial that had stopped may have died before it closed its run.
-            is_torn = state in _ENDS and stored.status != _ENDS[state]
+            # The process that wrote the state of an ended trial may have died before it closed the run.
+            is_inconsistent = state in _ENDS and stored.status != _ENDS[state]
             child = Child(
-                stored.id, stored.name, closed=not (is_running or has_stopped or is_torn), running=is_running,
+                stored.id, stored.name, closed=not (is_running or has_stopped or is_inconsistent), running=is_running,
                 ranked="rank" in stored.metrics,
             )  # fmt: skip
             if (some_aside or not child.closed) and self._is_other(number, stored, child):
@@ -152,12 +162,15 @@ class StudyToMlflow:
         return children
 
     def _is_other(self, number: int, stored: Stored, child: Child) -> bool:
-        """Whether MLflow's run is of another trial of this number, which was set aside (an older copy of the database
-        was put back): it has other settings, or has ended while this one runs."""
+        """Whether the MLflow run belongs to another trial with this number.
+
+        That trial was set aside when an older copy of the database was restored. Then the MLflow run has other
+        settings, or has ended while this trial is running.
+        """
         if not (self.folder.path / str(RunName.trial(number)) / "config.yaml").exists():
             return False
-        wanted = payload.cut(self._params(number), "param")
-        differs = any(stored.params.get(key, value) != value for key, value in wanted.items())
+        params = payload.cut(self._params(number), "param")
+        differs = any(stored.params.get(key, value) != value for key, value in params.items())
         return differs or (child.closed and self.folder.run(RunName.trial(number)).outcome() is None)
 
     def _set_aside(self, number: int, child: Child) -> None:
@@ -166,8 +179,7 @@ class StudyToMlflow:
             self.tracker.close(child.id, mlflow_store.KILLED, time.time())
 
     def close_stopped(self, ended: float) -> None:
-        """Ends the runs of trials that have no result, as where the time budget cut them off; a later resume may go on
-        with them."""
+        """Closes the runs of trials without a result, e.g. after the time budget. A resume may continue them."""
         for child in self.children.values():
             if child.running:
                 self.tracker.write(child.id, tags={STATE: STOPPED})
@@ -176,8 +188,12 @@ class StudyToMlflow:
             child.closed = True
 
     def stop(self, status: str, failure: str = "") -> None:
-        """Ends what is running in MLflow, because nobody drives the study any more: the trials as KILLED, the study,
-        unless it has its results, with this status. `failure`: why it failed."""
+        """Closes the running MLflow runs when the search has ended.
+
+        Args:
+            status: status of the study's run, if it has no results. Trials become KILLED.
+            failure: why the search failed.
+        """
         ended = time.time()
         self.close_stopped(ended)
         if not self.running:
@@ -188,55 +204,56 @@ class StudyToMlflow:
         self.running = False
 
     def _provenance(self) -> dict[str, Any]:
-        found = self.described
-        shown = {
-            STUDY: self.key, SEARCH: found["search_id"], "m3col.folder": self.folder.path,
+        described = self.described
+        values = {
+            STUDY: self.key, SEARCH: described["search_id"], "m3col.folder": self.folder.path,
             "m3col.method": self.config.run.method, "m3col.metric": self.metric,
-            "m3col.host": found["host"],
-            "m3col.threads": found["threads"], "m3col.trials": self.config.settings.search.trials,
-            "mlflow.source.git.commit": found["git"]["commit"], "m3col.git.dirty": found["git"]["dirty"],
-            "m3col.versions": _joined(found["versions"]), "m3col.digests": _joined(found["digests"], length=12),
+            "m3col.host": described["host"],
+            "m3col.threads": described["threads"], "m3col.trials": self.config.settings.search.trials,
+            "mlflow.source.git.commit": described["git"]["commit"], "m3col.git.dirty": described["git"]["dirty"],
+            "m3col.versions": _joined(described["versions"]), "m3col.digests": _joined(described["digests"], length=12),
         }  # fmt: skip
-        return {key: value for key, value in shown.items() if value is not None}
+        return {key: value for key, value in values.items() if value is not None}
 
     def _settings(self) -> dict[str, Any]:
-        """The study's params: its base config without what is searched, which the children have."""
+        """Returns the study's params: the base config without searched keys, which the child runs have."""
         kept = {
             path: value
             for path, value in flatten(self.config.run.to_dict())
-            if path not in self.config.space and not any(path == no or path.startswith(f"{no}.") for no in _NOT_PARAMS)
+            if path not in self.config.space
+            and not any(path == key or path.startswith(f"{key}.") for key in _NOT_PARAMS)
         }
         search = self.config.settings.search
         return {**kept, "search.sampler": search.sampler, "search.pruner": search.pruner, "search.seed": search.seed}
 
     def _params(self, number: int) -> dict[str, Any]:
-        """What the search chose for a trial: few, so that the table of runs can show them all."""
+        """Returns the searched values of a trial: only these, so that the table of runs can show them all."""
         text = (self.folder.path / str(RunName.trial(number)) / "config.yaml").read_text(encoding="utf-8")
         raw = yaml.load(text, Loader=_Loader)
         return {path: get(raw, path) for path in self.config.space}
 
     def send(self) -> dict[str, str]:
-        """One pass over all trials. Returns the parts that the store refused, with its reasons; all others are
-        written."""
-        left = [number for number in self._numbers() if not (child := self.children.get(number)) or not child.closed]
-        steps = {f"trial {number}": functools.partial(self._send_trial, number) for number in left}
+        """Sends what MLflow lacks of all trials. Returns the parts that the store rejected, with the reasons."""
+        numbers = [number for number in self._numbers() if not (child := self.children.get(number)) or not child.closed]
+        steps = {f"trial {number}": functools.partial(self._send_trial, number) for number in numbers}
         return self.tracker.attempt(self.parent, {**steps, "progress": self._send_progress})
 
     def set_view(self, *, finished: bool) -> None:
-        """Tells MLflow's table of runs which columns to show for this study."""
+        """Stores the view of MLflow's table of runs for this study."""
         state = notes.table_view(self.config, self.key, maximize=self.maximize, finished=finished)
         key = notes.view_key(self.described["name"])
         self.tracker.tag_experiment(self.experiment, {f"{SHARED_VIEW}{key}": state, LATEST_VIEW: key})
 
     def _numbers(self) -> list[int]:
-        place = self.folder.path / "trials"
-        return sorted(int(path.name) for path in place.iterdir() if path.name.isdigit()) if place.is_dir() else []
+        """Returns the numbers of the trials that have a folder."""
+        trials = self.folder.path / "trials"
+        return sorted(int(path.name) for path in trials.iterdir() if path.name.isdigit()) if trials.is_dir() else []
 
     def _send_trial(self, number: int) -> None:
         run, child = self.folder.run(RunName.trial(number)), self.children.get(number)
         if not (run.path / "config.yaml").exists():
             return
-        outcome = run.outcome()  # before the history, which is then complete for it
+        outcome = run.outcome()  # read before the history, so that the history is complete if there is an outcome
         history = run.history()
         params = self._params(number) if child is None or not child.known else {}
         child = child or self._new_child(number, params, history, outcome)
@@ -276,7 +293,7 @@ class StudyToMlflow:
         return child
 
     def _send_progress(self) -> None:
-        """The study's own curve (best score after each finished trial) and, until there are results, a note."""
+        """Sends the best score after each finished trial and, until there are results, the note."""
         for number, child in self.children.items():
             if child.closed and number not in self._outcomes:
                 outcome = self.folder.run(RunName.trial(number)).outcome()
@@ -298,7 +315,7 @@ class StudyToMlflow:
             self._write_note()
 
     def _write_note(self) -> None:
-        """The study's page until there are results."""
+        """Writes the study's note until there are results."""
         tags = {
             STATE: "running" if self.driven else STOPPED, FAILURE: self.failure, RUN_NAME: self.described["name"],
             NOTE: notes.progress_note(
@@ -308,7 +325,7 @@ class StudyToMlflow:
         }  # fmt: skip
         if all(self.parent_tags.get(key) == value for key, value in tags.items()):
             return
-        if self.ended:  # a finished study goes on
+        if self.ended:  # a finished study is being extended
             self.tracker.reopen(self.parent)
             self.set_view(finished=False)
             self.ended, self.running = False, True
@@ -316,8 +333,8 @@ class StudyToMlflow:
         self.parent_tags |= tags
 
 
-def _joined(found: dict[str, str], *, length: int = 40) -> str:
-    return ", ".join(f"{name} {value[:length]}" for name, value in found.items())
+def _joined(values: dict[str, str], *, length: int = 40) -> str:
+    return ", ".join(f"{name} {value[:length]}" for name, value in values.items())
 
 
 def _seconds(created: str) -> float:

@@ -13,23 +13,23 @@ from tune.study.record import StudyFolder
 from tune.tracking import final_results
 from tune.tracking.study_to_mlflow import StudyToMlflow
 
-_SHOWN = 3  # refused parts in a message
+_SHOWN = 3  # largest number of rejected parts in a message
 
 
 class Incomplete(RuntimeError):
-    """Parts of a study that the store refused while it took the others. The message names each with its reason."""
+    """The store rejected parts of a study and accepted the others. The message names parts and reasons."""
 
     def __init__(self, refused: Mapping[str, str]) -> None:
-        shown = [f"{what}: {why}" for what, why in list(refused.items())[:_SHOWN]]
-        more = len(refused) - len(shown)
-        super().__init__("; ".join(shown) + (f"; and {more} more" if more else ""))
+        shown = [f"{part}: {reason}" for part, reason in list(refused.items())[:_SHOWN]]
+        hidden = len(refused) - len(shown)
+        super().__init__("; ".join(shown) + (f"; and {hidden} more" if hidden else ""))
 
 
 def send(mlflow_study: StudyToMlflow, report: Report | None) -> None:
     """Writes what MLflow lacks of the trials and, with a `report`, of the study's results.
 
     Raises:
-        Incomplete: the store refused a part; all others are written.
+        Incomplete: the store rejected a part; all others are written.
     """
     refused = mlflow_study.send()
     if report is not None:
@@ -42,17 +42,17 @@ def sync(
     folder: StudyFolder, tracker: Tracker, *, dataset: Dataset | None = None,
     warn: Callable[[str], None] = notices.warn,
 ) -> None:  # fmt: skip
-    """Writes everything of a study that MLflow lacks, and ends what is still running there.
+    """Writes everything of a study that MLflow lacks, and closes its running MLflow runs.
 
     Args:
-        folder: the study. Hold its lock, so that no search runs it.
+        folder: the study. The caller must have its lock.
         tracker: the MLflow store.
-        dataset: for the input example of the model, where the study's data was in memory.
-        warn: called with a line about what the study itself lacks.
+        dataset: for the input example of the model; needed if the study's data was in memory.
+        warn: called with a line if the study itself is incomplete.
 
     Raises:
         InputError: the folder is no study.
-        Incomplete: the store refused a part; all others are written.
+        Incomplete: the store rejected a part; all others are written.
         Exception: whatever MLflow raises.
     """
     mlflow_study = StudyToMlflow(folder, tracker, dataset=dataset, driven=False, warn=warn)
