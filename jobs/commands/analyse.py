@@ -56,7 +56,7 @@ def _validated(
         faults += predictor.dataset_faults(dataset)
     except InputError as error:
         faults += error.faults
-    faults += runner.name_faults(only) + runner.word_faults(words, only, predictor) + runner.place_faults(out)
+    faults += runner.name_faults(only) + runner.word_faults(words, only, predictor) + runner.folder_faults(out)
     faults += disk_faults(runs_of(arguments), 0, what="the ledger")
     if arguments.seed < 0:
         faults.append(f"--seed must be >= 0, but got {arguments.seed}; the nearest valid value is 0")

@@ -1,4 +1,4 @@
-"""Looking at a trained model: figures and tables of what it has learnt, from its checkpoint and a data set.
+"""Analyses of a trained model: figures and tables computed from its checkpoint and a labelled test split.
 
 Paper: Kumar et al., arXiv 2409.17777, section 4.2 and appendices A.5 to A.7. A new analysis is one entry in `TABLE`.
 """
@@ -13,8 +13,15 @@ from m3col.data.columns import Kind
 
 @dataclass(frozen=True)
 class Analysis:
-    """`needs`: kinds of modality that have to be there, () for any; `obstacle`: why it does not apply, None where it
-    does; `run`: InputError where something is missing or unreadable."""
+    """One analysis.
+
+    Attributes:
+        name: as in `--only` and in the names of its files.
+        description: the heading on the page.
+        needs: kinds of modality that the model must have; () for any.
+        obstacle: returns why the analysis does not apply to a model, or None where it applies.
+        run: computes the analysis. Raises InputError where an input is missing or unreadable.
+    """
 
     name: str
     description: str
@@ -42,4 +49,4 @@ def names() -> tuple[str, ...]:
     return tuple(TABLE)
 
 
-__all__ = ["TABLE", "Analysis", "Case", "Options", "Result", "names"]
+__all__ = ["TABLE", "Analysis", "AnalysisContext", "Options", "Result", "names"]

@@ -1,4 +1,4 @@
-"""How sure the model is of test samples, and of noise.
+"""The confidence of a model on test samples and on random inputs.
 
 Paper: Kumar et al., arXiv 2409.17777, section 4.2 and Fig. 5; for what differs see m3col.analysis.modality_noise.
 """
@@ -22,44 +22,44 @@ _NAMES = {"test": "test samples", "random": "random inputs"}
 
 
 def obstacle(case: AnalysisContext) -> str | None:
-    """None: it applies to every model."""
+    """Always None: this analysis applies to every model."""
     return None
 
 
 def run(case: AnalysisContext) -> Result:
-    """Quantiles of the distributions and their histograms."""
-    found = confidences(case)
+    """Returns the quantiles of both distributions of confidence, and their histograms."""
+    distributions = confidences(case)
     text = (
         "The probability of the most probable class by the fused head, on test samples and on inputs of which all "
         "modalities are Gaussian noise with the statistics of the training split (Fig. 5 of the paper). "
         "A model that knows what it does not know keeps the second one to the left, near the dotted line of guessing."
         f"{modality_noise.difference(case)}"
     )
-    return Result(quantiles(found), {"confidence": _draw(found, case.task.width)}, text)
+    return Result(quantiles(distributions), {"confidence": _draw(distributions, case.task.width)}, text)
 
 
 def confidences(case: AnalysisContext) -> dict[str, NDArray[np.float64]]:
     """The fused head's largest probability [N] of each test sample ("test") and of as many random inputs ("random")."""
-    at = case.some("confidence")
-    members = robustness.spoilt(case, at)
+    at = case.subsample("confidence")
+    members = robustness.noisy_members(case, at)
     votes = robustness.mean_votes(members, case.modalities, modality_noise.Draw(case.options.seed, 0))
     return {"test": case.votes[FUSED][at].max(axis=1), "random": votes[FUSED].max(axis=1)}
 
 
-def quantiles(found: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+def quantiles(distributions: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
     """One row for test samples and one for random inputs: inputs, samples, mean, q05, q25, q50, q75, q95."""
     return pd.DataFrame(
         {"inputs": name, "samples": len(value), "mean": float(value.mean())}
         | {f"q{round(100 * q):02d}": float(np.quantile(value, q)) for q in QUANTILES}
-        for name, value in found.items()
+        for name, value in distributions.items()
     )
 
 
-def _draw(found: dict[str, NDArray[np.float64]], classes: int) -> Figure:
+def _draw(distributions: dict[str, NDArray[np.float64]], classes: int) -> Figure:
     figure = style.figure(6.2, 3.8)
     axes: Any = figure.add_subplot()
     edges = np.linspace(0, 1, _BINS + 1)
-    for colour, (name, value) in zip(COLOURS, found.items(), strict=False):
+    for colour, (name, value) in zip(COLOURS, distributions.items(), strict=False):
         weights = np.full(len(value), 100 / len(value))
         axes.hist(value, edges, weights=weights, color=colour, alpha=0.35)
         axes.hist(value, edges, weights=weights, color=colour, histtype="step", linewidth=1.8,

@@ -1,4 +1,4 @@
-"""What an analysis looks at, and what it gives.
+"""Input and result of an analysis.
 
 Letters: N test samples, C classes, D embedding width.
 """
@@ -22,8 +22,14 @@ from m3col.tasks.base import Task
 
 @dataclass(frozen=True)
 class Options:
-    """`words`: what heat maps look for, () for the most frequent classes; `seed`: of every draw; `repeats`: draws of
-    noise; `samples`: at most so many test samples where each costs several runs of an encoder."""
+    """Options of all analyses.
+
+    Attributes:
+        words: words that heat maps are drawn for; () for the names of the most frequent classes.
+        seed: of every random draw.
+        repeats: number of noise draws.
+        samples: the most test samples that an analysis uses where each one needs several encoder passes.
+    """
 
     words: tuple[str, ...] = ()
     seed: int = 0
@@ -33,8 +39,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """`table` becomes a CSV; `figures` PNGs, by name; `shown`: one or two sentences on what is seen and how to read
-    it, in Markdown."""
+    """Result of an analysis.
+
+    Attributes:
+        table: written as a CSV file.
+        figures: written as PNG files, by name.
+        shown: one or two sentences in Markdown: what the figures show and how to read them.
+    """
 
     table: pd.DataFrame
     figures: Mapping[str, Figure]
@@ -42,9 +53,9 @@ class Result:
 
 
 class AnalysisContext:
-    """A model and the labelled test split of a data set; what several analyses need is computed once.
+    """A model and the labelled test split of a data set. Values that several analyses need are computed once.
 
-    Raises InputError where there is no such split.
+    Raises InputError where the data set has no labelled test split.
     """
 
     def __init__(self, predictor: Predictor, dataset: Dataset, options: Options = Options()) -> None:
@@ -56,7 +67,7 @@ class AnalysisContext:
 
     @property
     def task(self) -> Task:
-        """What the model predicts."""
+        """The task of the model."""
         return self.predictor.task
 
     @property
@@ -70,21 +81,29 @@ class AnalysisContext:
 
     @cached_property
     def votes(self) -> dict[str, NDArray[np.float64]]:
-        """Probabilities [N, C] of each head on the test split, the mean over the members."""
+        """Probabilities [N, C] of each head on the test split, averaged over the members of the ensemble."""
         return self.predictor.votes(self.test.inputs)
 
     @cached_property
     def right(self) -> dict[str, NDArray[np.bool_]]:
-        """Per head whether each test sample [N] is classified correctly."""
+        """For each head, whether it classifies each test sample [N] correctly."""
         return {name: self.task.decide(value) == self.labels for name, value in self.votes.items()}
 
     def modality(self, kind: str) -> str | None:
-        """The first modality of that kind, None where there is none."""
+        """The name of the first modality of a kind, or None."""
         return next((name for name, found in self.predictor.kinds.items() if found == kind), None)
 
-    def some(self, purpose: str, among: IntArray | None = None, most: int | None = None) -> IntArray:
-        """Positions of at most `most` (default: `samples`) test samples, of all or of those at `among`, ascending;
-        drawn where there are more."""
+    def subsample(self, purpose: str, among: IntArray | None = None, most: int | None = None) -> IntArray:
+        """Draws a random subset of the test samples.
+
+        Args:
+            purpose: a name for the draw; each purpose has its own random stream.
+            among: positions to draw from; None for all test samples.
+            most: the largest size of the subset; None for `options.samples`. A smaller set is returned whole.
+
+        Returns:
+            Ascending positions in the test split.
+        """
         at = np.arange(len(self.test)) if among is None else among
         most = self.options.samples if most is None else most
         if len(at) <= most:
@@ -93,11 +112,11 @@ class AnalysisContext:
         return np.sort(draw.choice(at, most, replace=False))
 
     def frequent(self, most: int) -> list[int]:
-        """The most frequent classes of the test split, the first one of a tie first."""
+        """The at most `most` most frequent classes of the test split, most frequent first; ties in order of class."""
         counts = np.bincount(self.task.strata(self.labels), minlength=self.task.num_strata)
         return [int(k) for k in np.argsort(-counts, kind="stable")[:most] if counts[k]]
 
     def member_note(self) -> str:
-        """Whose embeddings are shown, where there are several members; else ""."""
+        """A sentence that says whose embeddings are shown; "" for a model with one member."""
         count = len(self.predictor)
         return "" if count == 1 else f" Embeddings are those of the first of {count} members."

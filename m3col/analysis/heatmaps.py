@@ -1,4 +1,4 @@
-"""Where in an image a word is found.
+"""Heat maps: the similarity of a word with each patch of an image.
 
 Letters: n images, P patches, S side of an image, D embedding width.
 Paper: Kumar et al., arXiv 2409.17777, section 4.2 ("Visualization of Attention Heatmaps") and Fig. 3, 4 and 8: the dot
@@ -24,17 +24,17 @@ from m3col.inputs.tables import TableSource
 from m3col.plots import fonts, style
 from m3col.plots.model_plots import INK
 
-IMAGES = 6  # of a word
-WORDS = 6  # where none are given: the most frequent classes
-_BATCH = 64  # images whose patches are in memory: 77 MB at ViT-B/16
+IMAGES = 6  # per word
+WORDS = 6  # number of most frequent classes that are used where the options name no words
+_BATCH = 64  # images that are encoded at once; their patch tokens take 77 MB with ViT-B/16
 Maps = NDArray[np.float64]
 
 
 def obstacle(case: AnalysisContext) -> str | None:
-    """Why this does not apply to a model, None where it does."""
+    """Returns why heat maps cannot be drawn for a model, or None where they can."""
     kinds = case.predictor.kinds.values()
     if not {"image", "text"} <= set(kinds):
-        return f"words are looked for in images, but the modalities of the model are {', '.join(kinds)}"
+        return f"needs an image and a text modality, but the modalities of the model are {', '.join(kinds)}"
     image = case.modality("image")
     assert image is not None
     try:
@@ -45,13 +45,13 @@ def obstacle(case: AnalysisContext) -> str | None:
 
 
 def run(case: AnalysisContext) -> Result:
-    """One figure per word with up to six images; the table has a row per word, image and patch.
+    """Draws one figure per word with up to six images. The table has one row per word, image and patch.
 
-    Columns: word, sample (its id in the test split), class, row and column of the patch from the upper left,
-    similarity, member (whose embeddings these are).
+    Columns: word, sample (its id in the test split), class, row and column of the patch counted from the upper left
+    corner, similarity, member (the ensemble member that computed the embeddings).
     """
     tables, figures = [], dict[str, Figure]()
-    for word, (at, maps) in look_for(case, words(case)).items():
+    for word, (at, maps) in word_maps(case, words(case)).items():
         tables.append(_table(case, word, at, maps))
         figures[_file(word, figures)] = _draw(case, word, at, maps)
     text = (
@@ -64,12 +64,12 @@ def run(case: AnalysisContext) -> Result:
 
 
 def words(case: AnalysisContext) -> tuple[str, ...]:
-    """The given words, else the names of the most frequent classes."""
+    """The words of the options, or by default the names of the most frequent classes."""
     return case.options.words or tuple(_spoken(case.dataset.classes[k]) for k in case.frequent(WORDS))
 
 
 def class_of(case: AnalysisContext, word: str) -> int | None:
-    """The class of that name; case, - and _ do not matter."""
+    """The number of the class with that name, or None. Case, `-` and `_` do not matter."""
     names = [_spoken(name).lower() for name in case.dataset.classes]
     spoken = _spoken(word).lower()
     return names.index(spoken) if spoken in names else None
@@ -79,39 +79,43 @@ def _spoken(name: str) -> str:
     return re.sub(r"[_\-\s]+", " ", name).strip()
 
 
-def look_for(case: AnalysisContext, wanted: Sequence[str]) -> dict[str, tuple[IntArray, Maps]]:
-    """Of each word the positions [n] of up to six test samples, and its maps [n, rows, columns] of their images.
+def word_maps(case: AnalysisContext, searched: Sequence[str]) -> dict[str, tuple[IntArray, Maps]]:
+    """Selects up to six test samples per word and computes the heat maps of their images. Encodes each image once.
 
-    Samples are of the class that the word names, drawn. Where it names none, or one without test samples, they are
-    those whose mean similarity with the word is highest, of at most `samples`, the best one first. No image is
-    encoded twice.
+    A word that names a class with test samples gets a random draw of them. Any other word gets the samples with the
+    highest mean similarity among at most `options.samples` drawn ones, best first.
+
+    Returns:
+        By word: positions [n] in the test split, and maps [n, rows, columns].
     """
-    wanted = list(dict.fromkeys(wanted))
+    searched = list(dict.fromkeys(searched))
     drawn = dict[str, IntArray]()
-    for word in wanted:
+    for word in searched:
         label = class_of(case, word)
         among = np.flatnonzero(case.labels == label) if label is not None else ()
         if len(among):
-            drawn[word] = case.some(f"heatmaps/{label}", np.asarray(among), IMAGES)
-    rest = np.zeros(0, np.int64) if len(drawn) == len(wanted) else case.some("heatmaps")
-    every = np.unique(np.concatenate([rest, *drawn.values()]))
+            drawn[word] = case.subsample(f"heatmaps/{label}", np.asarray(among), IMAGES)
+    candidates = np.zeros(0, np.int64) if len(drawn) == len(searched) else case.subsample("heatmaps")
+    every = np.unique(np.concatenate([candidates, *drawn.values()]))
     result = {}
-    for word, maps in zip(wanted, similarities(case, wanted, every), strict=True):
+    for word, maps in zip(searched, similarities(case, searched, every), strict=True):
         at = drawn.get(word)
         if at is None:
-            means = maps[np.searchsorted(every, rest)].mean(axis=(1, 2))
-            at = rest[np.argsort(-means, kind="stable")[:IMAGES]]
+            means = maps[np.searchsorted(every, candidates)].mean(axis=(1, 2))
+            at = candidates[np.argsort(-means, kind="stable")[:IMAGES]]
         result[word] = (at, maps[np.searchsorted(every, at)])
     return result
 
 
-def similarities(case: AnalysisContext, wanted: Sequence[str], at: IntArray) -> Maps:
-    """Dot products [words, n, rows, columns] of the words' embeddings with the patches of the test images at `at`,
-    all by the first member and not normalised."""
+def similarities(case: AnalysisContext, searched: Sequence[str], at: IntArray) -> Maps:
+    """Dot products [words, n, rows, columns] of word embeddings with the patch tokens of the test images at `at`.
+
+    All embeddings are those of the first member, not normalised.
+    """
     image, text = case.modality("image"), case.modality("text")
     assert image is not None and text is not None
     first = case.predictor.members[0]
-    texts = MediaColumn.of("text", [_spoken(word) or word for word in wanted])
+    texts = MediaColumn.of("text", [_spoken(word) or word for word in searched])
     vectors = first.encode(first.sources({text: texts}))[text].double()
     source = first.sources({image: case.test.inputs[image][at]})[image]
     pieces = [_patches(case, source, start) @ vectors.T for start in range(0, len(at), _BATCH)]
@@ -121,7 +125,7 @@ def similarities(case: AnalysisContext, wanted: Sequence[str], at: IntArray) -> 
 
 
 def _patches(case: AnalysisContext, source: Source, start: int) -> torch.Tensor:
-    """Patch tokens [n, P, D] of the batch that begins there, in float64. Raises InputError for models without them."""
+    """Patch tokens [n, P, D] of the batch that begins at `start`, in float64. InputError for models without them."""
     image = case.modality("image")
     assert image is not None
     batch: Any = source.rows(slice(start, start + _BATCH))
@@ -138,12 +142,12 @@ def _table(case: AnalysisContext, word: str, at: IntArray, maps: Maps) -> pd.Dat
 
 
 def _file(word: str, taken: Any) -> str:
-    """A file name that no other word has."""
+    """A file name for a word, different from those in `taken`."""
     plain = f"heatmaps_{re.sub(r'[^a-z0-9]+', '_', word.lower()).strip('_') or 'word'}"[:60]
-    found, number = plain, 2
-    while found in taken:
-        found, number = f"{plain}_{number}", number + 1
-    return found
+    name, number = plain, 2
+    while name in taken:
+        name, number = f"{plain}_{number}", number + 1
+    return name
 
 
 def _draw(case: AnalysisContext, word: str, at: IntArray, maps: Maps) -> Figure:
@@ -158,12 +162,12 @@ def _draw(case: AnalysisContext, word: str, at: IntArray, maps: Maps) -> Figure:
     low, high = float(maps.min()), float(maps.max())
     side = images.shape[1]
     classes = fonts.names([n if len(n) <= 18 else f"{n[:17]}…" for n in case.dataset.classes])
-    for place, (upper, lower) in enumerate(grid.T):
-        upper.imshow(images[place])
-        upper.set_title(classes[case.labels[at[place]]], fontsize=9, color=INK)
-        lower.imshow(images[place].mean(axis=2), cmap="gray", vmin=0, vmax=1)
+    for column, (upper, lower) in enumerate(grid.T):
+        upper.imshow(images[column])
+        upper.set_title(classes[case.labels[at[column]]], fontsize=9, color=INK)
+        lower.imshow(images[column].mean(axis=2), cmap="gray", vmin=0, vmax=1)
         drawn = lower.imshow(
-            maps[place], cmap="turbo", vmin=low, vmax=high, alpha=0.65, interpolation="bilinear",
+            maps[column], cmap="turbo", vmin=low, vmax=high, alpha=0.65, interpolation="bilinear",
             extent=(-0.5, side - 0.5, side - 0.5, -0.5),
         )  # fmt: skip
         style.bare(upper)

@@ -1,7 +1,7 @@
-"""When each modality alone is right or wrong, and all of them together.
+"""How often the heads of single modalities are right or wrong, compared with the fused prediction.
 
 Paper: Kumar et al., arXiv 2409.17777, section 4.2 and Table 9.
-Differs: the paper's unimodal columns are models of their own; here they are the heads of the model that is looked at.
+Differs: the paper's unimodal columns are separate models; here they are the unimodal heads of the analysed model.
 """
 
 from itertools import product
@@ -18,20 +18,20 @@ from m3col.methods.supervised import FUSED
 from m3col.plots import fonts, style
 from m3col.plots.model_plots import FAINT, INK
 
-_MOST_PATTERNS = 3  # modalities up to which each pattern of right and wrong has a row
+_MOST_PATTERNS = 3  # up to so many modalities, patterns that never occur have a row too
 
 _COUNTS = ["fused_right", "fused_wrong"]
 
-_WORDS = ("heads", "all", *_COUNTS, "share_right", "share_wrong")  # columns and rows that are no modality's
+_WORDS = ("heads", "all", *_COUNTS, "share_right", "share_wrong")  # names in the table that are no modality
 
 
 def obstacle(case: AnalysisContext) -> str | None:
-    """Why this does not apply to a model, None where it does."""
+    """Returns why this analysis does not apply to a model, or None where it applies."""
     return None if case.heads else "the model has no head of a single modality (objective.unimodal_supervision)"
 
 
 def run(case: AnalysisContext) -> Result:
-    """The table of `count` and its figure."""
+    """Returns the table of `count` and its figure."""
     table = count(case)
     text = (
         "Rows say which modalities' own heads are right, columns whether the fused prediction is (Table 9 of the "
@@ -42,11 +42,13 @@ def run(case: AnalysisContext) -> Result:
 
 
 def count(case: AnalysisContext) -> pd.DataFrame:
-    """One row per pattern of right and wrong heads (`heads` is "all"), then two per head (`heads` is its name).
+    """Counts how often the fused prediction is right or wrong for each pattern of right and wrong unimodal heads.
 
-    Columns: heads; one per modality with "right", "wrong" or, where it is not looked at, "any"; fused_right and
-    fused_wrong (counts); share_right and share_wrong of all test samples. With more than three modalities only patterns
-    that occur have a row.
+    The first rows have `heads` = "all" and one pattern each. Then follow two rows per head, with its name in `heads`.
+
+    Columns: heads; one per modality with "right", "wrong" or (in the rows of other heads) "any"; fused_right and
+    fused_wrong (counts); share_right and share_wrong (fractions of all test samples). With more than three modalities
+    only patterns that occur have a row.
     """
     right = case.right | {_shown(name): case.right[name] for name in case.heads}
     heads = [_shown(name) for name in case.heads]
@@ -76,7 +78,7 @@ def _counts(at: NDArray[np.bool_], fused: NDArray[np.bool_]) -> dict[str, float]
 
 
 def _draw(table: pd.DataFrame, case: AnalysisContext) -> Figure:
-    """The patterns as a labelled matrix, and one of two rows per head beside it."""
+    """Draws the patterns as a labelled matrix on the left, and two rows per head on the right."""
     heads = [_shown(name) for name in case.heads]
     shown = dict(zip(heads, fonts.names(heads, "modality"), strict=True))
     joint, title = table[table["heads"] == "all"], "Modalities' own heads"
@@ -84,7 +86,7 @@ def _draw(table: pd.DataFrame, case: AnalysisContext) -> Figure:
         lines = joint.to_dict("records")
         labels = [", ".join(f"{shown[name]} {line[name]}" for name in heads) for line in lines]
         cells = joint[_COUNTS].to_numpy(np.int64)
-    else:  # too many patterns to read: by the number of heads that are right
+    else:  # too many patterns to read: one row per number of heads that are right
         good = (joint[heads] == "right").sum(axis=1).to_numpy()
         cells = np.stack([joint[_COUNTS].to_numpy(np.int64)[good == k].sum(axis=0) for k in range(len(heads), -1, -1)])
         labels = [f"{k} of {len(heads)} right" for k in range(len(heads), -1, -1)]
@@ -100,7 +102,7 @@ def _draw(table: pd.DataFrame, case: AnalysisContext) -> Figure:
 
 
 def _matrix(axes: Any, cells: NDArray[np.int64], labels: list[str], title: str, total: int) -> None:
-    """Counts [rows, 2] with their shares of all samples."""
+    """Draws counts [rows, 2] and their shares of all samples as a heat map."""
     share = cells / total
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     style.dress(axes, title=title, x="fused prediction", grid=None)
@@ -111,6 +113,6 @@ def _matrix(axes: Any, cells: NDArray[np.int64], labels: list[str], title: str, 
         colour = "white" if share[row, column] > 0.55 else INK if cells[row, column] else FAINT
         text = f"{cells[row, column]:,}  ({share[row, column]:.1%})"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    for place in range(1, len(labels)):
-        axes.axhline(place - 0.5, color="white", linewidth=2)
+    for line in range(1, len(labels)):
+        axes.axhline(line - 0.5, color="white", linewidth=2)
     axes.axvline(0.5, color="white", linewidth=2)

@@ -2,8 +2,8 @@
 
 Letters: N samples, D_m columns after preprocessing, L tokens of a text, E width of its word embeddings.
 Paper: Kumar et al., arXiv 2409.17777, section 4.2 ("Testing on Random Data and Single-Corrupt Modalities").
-Differs: the paper replaces what the text encoder puts out; here noise stands in place of the word embeddings of each
-  token and passes through the encoder, so that every modality is spoilt at its input. Texts keep their lengths.
+Differs: the paper replaces the output of the text encoder. Here noise replaces the word embedding of each token and
+  passes through the encoder, so that every modality is corrupted at its input. Texts keep their lengths.
 """
 
 from collections.abc import Mapping
@@ -28,8 +28,10 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation, each of a shape that fits a sample: [D_m] of a table, [3, 1, 1] of images in
-    [0, 1], [E] of word embeddings."""
+    """Mean and standard deviation of a modality, in a shape that broadcasts to one sample.
+
+    The shape is [D_m] for a numeric table, [3, 1, 1] for images with values in [0, 1], [E] for word embeddings.
+    """
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
@@ -37,22 +39,22 @@ class Moments:
 
 @dataclass(frozen=True)
 class Draw:
-    """Keys the noise of each sample: it depends neither on batches nor on which member it is for."""
+    """Random stream of the noise. The noise of a sample depends neither on the batch nor on the ensemble member."""
 
     seed: int
     repeat: int
 
     def normal(self, modality: str, row: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Standard normal numbers for one sample."""
+        """Standard normal values for one sample, the one at position `row`."""
         purpose = f"analysis/noise/{modality}"
         key = randomness.generator(seed=self.seed, fold=0, epoch=self.repeat, step=row, purpose=purpose)
         return key.standard_normal(shape)
 
 
 def difference(case: AnalysisContext) -> str:
-    """What the paper does otherwise, for the page."""
+    """Sentences for the page that say how this analysis differs from the paper."""
     texts = (
-        " The paper puts noise in place of what the text encoder gives; here it stands in place of the word embeddings "
+        " The paper replaces the output of the text encoder by noise; here noise replaces the word embeddings "
         "and passes through the encoder, so that the numbers for texts are not comparable."
     )
     compared = " In the paper several models are compared; this page is about one."
@@ -60,9 +62,12 @@ def difference(case: AnalysisContext) -> str:
 
 
 def moments(member: Member, inputs: Mapping[str, ModalityData]) -> dict[str, Moments]:
-    """Of each modality of training samples as the model takes them: per column, per colour, and over the word
-    embeddings of all their tokens (a word counts as often as it occurs, padding does not)."""
-    kept = {name: _Sums() for name in inputs}
+    """Mean and standard deviation of each modality of training samples, after their preprocessing.
+
+    They are computed per column of a numeric table, per colour channel of images, and per dimension of the word
+    embeddings of texts, over all tokens without padding.
+    """
+    sums_of = {name: _Sums() for name in inputs}
     counts = dict[str, NDArray[np.int64]]()
     for name, source in member.sources(inputs).items():
         for start in range(0, len(source), _BATCH):
@@ -70,19 +75,24 @@ def moments(member: Member, inputs: Mapping[str, ModalityData]) -> dict[str, Mom
             assert not isinstance(batch, Partial), "a predictor has all modalities"
             if isinstance(batch, Tokens):
                 assert batch.ids is not None
-                some = np.bincount(batch.ids[batch.mask].numpy())
-                counts[name] = _added(counts.get(name, np.zeros(0, np.int64)), some)
+                batch_counts = np.bincount(batch.ids[batch.mask].numpy())
+                counts[name] = _sum_padded(counts.get(name, np.zeros(0, np.int64)), batch_counts)
             else:
                 values = batch.double().numpy()
-                kept[name].add(values if values.ndim == 2 else values.transpose(0, 2, 3, 1).reshape(-1, 3))
-    found = {name: sums.moments() for name, sums in kept.items() if sums.count}
+                sums_of[name].add(values if values.ndim == 2 else values.transpose(0, 2, 3, 1).reshape(-1, 3))
+    by_modality = {name: sums.moments() for name, sums in sums_of.items() if sums.count}
     images = [name for name, value in inputs.items() if getattr(value, "kind", "") == "image"]
-    found |= {name: Moments(found[name].mean.reshape(3, 1, 1), found[name].std.reshape(3, 1, 1)) for name in images}
-    return {name: found[name] if name in found else _of_words(member, name, counts[name]) for name in inputs}
+    by_modality |= {
+        name: Moments(by_modality[name].mean.reshape(3, 1, 1), by_modality[name].std.reshape(3, 1, 1))
+        for name in images
+    }
+    return {
+        name: by_modality[name] if name in by_modality else _word_moments(member, name, counts[name]) for name in inputs
+    }
 
 
 class _Sums:
-    """Count, sum and sum of squares of rows [n, D]; moved by the first row, so that differences lose little."""
+    """Running count, sum and sum of squares of rows [n, D], relative to the first row for numerical accuracy."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -101,49 +111,49 @@ class _Sums:
         return Moments(self._base + mean, np.sqrt(np.maximum(self._squares / self.count - mean**2, 0)))
 
 
-def _added(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+def _sum_padded(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
     total = np.zeros(max(len(a), len(b)), np.int64)
     total[: len(a)] += a
     total[: len(b)] += b
     return total
 
 
-def _of_words(member: Member, modality: str, counts: NDArray[np.int64]) -> Moments:
+def _word_moments(member: Member, modality: str, counts: NDArray[np.int64]) -> Moments:
     used = np.flatnonzero(counts)
     weight = counts[used] / counts.sum()
-    vectors = _words(member, modality, torch.from_numpy(used)[None]).double().numpy()[0]
+    vectors = _word_embeddings(member, modality, torch.from_numpy(used)[None]).double().numpy()[0]
     mean = weight @ vectors
     return Moments(mean, np.sqrt(weight @ (vectors - mean) ** 2))
 
 
-def _words(member: Member, modality: str, ids: Tensor) -> Tensor:
+def _word_embeddings(member: Member, modality: str, ids: Tensor) -> Tensor:
     """Word embeddings [n, L, E]."""
     encoder: Any = member.method.encoders[modality]
     with torch.inference_mode():
-        found: Tensor = encoder.embed(Tokens(ids, torch.ones_like(ids, dtype=torch.bool))).embeddings
-    return found
+        vectors: Tensor = encoder.embed(Tokens(ids, torch.ones_like(ids, dtype=torch.bool))).embeddings
+    return vectors
 
 
-def replaced(source: Source, modality: str, found: Moments, draw: Draw, dtype: torch.dtype) -> Source:
-    """A source in which every sample is noise: row r is mean + std * draw.normal(r). `dtype`: of the model."""
+def replaced(source: Source, modality: str, statistics: Moments, draw: Draw, dtype: torch.dtype) -> Source:
+    """A source with noise in place of every sample: row r is mean + std * draw.normal(r), in `dtype` of the model."""
 
     def change(rows: NDArray[np.int64], batch: Input) -> Input:
         assert not isinstance(batch, Partial), "a predictor has all modalities"
         if isinstance(batch, Tokens):
-            return _noisy_texts(rows, batch, modality, found, draw, dtype)
+            return _noisy_texts(rows, batch, modality, statistics, draw, dtype)
         shape = tuple(batch.shape[1:])
-        noise = np.stack([found.mean + found.std * draw.normal(modality, int(row), shape) for row in rows])
+        noise = np.stack([statistics.mean + statistics.std * draw.normal(modality, int(row), shape) for row in rows])
         return torch.as_tensor(noise, dtype=dtype)
 
     return Changed(source, change)
 
 
 def _noisy_texts(
-    rows: NDArray[np.int64], batch: Tokens, modality: str, found: Moments, draw: Draw, dtype: torch.dtype
+    rows: NDArray[np.int64], batch: Tokens, modality: str, statistics: Moments, draw: Draw, dtype: torch.dtype
 ) -> Tokens:
     lengths = batch.mask.sum(dim=1).tolist()
-    width = found.mean.shape[-1]
+    width = statistics.mean.shape[-1]
     noise = np.zeros((*batch.mask.shape, width))
-    for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        noise[place, :length] = found.mean + found.std * draw.normal(modality, int(row), (length, width))
+    for position, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        noise[position, :length] = statistics.mean + statistics.std * draw.normal(modality, int(row), (length, width))
     return Tokens(None, batch.mask, torch.as_tensor(noise, dtype=dtype), batch.types)

@@ -1,4 +1,4 @@
-"""Accuracy where one modality is noise.
+"""Accuracy with one modality replaced by noise.
 
 Letters: N samples, C classes, D embedding width.
 Paper: Kumar et al., arXiv 2409.17777, section 4.2 and Table 5; for what differs see m3col.analysis.modality_noise.
@@ -28,8 +28,11 @@ CLEAN = "none"
 
 
 @dataclass(frozen=True)
-class Spoilt:
-    """One member with samples of which any modality can be replaced: each encoder runs once on what stays."""
+class NoisyMember:
+    """One ensemble member with samples of which any modality can be replaced by noise.
+
+    The embeddings of the original samples are computed once, in `clean`.
+    """
 
     member: Member
     sources: Mapping[str, Source]
@@ -37,49 +40,56 @@ class Spoilt:
     clean: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, member: Member, inputs: Mapping[str, ModalityData], training: Mapping[str, ModalityData]) -> "Spoilt":
-        """Samples `inputs`; noise has the statistics of `training`."""
+    def of(
+        cls, member: Member, inputs: Mapping[str, ModalityData], training: Mapping[str, ModalityData]
+    ) -> "NoisyMember":
+        """Prepares the samples `inputs`; the noise has the mean and standard deviation of `training`."""
         sources = member.sources(inputs)
         return cls(member, sources, modality_noise.moments(member, training), member.encode(sources))
 
     def votes(self, modalities: tuple[str, ...], draw: modality_noise.Draw) -> dict[str, NDArray[np.float64]]:
-        """Probabilities [N, C] of each head where these modalities are noise."""
-        made = {
+        """Probabilities [N, C] of each head with these modalities replaced by noise."""
+        noisy = {
             name: modality_noise.replaced(self.sources[name], name, self.moments[name], draw, self.member.dtype)
             for name in modalities
         }
-        embeddings = dict(self.clean) | (self.member.encode(made) if made else {})
+        embeddings = dict(self.clean) | (self.member.encode(noisy) if noisy else {})
         return self.member.classify(embeddings)
 
 
-def spoilt(case: AnalysisContext, at: IntArray) -> list[Spoilt]:
-    """Each member with the test samples at `at`; statistics are of at most `samples` training samples, drawn."""
+def noisy_members(case: AnalysisContext, at: IntArray) -> list[NoisyMember]:
+    """Prepares the test samples at `at` for each member.
+
+    The statistics of the noise come from at most `options.samples` training samples.
+    """
     inputs = case.test.take(at).inputs
     count, most = len(case.dataset.train), case.options.samples
     training = case.dataset.train
     if count > most:
-        training = training.take(case.some("training", np.arange(count)))
+        training = training.take(case.subsample("training", np.arange(count)))
     return [
-        Spoilt.of(member, {m: inputs[m] for m in case.modalities}, {m: training.inputs[m] for m in case.modalities})
+        NoisyMember.of(
+            member, {m: inputs[m] for m in case.modalities}, {m: training.inputs[m] for m in case.modalities}
+        )
         for member in case.predictor.members
     ]
 
 
 def mean_votes(
-    members: list[Spoilt], modalities: tuple[str, ...], draw: modality_noise.Draw
+    members: list[NoisyMember], modalities: tuple[str, ...], draw: modality_noise.Draw
 ) -> dict[str, NDArray[np.float64]]:
-    """Probabilities [N, C] of each head, the mean over the members."""
-    found = [one.votes(modalities, draw) for one in members]
-    return {name: np.mean([votes[name] for votes in found], axis=0) for name in found[0]}
+    """Probabilities [N, C] of each head, averaged over the members."""
+    by_member = [member.votes(modalities, draw) for member in members]
+    return {name: np.mean([votes[name] for votes in by_member], axis=0) for name in by_member[0]}
 
 
 def obstacle(case: AnalysisContext) -> str | None:
-    """None: it applies to every model."""
+    """Always None: this analysis applies to every model."""
     return None
 
 
 def run(case: AnalysisContext) -> Result:
-    """The table of `accuracies` and its figure."""
+    """Returns the table of `accuracies` and its figure."""
     table = accuracies(case)
     repeats = case.options.repeats
     text = (
@@ -92,12 +102,13 @@ def run(case: AnalysisContext) -> Result:
 
 
 def accuracies(case: AnalysisContext) -> pd.DataFrame:
-    """One row per replaced modality ("none": the samples as they are) and head.
+    """Accuracy of each head with each modality replaced by noise; one row per replaced modality and head.
 
-    Columns: replaced, head, accuracy (the mean over draws), sd (over draws; 0 for "none"), draws, samples.
+    Columns: replaced ("none" for the original samples), head, accuracy (mean over noise draws), sd (standard deviation
+    over draws; 0 for "none"), draws, samples.
     """
-    at = case.some("robustness")
-    labels, members = case.labels[at], spoilt(case, at)
+    at = case.subsample("robustness")
+    labels, members = case.labels[at], noisy_members(case, at)
     rows = []
     shown = {None: CLEAN} | {name: naming.apart(name, [CLEAN]) for name in case.modalities}
     for replaced in shown:
@@ -122,15 +133,15 @@ def _draw(table: pd.DataFrame, case: AnalysisContext) -> Figure:
     axes: Any = figure.add_subplot()
     width = 0.8 / len(heads)
     labels = fonts.names(heads, "head")
-    for place, head in enumerate(heads):
-        some = table[table["head"] == head].set_index("replaced").loc[groups]
-        x = np.arange(len(groups)) + (place - (len(heads) - 1) / 2) * width
-        axes.bar(x, some["accuracy"], width * 0.92, color=COLOURS[place % len(COLOURS)], label=labels[place])
-        drawn = (some["draws"] > 1).to_numpy()
-        axes.errorbar(x[drawn], some["accuracy"][drawn], some["sd"][drawn], fmt="none", ecolor=INK, elinewidth=1,
+    for number, head in enumerate(heads):
+        bars = table[table["head"] == head].set_index("replaced").loc[groups]
+        x = np.arange(len(groups)) + (number - (len(heads) - 1) / 2) * width
+        axes.bar(x, bars["accuracy"], width * 0.92, color=COLOURS[number % len(COLOURS)], label=labels[number])
+        drawn = (bars["draws"] > 1).to_numpy()
+        axes.errorbar(x[drawn], bars["accuracy"][drawn], bars["sd"][drawn], fmt="none", ecolor=INK, elinewidth=1,
                       capsize=2)  # fmt: skip
-        for at, value, spread in zip(x, some["accuracy"], some["sd"], strict=True):
-            axes.text(at, value + spread + 0.012, f"{100 * value:.0f}", ha="center", va="bottom", fontsize=8,
+        for centre, value, spread in zip(x, bars["accuracy"], bars["sd"], strict=True):
+            axes.text(centre, value + spread + 0.012, f"{100 * value:.0f}", ha="center", va="bottom", fontsize=8,
                       color=INK, zorder=4,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # fmt: skip
     frequent = case.task.score("accuracy", case.labels, case.task.constant(case.labels, len(case.labels)))

@@ -1,4 +1,4 @@
-"""All analyses of a model in one folder, with a page that shows them."""
+"""Runs the analyses of a model and writes their tables, figures and a Markdown page to one folder."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from m3col.storage import atomic_files
 
 PAGE = "README.md"
 
-_SPACE = 20_000_000  # bytes that the files may take
+_SPACE = 20_000_000  # bytes of free disk space that are required
 
 
 def analyse(
@@ -26,52 +26,63 @@ def analyse(
     only: Sequence[str] | None = None,
     seed: int = 0,
 ) -> list[Path]:
-    """Looks at a model with the test split of `dataset`, writes `<out>/<name>.csv`, PNGs and README.md; their paths.
+    """Analyses a model on the test split of a data set; writes `<out>/<name>.csv`, PNG files and README.md.
 
-    words: what heat maps look for; none: the names of the most frequent classes. only: names of analyses; None: all
-    that apply, and the page says why others do not. seed: of every draw. Raises InputError with all faults before
-    anything is written: an unknown name, one that does not apply, words without images and texts, a data set with
-    other classes or features, a folder that cannot be written.
+    Args:
+        checkpoint: one checkpoint, several (an ensemble), or a loaded model.
+        dataset: with the classes and features of the model.
+        out: the folder to write to.
+        words: words that heat maps are drawn for; none: the names of the most frequent classes.
+        only: names of analyses. None: all that apply; the page says why the others do not.
+        seed: of every random draw.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: with all faults, before anything is written: an unknown name, an analysis that does not apply,
+            words for a model without images and texts, a data set with other classes or features, a folder that
+            cannot be written.
     """
     predictor = checkpoint if isinstance(checkpoint, Predictor) else load(checkpoint)
-    faults = word_faults(words, only, predictor) + name_faults(only) + place_faults(Path(out))
+    faults = word_faults(words, only, predictor) + name_faults(only) + folder_faults(Path(out))
     faults += predictor.dataset_faults(dataset)
     if faults:
         raise InputError(faults)
     case = AnalysisContext(predictor, dataset, Options(words=tuple(words), seed=seed))
-    wanted = list(dict.fromkeys(TABLE if only is None else only))
-    obstacles = {name: text for name in wanted if (text := TABLE[name].obstacle(case)) is not None}
-    # Asked for by name, it has to be possible: heat maps by words as well.
-    asked = {*(only or ()), *(["heatmaps"] if words else [])}
-    if asked & obstacles.keys():
-        raise InputError([f"{name}: {text}" for name, text in obstacles.items() if name in asked])
-    results = {name: TABLE[name].run(case) for name in wanted if name not in obstacles}
+    chosen = list(dict.fromkeys(TABLE if only is None else only))
+    obstacles = {name: text for name in chosen if (text := TABLE[name].obstacle(case)) is not None}
+    # An analysis that the user asked for must apply. Words ask for heat maps.
+    requested = {*(only or ()), *(["heatmaps"] if words else [])}
+    if requested & obstacles.keys():
+        raise InputError([f"{name}: {text}" for name, text in obstacles.items() if name in requested])
+    results = {name: TABLE[name].run(case) for name in chosen if name not in obstacles}
     return _write(Path(out), case, results, obstacles)
 
 
 def name_faults(only: Sequence[str] | None) -> list[str]:
-    """Of the names of analyses, and of umap where its package is missing."""
-    found = [f"--only {name!r} is no analysis{nearest(name, TABLE)}" for name in only or () if name not in TABLE]
+    """Unknown names of analyses, and umap where its package is not installed; one line each."""
+    faults = [f"--only {name!r} is no analysis{nearest(name, TABLE)}" for name in only or () if name not in TABLE]
     if only is not None and not only:
-        found.append(f"--only: names no analysis; choose from {', '.join(TABLE)}")
+        faults.append(f"--only: names no analysis; choose from {', '.join(TABLE)}")
     if "umap" in (only or ()) and not umap_plot.installed():
-        found.append(f"--only umap: {umap_plot.MISSING}")
-    return found
+        faults.append(f"--only umap: {umap_plot.MISSING}")
+    return faults
 
 
 def word_faults(words: Sequence[str], only: Sequence[str] | None, predictor: Predictor | None) -> list[str]:
-    """Words that are empty, or that nothing is done with. predictor: None where it is not known."""
-    found = ["--words: a word is empty"] if any(not word.strip() for word in words) else []
+    """Empty words, and words that no analysis uses. `predictor`: None to leave its modalities unchecked."""
+    faults = ["--words: a word is empty"] if any(not word.strip() for word in words) else []
     if words and only is not None and "heatmaps" not in only:
-        found.append("--words are for heatmaps, which --only leaves out")
+        faults.append("--words are for heatmaps, which --only leaves out")
     if words and predictor is not None and not set(TABLE["heatmaps"].needs) <= set(predictor.kinds.values()):
         kinds = ", ".join(f"{name} ({kind})" for name, kind in predictor.kinds.items())
-        found.append(f"--words are looked for in images by models of images and texts; this one has {kinds}")
-    return found
+        faults.append(f"--words need a model with an image and a text modality; this one has {kinds}")
+    return faults
 
 
-def place_faults(out: Path) -> list[str]:
-    """Whether the files can be written there."""
+def folder_faults(out: Path) -> list[str]:
+    """Why the files cannot be written to a folder, as lines."""
     return disk_faults(out.absolute(), _SPACE, what="the analysis")
 
 
@@ -91,13 +102,13 @@ def _write(out: Path, case: AnalysisContext, results: Mapping[str, Result], obst
 
 
 def page(case: AnalysisContext, results: Mapping[str, Result], obstacles: Mapping[str, str]) -> str:
-    """The page in Markdown: each analysis with its figures, a link to its table, and how to read it."""
+    """The page in Markdown. For each analysis: its figures, how to read them, and a link to its table."""
     members = len(case.predictor)
-    what = "one model" if members == 1 else f"an ensemble of {members} members, whose probabilities are averaged"
+    subject = "one model" if members == 1 else f"an ensemble of {members} members, whose probabilities are averaged"
     method = case.predictor.config["method"]
     lines = [
         f"# {method} on {case.dataset.name}", "",
-        f"{what[0].upper()}{what[1:]}, on {len(case.test):,} test samples of {case.task.width} classes: "
+        f"{subject[0].upper()}{subject[1:]}, on {len(case.test):,} test samples of {case.task.width} classes: "
         f"accuracy {case.right['fused'].mean():.1%}. Seed {case.options.seed}.", "",
     ]  # fmt: skip
     for name, result in results.items():

@@ -1,8 +1,8 @@
-"""UMAP of the embeddings of each modality and of all together.
+"""UMAP projections of the embeddings of each modality and of their concatenation.
 
 Letters: N samples, D embedding width, M modalities.
 Paper: Kumar et al., arXiv 2409.17777, appendix A.6 and Fig. 7.
-Differs: the ten most frequent classes of the test split instead of ten drawn ones.
+Differs: shows the ten most frequent classes of the test split instead of ten random ones.
 """
 
 import importlib.util
@@ -24,11 +24,11 @@ from m3col.plots.model_plots import INK
 
 CLASSES = 10
 
-FEWEST = 8  # samples below which there is nothing to see
+FEWEST = 8  # samples; with fewer a projection shows nothing
 
 JOINT = "joint"
 
-_MARKERS = "os^Dv"  # beside colours, for eyes that do not tell all of them apart
+_MARKERS = "os^Dv"  # in addition to colours, for readers who cannot distinguish all colours
 
 _NEIGHBOURS = 15
 
@@ -38,7 +38,7 @@ MISSING = "the package umap-learn is not installed; pip install 'm3col[analysis]
 
 
 def obstacle(case: AnalysisContext) -> str | None:
-    """Why this cannot be done, None where it can."""
+    """Returns why this analysis does not apply, or None where it applies."""
     if not installed():
         return MISSING
     count = len(chosen(case))
@@ -50,30 +50,30 @@ def installed() -> bool:
 
 
 def chosen(case: AnalysisContext) -> IntArray:
-    """Positions of at most `samples` test samples of the ten most frequent classes."""
+    """Positions of at most `options.samples` test samples of the ten most frequent classes."""
     among = np.flatnonzero(np.isin(case.labels, case.frequent(CLASSES)))
-    return case.some("umap", among)
+    return case.subsample("umap", among)
 
 
 def run(case: AnalysisContext) -> Result:
-    """A panel per embedding; the table has a row per embedding and sample.
+    """Draws one panel per embedding. The table has one row per embedding and sample.
 
-    Columns: embedding (a modality or "joint"), sample, class, x, y, member (whose embeddings these are). Raises
-    InputError where umap-learn is not installed.
+    Columns: embedding (a modality or "joint"), sample, class, x, y, member (the ensemble member that computed the
+    embeddings). Raises InputError where umap-learn is not installed.
     """
     at = chosen(case)
-    found = case.predictor.embeddings(case.test.take(at).inputs)
-    together = np.concatenate([found[name] for name in case.modalities], axis=1)
-    found = {naming.apart(name, [JOINT]): value for name, value in found.items()}
-    if len(found) > 1:
-        found[JOINT] = together
-    places = {name: flat(value, case.options.seed) for name, value in found.items()}
+    embeddings = case.predictor.embeddings(case.test.take(at).inputs)
+    together = np.concatenate([embeddings[name] for name in case.modalities], axis=1)
+    embeddings = {naming.apart(name, [JOINT]): value for name, value in embeddings.items()}
+    if len(embeddings) > 1:
+        embeddings[JOINT] = together
+    projections = {name: project(value, case.options.seed) for name, value in embeddings.items()}
     names = np.asarray(case.dataset.classes)[case.labels[at]]
     table = pd.concat(
         [
             pd.DataFrame({"embedding": name, "sample": case.test.ids[at], "class": names, "x": xy[:, 0], "y": xy[:, 1],
                           "member": 1})
-            for name, xy in places.items()
+            for name, xy in projections.items()
         ],
         ignore_index=True,
     )  # fmt: skip
@@ -85,10 +85,13 @@ def run(case: AnalysisContext) -> Result:
     return Result(table, {"umap": _draw(table, case)}, text)
 
 
-def flat(embeddings: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """[N, 2] from [N, D], by cosine distance as the contrastive losses compare embeddings. Raises InputError."""
+def project(embeddings: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """UMAP projection [N, 2] of embeddings [N, D] by cosine distance, the measure of the contrastive losses.
+
+    Raises InputError where umap-learn is not installed.
+    """
     try:
-        from umap import UMAP  # compiled when it is imported, which takes seconds
+        from umap import UMAP  # its import compiles code, which takes seconds
     except ImportError:
         raise InputError([f"umap: {MISSING}"]) from None
     few = len(embeddings) <= 2 * _NEIGHBOURS
@@ -97,7 +100,7 @@ def flat(embeddings: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
         n_jobs=1, init="random" if few else "spectral",
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on graphs that fall apart, which is what one hopes for
+        warnings.simplefilter("ignore")  # about disconnected graphs: well separated classes cause them
         return np.asarray(reducer.fit_transform(embeddings.astype(np.float32)), dtype=np.float64)
 
 
@@ -111,16 +114,16 @@ def _draw(table: pd.DataFrame, case: AnalysisContext) -> Figure:
     figure = style.figure(3.6 * columns, 3.5 * lines + 0.8)
     grid: Any = figure.subplots(lines, columns, squeeze=False)
     size = float(np.clip(4000 / max(len(table) / len(panels), 1), 4, 30))
-    for place, axes in enumerate(grid.flat):
+    for number, axes in enumerate(grid.flat):
         style.bare(axes)
-        if place >= len(panels):
+        if number >= len(panels):
             continue
-        some = table[table["embedding"] == panels[place]]
-        for number, name in enumerate(names):
-            of = some[some["class"] == name]
-            axes.scatter(of["x"], of["y"], s=size, color=colormaps["tab10"](number), alpha=0.75, linewidths=0,
-                         marker=_MARKERS[number % len(_MARKERS)], label=shown[number])  # fmt: skip
-        axes.set_title(titles[place], loc="left", fontsize=11, fontweight="bold", color=INK)
+        panel_rows = table[table["embedding"] == panels[number]]
+        for k, name in enumerate(names):
+            points = panel_rows[panel_rows["class"] == name]
+            axes.scatter(points["x"], points["y"], s=size, color=colormaps["tab10"](k), alpha=0.75, linewidths=0,
+                         marker=_MARKERS[k % len(_MARKERS)], label=shown[k])  # fmt: skip
+        axes.set_title(titles[number], loc="left", fontsize=11, fontweight="bold", color=INK)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     longest = max(map(len, shown))
     fitting = max(1, int(3.6 * columns / (0.45 + 0.085 * longest)))

@@ -1,4 +1,4 @@
-"""Images of a trained model, from plain arrays: learning curves, confusion matrix, reliability."""
+"""Figures of a trained model, from plain arrays: learning curves, confusion matrix, reliability diagram."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ _DPI = 130
 
 _BINS = 10
 
-_MOST_NUMBERS = 12  # classes up to which the cells of a confusion matrix show their counts
+_MOST_NUMBERS = 12  # with more classes the cells of a confusion matrix are too small for their counts
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -26,8 +26,12 @@ def save(figure: Figure, path: Path) -> None:
 def learning_curves(
     histories: Sequence[pd.DataFrame], *, metric: str | None = None, switch_epoch: int | None = None
 ) -> Figure:
-    """Losses and the watched metric over epochs. `histories`: one table per seed (columns epoch, train/loss, val/...);
-    the mean is drawn strong, each seed faint. `switch_epoch`: last epoch of the first loss, marked by a line.
+    """Draws losses and one metric over epochs: a strong line for the mean over seeds, a faint one for each seed.
+
+    Args:
+        histories: one table per seed, with the columns epoch, train/loss and val/....
+        metric: such as `val/auroc`; None for the losses alone.
+        switch_epoch: the last epoch before the loss switches, marked by a line.
     """
     together = pd.concat(histories)
     columns = set(together.columns)
@@ -36,8 +40,8 @@ def learning_curves(
         name = metric.partition("/")[2]
         panels.append((name.replace("_", " "), [name for name in (f"train/{name}", metric) if name in columns]))
     figure = style.figure(5.2 * len(panels), 3.6)
-    for place, (title, names) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), place + 1)
+    for number, (title, names) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), number + 1)
         for name in names:
             split = name.partition("/")[0]
             colour = COLOURS[split != "train"]
@@ -56,7 +60,10 @@ _SPLITS = {"train": "training", "val": "validation"}
 
 
 def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[str]) -> Figure:
-    """True class by row, predicted class by column; shade is the share of the row, the number the count of samples."""
+    """Draws the confusion matrix: true class by row, predicted class by column.
+
+    The shade of a cell is its share of the row. Its number is the count of samples.
+    """
     truth = np.asarray(labels, dtype=np.int64)
     guess = np.asarray(probabilities).argmax(axis=1)
     count, shown = len(classes), fonts.names(classes)
@@ -75,33 +82,33 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, classes: Seque
             for column in range(count):
                 colour = "white" if share[row, column] > 0.55 else INK if table[row, column] else FAINT
                 axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda value, place: f"{value:.0%}")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=lambda value, position: f"{value:.0%}")
     bar.set_label("share of the true class", color=INK)
     bar.outline.set_visible(False)
     return figure
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike) -> Figure:
-    """How often the model is right when it is p sure: accuracy over confidence in tenths, above how often each occurs.
+    """Draws a reliability diagram in ten bins of confidence, above a histogram of the confidence.
 
-    Two classes: probability of class 1 against its frequency. More: the top probability against accuracy. The title
-    has the expected calibration error, the mean gap weighted by samples.
+    With two classes it shows the frequency of class 1 over its probability. With more it shows the accuracy over the
+    largest probability. The title has the expected calibration error: the mean gap, weighted by samples per bin.
     """
-    truth, given = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    binary = given.shape[1] == 2
-    sure = given[:, 1] if binary else given.max(axis=1)
-    right = (truth == 1) if binary else (given.argmax(axis=1) == truth)
-    place = np.minimum((sure * _BINS).astype(int), _BINS - 1)
-    counts = np.bincount(place, minlength=_BINS)
-    held = counts > 0
-    means = np.bincount(place, sure, minlength=_BINS)[held] / counts[held]
-    rates = np.bincount(place, right, minlength=_BINS)[held] / counts[held]
-    error = float((np.abs(means - rates) * counts[held]).sum() / counts.sum())
+    truth, predicted = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    binary = predicted.shape[1] == 2
+    confidence = predicted[:, 1] if binary else predicted.max(axis=1)
+    right = (truth == 1) if binary else (predicted.argmax(axis=1) == truth)
+    bin_of = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    counts = np.bincount(bin_of, minlength=_BINS)
+    filled = counts > 0
+    means = np.bincount(bin_of, confidence, minlength=_BINS)[filled] / counts[filled]
+    rates = np.bincount(bin_of, right, minlength=_BINS)[filled] / counts[filled]
+    error = float((np.abs(means - rates) * counts[filled]).sum() / counts.sum())
 
     figure = style.figure(4.6, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2, label="perfectly calibrated")
-    spread = 1.96 * np.sqrt(rates * (1 - rates) / counts[held])
+    spread = 1.96 * np.sqrt(rates * (1 - rates) / counts[filled])
     upper.errorbar(means, rates, yerr=spread, color=COLOURS[0], linewidth=2, elinewidth=1, marker="o", markersize=5,
                    label="model, 95 % by count")  # fmt: skip
     title = f"Reliability (calibration error {error:.3f})"

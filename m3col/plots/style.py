@@ -1,4 +1,4 @@
-"""The look of all figures. They are drawn without pyplot, whose global state a thread must not touch."""
+"""One style for all figures. They are drawn without pyplot, because its global state is not thread-safe."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ COLOURS = ("#1f6feb", "#d9480f", "#2b8a3e", "#862e9c", "#0b7285", "#a61e4d")
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
-    made = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(made)
-    return made
+    """An empty figure; sizes in inches."""
+    empty = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(empty)
+    return empty
 
 
 def dress(axes: Any, *, title: str, x: str = "", y: str = "", grid: str | None = "both") -> None:
-    """Title and labels; lines in the background along `grid` (x, y or both), None for none."""
+    """Sets title and axis labels, and draws grid lines along `grid` ("x", "y" or "both"; None for none)."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
@@ -26,7 +26,7 @@ def dress(axes: Any, *, title: str, x: str = "", y: str = "", grid: str | None =
 
 
 def tidy(axes: Any, *, grid: str | None = "both") -> None:
-    """Ticks, frame and background lines, for axes that have their title and labels already."""
+    """Styles ticks, frame and grid lines of axes that already have title and labels."""
     axes.tick_params(colors=INK, labelsize=9, length=3)
     axes.grid(visible=False)
     if grid is not None:
@@ -39,7 +39,7 @@ def tidy(axes: Any, *, grid: str | None = "both") -> None:
 
 
 def bare(axes: Any) -> None:
-    """Neither ticks nor frame: for images."""
+    """Removes ticks and frame, for images."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -60,7 +60,7 @@ def test_noise_without_spread_around_the_sample_changes_nothing(case):
     member = case.predictor.members[0]
     for row in (0, 5):
         inputs, values = one(case, member, row)
-        spoilt = robustness.Spoilt.of(member, inputs, case.dataset.train.inputs)
+        spoilt = robustness.NoisyMember.of(member, inputs, case.dataset.train.inputs)
         itself = {name: modality_noise.Moments(v.detach().double().numpy(), np.zeros(1)) for name, v in values.items()}
         spoilt = replace(spoilt, moments=itself)
         expected = member.probabilities(inputs)
@@ -76,7 +76,7 @@ def test_noise_without_spread_around_the_sample_changes_nothing(case):
 
 
 def test_only_what_is_replaced_changes(case):
-    spoilt = robustness.spoilt(case, np.arange(len(case.test)))
+    spoilt = robustness.noisy_members(case, np.arange(len(case.test)))
     for name in case.modalities:
         votes = robustness.mean_votes(spoilt, (name,), modality_noise.Draw(0, 1))
         for head in case.heads:
@@ -131,7 +131,7 @@ def test_accuracies_are_a_loop_over_draws(case):
     assert set(table.index.get_level_values(0)) == {"none", *case.modalities}
     for head in ("fused", *case.heads):
         assert table.loc[("none", head), "accuracy"] == pytest.approx(case.right[head].mean())
-    spoilt, name = robustness.spoilt(case, np.arange(len(case.test))), case.modalities[0]
+    spoilt, name = robustness.noisy_members(case, np.arange(len(case.test))), case.modalities[0]
     scores = [
         np.mean([
             votes.argmax() == k
@@ -174,7 +174,7 @@ def test_similarities_are_dot_products_by_hand(paired):
 
 def test_images_are_of_the_class_or_those_that_agree_most(paired):
     case = AnalysisContext(paired.predictor, paired.dataset)
-    found = heatmaps.look_for(case, ["RED", "frog", "whale"])
+    found = heatmaps.word_maps(case, ["RED", "frog", "whale"])
     at, maps = found["RED"]
     assert set(case.labels[at]) == {case.dataset.classes.index("red")} and len(at) == 4
     np.testing.assert_allclose(maps, heatmaps.similarities(case, ["RED"], at)[0], rtol=1e-5, atol=1e-6)
@@ -191,7 +191,7 @@ def test_a_class_without_test_samples_is_looked_for_everywhere(paired):
     case = AnalysisContext(
         paired.predictor, replace(paired.dataset, test=test.take(np.flatnonzero(test.labels != red)))
     )
-    at, maps = heatmaps.look_for(case, ["red"])["red"]
+    at, maps = heatmaps.word_maps(case, ["red"])["red"]
     assert len(at) == len(maps) == heatmaps.IMAGES
 
 
@@ -214,7 +214,7 @@ def test_heat_maps_have_a_row_per_patch_and_a_file_per_word(paired):
     assert list(found.figures) == ["heatmaps_red", "heatmaps_a_b", "heatmaps_a_b_2"]
     red = found.table[found.table["word"] == "red"]
     assert len(red) == 4 * 4 and set(red["class"]) == {"red"} and set(found.table["member"]) == {1}
-    at, maps = heatmaps.look_for(case, case.options.words)["red"]
+    at, maps = heatmaps.word_maps(case, case.options.words)["red"]
     line = red[(red["sample"] == case.test.ids[at[1]]) & (red["row"] == 1) & (red["column"] == 0)]
     assert line["similarity"].item() == maps[1, 1, 0]
 
@@ -266,9 +266,9 @@ def test_umap_says_what_is_missing(paired, monkeypatch):
 
 def test_samples_are_drawn_once_and_the_frequent_classes_are_those_of_the_test_split(numeric):
     case = AnalysisContext(numeric.predictor, numeric.dataset, Options(samples=10))
-    at = case.some("umap")
-    assert len(at) == 10 and (np.diff(at) > 0).all() and at.tolist() == case.some("umap").tolist()
-    assert at.tolist() != case.some("other").tolist()
+    at = case.subsample("umap")
+    assert len(at) == 10 and (np.diff(at) > 0).all() and at.tolist() == case.subsample("umap").tolist()
+    assert at.tolist() != case.subsample("other").tolist()
     assert case.frequent(2) == [0, 1]
 
 

@@ -40,7 +40,10 @@ def test_what_does_not_apply_is_a_line_of_the_page(numeric, tmp_path, monkeypatc
     monkeypatch.setattr(umap_plot, "installed", lambda: False)
     runner.analyse(numeric.checkpoint, numeric.dataset, tmp_path / "out")
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "- heatmaps: words are looked for in images" in page and "an ensemble of 2 members".lower() in page.lower()
+    assert (
+        "- heatmaps: needs an image and a text modality" in page
+        and "an ensemble of 2 members".lower() in page.lower()
+    )
     assert "- umap: the package umap-learn is not installed; pip install 'm3col[analysis]'." in page
     assert pd.read_csv(tmp_path / "out" / "errors.csv").shape[0] == 8 + 6
 
@@ -72,7 +75,7 @@ def test_a_data_set_without_labels_or_with_other_features_is_refused(numeric, tm
 
 
 def test_what_is_asked_for_by_name_has_to_be_possible(numeric, tmp_path):
-    with pytest.raises(InputError, match="heatmaps: words are looked for in images"):
+    with pytest.raises(InputError, match="heatmaps: needs an image and a text modality"):
         runner.analyse(numeric.checkpoint, numeric.dataset, tmp_path / "out", only=["errors", "heatmaps"])
     assert not (tmp_path / "out").exists()
 

@@ -18,7 +18,7 @@ NOWHERE = chr(0xF8A0)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    monkeypatch.setattr(fonts, "_told", set())
+    monkeypatch.setattr(fonts, "_warned", set())
 
 
 @pytest.fixture
