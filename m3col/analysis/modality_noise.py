@@ -54,8 +54,8 @@ class Draw:
 def difference(case: AnalysisContext) -> str:
     """Sentences for the page that say how this analysis differs from the paper."""
     texts = (
-        " The paper replaces the output of the text encoder by noise; here noise replaces the word embeddings "
-        "and passes through the encoder, so that the numbers for texts are not comparable."
+        " The paper replaces the output of the text encoder by noise; here noise is put in place of the word "
+        "embeddings and passes through the encoder, so that the numbers for texts are not comparable."
     )
     compared = " In the paper several models are compared; this page is about one."
     return compared + (texts if case.modality("text") is not None else "")

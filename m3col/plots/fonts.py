@@ -116,8 +116,8 @@ def _warn(unshown: Iterable[str], consequence: str) -> None:
     if new:
         _warned.update(new)
         notices.warn(
-            f"no installed font has all characters of these names: {consequence}; install a font that has them, such as "
-            "Noto Sans CJK (Debian: fonts-noto-cjk) or Noto Sans of their script (fonts-noto)"
+            f"no installed font has all characters of these names: {consequence}; install a font that has them, such "
+            "as Noto Sans CJK (Debian: fonts-noto-cjk) or Noto Sans of their script (fonts-noto)"
         )
 
 

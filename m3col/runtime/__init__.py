@@ -1,1 +1,1 @@
-"""What surrounds a run: warnings to the user, work left for the end of the process, the user's home folder."""
+"""Process-level helpers: warnings to the user, hooks before exit, time limits, lazy imports, the home folder."""

@@ -1,4 +1,4 @@
-"""A call that may hang, with a limit of time: looking up a host name can outlast the limit of any request."""
+"""Time limit for a call that may hang, such as a host name look-up, which ignores the timeouts of requests."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 def within(seconds: float, call: Callable[[], T]) -> T:
     """Calls a function in a daemon thread and waits for it.
 
-    A call that takes longer is abandoned: its thread goes on, and ends with the process at the latest.
+    A call that takes longer is abandoned: its thread continues, and ends with the process at the latest.
 
     Args:
         seconds: the longest wait.

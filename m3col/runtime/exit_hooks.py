@@ -1,4 +1,4 @@
-"""What is still to be done, within seconds, where a signal ends this process: it never returns from where it is."""
+"""Hooks that are called when a signal ends this process, within seconds: the interrupted code never continues."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ _waiting: list[Callable[[], None]] = []
 
 @contextlib.contextmanager
 def before_exit(function: Callable[[], None]) -> Iterator[None]:
-    """While it lasts, `run` calls the function, from a thread of its own."""
+    """Registers a function for the time of the block: `run` then calls it in a thread of its own."""
     _waiting.append(function)
     try:
         yield
@@ -19,7 +19,7 @@ def before_exit(function: Callable[[], None]) -> Iterator[None]:
 
 
 def run(limit_s: float) -> None:
-    """Calls what is registered, all at once, and returns when all have ended, or after `limit_s`. Never raises."""
+    """Calls all registered functions in parallel. Returns when all have ended, or after `limit_s`. Never raises."""
     threads = [threading.Thread(target=_quietly, args=(function,), daemon=True) for function in list(_waiting)]
     until = time.monotonic() + limit_s
     for thread in threads:
@@ -29,5 +29,5 @@ def run(limit_s: float) -> None:
 
 
 def _quietly(function: Callable[[], None]) -> None:
-    with contextlib.suppress(Exception):  # the process ends: there is nobody left to tell
+    with contextlib.suppress(Exception):  # the process ends: nobody can handle an error
         function()

@@ -1,4 +1,4 @@
-"""What libraries expect of the system around a process: a home folder and a name of the user."""
+"""Provides a home folder and a user name where the system has none: libraries require both."""
 
 import getpass
 import os
@@ -10,9 +10,11 @@ _NAME = "LOGNAME"
 
 
 def settle() -> None:
-    """Gives this process, and those that it starts, a home folder and a user name where the system knows none, as for a
-    foreign user id in a container: matplotlib, MLflow and torch fail without. The folder is this user's own in the one
-    for temporary files; what is there already stays as it is."""
+    """Sets a home folder and a user name for this process and its children where the system has none.
+
+    A user id without an entry, as in a container, has neither; matplotlib, MLflow and torch then fail. The home folder
+    is a private one in the folder for temporary files. Existing settings stay as they are.
+    """
     try:
         getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -27,8 +29,8 @@ def _own_folder() -> str:
     path = Path(tempfile.gettempdir()) / f"m3col-home-{os.getuid()}"
     try:
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
-        is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+        status = path.lstat()
+        is_private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
     except OSError:
-        is_ours = False
-    return str(path) if is_ours else tempfile.mkdtemp(prefix=f"m3col-home-{os.getuid()}-")
+        is_private = False
+    return str(path) if is_private else tempfile.mkdtemp(prefix=f"m3col-home-{os.getuid()}-")

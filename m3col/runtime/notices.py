@@ -1,4 +1,4 @@
-"""Warnings: what whoever started a training or a search should hear, unless they asked for it in another way."""
+"""Warnings to the user who started a training or a search."""
 
 import contextlib
 import logging
@@ -10,14 +10,14 @@ from types import FrameType
 
 from m3col.storage.redaction import scrubbed
 
-# A warning names the line of the caller's own code. Frames of these packages are passed over to find it.
-_PASSED_OVER = ("m3col", "tune", "jobs", "threading", "concurrent", "contextlib", "functools", "tenacity", "ray")
+# A warning names the line of the user's own code. Frames of these packages are skipped to find it.
+_SKIPPED = ("m3col", "tune", "jobs", "threading", "concurrent", "contextlib", "functools", "tenacity", "ray")
 
 _file: Path | None = None
 
 
 def warn(line: str) -> None:
-    """Warns by `warnings.warn`, as a UserWarning. Never raises, and tells the same line again when it comes again.
+    """Emits a UserWarning. Never raises. Repeated lines are shown again each time.
 
     May be called from any thread. Where warnings are turned into errors (`python -W error`), the line goes to the
     logger `m3col` instead: a warning must not end a search.
@@ -27,10 +27,10 @@ def warn(line: str) -> None:
         with contextlib.suppress(OSError), _file.open("a", encoding="utf-8") as stream:  # the disk may be full
             stream.write(f"{' '.join(line.split())}\n")
         return
-    place = _caller()
-    module, number, name = ("m3col", 0, "m3col") if place is None else place
+    caller = _caller()
+    module, number, name = ("m3col", 0, "m3col") if caller is None else caller
     try:
-        # With a registry of its own: Python would show the same line from the same place once only.
+        # A fresh registry, because Python would otherwise show the same line from the same place only once.
         warnings.warn_explicit(line, UserWarning, module, number, module=name, registry={})
     except Exception:  # the UserWarning itself, or a stream that cannot be written
         logging.getLogger("m3col").warning(line)
@@ -38,18 +38,20 @@ def warn(line: str) -> None:
 
 @contextlib.contextmanager
 def written_to(path: Path) -> Iterator[None]:
-    """While it lasts, the warnings of this process go to the end of a file: nobody sees what it prints. `repeat_from`
-    tells them elsewhere."""
+    """Appends the warnings of this process to a file for the time of the block, for processes whose output nobody sees.
+
+    `repeat_from` emits them in another process.
+    """
     global _file
-    before, _file = _file, path
+    previous, _file = _file, path
     try:
         yield
     finally:
-        _file = before
+        _file = previous
 
 
 def repeat_from(path: Path) -> None:
-    """Warns of what other processes wrote to that file, if anything, and removes it."""
+    """Emits the warnings that other processes wrote to a file, if it exists, and removes it."""
     if path.exists():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         path.unlink()
@@ -58,10 +60,10 @@ def repeat_from(path: Path) -> None:
 
 
 def _caller() -> tuple[str, int, str] | None:
-    """File, line and module of the nearest frame outside our packages; None in a thread of our own."""
+    """File, line and module of the nearest frame outside `_SKIPPED`; None in a thread without such a frame."""
     for frame in _frames():
         name = str(frame.f_globals.get("__name__", ""))
-        if name.partition(".")[0] not in _PASSED_OVER:
+        if name.partition(".")[0] not in _SKIPPED:
             return frame.f_code.co_filename, frame.f_lineno, name
     return None
 

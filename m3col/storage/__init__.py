@@ -1,1 +1,1 @@
-"""Files and objects: atomic writes, S3 folders, retries, passwords kept out of what is written."""
+"""Storage: atomic file writes, folders on S3, retries, and redaction of passwords."""

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there: written beside their place, flushed to disk, then renamed."""
+"""Atomic writes: a file is written under a temporary name in the same folder, flushed to disk, then renamed."""
 
 import getpass
 import json
@@ -12,11 +12,11 @@ from typing import Any
 
 import psutil
 
-PART = ".part"  # how the name of a file ends that is being written
+PART = ".part"  # suffix of temporary names of files that are being written
 
 
 def user() -> str:
-    """Who runs this; the number where the system knows no name for it, as in a container."""
+    """Name of the current user; the user id where the system has no name for it, as in a container."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -25,7 +25,7 @@ def user() -> str:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Replaces a file in one step: a reader sees the old content or the new one, whatever dies meanwhile.
+    """Replaces a file atomically: readers see the old or the new content, also if the process is killed.
 
     Args:
         path: the file; its folder must exist.
@@ -48,18 +48,18 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a text file in one step."""
+    """Replaces a text file atomically."""
     with replaced(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces a JSON file in one step."""
+    """Replaces a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path, default: Any) -> Any:
-    """What a JSON file holds; `default` where it is not there or not readable."""
+    """The content of a JSON file; `default` where the file is missing or unreadable."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,7 +68,7 @@ def read_json(path: Path, default: Any) -> Any:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    """Yields a temporary folder that is renamed to `path` at the end of the block, or removed after an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
@@ -86,7 +86,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def holder(path: Path) -> str:
-    """Which process holds the lock on a file, in words, as far as this machine knows."""
+    """The local processes that lock a file, as text for a message; "" where none is known."""
     try:
         inode = str(path.stat().st_ino)
         fields = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
@@ -97,7 +97,7 @@ def holder(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """What was written to a file, or renamed in a folder, is on the disk when this returns."""
+    """Flushes a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Writes that fail are tried again for a while: a full disk may be emptied, a server may come back."""
+"""Retries of failed writes for a limited time: a full disk may be emptied, a server may come back."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,14 +13,14 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
 
 
 class StorageUnavailable(RuntimeError):
-    """A storage refused a write for longer than the patience lasts."""
+    """A write still failed when the time for retries was over."""
 
 
 class RetryPolicy:
-    """Calls functions, and calls them again for up to `seconds` where they raise one of `errors`.
+    """Calls functions, and retries for up to `seconds` where they raise one of `errors`.
 
-    What is called must be repeatable: a call that failed may have done its work in part or, where only the answer was
-    lost, in full. `warn` gets a line when waiting begins.
+    The functions must be repeatable: a failed call may have done its work in part or, if only the answer was lost, in
+    full. `warn` is called with one line before the first retry.
     """
 
     def __init__(
@@ -30,14 +30,22 @@ class RetryPolicy:
         self.seconds, self.errors, self._warn = seconds, errors, warn
 
     def also(self, *errors: type[Exception]) -> "RetryPolicy":
-        """The same patience with further errors."""
+        """The same policy, also for these errors."""
         return RetryPolicy(self.seconds, errors=(*self.errors, *errors), warn=self._warn)
 
     def call(self, function: Callable[[], T], *, again: Callable[[], T] | None = None) -> T:
-        """What `function` returns. `again` is called instead of it after a failure, where the repetition must first
-        look what the failed call has done.
+        """Calls a function with retries.
 
-        Raises StorageRefused when the patience is used up; any other error at once.
+        Args:
+            function: the function.
+            again: called instead of `function` in retries, where a retry must first check what the failed call did.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            StorageUnavailable: it still failed when the time was over.
+            Exception: any error that is not in `errors`, at once.
         """
         try:
             return function()
@@ -64,7 +72,7 @@ class RetryPolicy:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause, in one short line: what lies around it says only that something failed."""
+    """The innermost cause in one short line; the outer errors say only that something failed."""
     while error.__cause__ is not None:
         error = error.__cause__
     return reason_of(error, limit=400)

@@ -1,4 +1,4 @@
-"""SQLite files named by URLs: what SQLAlchemy, and with it Optuna and MLflow, makes of the signs in a path."""
+"""URLs of SQLite files, for paths with characters that are special in a URL (SQLAlchemy, Optuna and MLflow)."""
 
 import contextlib
 import re
@@ -11,9 +11,9 @@ from sqlalchemy.exc import ArgumentError
 
 from m3col.errors import InputError
 
-_SIGNS = "?#%"  # that mean something in a URL
+_SIGNS = "?#%"  # characters with a meaning in a URL
 
-# What the driver and SQLite itself take after a "?".
+# Options that the driver and SQLite itself accept after a "?".
 _OPTIONS = (
     "cache", "cached_statements", "check_same_thread", "detect_types", "immutable", "isolation_level", "mode", "nolock",
     "psow", "timeout", "uri", "vfs",
@@ -22,14 +22,14 @@ _OPTIONS = (
 
 def url(path: Path) -> str:
     """The URL of the SQLite file at an absolute path. Raises InputError where no URL can name it."""
-    found = _url(path)
-    if found is None:
+    text = _url(path)
+    if text is None:
         raise InputError(faults(path.parent))
-    return found
+    return text
 
 
 def faults(folder: Path) -> list[str]:
-    """What is wrong with the path of a folder in which databases are to lie, as lines."""
+    """Faults of the path of a folder for databases, one line each."""
     if _url(folder.absolute() / "x.db") is not None:
         return []
     signs = [sign for sign in _SIGNS if sign in str(folder)] or ["a sign"]
@@ -41,43 +41,47 @@ def faults(folder: Path) -> list[str]:
 
 
 def _url(path: Path) -> str | None:
-    plain = f"sqlite:///{path}"  # as far as it goes: what people have in their settings and records
+    plain = f"sqlite:///{path}"  # preferred where it works: settings and records of users have this form
     for candidate in (plain, URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)):
         with contextlib.suppress(ArgumentError, ValueError):
-            found = make_url(candidate)
-            if found.database == str(path) and not found.query:
+            parsed = make_url(candidate)
+            if parsed.database == str(path) and not parsed.query:
                 return candidate
     return None
 
 
-def url_faults(given: str, key: str) -> list[str]:
-    """What is wrong with the path in a SQLite URL that somebody wrote, as lines that begin with `key`: a sign of the
-    path that means something in a URL."""
-    if not given.startswith("sqlite:"):
+def url_faults(text: str, key: str) -> list[str]:
+    """Faults of a SQLite URL from a config, as lines that begin with `key`.
+
+    A fault is a special character in the path that is not percent-encoded.
+    """
+    if not text.startswith("sqlite:"):
         return []
-    _, mark, rest = given.partition("?")
+    _, mark, options = text.partition("?")
     sign = ""
-    if mark and not all(part.partition("=")[0] in _OPTIONS for part in rest.split("&")):
+    if mark and not all(part.partition("=")[0] in _OPTIONS for part in options.split("&")):
         sign = "?"
-    elif "\N{REPLACEMENT CHARACTER}" in unquote(given):
+    elif "\N{REPLACEMENT CHARACTER}" in unquote(text):
         sign = "%"
     if not sign:
         return []
     code = f"%{ord(sign):02X}"
-    path = unquote(given.partition("///")[2], errors="ignore") if sign == "?" else given.partition("///")[2]
-    near = f"; nearest valid: {found!r}" if (found := _url(Path(path))) else ""
-    return [f"{key} {given!r}: {sign!r} in a path is written {code} in a URL{near}"]
+    path = unquote(text.partition("///")[2], errors="ignore") if sign == "?" else text.partition("///")[2]
+    near = f"; nearest valid: {nearest!r}" if (nearest := _url(Path(path))) else ""
+    return [f"{key} {text!r}: {sign!r} in a path is written {code} in a URL{near}"]
 
 
 @contextlib.contextmanager
-def no_stray_folder(given: str) -> Iterator[None]:
-    """While it lasts, MLflow may open the file of a URL: it makes the folder that the URL reads like as a path, which
-    is removed again where that is another one."""
-    stray = Path(given.partition("///")[2]).parent
-    made = [place for place in (stray, *stray.parents) if "%" in str(place) and not place.exists()]
+def no_stray_folder(text: str) -> Iterator[None]:
+    """Removes stray folders after the block in which MLflow opens a SQLite URL.
+
+    MLflow creates the folder of the path without decoding the URL. With an encoded character that is a wrong folder.
+    """
+    stray = Path(text.partition("///")[2]).parent
+    created = [path for path in (stray, *stray.parents) if "%" in str(path) and not path.exists()]
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            for place in made if given.startswith("sqlite:") else ():
-                place.rmdir()
+            for path in created if text.startswith("sqlite:") else ():
+                path.rmdir()

@@ -1,4 +1,4 @@
-"""MLflow: what is written of a training, and the only module that imports it (`mlflow_store`)."""
+"""Logging to MLflow. Only `mlflow_store` imports the package mlflow."""
 
 from m3col.runtime.lazy_names import lazy_names
 

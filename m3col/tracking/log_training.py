@@ -1,4 +1,4 @@
-"""A finished training as MLflow shows it: metrics, settings, note, figures, checkpoint and model."""
+"""Logs a finished training to MLflow: metrics, parameters, note, figures, checkpoint and model."""
 
 import tempfile
 import time
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 
 def log_or_warn(tracker: Tracker, result: "TrainResult", *, dataset: "Dataset", started: float) -> str | None:
-    """Writes a finished training; returns the run's id, None where the store has no run of it.
+    """Logs a finished training. Returns the id of the MLflow run, or None where none could be created.
 
-    What cannot be written is left out with a warning: the training is complete in its folder, and an answer that
-    comes too late must not spoil it.
+    Errors of MLflow become warnings: the training is complete in its folder, and a failing store must not spoil it.
     """
     try:
         return log(tracker, result, dataset=dataset, started=started)
@@ -33,9 +32,10 @@ def log_or_warn(tracker: Tracker, result: "TrainResult", *, dataset: "Dataset", 
 
 
 def log(tracker: Tracker, result: "TrainResult", *, dataset: "Dataset", started: float) -> str:
-    """Writes the training as one run, FINISHED also where a part of it is refused; returns the run's id.
+    """Logs the training as one MLflow run with the status FINISHED. Returns the id of the run.
 
-    What is refused is named in a warning and in a tag. Raises whatever MLflow raises where it takes no run.
+    Parts that MLflow rejects are named in a warning and in a tag of the run. Raises whatever MLflow raises where it
+    cannot create the run.
     """
     tags = {
         KIND: "training", RUN: result.folder.name, "m3col.folder": str(result.folder),
@@ -56,10 +56,10 @@ def log(tracker: Tracker, result: "TrainResult", *, dataset: "Dataset", started:
             "model": lambda: tracker.model(run, result.checkpoint, example=payload.medians(dataset)),
         }
         failed = tracker.attempt(run, steps)
-        for what, why in failed.items():
-            notices.warn(f"{result.folder}: MLflow at {tracker.shown} lacks the {what} of this training: {why}")
+        for part, reason in failed.items():
+            notices.warn(f"{result.folder}: MLflow at {tracker.shown} lacks the {part} of this training: {reason}")
         if failed:
-            tracker.write(run, tags={LACKS: "; ".join(f"{what}: {why}" for what, why in failed.items())})
+            tracker.write(run, tags={LACKS: "; ".join(f"{part}: {reason}" for part, reason in failed.items())})
     return run
 
 
@@ -72,11 +72,11 @@ def _write_metrics(tracker: Tracker, run: str, result: "TrainResult") -> None:
 
 
 def _send_figures(tracker: Tracker, run: str, result: "TrainResult", dataset: "Dataset") -> None:
-    """Learning curves and, where the data set has test labels, confusion matrix and reliability, as PNG files."""
+    """Uploads learning curves and, where the data set has test labels, the figures of the task, as PNG files."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        drawn = model_plots.learning_curves([result.history], metric=result.config.metric)
-        model_plots.save(drawn, folder / "learning_curves.png")
+        curves = model_plots.learning_curves([result.history], metric=result.config.metric)
+        model_plots.save(curves, folder / "learning_curves.png")
         if dataset.test is not None and dataset.test.labels is not None:
             probabilities = result.predict_proba(dataset.test.inputs)
             for name, figure in result.predictor.task.figures(dataset.test.labels, probabilities).items():
@@ -87,8 +87,8 @@ def _send_figures(tracker: Tracker, run: str, result: "TrainResult", dataset: "D
 def _note(result: "TrainResult") -> str:
     """Markdown for the run's page."""
     tested = {name.removeprefix("test/"): value for name, value in result.metrics.items() if name.startswith("test/")}
-    known = [name for name in spec.TABLE if name in tested]
+    names = [name for name in spec.TABLE if name in tested]
     lines = [f"**{result.config.method}** on **{result.config.data.name}**, {len(result.history)} epochs", ""]
-    if known:
-        lines += ["| test metric | value |", "|---|---|", *(f"| {name} | {tested[name]:.4f} |" for name in known), ""]
+    if names:
+        lines += ["| test metric | value |", "|---|---|", *(f"| {name} | {tested[name]:.4f} |" for name in names), ""]
     return "\n".join([*lines, f"Checkpoint and log: `{result.folder}`"])

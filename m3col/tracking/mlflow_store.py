@@ -1,8 +1,8 @@
-"""MLflow, and nothing but MLflow: the only module that imports it, and only when something is tracked.
+"""Client of an MLflow store. Only this module imports mlflow, and only when something is logged.
 
-A `Tracker` writes runs through `MlflowClient` and explicit ids: no active run, no global state, so that a thread can
-use it beside anything else. Every write can be repeated; what calls it (tune.tracking.study_to_mlflow) looks up
-first what is there.
+A `Tracker` writes runs through `MlflowClient` with explicit ids. It uses no active run and no other global state, so
+that it may run in any thread. Every write can be repeated: callers (tune.tracking.study_to_mlflow) first read what the
+store already has.
 """
 
 import contextlib
@@ -49,27 +49,26 @@ STUDY, RUN, KIND, STATE = "m3col.study", "m3col.run", "m3col.kind", "m3col.state
 
 FAILURE, LACKS = "m3col.failure", "m3col.lacks"
 
-GIVEN = "m3col.name."  # tags with names as they were given, where MLflow does not take those
+GIVEN = "m3col.name."  # prefix of tags that hold the original of a name that MLflow does not accept
 
 RUNNING, FINISHED, KILLED, FAILED = "RUNNING", "FINISHED", "KILLED", "FAILED"
 
+_CHECK_S = 12.0  # for the first request to a server
 
-_CHECK_S = 12.0  # for the first word with a store
-
-_LOCAL_S = 300.0  # for making or opening a SQLite file
+_LOCAL_S = 300.0  # for creating or opening a SQLite file
 
 _PAIRS = 100  # params or tags per call, MLflow's limit
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
-# Cut short: MLflow's own patience with a dead server is four minutes per call.
+# MLflow's defaults would wait four minutes per call for a dead server.
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
              "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a store knows of a run."""
+    """A run as the store returns it."""
 
     id: str
     name: str
@@ -80,88 +79,92 @@ class Stored:
 
 
 def connect(uri: str | None, runs: Path, *, artifacts: str | None = None) -> "Tracker | None":
-    """The store to write to: `uri`, $MLFLOW_TRACKING_URI, or SQLite in the folder `runs`; None for "none".
+    """Connects to an MLflow store. Returns None where the address is "none".
 
-    `artifacts`: a storage, below which new experiments keep their files if it is S3; by default in `runs`. A server
-    decides that itself. Raises InputError within 15 s where the store cannot be reached or written, or where a package
-    is missing.
+    Args:
+        uri: address of the store; None for $MLFLOW_TRACKING_URI or, where that is not set, a SQLite file in `runs`.
+        runs: the runs folder.
+        artifacts: URI of a storage. If it is on S3, a SQLite store keeps the artifacts of new experiments there,
+            otherwise in `runs`. A server decides this itself.
+
+    Raises InputError where the store cannot be reached (a server within 15 s) or written, or a package is missing.
     """
-    wanted = uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_urls.url(runs.absolute() / "mlflow.db")
-    if wanted == OFF:
+    address = uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_urls.url(runs.absolute() / "mlflow.db")
+    if address == OFF:
         return None
-    local = wanted.startswith("sqlite:")
+    local = address.startswith("sqlite:")
     if local:
-        if faults := sqlite_urls.url_faults(wanted, "tracking.uri"):
+        if faults := sqlite_urls.url_faults(address, "tracking.uri"):
             raise InputError(faults)
         try:
             runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError([f"{runs}: cannot be written ({error.strerror or error})"]) from None
-    place = connection.artifact_place(artifacts, runs) if local else None
+    artifact_root = connection.artifact_root(artifacts, runs) if local else None
     for key, value in {**_QUIET, **({} if local else _PATIENCE)}.items():
         os.environ.setdefault(key, value)
-    from mlflow.tracking import MlflowClient  # here, because this alone takes seconds, on a busy machine many
+    from mlflow.tracking import MlflowClient  # imported here, because it takes seconds
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Images and texts have no medians to make an example of.
+    # Models of images and texts have no input example (see payload.medians).
     warnings.filterwarnings("ignore", message=".*An input example was not provided")
-    warnings.filterwarnings("ignore", message=".*Any type hint is inferred")  # an image has no type there
-    # MLflow's libraries on each other: with `python -W error` they would keep it from working.
+    warnings.filterwarnings("ignore", message=".*Any type hint is inferred")  # MLflow has no column type for images
+    # Deprecation warnings between MLflow's own libraries: with `python -W error` they would be errors.
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="(mlflow|sqlalchemy|alembic|pydantic)")
-    made: list[MlflowClient] = []
+    clients: list[MlflowClient] = []
 
     def reach() -> None:
-        made.append(MlflowClient(tracking_uri=wanted, registry_uri=wanted))  # it makes the folder of an SQLite file
-        connection.first_word(made[0])
+        clients.append(MlflowClient(tracking_uri=address, registry_uri=address))  # creates the folder of a SQLite file
+        connection.first_request(clients[0])
 
-    # Making a new SQLite file is slow on a busy machine; it hangs where another process that makes it is stopped.
-    with sqlite_urls.no_stray_folder(wanted):
-        connection.within(_LOCAL_S if local else _CHECK_S, reach, what=redacted(wanted))
-    return Tracker(made[0], uri=wanted, artifacts=place)
+    # Creating a SQLite file is slow on a busy machine, and hangs while another process that creates it is suspended.
+    with sqlite_urls.no_stray_folder(address):
+        connection.within(_LOCAL_S if local else _CHECK_S, reach, store=redacted(address))
+    return Tracker(clients[0], uri=address, artifacts=artifact_root)
 
 
 class Tracker:
-    """Runs in one MLflow store; `shown` is its address without a password.
+    """Reads and writes runs of one MLflow store. `shown` is its address without a password.
 
-    Names of metrics, params and tags are given as they are; `mlflow_names` says how MLflow calls them. Methods raise
-    whatever MLflow raises; only `log_training` turns that into a warning.
+    Callers pass the original names of metrics, params and tags; `mlflow_names` converts them. Methods raise whatever
+    MLflow raises; only `log_training` turns that into a warning.
     """
 
     def __init__(self, client: "MlflowClient", *, uri: str, artifacts: str | None) -> None:
         self.client, self.uri, self._artifacts = client, uri, artifacts
         self.shown = redacted(uri)
-        self._told: set[tuple[str, str]] = set()  # runs and names that have a GIVEN tag
+        self._named: set[tuple[str, str]] = set()  # (run, tag) pairs whose GIVEN tag is written
 
     def experiment(self, name: str, *, note: str | None = None) -> str:
-        """The id of the experiment of that name, made or brought back from the bin where needed."""
+        """The id of the experiment of that name. Creates it, or restores a deleted one."""
         name = mlflow_names.experiment(name)
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
+        existing = self.client.get_experiment_by_name(name)
+        if existing is not None:
+            if existing.lifecycle_stage == "deleted":
+                self.client.restore_experiment(existing.experiment_id)
+            return str(existing.experiment_id)
         location = None if self._artifacts is None else f"{self._artifacts}/{quote(mlflow_names.folder(name))}"
-        # Else MLflow opens an experiment on its page for language-model traces.
+        # Without this tag MLflow opens the experiment on its page for language-model traces.
         tags = {"mlflow.experimentKind": "custom_model_development", **({NOTE: note} if note else {})}
         try:
             return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
-        except Exception:  # MLflow's, whose import costs a second
+        except Exception:  # an MlflowException, whose import takes a second
             if self.client.get_experiment_by_name(name) is None:
                 raise
-            return self.experiment(name)  # somebody else has just made it
+            return self.experiment(name)  # another process has just created it
 
     def find(self, experiment: str, tags: Mapping[str, str]) -> list[Stored]:
         """All runs of an experiment that carry these tags, oldest first."""
         tags = cut(tags, "tag")
-        # A quote cannot be escaped in MLflow's filters: such a value is looked for below.
-        asked = {key: value for key, value in tags.items() if not set(value) & set("'\"`\\")}
-        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in asked.items())
+        # Quotes cannot be escaped in MLflow's filters: values with quotes are compared below.
+        filterable = {key: value for key, value in tags.items() if not set(value) & set("'\"`\\")}
+        filter_string = " and ".join(f"tags.`{key}` = '{value}'" for key, value in filterable.items())
         stored: list[Stored] = []
         token: str | None = None
         while True:
             page = self.client.search_runs(
-                [experiment], wanted, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
+                [experiment], filter_string, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
             )
             for run in page:
                 info, data = run.info, run.data
@@ -172,7 +175,7 @@ class Tracker:
                 return stored
 
     def create(self, experiment: str, name: str, *, tags: Mapping[str, str], started: float) -> str:
-        """A new run, running since `started`; its id."""
+        """Creates a run with the status RUNNING and the start time `started` (Unix seconds). Returns its id."""
         tags = cut({"mlflow.user": atomic_files.user(), "mlflow.source.name": "m3col", **tags}, "tag")
         run = self.client.create_run(experiment, start_time=_ms(started), tags=tags, run_name=mlflow_names.run(name))
         return str(run.info.run_id)
@@ -181,60 +184,60 @@ class Tracker:
         self, run: str, points: Iterable[Point] = (), *, params: Mapping[str, Any] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        """Adds metrics, params and tags in as few calls as MLflow allows; an epoch is never torn over two calls."""
+        """Logs metrics, params and tags in as few calls as MLflow allows. All metrics of an epoch go into one call."""
         from mlflow.entities import Metric, Param, RunTag
 
         points, params = [point for point in points if point.value is not None], params or {}
         numbers = [Metric(mlflow_names.key(p.name), float(p.value), _ms(p.time), p.step) for p in points]
         settings = [Param(key, value) for key, value in cut(params, "param").items()]
-        given = self._as_given(run, [*(point.name for point in points), *params])
-        labels = [RunTag(key, value) for key, value in cut({**given, **(tags or {})}, "tag").items()]
+        originals = self._original_names(run, [*(point.name for point in points), *params])
+        labels = [RunTag(key, value) for key, value in cut({**originals, **(tags or {})}, "tag").items()]
         batches = whole_epochs(numbers)
         while batches or settings or labels:
             self.client.log_batch(
                 run, metrics=batches.pop(0) if batches else [], params=settings[:_PAIRS], tags=labels[:_PAIRS]
             )
             settings, labels = settings[_PAIRS:], labels[_PAIRS:]
-        self._told.update((run, key) for key in given)
+        self._named.update((run, key) for key in originals)
 
-    def _as_given(self, run: str, names: Iterable[str]) -> dict[str, str]:
-        """Tags that say how the names are written that MLflow knows by others, each told once to a run."""
-        changed = [name for name in dict.fromkeys(names) if mlflow_names.key(name) != name]
-        found = {f"{GIVEN}{mlflow_names.mark_of(name)}": name for name in changed}
-        return {key: name for key, name in found.items() if (run, key) not in self._told}
+    def _original_names(self, run: str, names: Iterable[str]) -> dict[str, str]:
+        """Tags with the original names of converted metrics and params, without those already written to the run."""
+        converted = [name for name in dict.fromkeys(names) if mlflow_names.key(name) != name]
+        tags = {f"{GIVEN}{mlflow_names.mark_of(name)}": name for name in converted}
+        return {key: name for key, name in tags.items() if (run, key) not in self._named}
 
     def last_step(self, run: str, metric: str) -> int:
-        """The last epoch of which the store has this metric, 0 where it has none."""
+        """The last epoch for which the store has this metric; 0 where it has none."""
         return max((point.step for point in self.client.get_metric_history(run, mlflow_names.key(metric))), default=0)
 
     def close(self, run: str, status: str, ended: float) -> None:
         self.client.set_terminated(run, status=status, end_time=_ms(ended))
 
     def reopen(self, run: str) -> None:
-        """Makes an ended run running again."""
+        """Sets the status of an ended run to RUNNING again."""
         self.client.update_run(run, status=RUNNING)
 
     def tag_experiment(self, experiment: str, tags: Mapping[str, str]) -> None:
-        """Sets those tags that differ. `NOTE` is the Markdown at the top of the experiment's page."""
-        there = self.client.get_experiment(experiment).tags
+        """Sets tags of an experiment whose values differ. `NOTE` is the Markdown at the top of its page."""
+        current = self.client.get_experiment(experiment).tags
         for name, value in tags.items():
             key, value = mlflow_names.key(name), mlflow_names.text(value)
-            if there.get(key) != value:
+            if current.get(key) != value:
                 self.client.set_experiment_tag(experiment, key, value)
 
     def landing(self) -> tuple[str, str | None] | None:
-        """The experiment that was used last and its view, see `link`; None where nothing is tracked yet."""
-        found = self.client.search_experiments(order_by=["last_update_time DESC"])
-        ours = [item for item in found if str(item.experiment_id) != "0"]
-        return (str(ours[0].experiment_id), ours[0].tags.get(LATEST_VIEW)) if ours else None
+        """The id of the last used experiment and its view (see `link`); None where the store has no experiment yet."""
+        experiments = self.client.search_experiments(order_by=["last_update_time DESC"])
+        used = [item for item in experiments if str(item.experiment_id) != "0"]
+        return (str(used[0].experiment_id), used[0].tags.get(LATEST_VIEW)) if used else None
 
     def artifacts(self, run: str, path: Path, folder: str | None = None) -> None:
-        """Uploads a file, or all that a folder holds, below `folder` of the run's artifacts."""
+        """Uploads a file, or all files of a folder, to `folder` of the run's artifacts."""
         upload = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
         upload(run, str(path), folder)
 
     def dataset(self, run: str, name: str, digests: Mapping[str, str], profile: Mapping[str, Any]) -> None:
-        """Names the data as the run's input, one entry per split with its digest."""
+        """Logs the data set as input of the run, one entry per split with its digest."""
         import json
 
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -250,7 +253,7 @@ class Tracker:
         self.client.log_inputs(run, datasets=inputs)
 
     def answers(self, run: str) -> bool:
-        """Whether the store tells anything of a run."""
+        """Whether the store answers a request for a run."""
         try:
             self.client.get_run(run)
         except Exception:  # whatever the client library raises
@@ -258,13 +261,15 @@ class Tracker:
         return True
 
     def attempt(self, run: str, steps: Mapping[str, Callable[[], object]]) -> dict[str, str]:
-        """Does every step, also after one that fails; names and reasons of those that failed. Where the store does not
-        answer at all, the steps that are left are not tried, as each would wait for it again."""
+        """Executes all steps, also after one that fails. Returns the reasons of failures by the name of the step.
+
+        Skips the remaining steps where the store does not answer any more, because each would wait for a timeout.
+        """
         failed: dict[str, str] = {}
         for name, step in steps.items():
             try:
                 step()
-            except Exception as error:  # whatever MLflow, or a step of ours, raises
+            except Exception as error:  # whatever MLflow or the step raises
                 failed[name] = payload.reason_of(error)
                 if not self.answers(run):
                     break
@@ -275,9 +280,10 @@ class Tracker:
     ) -> str:
         """Logs a model checkpoint as an MLflow model of the run; returns its URI, `models:/...`.
 
-        Input: a DataFrame with the columns of `tracked.model_columns`; output: one column per class.
-        `example`: values per modality [D_m] for the input example: medians of the training columns, never a person's.
-        `listed`: named among the run's outputs; MLflow's page of such a run puts its note below everything else.
+        The model takes a DataFrame with the columns of `payload.model_columns` and returns one column per class.
+
+        `example`: values per modality [D_m] for the input example: medians, as a row of the data may be a person's.
+        `listed`: list the model among the run's outputs. MLflow's page of a run with outputs shows its note last.
         """
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
@@ -289,10 +295,16 @@ class Tracker:
         kinds = stored_kinds(described)
         groups = model_columns(described["features"], kinds)
         columns = [column for group in groups.values() for column in group]
-        shown = None if example is None else pd.DataFrame([np.concatenate(list(example.values()))], columns=columns)
-        found = self.client.get_run(run)
+        input_example = (
+            None if example is None else pd.DataFrame([np.concatenate(list(example.values()))], columns=columns)
+        )
+        stored_run = self.client.get_run(run)
         logged = self.client.create_logged_model(
-            found.info.experiment_id, name="model", source_run_id=run, model_type="classifier", params=found.data.params
+            stored_run.info.experiment_id,
+            name="model",
+            source_run_id=run,
+            model_type="classifier",
+            params=stored_run.data.params,
         )
         try:
             with tempfile.TemporaryDirectory() as temporary:
@@ -311,13 +323,13 @@ class Tracker:
                         {column: kinds[name] for name, group in groups.items() for column in group},
                         described["classes"],
                     ),
-                    input_example=shown,
+                    input_example=input_example,
                     pip_requirements=[f"m3col=={__version__}"],
                 )
                 self.client.log_model_artifacts(logged.model_id, str(folder))
             self.client.finalize_logged_model(logged.model_id, "READY")
         except BaseException:
-            with contextlib.suppress(Exception):  # else it would stay pending
+            with contextlib.suppress(Exception):  # without this call the model would stay pending
                 self.client.finalize_logged_model(logged.model_id, "FAILED")
             raise
         if listed:
@@ -326,7 +338,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def running(self, experiment: str, name: str, *, tags: Mapping[str, str], started: float) -> Iterator[str]:
-        """A new run while it lasts: FINISHED after it, FAILED after an error, KILLED after an interrupt."""
+        """Context manager of a new run. Its final status is FINISHED, FAILED (an error) or KILLED (an interrupt)."""
         run = self.create(self.experiment(experiment), name, tags=tags, started=started)
         try:
             with exit_hooks.before_exit(lambda: self.close(run, KILLED, time.time())):
@@ -340,7 +352,7 @@ class Tracker:
     def log_files(
         self, paths: Iterable[Path], *, experiment: str, name: str, tags: Mapping[str, str], under: str
     ) -> str:
-        """A finished run of that name in the named experiment, with these files below `under` of its artifacts."""
+        """Creates a finished run with these files in the folder `under` of its artifacts. Returns its id."""
         with self.running(experiment, name, tags=tags, started=time.time()) as run:
             for path in paths:
                 self.artifacts(run, path, under)
@@ -348,18 +360,19 @@ class Tracker:
 
 
 def link(base: str, experiment: str, view: str | None = None) -> str:
-    """The address of an experiment's table of runs; `view`: key of a SHARED_VIEW tag of that experiment."""
+    """The URL of an experiment's table of runs. `view`: key of a SHARED_VIEW tag of that experiment."""
     shared = f"&viewStateShareKey={view}" if view else ""
     return f"{base.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning{shared}"
 
 
 def serve(load: Callable[[Path], Callable[[pd.DataFrame], pd.DataFrame]]) -> None:
-    """Called by a model's code file: `load` turns the checkpoint folder into a function from input to output."""
+    """Registers a model with MLflow. `load` takes the checkpoint folder and returns the prediction function."""
     import mlflow
 
-    # Caught, because MLflow sets the filters itself: it would rather read the signature, which is given, from types.
+    # MLflow warns that it cannot infer the signature from type hints, although the signature is set explicitly. It
+    # sets the warning filters itself, so that only recording silences the warning.
     with warnings.catch_warnings(record=True):
-        warnings.simplefilter("always")  # and not as an error
+        warnings.simplefilter("always")  # also under `python -W error`
 
         class CodeModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
             def load_context(self, context: Any) -> None:

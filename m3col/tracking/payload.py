@@ -1,4 +1,4 @@
-"""What goes to MLflow, before MLflow comes in: points of metrics, columns of a model, the note and figures of a run."""
+"""Prepares values for MLflow without importing it: points of metrics, params and tags, columns of a model, reasons."""
 
 import math
 import warnings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from m3col.data.dataset import Dataset
 
 
-_LONG = 200  # characters of a reason
+_LONG = 200  # longest reason, in characters
 
 _BATCH = 1000  # metrics per call, MLflow's limit
 
@@ -36,26 +36,28 @@ class Point:
 
 
 def history_points(records: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """The metrics of epoch records: a record is flat, or has its metrics under "metrics"."""
+    """The metrics of epoch records as points. A record is flat, or has its metrics under the key "metrics"."""
     points = []
     for record in records:
-        found = record["metrics"] if "metrics" in record else {k: v for k, v in record.items() if "/" in k}
+        metrics = record["metrics"] if "metrics" in record else {k: v for k, v in record.items() if "/" in k}
         points += [
             Point(name, value, int(record["epoch"]), record["time"])
-            for name, value in found.items()
+            for name, value in metrics.items()
             if value is not None and not math.isnan(value)
         ]
     return points
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, each by the names of its columns."""
+    """The rows of a table as dictionaries."""
     return [{str(name): value for name, value in line.items()} for line in table.to_dict("records")]
 
 
 def whole_epochs(numbers: Iterable[Any]) -> list[list[Any]]:
-    """Metrics (with their `step`) in batches that MLflow takes, each with whole epochs: what the store has of an epoch
-    it has in full."""
+    """Groups metrics (objects with a `step`) into batches within MLflow's limit.
+
+    All metrics of an epoch are in one batch, so that the store never has an incomplete epoch.
+    """
     batches: list[list[Any]] = []
     by_step: dict[int, list[Any]] = {}
     for number in numbers:
@@ -68,7 +70,7 @@ def whole_epochs(numbers: Iterable[Any]) -> list[list[Any]]:
 
 
 def cut(values: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Params ("param") or tags ("tag") under the names that MLflow takes, as texts no longer than it takes them."""
+    """Params ("param") or tags ("tag") with names that MLflow accepts, as texts cut to its limits."""
     return {mlflow_names.key(key): mlflow_names.text(_text(value))[: _LENGTHS[kind]] for key, value in values.items()}
 
 
@@ -77,37 +79,41 @@ def _text(value: Any) -> str:
 
 
 def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
-    """Per modality the column medians [D_m] of the training split; 0 for a column without any value. None where there
-    are images or texts: they have no median, and one of them may be a person's."""
-    found = {}
+    """Column medians [D_m] of the training split by modality; 0 for a column without any value.
+
+    None for a data set with images or texts: they have no median, and an example of them may be a person's.
+    """
+    by_modality = {}
     if modality_kinds.media(dataset.kinds.values()):
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's word on empty columns
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns of columns without values
         for name, values in dataset.train.inputs.items():
-            found[name] = np.nan_to_num(np.nanmedian(np.asarray(values), axis=0))
-    return found
+            by_modality[name] = np.nan_to_num(np.nanmedian(np.asarray(values), axis=0))
+    return by_modality
 
 
 def model_columns(features: Mapping[str, Sequence[str]], kinds: Mapping[str, str]) -> dict[str, list[str]]:
-    """Per modality the columns that a logged model takes: `<modality>.<feature>`, or one of the modality's name with
-    paths or contents of images, or with texts.
+    """Names of the input columns of a logged model, by modality.
 
-    No name comes twice: of those that would, as of modality `a` with feature `b.c` and modality `a.b` with feature `c`,
-    all but the first have a number behind them, as in `a.b.c (2)`.
+    A numeric table has the columns `<modality>.<feature>`. Images (paths or file contents) and texts have one column
+    with the name of the modality.
+
+    Names are unique. Modality `a` with feature `b.c` and modality `a.b` with feature `c` would both give `a.b.c`; the
+    second one becomes `a.b.c (2)`.
     """
-    wanted = {
+    preferred = {
         modality: [f"{modality}.{name}" for name in names]
         if not modality_kinds.of(kinds[modality]).is_media
         else [modality]
         for modality, names in features.items()
     }
-    taken = {column for columns in wanted.values() for column in columns}
+    taken = {column for columns in preferred.values() for column in columns}
     seen: set[str] = set()
-    return {modality: [_once(column, seen, taken) for column in columns] for modality, columns in wanted.items()}
+    return {modality: [_unique(column, seen, taken) for column in columns] for modality, columns in preferred.items()}
 
 
-def _once(column: str, seen: set[str], taken: set[str]) -> str:
+def _unique(column: str, seen: set[str], taken: set[str]) -> str:
     name, number = column, 2
     while name in seen or (name != column and name in taken):
         name, number = f"{column} ({number})", number + 1
@@ -122,7 +128,7 @@ def stored_kinds(described: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reason_of(error: BaseException, *, length: int = _LONG) -> str:
-    """Why something failed, in one line without secrets: of a long message its beginning and the innermost cause."""
+    """An error as one line without secrets. A long message is cut, and the innermost cause follows."""
     text = _line(error)
     if len(text) <= length:
         return text
@@ -133,6 +139,6 @@ def reason_of(error: BaseException, *, length: int = _LONG) -> str:
 
 
 def _line(error: BaseException) -> str:
-    said = " ".join(str(error).partition("[SQL:")[0].split())
-    is_told = isinstance(error, OSError | RuntimeError | ValueError) or type(error).__module__.startswith("mlflow")
-    return scrubbed(said if said and is_told else f"{type(error).__name__}{f': {said}' if said else ''}")
+    message = " ".join(str(error).partition("[SQL:")[0].split())
+    is_clear = isinstance(error, OSError | RuntimeError | ValueError) or type(error).__module__.startswith("mlflow")
+    return scrubbed(message if message and is_clear else f"{type(error).__name__}{f': {message}' if message else ''}")

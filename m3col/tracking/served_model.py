@@ -1,4 +1,4 @@
-"""What a model logged to MLflow does when MLflow calls it."""
+"""Prediction function of models that are logged to MLflow."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ from m3col.tracking import mlflow_store, payload
 
 
 def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """A function from a DataFrame to one column of probabilities per class, those of `Predictor.predict_proba`.
+    """Loads a checkpoint; returns a function from an input DataFrame to one column of probabilities per class.
 
-    Its input has one column `<modality>.<feature>` per feature of a numeric table, in any order, and one column of a
-    modality's name for images (paths or contents of files) or texts.
+    The input has one column `<modality>.<feature>` per feature of a numeric table, in any order. It has one column with
+    the modality's name for images (paths or contents of files) or texts.
     """
     model = predictor.load(checkpoint)
     kinds = model.kinds
@@ -33,5 +33,5 @@ def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
 
 def serve_model() -> None:
-    """Registers the model with MLflow. The code file of every logged model calls it: the name has to stay."""
+    """Registers the model with MLflow. The code file of every logged model calls it, so that it must keep its name."""
     mlflow_store.serve(load)

@@ -253,7 +253,7 @@ def test_umap_is_seeded_and_names_every_sample(paired):
     assert joint["sample"].tolist() == case.test.ids.tolist() and np.isfinite(joint[["x", "y"]]).all(axis=None)
     embeddings = paired.predictor.embeddings(case.test.inputs)
     both = np.concatenate([embeddings["image"], embeddings["text"]], axis=1)
-    assert np.array_equal(umap_plot.flat(both, 0), joint[["x", "y"]].to_numpy())
+    assert np.array_equal(umap_plot.project(both, 0), joint[["x", "y"]].to_numpy())
     texts = [text.get_text() for text in found.figures["umap"].legends[0].get_texts()]
     assert sorted(texts) == sorted(case.dataset.classes)
 
@@ -261,7 +261,7 @@ def test_umap_is_seeded_and_names_every_sample(paired):
 def test_umap_says_what_is_missing(paired, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
     with pytest.raises(InputError, match=r"pip install 'm3col\[analysis\]'"):
-        umap_plot.flat(np.zeros((20, 3)), 0)
+        umap_plot.project(np.zeros((20, 3)), 0)
 
 
 def test_samples_are_drawn_once_and_the_frequent_classes_are_those_of_the_test_split(numeric):

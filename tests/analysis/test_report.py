@@ -41,8 +41,7 @@ def test_what_does_not_apply_is_a_line_of_the_page(numeric, tmp_path, monkeypatc
     runner.analyse(numeric.checkpoint, numeric.dataset, tmp_path / "out")
     page = (tmp_path / "out" / "README.md").read_text()
     assert (
-        "- heatmaps: needs an image and a text modality" in page
-        and "an ensemble of 2 members".lower() in page.lower()
+        "- heatmaps: needs an image and a text modality" in page and "an ensemble of 2 members".lower() in page.lower()
     )
     assert "- umap: the package umap-learn is not installed; pip install 'm3col[analysis]'." in page
     assert pd.read_csv(tmp_path / "out" / "errors.csv").shape[0] == 8 + 6

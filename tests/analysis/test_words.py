@@ -44,7 +44,7 @@ def test_noise_in_a_modality_called_none_is_not_the_clean_row(case):
 
 def test_the_embedding_of_a_modality_called_joint_is_its_own(case, monkeypatch):
     seen = []
-    monkeypatch.setattr(umap_plot, "flat", lambda x, seed: seen.append(x) or np.zeros((len(x), 2)))
+    monkeypatch.setattr(umap_plot, "project", lambda x, seed: seen.append(x) or np.zeros((len(x), 2)))
     monkeypatch.setattr(umap_plot, "_draw", lambda table, case: None)
     table = umap_plot.run(case).table
     assert set(table["embedding"]) == {*NAMES, "joint (modality)"}

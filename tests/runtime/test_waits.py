@@ -231,7 +231,7 @@ def test_a_silent_log_of_a_cluster_that_is_gone_is_given_up(follow, states):
 def test_a_store_that_is_not_there_in_time_is_told():
     ended = threading.Event()
     with pytest.raises(InputError, match=r"the MLflow store cannot be reached \(no answer within 0\.2 s\)"):
-        connection.within(0.2, lambda: ended.wait(30) and None, what="sqlite:////runs/mlflow.db")
+        connection.within(0.2, lambda: ended.wait(30) and None, store="sqlite:////runs/mlflow.db")
     ended.set()
 
 

@@ -31,7 +31,7 @@ def test_urls_that_cannot_be_used_are_faults() -> None:
         "postgresql://me:hunter22@host:port/db": "must hold no password",
         "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dhunter22": "must hold no password.*odbc_connect=...'",
         "mssql+pyodbc:///?odbc_connect=UID=me;PWD={a;hunter22}": "must hold no password.*leave it out of the URL$",
-        "me:hunter22@host/db": "must be an SQLAlchemy URL, but got a text in which a password may stand",
+        "me:hunter22@host/db": "must be an SQLAlchemy URL, but got a text that may contain a password",
         "postgresql://host:port/db": "must be an SQLAlchemy URL, but got 'postgresql://host:port/db'; nearest valid",
         "nonsense": "must be an SQLAlchemy URL.*nearest valid: postgresql",
         "postgrex://me@host/db": "must be a kind of database.*nearest valid: postgresql",
