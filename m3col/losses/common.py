@@ -1,4 +1,4 @@
-"""What both contrastive losses need: the judgement of their arguments, the working precision, unit rows.
+"""Shared parts of the contrastive losses: validation of arguments, the dtype of the computation, unit rows.
 
 Letters: N samples in the batch, M modalities, D embedding width.
 Paper: Kumar et al., "Harnessing Shared Relations via Multimodal Mixup Contrastive Learning for Multimodal
@@ -15,7 +15,16 @@ from torch import Tensor
 
 
 def embedding_faults(name: str, tensors: Sequence[Tensor]) -> list[str]:
-    """Faults of the argument `name`: fewer than two modalities, not [N, D], not floating, unequal, N = 0."""
+    """Validates a list of embeddings.
+
+    Args:
+        name: name of the argument, for messages.
+        tensors: one embedding [N, D] per modality.
+
+    Returns:
+        One line per fault: fewer than two modalities, a shape other than [N, D], unequal shapes, N = 0, or a dtype that
+        is not floating.
+    """
     if len(tensors) < 2:
         return [f"{name} must hold at least two modalities, but got {len(tensors)}"]
     first = list(tensors[0].shape)
@@ -33,7 +42,14 @@ def embedding_faults(name: str, tensors: Sequence[Tensor]) -> list[str]:
 
 
 def temperature_faults(temperature: object) -> list[str]:
-    """Faults of a temperature: it must be a finite number above 0 (a bool is none)."""
+    """Validates a temperature, which must be a finite number above 0. A bool is not a number here.
+
+    Args:
+        temperature: any value.
+
+    Returns:
+        One line that names the fault; an empty list for a valid temperature.
+    """
     is_number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
     if is_number and math.isfinite(temperature) and temperature > 0:  # type: ignore[arg-type,operator]
         return []
@@ -41,7 +57,16 @@ def temperature_faults(temperature: object) -> list[str]:
 
 
 def working_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
-    """The widest dtype among `tensors`, and at least float32: sums of exponentials are poor in 16 bits."""
+    """The dtype of the computation: the widest dtype among `tensors`, and at least float32.
+
+    Sums of exponentials are too inexact in 16 bits.
+
+    Args:
+        tensors: floating tensors of any shape.
+
+    Returns:
+        float32 or float64.
+    """
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)
@@ -49,12 +74,27 @@ def working_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
-    """A context in which autocast does not lower the matrix products on the device of `tensor`."""
+    """A context without autocast, so that matrix products are not computed in 16 bits.
+
+    Args:
+        tensor: a tensor on the device of the computation.
+
+    Returns:
+        The context manager.
+    """
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 def unit_rows(embedding: Tensor, dtype: torch.dtype) -> Tensor:
-    """[N, D] in `dtype`, each row divided by its L2 norm; a row of zeros stays so, with gradient 0."""
+    """Divides each row by its L2 norm.
+
+    Args:
+        embedding: rows [N, D] of any floating dtype.
+        dtype: dtype of the result.
+
+    Returns:
+        Rows [N, D] of length 1 in `dtype`. A row of zeros stays zero and has gradient 0.
+    """
     embedding = embedding.to(dtype)
     norm = torch.linalg.vector_norm(embedding, dim=1, keepdim=True)
     unit: Tensor = embedding / norm.masked_fill(norm == 0, math.inf)

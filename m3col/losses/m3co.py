@@ -45,7 +45,8 @@ def m3co_loss(
         N = 1 gives 0.
 
     Raises:
-        InputError: (a ValueError) with every fault of the arguments.
+        InputError: (a ValueError) with one line for every fault of the arguments: numbers of modalities, shapes,
+            dtypes, indices outside 0..N-1, weights outside [0, 1], temperature.
 
     Example:
         >>> import torch
@@ -78,21 +79,21 @@ def _one_direction(similarity: Tensor, permutation: Tensor, lam: Tensor) -> Tens
     matrix at [j, i], which is log-softmax over columns at [i, j]: one matrix product serves both.
     """
     log_p = F.log_softmax(similarity, dim=1) + F.log_softmax(similarity, dim=0)  # Eq. 5, twice
-    itself = log_p.diagonal()
+    own = log_p.diagonal()
     partner = log_p.gather(1, permutation[:, None]).squeeze(1)
-    return -(lam * itself + (1 - lam) * partner).mean()
+    return -(lam * own + (1 - lam) * partner).mean()
 
 
 def _faults(clean: Sequence[Tensor], mixed: Sequence[Tensor], permutations: Sequence[Tensor], lam: Tensor) -> list[str]:
-    """Everything wrong with the tensors; indices and weights are read only where their shapes are right."""
+    """One line per fault of the tensors. Indices and weights are read only where their shapes are right."""
     faults = embedding_faults("clean", clean)
     if faults:
         return faults
     n, shape = clean[0].shape[0], list(clean[0].shape)
-    for name, given in (("mixed", mixed), ("permutations", permutations)):
-        if len(given) != len(clean):
+    for name, tensors in (("mixed", mixed), ("permutations", permutations)):
+        if len(tensors) != len(clean):
             rule = f"one tensor per modality of clean ({len(clean)})"
-            faults.append(f"{name} must hold {rule}, but got {len(given)}")
+            faults.append(f"{name} must hold {rule}, but got {len(tensors)}")
     for m, tensor in enumerate(mixed):
         if list(tensor.shape) != shape:
             faults.append(f"mixed[{m}] must have the shape of clean[0], {shape}, but got {[*tensor.shape]}")
@@ -104,7 +105,7 @@ def _faults(clean: Sequence[Tensor], mixed: Sequence[Tensor], permutations: Sequ
 
 
 def _permutation_faults(name: str, permutation: Tensor, n: int) -> list[str]:
-    if permutation.dtype not in (torch.int64, torch.int32):  # bool and uint8 are masks elsewhere
+    if permutation.dtype not in (torch.int64, torch.int32):  # torch indexes with bool and uint8 as masks
         return [f"{name} must have dtype int64 or int32, but got {permutation.dtype}"]
     if list(permutation.shape) != [n]:
         return [f"{name} must have shape [{n}], but got {list(permutation.shape)}"]

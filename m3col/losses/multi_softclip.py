@@ -33,7 +33,8 @@ def multi_softclip_loss(clean: Sequence[Tensor], *, temperature: float) -> Tenso
         N = 1 gives 0.
 
     Raises:
-        InputError: (a ValueError) with every fault of the arguments.
+        InputError: (a ValueError) with one line for every fault of the arguments: number of modalities, shapes, dtypes,
+            temperature.
 
     Example:
         >>> import torch
@@ -57,7 +58,7 @@ def _pair(similarity: Tensor, w_a: Tensor, w_b: Tensor) -> Tensor:
     """Eq. 11 for one pair, from `similarity` = u_a u_b^T / tau [N, N].
 
     Row i, column l of `both` is S_ab[i, l] + S_ba[l, i]: anchors of a over b along rows, anchors of b over
-    a along columns of the same matrix. Eq. 10 weights it by W_b[i, l]; Eq. 9 meets it transposed, W_a[l, i].
+    a along columns of the same matrix. Eq. 10 weights it by W_b[i, l], and Eq. 9 by W_a[l, i], the transpose.
     """
     both = -F.log_softmax(similarity, dim=1) - F.log_softmax(similarity, dim=0)
     return ((w_a.T + w_b) * both).sum() / (2 * similarity.shape[0])

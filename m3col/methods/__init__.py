@@ -1,4 +1,4 @@
-"""Methods: from a batch to the terms of a loss. `registry` lists them; each is one file."""
+"""Methods, which compute the loss terms of a batch. `registry` lists them; each is one file."""
 
 from m3col.runtime.lazy_names import lazy_names
 

@@ -1,6 +1,6 @@
-"""What the training loop knows of every method: encoders, the terms of a loss for a batch, and named outputs.
+"""The interface between the training loop and every method: encoders, loss terms of a batch, and named outputs.
 
-Letters: N samples in the global batch, n of them on this worker (n = N where there is only one), M modalities,
+Letters: N samples in the global batch, n of them on this rank (n = N for a single rank), M modalities,
 D embedding width, C classes.
 """
 
@@ -20,22 +20,23 @@ from m3col.tasks.base import Task
 
 
 class Method(nn.Module):
-    """Encoders and losses of one method, without labels, heads or a fusion of its own; see `SupervisedMethod`.
+    """Base class of all methods: encoders and losses. It has no labels and no heads; see `SupervisedMethod` for those.
 
-    A subclass implements `losses` and says by class attributes what it is. Registered in `m3col.methods.registry`, or
-    named in a config as `method: my_package.my_module:MyMethod`.
+    A subclass implements `losses` and describes itself by the class attributes below. It is registered in
+    `m3col.methods.registry`, or named in a config as `method: my_package.my_module:MyMethod`.
 
     Attributes:
-        Settings: the model of its section `objective:` of a config; its fields can be searched.
+        Settings: the pydantic model of the config section `objective:`; its fields can be searched.
         summary: one line for lists of methods.
-        views: names of the views of a batch that it needs. Each view of a sample is augmented with draws of its own.
-        mixes: whether it mixes samples, and has the section `mix:` of a config.
-        one_modality: whether it takes exactly one modality; others take two or more.
-        comparable_from: the field of `Settings` that holds the share of the epochs after which scores of trials can be
-            compared; None: the default share.
-        inherits: field of `Settings` -> field whose value it takes where it is None.
-        primary_output: the output that predicts, which validation, test and prediction score; None where the method
-            has none.
+        views: names of the views of a batch that the method needs. Each view of a sample is augmented with draws of
+            its own.
+        mixes: whether the method mixes samples and therefore has the config section `mix:`.
+        one_modality: whether it takes exactly one modality; otherwise it takes two or more.
+        comparable_from: the field of `Settings` with the share of the epochs after which scores of trials are
+            comparable (a search prunes no trial before); None: the default share.
+        inherits: field of `Settings` -> the field whose value replaces it where it is None.
+        primary_output: name of the output that makes the predictions and is scored in validation and test; None: the
+            method has no outputs.
         settings: the values of `Settings` in the config.
     """
 
@@ -64,11 +65,12 @@ class Method(nn.Module):
 
         Args:
             config: the config of the run.
-            features: per modality the columns after preprocessing, or what its images or texts are like.
-            task: what its heads predict, for methods with heads.
+            features: by modality the number of columns after preprocessing, or the description of its images or
+                texts.
+            task: what the heads predict, for methods with heads.
             class_weight: [C] weights of the cross-entropy, for methods with heads; None: all equal.
-            stored: the encoders' own configs from a checkpoint, for a model that is about to get its weights from
-                there; None: encoders begin with the weights that the config names.
+            stored: by modality the encoder config from a checkpoint, for a model whose weights are then loaded from
+                that checkpoint; None: encoders start with the weights that the config names.
         """
         super().__init__()
         self.config, self.settings = config, config.objective
@@ -85,18 +87,24 @@ class Method(nn.Module):
 
     @classmethod
     def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        """The names of what `logits` returns. Validation reports a loss, and an accuracy, of each."""
+        """The names of the outputs that `logits` returns. Validation reports a loss and an accuracy of each."""
         return ()
 
     @classmethod
     def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        """The names of all terms that `losses` returns in some epoch of a training."""
+        """The names of all terms that `losses` returns, in whichever epochs of a training."""
         return ("loss",)
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Scalars by name; "loss" is the sum that is minimised, the others are its parts.
+        """The loss terms of one batch.
 
-        Their mean over the ranks is the value for the global batch, and so is the mean of their gradients.
+        Args:
+            batch: the global batch, with the inputs of this rank's rows.
+            step: position of the batch in the training, which keys random draws.
+
+        Returns:
+            Scalars by name. "loss" is the sum that is minimised, the others are its terms. The mean of a scalar over
+            the ranks is its value for the global batch; the same holds for its gradient.
         """
         raise TypeError(f"{type(self).__name__} has no losses of its own")
 
@@ -109,25 +117,27 @@ class Method(nn.Module):
         return {}
 
     def forward(self, batch: Batch, step: Step) -> dict[str, Tensor]:
-        # DDP looks for the gradients of what its own call returns.
+        # DDP synchronises the gradients only of what `forward` returns.
         return self.losses(batch, step)
 
     def encode(self, inputs: Mapping[str, Input], modalities: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Embeddings p_m [N, D] of all modalities or of those named, not normalised."""
-        wanted = self.modalities if modalities is None else modalities
-        return {name: self.embed(name, inputs[name]) for name in wanted}
+        """Embeddings p_m [n, D] of the given modalities (None: of all), not normalised."""
+        return {
+            name: self.embed(name, inputs[name]) for name in (self.modalities if modalities is None else modalities)
+        }
 
     def embed(self, name: str, rows: Input, mixed: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Embeddings [n, D] of one modality.
 
-        The embedding of an absent sample is zero and has no gradient; so is that of a mixture of which either sample
-        is absent. A rank without a share of the batch runs on one row that counts for nothing: many encoders do not
-        take an empty batch, and DDP waits for the gradient of every weight.
+        The embedding of a sample that lacks the modality is zero and has no gradient. The same holds for a mixture of
+        two samples of which either lacks it. A rank without rows encodes a placeholder row and drops the result: many
+        encoders reject an empty batch, and DDP waits for a gradient of every weight.
 
         Args:
             name: the modality.
             rows: its n samples.
-            mixed: partner [n] and lambda [n] of each row, which is then mixed with its partner (Eq. 2-3).
+            mixed: partner [n] and lambda [n] of each row; each row is mixed with its partner (Eq. 2-3). None: rows are
+                not mixed.
         """
         encoder: Any = self.encoders[name]
         present: Tensor | None = None

@@ -1,4 +1,4 @@
-"""A batch as a method receives it, and what a training step tells about itself."""
+"""The arguments of a method in a training step: the batch, and the position of the step in the training."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from m3col.inputs.specs import Partial
 Key = TypeVar("Key", bound=Hashable)
 
 
-CLEAN = "clean"  # the view of a method that names no others; its draws have the keys of version 0.1
+CLEAN = "clean"  # the default view; the keys of its random draws are those of version 0.1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The global batch of one training step, as one worker sees it.
+    """The global batch of one training step, with the inputs of this rank's rows alone.
 
     Attributes:
-        views: this worker's rows by view and modality: numeric tables [n, D_m], images [n, 3, S, S], or n texts. A
+        views: this rank's rows by view and modality: numeric tables [n, D_m], images [n, 3, S, S], or n texts. A
             method names the views that it needs (`Method.views`); each is augmented with draws of its own.
-        size: N, samples of the global batch.
+        size: N, the number of samples in the global batch.
         labels: [N] of the global batch; None where the training split has none.
         shards: groups of the batch within which samples are mixed.
-        ranks: who shares the batch.
-        weighing: the mean class weight of its labels over that of all labels of the step, of which other batches may
-            be a part.
+        ranks: this process among the ranks that share the batch.
+        weighing: the mean class weight of its labels over that of all labels of the optimizer step, which may
+            accumulate several batches.
     """
 
     views: Mapping[str, Mapping[str, Input]]
@@ -42,7 +42,7 @@ class Batch:
 
     @classmethod
     def of(cls, inputs: Mapping[str, Input], labels: Tensor, shards: int = 1) -> "Batch":
-        """A labelled batch with one view, for a single worker."""
+        """A labelled batch with one view, for a single rank."""
         return cls({CLEAN: inputs}, len(labels), labels, shards)
 
     @property
@@ -52,7 +52,7 @@ class Batch:
 
     @property
     def present(self) -> dict[str, Tensor]:
-        """Which of this rank's samples [n] have a modality, by modality; those that all have are left out."""
+        """By modality whether each of this rank's samples [n] has it; modalities without gaps are left out."""
         return {name: rows.present for name, rows in self.inputs.items() if isinstance(rows, Partial)}
 
     @property
@@ -63,16 +63,23 @@ class Batch:
 
     @cached_property
     def counts(self) -> list[int]:
-        """Rows of each worker."""
+        """The number of rows of each rank."""
         return self.ranks.counts(self.size, self.shards)
 
     @cached_property
     def rows(self) -> slice:
-        """This worker's rows in the global batch."""
+        """This rank's rows in the global batch."""
         return self.ranks.local_rows(self.size, self.shards)
 
     def gather(self, parts: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
-        """[N, D] per name from this worker's [n, D], with gradient, in one exchange."""
+        """Gathers the rows of all ranks, with gradient, in one collective.
+
+        Args:
+            parts: tensors [n, D] of this rank's rows by name; all ranks must pass the same names in the same order.
+
+        Returns:
+            Tensors [N, D] of the global batch by name.
+        """
         if self.ranks.size == 1:
             return dict(parts)
         widths = [value.shape[1] for value in parts.values()]
@@ -82,7 +89,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """Where the training stands; keys every random draw (with the shard and the purpose)."""
+    """The position of a step in a training. With the shard and the purpose it keys every random draw."""
 
     seed: int
     fold: int

@@ -7,7 +7,7 @@ from m3col.methods.supervised import SupervisedMethod, sum_losses
 
 
 class Concat(SupervisedMethod):
-    """The cross-entropies of all heads, and nothing else."""
+    """The sum of the cross-entropies of all heads, without a contrastive term."""
 
     summary = "concatenated embeddings and supervised heads, no contrast (beta = 0)"
 

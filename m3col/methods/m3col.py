@@ -18,7 +18,7 @@ from m3col.methods.supervised import SupervisedMethod, sum_losses
 
 
 def last_mixup_epoch(epochs: int, switch_point: float) -> int:
-    """Number of epochs trained with M3Co; `epochs` is the configured number, never a shortened one."""
+    """The last epoch that is trained with M3Co. `epochs`: the number in the config, also where a run ends earlier."""
     return math.floor(epochs * switch_point + 0.5)
 
 

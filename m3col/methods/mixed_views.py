@@ -1,6 +1,6 @@
 """Mixed samples of a batch, for methods with the section `mix:` of a config (Eq. 2-3 of arXiv 2409.17777).
 
-Letters: N samples in the global batch, n of them on this worker, D embedding width.
+Letters: N samples in the global batch, n of them on this rank, D embedding width.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def _mix_config(method: Method) -> MixConfig:
 def draw(
     method: Method, batch: Batch, step: Step, *, alpha: float, shared_permutation: bool = False
 ) -> sample_mixing.Mixing:
-    """Lambda and permutations for the global batch, keyed by where the training stands (PROTOCOL 2).
+    """Lambda and permutations for the global batch, keyed by the step (docs/protocol.md, section 2).
 
     Args:
         method: the method that mixes, for its modalities and its section `mix:`.
@@ -29,6 +29,9 @@ def draw(
         step: keys the draw.
         alpha: lambda is drawn from Beta(alpha, alpha).
         shared_permutation: whether all modalities mix a sample with the same partner.
+
+    Returns:
+        Lambda [N] and a permutation [N] per modality.
     """
     return sample_mixing.draw_mixing(
         batch.size,
@@ -44,7 +47,7 @@ def draw(
 
 
 def mixed_at_embedding(method: Method) -> list[str]:
-    """The modalities whose embeddings are mixed, not their inputs."""
+    """The modalities with `mix.level: embedding`: their embeddings are mixed, not their inputs."""
     level = _mix_config(method).level
     return [m for m in method.modalities if (level if isinstance(level, str) else level[m]) == "embedding"]
 
@@ -52,14 +55,24 @@ def mixed_at_embedding(method: Method) -> list[str]:
 def mixed_embeddings(
     method: Method, batch: Batch, embeddings: Mapping[str, Tensor], mixing: sample_mixing.Mixing
 ) -> dict[str, Tensor]:
-    """Embeddings q_m [n, D] of the mixed samples (Eq. 2-3), or mixed `embeddings` where `mix.level` says so."""
+    """The embeddings of mixed samples (Eq. 2-3).
+
+    Args:
+        method: the method that mixes.
+        batch: the batch whose samples are mixed.
+        embeddings: embeddings [n, D] of the samples themselves, for the modalities with `mix.level: embedding`.
+        mixing: lambda and permutations, as `draw` returns them.
+
+    Returns:
+        Embeddings q_m [n, D] by modality: of mixed inputs, or mixed `embeddings` with `mix.level: embedding`.
+    """
     own, late = batch.rows, mixed_at_embedding(method)
     mixed = {}
     for m in method.modalities:
-        # Partners lie in the same shard, hence on the same worker.
+        # Partners are in the same shard, hence on the same rank.
         partner, lam = mixing.permutations[m][own] - own.start, mixing.lam[own]
         if m in late:
-            # Lambda would be rounded to what autocast makes of embeddings.
+            # Under autocast embeddings may be bfloat16, to which lambda would be rounded.
             mixed[m] = sample_mixing.mix(embeddings[m].to(lam.dtype), partner, lam)
         else:
             mixed[m] = method.embed(m, batch.inputs[m], (partner, lam))

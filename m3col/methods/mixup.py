@@ -15,7 +15,7 @@ from m3col.tasks.base import Mixed
 
 
 class Mixup(SupervisedMethod):
-    """Cross-entropies of mixed samples with mixed targets."""
+    """The sum of the cross-entropies of all heads, on mixed samples with mixed targets."""
 
     Settings: ClassVar = MixupSettings
     summary = "inputs and targets mixed with one permutation for all modalities, no contrast"

@@ -32,17 +32,18 @@ MIX_KEYS = ("mix.level", "mix.probability")
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What a config, a search and a table have to know of a method; see the class attributes of `Method`.
+    """The properties of a method, known without importing its class; see the class attributes of `Method`.
 
     Attributes:
         target: "module:Class".
-        settings: the model of the section `objective:`.
+        settings: the pydantic model of the config section `objective:`.
         summary: one line for lists of methods.
-        display_name: how tables and studies call it.
-        mixes: whether it has the section `mix:`.
+        display_name: its name in tables and studies.
+        mixes: whether it has the config section `mix:`.
         one_modality: whether it takes exactly one modality.
-        comparable_from: the field of `settings` with the share of the epochs after which scores can be compared.
-        inherits: field -> field whose value it takes where it is None.
+        comparable_from: the field of `settings` with the share of the epochs after which scores are comparable; None:
+            `COMPARABLE_FROM`.
+        inherits: field of `settings` -> the field whose value replaces it where it is None.
     """
 
     target: str
@@ -56,16 +57,16 @@ class MethodSpec:
 
     @property
     def keys(self) -> frozenset[str]:
-        """The config keys that it reads and other methods may not have."""
+        """The config keys of this method beyond those that every method has."""
         own = set(self.settings.model_fields) - set(ObjectiveConfig.model_fields)
         return frozenset([*(f"objective.{name}" for name in own), *(MIX_KEYS if self.mixes else ())])
 
     def share_before_pruning(self, settings: ObjectiveConfig) -> float:
-        """The share of the epochs before which scores of trials cannot be compared."""
+        """The share of the epochs during which a search prunes no trial, because scores are not comparable yet."""
         return COMPARABLE_FROM if self.comparable_from is None else float(getattr(settings, self.comparable_from))
 
     def load(self) -> "type[Method]":
-        """The class."""
+        """Imports and returns the class."""
         return _class_of(self.target)
 
 
@@ -99,21 +100,21 @@ TABLE: dict[str, MethodSpec] = {
 
 DEFAULT = "m3col"
 
-# The share of the epochs after which scores can be compared, where a method does not say: the one of version 0.1, so
-# that studies go on to prune as they did.
+# The default share of the epochs after which scores of trials are comparable. It is the value of version 0.1, so that
+# resumed studies prune as before.
 COMPARABLE_FROM = 0.33
 
 _NAMED: dict[str, MethodSpec] = {}  # classes that configs of this process named as "module:Class"
 
 
 def names() -> tuple[str, ...]:
-    """All methods that have a name: of this project and of installed packages."""
+    """The names of all methods of this project and of installed packages."""
     return (*TABLE, *_installed())
 
 
 @cache
 def _installed() -> dict[str, str]:
-    """Name -> "module:Class" of installed packages' methods; names of this project's methods stay ours."""
+    """Name -> "module:Class" of the methods of installed packages. They cannot replace a method of this project."""
     return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS) if point.name not in TABLE}
 
 
@@ -127,19 +128,19 @@ def is_method(name: Any) -> bool:
 
 
 def split(text: str) -> tuple[str, str]:
-    """An entry of a search's `methods`, such as "single:rna", as the method and its modality ("" for none)."""
-    head, _, rest = text.partition(":")
+    """Splits an entry of a search's `methods`, such as "single:rna", into method and modality ("" for none)."""
+    head, _, tail = text.partition(":")
     if head in names() or not _is_module(head):
-        return head, rest
-    target, _, modality = rest.partition(":")
+        return head, tail
+    target, _, modality = tail.partition(":")
     return f"{head}:{target}", modality
 
 
 def _is_module(name: str) -> bool:
-    """Whether a module of that name can be found, without importing it (but for the packages that it lies in)."""
+    """Whether a module of that name exists. It is not imported, but the packages that contain it are."""
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # no such package, or no name of a module
+    except (ImportError, ValueError):  # no such package, or not a valid module name
         return False
 
 
@@ -148,8 +149,11 @@ def find(name: Any, *, trusted: bool = True) -> MethodSpec:
 
     Args:
         name: a name of `names`, or "module:Class".
-        trusted: whether a module may be imported because the name says so. False for what a file from elsewhere
-            names, such as a checkpoint: it must have been imported before.
+        trusted: whether the module in the name may be imported. False for a name from a file, such as a checkpoint:
+            reading a file must not run code, so its module must have been imported before.
+
+    Returns:
+        The properties of the method.
 
     Raises:
         InputError: nothing has that name, the module cannot be imported, or its class is no method.
@@ -194,21 +198,21 @@ def _class_of(target: str) -> "type[Method]":
         loaded = importlib.import_module(module)
     except ImportError as error:
         raise InputError([f"method {target!r}: cannot import {module}: {error}"]) from error
-    except Exception as error:  # whatever the user's own module raises
+    except Exception as error:  # a user's module can raise anything
         raise InputError([f"method {target!r}: importing {module} fails: {reason_of(error)}"]) from error
-    found = getattr(loaded, attribute, None)
-    if found is None:
+    method = getattr(loaded, attribute, None)
+    if method is None:
         close = nearest(attribute, [key for key in vars(loaded) if not key.startswith("_")])
         raise InputError([f"method {target!r}: {module} has no {attribute!r}{close}"])
-    from m3col.methods.base import Method  # it needs torch
+    from m3col.methods.base import Method  # imported here, because it imports torch
 
-    if not (isinstance(found, type) and issubclass(found, Method)):
+    if not (isinstance(method, type) and issubclass(method, Method)):
         raise InputError([f"method {target!r}: {attribute} is not a subclass of m3col.methods.base.Method"])
-    return found
+    return method
 
 
 def import_folders() -> tuple[str, ...]:
-    """The folders in which this process found the modules of methods that are not of this project."""
+    """The folders from which this process imported the modules of `own_modules`; other processes need them too."""
     files = [os.path.abspath(str(module.__file__)) for module in own_modules()]
     folders = [os.path.dirname(path) for path in files]
     roots = [
@@ -219,23 +223,22 @@ def import_folders() -> tuple[str, ...]:
 
 
 def own_modules() -> list[ModuleType]:
-    """The modules, or the packages around them, of methods that configs of this process named and that are neither of
-    this project nor of an installed package."""
+    """The top-level modules or packages of the user's own methods: those that a config named as "module:Class"."""
     heads = {target.partition(":")[0].partition(".")[0] for name in _NAMED if (target := _NAMED[name].target) == name}
     return [module for head in sorted(heads) if getattr(module := importlib.import_module(head), "__file__", None)]
 
 
 def add_import_folders(folders: Sequence[str]) -> None:
-    """Lets this process import from these folders too, after its own; what another machine lacks is left out."""
+    """Appends these folders to the import path of this process; folders that this machine lacks are left out."""
     sys.path.extend(folder for folder in folders if folder not in sys.path and os.path.isdir(folder))
 
 
 def ignored_keys(name: str) -> frozenset[str]:
-    """Config keys of other methods that method `name` does not have."""
+    """The config keys of other methods that method `name` does not have."""
     every = {key for spec in (*TABLE.values(), *_NAMED.values()) for key in spec.keys}
     return frozenset(every) - find(name).keys
 
 
 def load(name: str) -> "type[Method]":
-    """The class of a method. Raises InputError for an unknown one."""
+    """Imports and returns the class of a method. Raises InputError for an unknown one."""
     return find(name).load()

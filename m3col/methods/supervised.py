@@ -1,6 +1,6 @@
-"""Methods that learn from labels: a head per modality, a head of all modalities together, the task's loss of each.
+"""Methods that learn from labels: a head per modality, a fused head over all modalities, and the task's loss of each.
 
-Letters: N samples in the global batch, n of them on this worker, W ranks, D embedding width, C classes.
+Letters: N samples in the global batch, n of them on this rank, W ranks, D embedding width, C classes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,16 +24,15 @@ FUSED = naming.FUSED
 
 
 def sum_losses(parts: dict[str, Tensor], **weighted: Tensor) -> dict[str, Tensor]:
-    """`parts` with their sum, plus the `weighted` terms, as "loss"."""
+    """`parts` and their sum as "loss". The `weighted` terms are added to the sum, but are not among the result."""
     return {"loss": torch.stack([*parts.values(), *weighted.values()]).sum(), **parts}
 
 
 class SupervisedMethod(Method):
-    """A method with a classification head per modality and, unless `fuses` is False, one of their concatenation.
+    """A method with a classification head per modality and a fused head over the concatenated embeddings.
 
     Attributes:
-        fuses: whether there is a head of the concatenated embeddings. A method without one sets `primary_output` to
-            another of its outputs.
+        fuses: whether there is a fused head. A method without one sets `primary_output` to another of its outputs.
     """
 
     Settings: ClassVar[type[ObjectiveConfig]] = SupervisedSettings
@@ -79,7 +78,7 @@ class SupervisedMethod(Method):
         return ("loss", *(f"{prefix}_{name}" for name in cls.output_names(config, modalities)))
 
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Logits [N, C] of each modality's head and of the fused one."""
+        """Logits [n, C] by head from the embeddings [n, D] of all modalities."""
         logits = {name: head(embeddings[name]) for name, head in self.heads.items()}
         if self.fuses:
             logits[FUSED] = self.fusion(torch.cat([embeddings[name] for name in self.modalities], dim=1))
@@ -89,15 +88,15 @@ class SupervisedMethod(Method):
         """The task's loss of each head, such as the cross-entropies `ce_<head>` of Eq. 14 and 15.
 
         Args:
-            logits: [n, C] by head, of this worker's rows.
-            batch: the batch that they are of.
-            mixed: how targets are mixed; None: not at all.
+            logits: [n, C] by head, of this rank's rows.
+            batch: the batch that the rows belong to.
+            mixed: how targets are mixed; None: they are not.
 
         Returns:
-            Scalars by name, whose mean over the ranks is the mean over the samples of the global batch. With class
-            weights it is the weighted mean, as in torch, times the batch's share of the weight of its step.
+            Scalars by name. The mean of a scalar over the ranks is the mean loss over the global batch. With class
+            weights it is the weighted mean, as in torch, times `batch.weighing`.
         """
-        # The share is 1 for mixed targets, whose weights are known batch by batch only.
+        # Mixed targets: their weights are known for single batches only, so batches of a step have equal shares.
         share = batch.weighing if mixed is None else 1.0
         return {
             f"{self.task.loss_name}_{name}": self.task.loss(

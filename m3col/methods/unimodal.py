@@ -10,7 +10,7 @@ from m3col.methods.supervised import SupervisedMethod, sum_losses
 
 
 class Single(SupervisedMethod):
-    """The cross-entropy of one modality's head, which stands in the place of the fused one."""
+    """The cross-entropy of one modality's head. The head has the name "fused", as in the other methods."""
 
     Settings: ClassVar = ObjectiveConfig
     summary = "one modality alone"

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and JSON with a format version. Reading one runs no code.
 
-Two kinds: "training" (weights, optimiser moments and history of every fold, to go on from) and "model" (weights and
-fitted preprocessing of one or several members, to predict with).
+There are two kinds. "training": weights, optimizer moments and history of every fold, to resume a training from.
+"model": weights and fitted preprocessing of one or several members, to predict with.
 """
 
 import glob
@@ -39,74 +39,89 @@ _CONTENT: dict[str, dict[str, Any]] = {
 
 _PROBES = "probes.safetensors"
 
-# RuntimeError: torch maps a file that safetensors has just seen, and that its owner has removed since.
+# RuntimeError: raised by torch when a file is deleted after safetensors opened it and before torch maps it.
 _UNREADABLE = (OSError, SafetensorError, RuntimeError)
 
-_KEPT = 2  # newest checkpoints of a running training
+_KEPT = 2  # how many checkpoints of a running training are kept, the newest ones
 
-_WRITING_SHARE = 0.05  # of the training time, at most
+_WRITING_SHARE = 0.05  # largest share of the training time that may be spent on writing checkpoints
 
 
 def versions() -> dict[str, str]:
+    """The versions of this package, torch and Python, as stored in checkpoints."""
     return {"m3col": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def describe(folder: Path, kind: str) -> dict[str, Any]:
-    """The description of a checkpoint. Raises InputError where it is missing, foreign, newer or of another kind."""
+    """Reads and validates the description (`checkpoint.json`) of a checkpoint.
+
+    Args:
+        folder: folder of the checkpoint.
+        kind: the expected kind, "training" or "model".
+
+    Returns:
+        The content of `checkpoint.json`.
+
+    Raises:
+        InputError: the file is missing or damaged, was not written by m3col, has a newer format, or describes a
+            checkpoint of the other kind.
+    """
     path = folder / DESCRIPTION
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError([f"{folder}: not a checkpoint ({DESCRIPTION}: {error.strerror})"]) from None
     except (ValueError, RecursionError):
         raise InputError([f"{path}: not readable as JSON, so this is no checkpoint of m3col"]) from None
-    if not isinstance(found, dict) or found.get("made_by") != "m3col":
+    if not isinstance(description, dict) or description.get("made_by") != "m3col":
         raise InputError([f"{path}: a foreign file; a checkpoint of m3col says so in 'made_by'"])
-    version = found.get("format")
+    version = description.get("format")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise InputError([f"{path}: damaged: 'format' must be a number from 1 to {FORMAT}, but is {version!r}"])
     if version > FORMAT:
         raise InputError([f"{path}: checkpoint format {version} is newer than this version reads ({FORMAT}); update"])
-    if found.get("kind") != kind:
-        raise InputError([f"{folder}: must be a {kind} checkpoint, but is a {found.get('kind')} checkpoint"])
-    lacks = [name for name, wanted in _CONTENT[kind].items() if not isinstance(found.get(name, ...), wanted)]
-    if lacks:
-        raise InputError([f"{path}: damaged: {', '.join(lacks)} missing or of the wrong type"])
-    wrong = [where for where, is_right in _parts(found, kind) if not is_right]
-    if wrong:
-        raise InputError([f"{path}: damaged: {', '.join(wrong)} incomplete or of the wrong type"])
-    strange = [member["file"] for member in found.get("members", ()) if not _is_own_file(member["file"])]
-    if strange:
-        # A description that comes from elsewhere must not point at other files of this machine.
-        lines = [f"{path}: a member's file must lie in this folder, but is {name!r}" for name in strange]
+    if description.get("kind") != kind:
+        raise InputError([f"{folder}: must be a {kind} checkpoint, but is a {description.get('kind')} checkpoint"])
+    lacking = [name for name, kinds in _CONTENT[kind].items() if not isinstance(description.get(name, ...), kinds)]
+    if lacking:
+        raise InputError([f"{path}: damaged: {', '.join(lacking)} missing or of the wrong type"])
+    invalid = [name for name, is_valid in _checks(description, kind) if not is_valid]
+    if invalid:
+        raise InputError([f"{path}: damaged: {', '.join(invalid)} incomplete or of the wrong type"])
+    outside = [member["file"] for member in description.get("members", ()) if not _is_own_file(member["file"])]
+    if outside:
+        # Security: a checkpoint from elsewhere must not make this process read other files of this machine.
+        lines = [f"{path}: a member's file must lie in this folder, but is {name!r}" for name in outside]
         raise InputError([f"{line}; nearest valid: 'member-0.safetensors'" for line in lines])
-    return found
+    return description
 
 
-def _parts(found: Mapping[str, Any], kind: str) -> list[tuple[str, bool]]:
-    """What is inside of a description, and whether it is what those who read it take for granted."""
+def _checks(description: Mapping[str, Any], kind: str) -> list[tuple[str, bool]]:
+    """Pairs (part of a description, whether its nested values have the types that the readers rely on)."""
     if kind == "model":
-        features, members, encoders = found["features"], found["members"], found.get("encoders", {})
+        features, members, encoders = description["features"], description["members"], description.get("encoders", {})
         return [
-            ("classes", _are(str, found["classes"])),
+            ("classes", _are(str, description["classes"])),
             ("features", bool(features) and all(_are(str, names) for names in features.values())),
             ("members", bool(members)),
             ("encoders", isinstance(encoders, dict) and _are(dict, list(encoders.values()))),
             *((f"file or preprocess of member {at}", _is_member(member)) for at, member in enumerate(members)),
         ]
-    best, history = found["best"], found["history"]
+    best, history = description["best"], description["history"]
     return [
         ("best", best is None or (_is(int, best.get("epoch")) and _is(int | float, best.get("score")))),
         ("history", _are(dict, history) and all(_is_record(record) for record in history)),
     ]
 
 
-def _is(wanted: Any, value: Any) -> bool:
-    return isinstance(value, wanted) and not isinstance(value, bool)
+def _is(expected: Any, value: Any) -> bool:
+    """Whether the value has the expected type; a bool does not count as an int."""
+    return isinstance(value, expected) and not isinstance(value, bool)
 
 
-def _are(wanted: Any, values: Any) -> bool:
-    return isinstance(values, list) and all(_is(wanted, value) for value in values)
+def _are(expected: Any, values: Any) -> bool:
+    """Whether `values` is a list whose items all have the expected type."""
+    return isinstance(values, list) and all(_is(expected, value) for value in values)
 
 
 def _is_member(member: Any) -> bool:
@@ -116,8 +131,8 @@ def _is_member(member: Any) -> bool:
 
 
 def _is_record(record: Mapping[str, Any]) -> bool:
-    known = set(record) == {field.name for field in fields(Record)}
-    return known and _is(int, record["epoch"]) and isinstance(record["metrics"], dict)
+    has_all_fields = set(record) == {field.name for field in fields(Record)}
+    return has_all_fields and _is(int, record["epoch"]) and isinstance(record["metrics"], dict)
 
 
 def _is_own_file(name: Any) -> bool:
@@ -125,6 +140,7 @@ def _is_own_file(name: Any) -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name. Raises InputError for a file that cannot be read."""
     try:
         return load_file(path)
     except _UNREADABLE as error:
@@ -132,7 +148,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raises OSError where the disk refuses: safetensors reports that with an exception of its own."""
+    """Writes a safetensors file. Raises OSError where the disk refuses, which safetensors reports by its own type."""
     try:
         save_file({name: value.contiguous() for name, value in tensors.items()}, path)
     except SafetensorError as error:
@@ -143,44 +159,58 @@ def write_model(
     folder: Path, trainers: Sequence[FoldTrainer], *, config: Mapping[str, Any], classes: Sequence[str],
     features: Mapping[str, Sequence[str]],
 ) -> None:  # fmt: skip
-    """A model checkpoint with one member per trainer, in one step."""
+    """Writes a model checkpoint with one member per trainer. The folder appears atomically, with all of its files.
+
+    Args:
+        folder: folder of the new checkpoint.
+        trainers: the trained models, one per fold.
+        config: the config of the run, as plain values.
+        classes: names of the classes, in the order of the logits.
+        features: names of the columns by modality.
+    """
     with atomic_files.new_folder(folder) as temporary:
         members = []
         for number, trainer in enumerate(trainers):
             tensors = {f"weights.{name}": value.cpu() for name, value in trainer.method.state_dict().items()}
-            described = {}
+            preprocess = {}
             prefixes = preprocess_prefixes(trainer.preparations)
             for modality, preparation in trainer.preparations.items():
-                described[modality], arrays = preparation.state()
+                preprocess[modality], arrays = preparation.state()
                 tensors |= {prefixes[modality] + key: torch.as_tensor(value) for key, value in arrays.items()}
             name = f"member-{number}.safetensors"
             _save(tensors, temporary / name)
-            members.append({"file": name, "preprocess": described, "seed": trainer.seed, "fold": trainer.fold})
+            members.append({"file": name, "preprocess": preprocess, "seed": trainer.seed, "fold": trainer.fold})
         encoders: dict[str, Any] = dict(trainers[0].method.encoders.items())
         stored = {name: encoder.stored() for name, encoder in encoders.items()}
         _write_description(temporary, "model", config=config, classes=list(classes), members=members,
                            features={name: list(values) for name, values in features.items()},
-                           encoders={name: found for name, found in stored.items() if found})  # fmt: skip
+                           encoders={name: encoder for name, encoder in stored.items() if encoder})  # fmt: skip
 
 
 def preprocess_prefixes(modalities: Iterable[str]) -> dict[str, str]:
-    """What the tensors of each modality's preprocessing begin with; none begins with another one's."""
+    """By modality the prefix of the tensor names of its preprocessing; no prefix is the start of another one."""
     return {name: f"preprocess.{key}." for name, key in safe_keys(modalities).items()}
 
 
 def join_models(folder: Path, sources: Sequence[Path]) -> None:
-    """One model checkpoint with the members of several: the ensemble that is delivered."""
+    """Joins the members of several model checkpoints into one checkpoint, the ensemble that a search delivers.
+
+    Args:
+        folder: folder of the new checkpoint.
+        sources: folders of the model checkpoints. Config, classes and features are those of the last one.
+    """
     with atomic_files.new_folder(folder) as temporary:
         members: list[dict[str, Any]] = []
-        found: dict[str, Any] = {}
+        description: dict[str, Any] = {}
         for source in sources:
-            found = describe(source, "model")
-            for member in found["members"]:
+            description = describe(source, "model")
+            for member in description["members"]:
                 name = f"member-{len(members)}.safetensors"
                 shutil.copyfile(source / member["file"], temporary / name)
                 members.append({**member, "file": name})
-        _write_description(temporary, "model", config=found["config"], classes=found["classes"], members=members,
-                           features=found["features"], encoders=found.get("encoders", {}))  # fmt: skip
+        _write_description(temporary, "model", config=description["config"], classes=description["classes"],
+                           members=members, features=description["features"],
+                           encoders=description.get("encoders", {}))  # fmt: skip
 
 
 def _write_description(folder: Path, kind: str, **content: Any) -> None:
@@ -189,7 +219,7 @@ def _write_description(folder: Path, kind: str, **content: Any) -> None:
 
 
 def write_training(folder: Path, training: LockstepTrainer) -> None:
-    """Everything that the rest of a training depends on, in one step."""
+    """Writes a training checkpoint: all state that the remaining epochs depend on. The folder appears atomically."""
     with atomic_files.new_folder(folder) as temporary:
         for number, trainer in enumerate(training.trainers):
             _save(trainer.state(), temporary / _fold(number))
@@ -217,60 +247,78 @@ def _best(number: int) -> str:
 
 
 def restore_training(folder: Path, training: LockstepTrainer) -> None:
-    """Puts `training` where the checkpoint stood. Raises InputError where it cannot be read."""
+    """Restores the state of `training` from a checkpoint. Raises InputError where it cannot be read."""
     read_training(folder, training)()
 
 
 def read_training(folder: Path, training: LockstepTrainer) -> Callable[[], None]:
-    """All of a checkpoint is read before anything changes; what is returned puts `training` there. Raises
-    InputError."""
-    found, folds = describe(folder, "training"), range(len(training.trainers))
+    """Reads a whole training checkpoint without changing `training`.
+
+    Args:
+        folder: folder of the checkpoint.
+        training: the training that is to be restored.
+
+    Returns:
+        A function that puts the state into `training`. It reads no files, so it does not fail half-way.
+
+    Raises:
+        InputError: the checkpoint cannot be read.
+    """
+    description, folds = describe(folder, "training"), range(len(training.trainers))
     states = [read_tensors(folder / _fold(number)) for number in folds]
     best: Best | None = None
-    if found["best"] is not None:
+    if description["best"] is not None:
         weights = [read_tensors(folder / _best(number)) for number in folds]
-        best = Best(found["best"]["epoch"], found["best"]["score"], weights)
+        best = Best(description["best"]["epoch"], description["best"]["score"], weights)
     test_logits = {int(epoch): value.numpy() for epoch, value in read_tensors(folder / _PROBES).items()}
 
-    def put() -> None:
-        training.restore(states, [Record(**record) for record in found["history"]])
+    def restore() -> None:
+        training.restore(states, [Record(**record) for record in description["history"]])
         if best is not None:
             training.best = best
         training.test_logits = test_logits
 
-    return put
+    return restore
 
 
-def _needed(described: Mapping[str, Any], names: Collection[str]) -> set[str]:
-    """The files that a training checkpoint consists of, as far as its description and the `names` there tell."""
+def _needed(description: Mapping[str, Any], names: Collection[str]) -> set[str]:
+    """The files that a complete training checkpoint has. `names`: its files, which show the number of folds."""
     folds = sum(name.startswith("fold-") for name in names)
-    best = {_best(number) for number in range(folds)} if described["best"] is not None else set()
+    best = {_best(number) for number in range(folds)} if description["best"] is not None else set()
     return {_fold(number) for number in range(max(folds, 1))} | best | {_PROBES}
 
 
 def newest_training(folder: Path) -> Path | None:
-    """The complete training checkpoint with the most epochs below `folder`, or None. Broken ones are passed over."""
-    found = []
-    # Not Path.glob, which raises where a folder goes away while it looks.
-    for place in glob.iglob(os.path.join(glob.escape(str(folder)), "**", "epoch-*"), recursive=True):
-        path = Path(place)
+    """The complete training checkpoint with the most epochs anywhere below `folder`, or None; skips damaged ones."""
+    complete = []
+    # Not Path.glob: it raises when a folder is deleted while it lists files.
+    for match in glob.iglob(os.path.join(glob.escape(str(folder)), "**", "epoch-*"), recursive=True):
+        path = Path(match)
         try:
-            described = describe(path, "training")
+            description = describe(path, "training")
             names = {file.name for file in path.glob("*.safetensors")}
             for name in names:
                 with safe_open(path / name, framework="pt"):  # reads the header and compares it with the file's length
                     pass
         except (InputError, *_UNREADABLE):
             continue
-        if _needed(described, names) <= names:
-            found.append((described["epoch"], path))
-    return max(found)[1] if found else None
+        if _needed(description, names) <= names:
+            complete.append((description["epoch"], path))
+    return max(complete)[1] if complete else None
 
 
 @dataclass
 class Keeper:
-    """Writes training checkpoints into `folder` now and then: at least `every_s` apart, and so seldom that writing
-    takes at most a twentieth of the time; keeps the newest two."""
+    """Writes training checkpoints at intervals and keeps the newest two.
+
+    The interval is at least `every_s`, and long enough that writing takes at most a twentieth of the time.
+
+    Attributes:
+        folder: folder of the checkpoints, one subfolder `epoch-...` each.
+        every_s: least seconds between two checkpoints.
+        last: when the last checkpoint was written, in seconds of `time.monotonic`.
+        cost_s: how many seconds the last checkpoint took to write.
+    """
 
     folder: Path
     every_s: float
@@ -281,12 +329,13 @@ class Keeper:
         self.last = time.monotonic()
 
     def due(self) -> bool:
+        """Whether it is time to write the next checkpoint."""
         return time.monotonic() - self.last >= max(self.every_s, self.cost_s / _WRITING_SHARE)
 
     def write(self, training: LockstepTrainer) -> Path:
-        """The checkpoint's folder. Raises OSError where the disk refuses; the checkpoints written before stay."""
+        """Writes a checkpoint and returns its folder. Raises OSError where the disk refuses; older ones are kept."""
         start = time.monotonic()
-        for path in self.folder.glob(".epoch-*"):  # torn by a kill
+        for path in self.folder.glob(".epoch-*"):  # left incomplete by a killed process
             shutil.rmtree(path, ignore_errors=True)
         path = self.folder / f"epoch-{training.epoch:06d}"
         try:
@@ -299,6 +348,7 @@ class Keeper:
         return path
 
     def clear(self) -> None:
+        """Deletes all checkpoints in the folder, complete or not."""
         for pattern in ("epoch-*", ".epoch-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)

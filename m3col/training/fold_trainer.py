@@ -1,4 +1,4 @@
-"""One model on one training part: batches, optimiser, evaluation, state. The loop over epochs is in training.py."""
+"""One model on one training split: batches, optimizer, evaluation, state. The loop over epochs is in loop.py."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,16 +28,22 @@ from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.tasks.base import Task
 from m3col.training.optimizer import parameter_groups
 
-# Evaluation keeps nothing for a backward pass, so that its batches can be larger than those of training.
-_EVALUATION_BATCH = 4096
+# Evaluation stores no activations for a backward pass, so its batches can be larger than those of training.
+_EVALUATION_BATCH = 4096  # samples, for numeric tables, which are in memory
 
-_EVALUATION_TIMES = 2
+_EVALUATION_TIMES = 2  # evaluation batch over training batch, for images and texts, which are read batch by batch
 
-_LAZY_BATCH = 32
+_LAZY_BATCH = 32  # training batch of images and texts that is assumed where the config names none
 
 
 class _Part(NamedTuple):
-    """A batch's share of the samples of its step, and whether it is that step's first and last one."""
+    """The position of a batch in an optimizer step, which accumulates the gradients of several batches.
+
+    Attributes:
+        share: samples of the batch over the samples of the step.
+        opens: whether it is the first batch of the step.
+        closes: whether it is the last batch of the step.
+    """
 
     share: float
     opens: bool
@@ -45,11 +51,22 @@ class _Part(NamedTuple):
 
 
 class FoldTrainer:
-    """A model with its fitted preprocessing and optimiser, trained on `train` alone.
+    """A model with its fitted preprocessing and optimizer, trained on `train` alone.
 
-    Every random draw is keyed by (seed, fold, epoch, step, ...), see m3col.randomness: two trainers never disturb each
-    other, and no generator has a state to save. Of several `ranks` each has a Trainer, with all samples and the same
-    weights; all call the same methods in the same order. Raises InputError where they cannot divide `train.shards`.
+    Every random draw is keyed by (seed, fold, epoch, step, ...), see m3col.randomness. So two trainers never affect
+    each other, and there is no generator state to save. Each rank has a FoldTrainer of its own, with all samples and
+    the same weights. All ranks must call the same methods in the same order.
+
+    Args:
+        config: the config of the run.
+        train: the samples to train on.
+        features: names of the columns by modality.
+        task: what is predicted.
+        fold: number of the fold, which keys its random draws.
+        ranks: this process among the ranks of the training; default: the only one.
+
+    Raises:
+        InputError: `train.shards` is not a multiple of the number of ranks.
     """
 
     def __init__(
@@ -82,15 +99,16 @@ class FoldTrainer:
         self.optimizer = torch.optim.Adam(
             parameter_groups(config, self.method), lr=config.train.learning_rate, fused=True
         )
-        # A variance of one row is none: a last batch of one joins the batch before.
+        # BatchNorm cannot normalise a single row: a last batch of one sample is joined to the batch before.
         self._needs_two = any(isinstance(module, _BatchNorm) for module in self.method.modules())
         if config.model.compile:
             for encoder in self.method.encoders.values():
                 encoder.compile(dynamic=True)
-        # No worker changes a buffer: encoders that do (BatchNorm) are refused for several (m3col.checks.encoders).
+        # Buffers are equal on all ranks: encoders that change theirs (BatchNorm) are refused (m3col.checks.encoders).
         self._model = DistributedDataParallel(self.method, broadcast_buffers=False) if ranks.size > 1 else self.method
 
     def __len__(self) -> int:
+        """The number of training samples."""
         return self._count
 
     @property
@@ -100,7 +118,7 @@ class FoldTrainer:
 
     def _reseed(self, seed: int) -> None:
         if self.device.type == "cpu":
-            # torch.manual_seed also asks every accelerator, which costs half a millisecond an epoch on a CUDA build.
+            # torch.manual_seed also seeds every accelerator, which takes 0.5 ms per epoch with a CUDA build of torch.
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
@@ -108,26 +126,41 @@ class FoldTrainer:
     def prepare(
         self, inputs: Mapping[str, ModalityData], present: Mapping[str, NDArray[np.bool_]] | None = None
     ) -> dict[str, Source]:
-        """Samples as the model takes them.
+        """Applies the fitted preprocessing to samples.
 
         Args:
             inputs: values by modality.
-            present: [N] by modality, False where a sample lacks it and has a placeholder; None: all are there.
+            present: [N] by modality, False where a sample lacks the modality and has a placeholder; None: no sample
+                lacks one.
+
+        Returns:
+            By modality a source of model inputs, of which batches are read by `logits`.
         """
-        place = base.Placement(self.device, self.dtype, cached=self.config.data.cache)
+        placement = base.Placement(self.device, self.dtype, cached=self.config.data.cache)
         sources: dict[str, Source] = {}
         for name, transform in self.preparations.items():
-            sources[name] = fitting.source_of(name, transform, inputs[name], place)
+            sources[name] = fitting.source_of(name, transform, inputs[name], placement)
             if present is not None and not present[name].all():
                 mask = torch.as_tensor(np.array(present[name]), device=self.device)
                 sources[name] = PartialSource(sources[name], mask)
         return sources
 
     def train_epoch(self, epoch: int, *, learning_rate: float) -> dict[str, float]:
-        """One pass over the training part; the mean over samples of each part of the loss."""
+        """Trains one epoch.
+
+        Args:
+            epoch: number of the epoch, from 1.
+            learning_rate: the rate of this epoch, before the scale of each parameter group.
+
+        Returns:
+            The mean over the training samples of the loss and of each of its terms, by name.
+
+        Raises:
+            TrainingFailed: the loss is not finite.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
-        # Each worker drops out other units: its rows are other rows.
+        # Each rank has different rows and therefore draws dropout masks of its own.
         purpose = f"dropout/{self.ranks.rank}" if self.ranks.rank else "dropout"
         self._reseed(randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=epoch, purpose=purpose))
         self.method.train()
@@ -135,8 +168,8 @@ class FoldTrainer:
         for batch, step, part in self._steps(epoch):
             if part.opens:
                 self.optimizer.zero_grad(set_to_none=True)
-            # Workers exchange gradients once a step.
-            with contextlib.nullcontext() if part.closes else self._quiet():
+            # Ranks exchange gradients only with the last batch of a step.
+            with contextlib.nullcontext() if part.closes else self._no_sync():
                 with autocast(self.config, self.device):
                     parts = self._model(batch, step)
                 (parts["loss"] if part.share == 1 else parts["loss"] * part.share).backward()
@@ -149,11 +182,12 @@ class FoldTrainer:
             raise TrainingFailed(f"the training loss became {means['loss']} in epoch {epoch} (fold {self.fold})")
         return means
 
-    def _quiet(self) -> contextlib.AbstractContextManager[Any]:
+    def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which DDP exchanges no gradients; does nothing for a single rank."""
         return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else contextlib.nullcontext()
 
     def _steps(self, epoch: int) -> Iterator[tuple[Batch, Step, "_Part"]]:
-        """Each batch with its key and the part that it has in a step of the optimiser."""
+        """Each batch of an epoch with the key of its draws and its position in an optimizer step."""
         indices, every = self._indices(epoch), self.config.train.accumulate
         sizes = [len(self) if isinstance(index, slice) else len(index) for index in indices]
         groups = [indices[number // every * every :][:every] for number in range(len(indices))]
@@ -183,8 +217,8 @@ class FoldTrainer:
         return batches
 
     def _batch(self, index: Tensor | slice, group: Sequence[Tensor | slice], epoch: int, step: int) -> Batch:
-        """The global batch of the training rows `index`, with this worker's share of the inputs. `group`: the batches
-        of the same step of the optimiser."""
+        """The global batch of the training rows `index`, with the inputs of this rank's rows alone. `group`: the rows
+        of all batches of the same optimizer step."""
         size = len(self) if isinstance(index, slice) else len(index)
         shards = self.config.train.shards or self.ranks.size
         rows = self.ranks.local_rows(size, shards)
@@ -200,35 +234,43 @@ class FoldTrainer:
         return Batch(views, size, labels, shards, self.ranks, self._weighing(index, group))
 
     def _weighing(self, index: Tensor | slice, group: Sequence[Tensor | slice]) -> float:
+        """The mean class weight of a batch over that of its whole optimizer step, see `Batch.weighing`."""
         weight, labels = self.method.class_weight, self._labels
         if weight is None or labels is None or len(group) == 1:
             return 1.0
-        together = torch.cat([labels[other] for other in group])
-        return self.task.relative_weight(labels[index], together, weight)
+        step_labels = torch.cat([labels[rows] for rows in group])
+        return self.task.relative_weight(labels[index], step_labels, weight)
 
     def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice, *, view: str) -> np.ndarray | None:
-        """Uniform numbers [n, 3] for the augmentation of this worker's rows, drawn for the whole batch."""
+        """Uniform numbers [n, 3] for the augmentation of this rank's rows; None: the modality is not augmented."""
         if getattr(self.preparations[name], "augment", "none") == "none":
             return None
         purpose = f"augment/{name}" if view == CLEAN else f"augment/{name}/{view}"
         draw = randomness.generator(seed=self.seed, fold=self.fold, epoch=epoch, step=step, purpose=purpose)
+        # Drawn for the whole batch, so that they do not depend on the number of ranks.
         return draw.random((count, 3))[rows]
 
     def logits(self, inputs: Mapping[str, Source]) -> dict[str, np.ndarray]:
-        """Logits [N, C] in float64 per head, from prepared inputs; dropout is off meanwhile.
+        """Logits of all samples, computed in evaluation mode (without dropout).
 
-        Several ranks divide the samples; each sample is computed once, and all ranks get all logits.
+        The ranks divide the samples among them and then exchange the logits.
+
+        Args:
+            inputs: what `prepare` returned, N samples.
+
+        Returns:
+            Logits [N, C] in float64 by output, on every rank.
         """
         count = len(next(iter(inputs.values())))
         if not count:
             return {name: np.zeros((0, self.task.width)) for name in self.outputs}
         own = self.ranks.local_rows(count, self.ranks.size)
         size = evaluation_batch(self.config, inputs)
-        places = [
+        slices = [
             slice(start, min(start + size, own.stop))
             for start in range(own.start, max(own.stop, own.start + 1), size)
         ]  # fmt: skip
-        batches = ({name: source.rows(at) for name, source in inputs.items()} for at in places)
+        batches = ({name: source.rows(at) for name, source in inputs.items()} for at in slices)
         was_training = self.method.training
         self.method.eval()
         with torch.no_grad(), autocast(self.config, self.device):
@@ -240,13 +282,14 @@ class FoldTrainer:
         return dict(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and optimiser moments by flat name: all that the next epoch depends on."""
+        """Weights and optimizer moments by flat name: all state that the next epoch depends on."""
         tensors = {f"weights.{name}": value for name, value in self.method.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         return {name: value.detach().contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restores what `state` returned."""
         weights = {name.removeprefix("weights."): v for name, v in tensors.items() if name.startswith("weights.")}
         self.method.load_state_dict(weights)
         moments: dict[int, dict[str, Any]] = {}
@@ -258,7 +301,7 @@ class FoldTrainer:
 
 
 def evaluation_batch(config: RunConfig, inputs: Mapping[str, Source]) -> int:
-    """Samples at a time where nothing is kept for a backward pass."""
+    """The number of samples per batch where no activations are kept for a backward pass."""
     if not is_lazy(inputs):
         return _EVALUATION_BATCH
     return _EVALUATION_TIMES * (config.train.batch_size or _LAZY_BATCH)

@@ -14,18 +14,18 @@ from m3col.tasks.base import Task
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What one training works on.
+    """The data, folds and options of one training.
 
     Attributes:
         pool: the samples that `folds` index.
-        folds: which samples train and which validate; a model is trained for each.
+        folds: the training and the validation samples of each fold; one model is trained per fold.
         features: names of the columns, by modality.
         task: what is predicted.
         fold_offset: number of the first fold, which keys its random draws.
-        test_inputs: inputs whose primary outputs are wanted during a refit; their labels are not needed.
-        predict_test_every: epochs between two such evaluations; 0: none.
-        rates: learning rates to replay.
-        keep_best: whether to end with the weights of the epoch that was best by the validation samples.
+        test_inputs: inputs of the test split, whose logits are recorded during a refit. No labels are needed.
+        predict_test_every: epochs between two such predictions; 0: no predictions.
+        rates: learning rates per epoch to replay, in place of those of the schedule; empty: the schedule's.
+        keep_best: whether to end with the weights of the epoch with the best validation score.
     """
 
     pool: Split
@@ -50,7 +50,14 @@ class Best:
 
 @dataclass
 class Record:
-    """One epoch: `value` is the smoothed score (PROTOCOL 4), None where there is no validation part."""
+    """The metrics of one epoch.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        time: when it ended, in Unix seconds.
+        value: the smoothed validation score (docs/protocol.md, section 4); None without a validation split.
+        metrics: metrics by name, such as "train/loss".
+    """
 
     epoch: int
     time: float
@@ -58,4 +65,5 @@ class Record:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values for JSON."""
         return {"epoch": self.epoch, "time": self.time, "value": self.value, "metrics": self.metrics}

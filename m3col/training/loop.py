@@ -1,6 +1,6 @@
-"""The only training loop: k models, one per fold, trained in lockstep so that their mean can be watched.
+"""The training loop: k models, one per fold, trained epoch by epoch in lockstep, so that each epoch has a mean score.
 
-A single model is the case k = 1; a refit is the case k = 1 without a validation part.
+Training a single model is the case k = 1. A refit is the case k = 1 without a validation split.
 """
 
 import math
@@ -22,9 +22,17 @@ from m3col.training.schedule import Schedule
 
 
 class LockstepTrainer:
-    """Folds in lockstep. `advance` is the loop; `history` has one Record per finished epoch.
+    """Trains one model per fold, all to the same epoch. `advance` is the loop; `history` has a Record per epoch.
 
-    Of several `ranks` each runs the same loop on its share of every batch, and all come to the same records.
+    Each rank runs the same loop on its share of every batch. All ranks get the same records.
+
+    Args:
+        config: the config of the run.
+        job: data, folds and options of the training.
+        ranks: this process among the ranks of the training; default: the only one.
+
+    Raises:
+        InputError: `train.shards` is not a multiple of the number of ranks.
     """
 
     def __init__(self, config: RunConfig, job: TrainingJob, ranks: RankContext = SINGLE_RANK) -> None:
@@ -45,14 +53,14 @@ class LockstepTrainer:
             for number, fold in enumerate(job.folds)
         ]
         self._validation = [
-            (trainer, trainer.prepare(part.inputs, part.present), np.asarray(part.labels))
-            for trainer, part in zip(self.trainers, self._parts(), strict=True)
-            if len(part)
+            (trainer, trainer.prepare(split.inputs, split.present), np.asarray(split.labels))
+            for trainer, split in zip(self.trainers, self._validation_splits(), strict=True)
+            if len(split)
         ]
         self._test_inputs = None if job.test_inputs is None else self.trainers[0].prepare(job.test_inputs)
         self._new_schedule()
 
-    def _parts(self) -> list[Split]:
+    def _validation_splits(self) -> list[Split]:
         return [self.job.pool.take(fold.validation) for fold in self.job.folds]
 
     def _new_schedule(self) -> None:
@@ -62,37 +70,47 @@ class LockstepTrainer:
 
     @property
     def primary(self) -> str:
-        """The output that is scored."""
+        """The name of the output that validation scores, such as "fused"."""
         name = self.trainers[0].method.primary_output
         assert name is not None, "a method without outputs cannot be validated"
         return name
 
     @property
     def epoch(self) -> int:
+        """The number of finished epochs."""
         return len(self.history)
 
     @property
     def done(self) -> bool:
+        """Whether all epochs of the config are finished."""
         return self.epoch >= self.config.train.epochs
 
     def advance(self, until: int, *, after_epoch: Callable[[Record], None] = lambda record: None) -> list[Record]:
-        """Trains all folds up to epoch `until`; `after_epoch` sees each record when its epoch is complete.
+        """Trains all folds until `until` epochs are finished.
 
-        Raises TrainingFailed where a loss or the watched metric is not finite.
+        Args:
+            until: number of the last epoch; at most the number of epochs in the config.
+            after_epoch: called with the record of each epoch.
+
+        Returns:
+            The records of the epochs that were trained.
+
+        Raises:
+            TrainingFailed: a loss or the watched metric is not finite.
         """
         first = self.epoch
         while self.epoch < min(until, self.config.train.epochs):
             epoch = self.epoch + 1
             rate = self.schedule.rate(epoch)
-            parts = [trainer.train_epoch(epoch, learning_rate=rate) for trainer in self.trainers]
-            found = {f"train/{name}": float(np.mean([p[name] for p in parts])) for name in parts[0]}
-            found["train/learning_rate"] = rate
-            found |= self._validate()
-            record = Record(epoch, time.time(), self._smoothed(found), found)
+            losses = [trainer.train_epoch(epoch, learning_rate=rate) for trainer in self.trainers]
+            metrics = {f"train/{name}": float(np.mean([p[name] for p in losses])) for name in losses[0]}
+            metrics["train/learning_rate"] = rate
+            metrics |= self._validate()
+            record = Record(epoch, time.time(), self._smoothed(metrics), metrics)
             self.history.append(record)
             if record.value is not None:
-                self.schedule.observe(found[self.metric])
-                self._keep_best(epoch, found[self.metric])
+                self.schedule.observe(metrics[self.metric])
+                self._keep_best(epoch, metrics[self.metric])
             self._predict_test_inputs(epoch)
             if self.done and self.best is not None:
                 self._return_to_best(self.best)
@@ -110,20 +128,22 @@ class LockstepTrainer:
             trainer.method.load_state_dict(weights)
 
     def _validate(self) -> dict[str, float]:
+        """Validation metrics: means over the folds, and the task's cross-validated scores, which replace the means."""
         if not self._validation:
             return {}
         task = self.job.task
         logits = [trainer.logits(inputs) for trainer, inputs, _ in self._validation]
         labels = [truth for _, _, truth in self._validation]
-        heads = [task.output_metrics(value, truth, self.primary) for value, truth in zip(logits, labels, strict=True)]
-        found = {f"val/{name}": float(np.mean([head[name] for head in heads])) for name in heads[0]}
+        folds = [task.output_metrics(value, truth, self.primary) for value, truth in zip(logits, labels, strict=True)]
+        metrics = {f"val/{name}": float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
         scores = task.cross_validated(labels, [task.link(value[self.primary]) for value in logits])
-        found |= {f"val/{name}": value for name, value in scores.items()}
-        if self.metric not in found or not math.isfinite(found[self.metric]):
-            raise TrainingFailed(f"{self.metric} is {found.get(self.metric)} in epoch {self.epoch + 1}")
-        return found
+        metrics |= {f"val/{name}": value for name, value in scores.items()}
+        if self.metric not in metrics or not math.isfinite(metrics[self.metric]):
+            raise TrainingFailed(f"{self.metric} is {metrics.get(self.metric)} in epoch {self.epoch + 1}")
+        return metrics
 
     def _smoothed(self, latest: Mapping[str, float]) -> float | None:
+        """The mean of the watched metric over the last epochs, `latest` included; None without a validation split."""
         if not self._validation:
             return None
         recent = [record.metrics[self.metric] for record in self.history[1 - window(self.config.train.epochs) :]]
@@ -131,7 +151,7 @@ class LockstepTrainer:
         return float(np.mean([*recent, latest[self.metric]]))
 
     def smoothed_loss(self) -> float:
-        """The validation loss over the same window as the value: it decides between equal values."""
+        """The mean validation loss over the epochs that `value` is averaged over. It breaks ties between trials."""
         return float(np.mean([r.metrics["val/loss"] for r in self.history[-window(self.config.train.epochs) :]]))
 
     def _predict_test_inputs(self, epoch: int) -> None:
@@ -140,7 +160,7 @@ class LockstepTrainer:
             self.test_logits[epoch] = self.trainers[0].logits(self._test_inputs)[self.primary]
 
     def out_of_fold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows in the pool [n], fold numbers [n] and fused logits [n, C] of the validation parts."""
+        """Rows in the pool [n], fold numbers [n] and primary logits [n, C] of all validation samples."""
         rows, folds, logits = [], [], []
         for number, (fold, (trainer, inputs, _)) in enumerate(zip(self.job.folds, self._validation, strict=True)):
             rows.append(fold.validation)
@@ -149,7 +169,12 @@ class LockstepTrainer:
         return np.concatenate(rows), np.concatenate(folds), np.concatenate(logits)
 
     def restore(self, states: Sequence[Mapping[str, Any]], history: Sequence[Record]) -> None:
-        """Continues where a checkpoint stood; everything after it equals the unbroken run."""
+        """Restores the state of a checkpoint. The epochs after it equal those of an uninterrupted run.
+
+        Args:
+            states: `FoldTrainer.state` of each fold.
+            history: the records of the finished epochs.
+        """
         for trainer, tensors in zip(self.trainers, states, strict=True):
             trainer.load_state(tensors)
         self.history = list(history)

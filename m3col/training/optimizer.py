@@ -9,8 +9,18 @@ from m3col.methods.base import Method
 
 
 def parameter_groups(config: RunConfig, method: Method) -> list[dict[str, Any]]:
-    """The optimiser's groups, each with its `weight_decay` and its `scale` of the learning rate: encoders may have a
-    rate of their own, and biases and norms may be left undecayed."""
+    """The parameter groups for the optimizer.
+
+    Encoders may have a learning rate and a weight decay of their own. With `train.decay: weights`, biases and norms
+    have no weight decay.
+
+    Args:
+        config: the config of the run.
+        method: the method with its encoders and heads.
+
+    Returns:
+        Groups with `params`, `weight_decay`, and `scale`, the factor of the learning rate.
+    """
     train = config.train
     encoder_decay = train.weight_decay if train.encoder_weight_decay is None else train.encoder_weight_decay
     rates = train.encoder_learning_rate
@@ -24,11 +34,12 @@ def parameter_groups(config: RunConfig, method: Method) -> list[dict[str, Any]]:
             modality, name = method.encoders.split(name)
             own = rates.get(modality) if isinstance(rates, dict) else rates
             scale, decay = (own or train.learning_rate) / train.learning_rate, encoder_decay
-        # A bias may be a table, as that of relative positions. A modality may be called anything.
+        # A bias may have two dimensions, such as that of relative positions, so its name decides. Only the name inside
+        # the encoder counts: a modality may itself be called "bias".
         is_bias = "bias" in (name if part == "encoders" else name.rsplit(".", 1)[-1])
         if train.decay == "weights" and (parameter.ndim < 2 or is_bias):
             decay = 0.0
         groups.setdefault((scale, decay), []).append(parameter)
     return [
-        {"params": found, "scale": scale, "weight_decay": decay} for (scale, decay), found in groups.items()
+        {"params": parameters, "scale": scale, "weight_decay": decay} for (scale, decay), parameters in groups.items()
     ]  # fmt: skip

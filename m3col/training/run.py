@@ -23,6 +23,7 @@ HISTORY = "history.jsonl"
 
 
 def folds_of(prepared: ResolvedRun) -> list[Fold]:
+    """The folds that the config's section `validation:` draws from the data set."""
     validation = prepared.config.validation
     assert validation.kind is not None
     return draw(
@@ -36,9 +37,19 @@ def folds_of(prepared: ResolvedRun) -> list[Fold]:
 
 
 def run(prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ranks: RankContext = SINGLE_RANK) -> None:
-    """Trains in `folder` from its newest checkpoint on, and leaves `model` and `history.jsonl` there.
+    """Trains a run to its end and writes `model/` and `history.jsonl` into its folder.
 
-    Of several `ranks` each calls it; the first one writes and reports. Raises TrainingFailed.
+    Resumes from the newest checkpoint in the folder, if there is one. All ranks must call it; rank 0 writes the files
+    and reports.
+
+    Args:
+        prepared: the config and its data set.
+        folder: the folder of the run.
+        report: called after each epoch with its record, the number of epochs, and `folder`.
+        ranks: this process among the ranks of the training; default: the only one.
+
+    Raises:
+        TrainingFailed: a loss or the watched metric is not finite.
     """
     config, dataset = prepared.config, prepared.dataset
     samples = pool(dataset, config.validation.kind or "none")
@@ -71,11 +82,12 @@ def run(prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ra
 
 
 def _save(keeper: checkpoint.Keeper, training: LockstepTrainer, folder: Path) -> None:
+    """Writes a checkpoint. A full disk gives a warning: the training continues without it."""
     try:
         keeper.write(training)
     except OSError as error:
-        kept = checkpoint.newest_training(folder)
-        stays = "there is none before it" if kept is None else f"{kept.name} stays"
+        newest = checkpoint.newest_training(folder)
+        stays = "there is none before it" if newest is None else f"{newest.name} stays"
         notices.warn(f"{folder}: no checkpoint at epoch {training.epoch} ({error}); {stays}")
 
 
@@ -84,7 +96,7 @@ def _lines(records: Sequence[Record]) -> str:
 
 
 def records_of(folder: Path) -> list[Record]:
-    """The finished epochs of the run in `folder`, as far as they are written."""
+    """The records of the finished epochs of the run in `folder`. A last line that is incomplete is left out."""
     path = folder / HISTORY
     if not path.exists():
         return []

@@ -8,15 +8,20 @@ from m3col.config.schema import TrainConfig
 
 
 class Schedule:
-    """`rate(epoch)` before each epoch (1-based), `observe(value)` after it.
+    """The learning rate of each epoch. Call `rate(epoch)` before each epoch and `observe(value)` after it.
 
-    `replay`: the rates of an earlier training, for a refit without a validation metric of its own.
+    Args:
+        config: the section `train:` of the run config.
+        higher_is_better: whether a higher value of the watched metric is better.
+        replay: learning rates of an earlier training to repeat, for a refit without a validation metric of its own;
+            empty: the schedule of the config.
     """
 
     def __init__(self, config: TrainConfig, *, higher_is_better: bool = True, replay: Sequence[float] = ()) -> None:
         self._config = config
         self._replay = tuple(replay)
         parameter = torch.nn.Parameter(torch.zeros(1))
+        # torch's plateau schedule changes the rate of an optimizer: this one exists only to hold that rate.
         self._holder = torch.optim.SGD([parameter], lr=config.learning_rate)
         self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self._holder,
@@ -26,6 +31,7 @@ class Schedule:
         )
 
     def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 1."""
         kind = self._config.schedule.kind
         if self._replay:
             return self._replay[min(epoch, len(self._replay)) - 1]
@@ -37,10 +43,11 @@ class Schedule:
         return self._config.learning_rate
 
     def observe(self, value: float) -> None:
+        """Passes the watched metric of a finished epoch to the plateau schedule."""
         if self._config.schedule.kind == "plateau" and not self._replay:
             self._plateau.step(value)
 
     def catch_up(self, values: Sequence[float]) -> None:
-        """Brings a new schedule to where one stands that has observed `values`, one per epoch."""
+        """Replays the watched metric of finished epochs, one value per epoch, after a resume."""
         for value in values:
             self.observe(value)
