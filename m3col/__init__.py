@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BadInput", "InputError", "Predictor", "TrainResult", "load", "train"]
 
-home_folder.settle()  # before any library asks
+home_folder.settle()  # before any library reads the home folder
 
 __getattr__ = lazy_names(
     __name__,

@@ -24,7 +24,7 @@ from m3col.tracking import log_training, mlflow_store
 from m3col.train_result import TrainResult, history_frame
 from m3col.training.run import Execute, Report, folds_of, records_of, run
 
-_DATA = "data.json"  # digests of the splits that a run began with, and what was left out of them
+_DATA = "data.json"  # digests of the splits of a run, the samples that were left out, and warnings about the data
 
 
 def train(
@@ -41,23 +41,24 @@ def train(
 ) -> TrainResult:
     """Trains one configuration and tests it once.
 
-    The weights that are kept are those of the last epoch: a validation split gives scores, and lowers the learning
-    rate of a plateau schedule, but chooses no epoch. With `validation.kind: kfold` one model per fold is trained, and
-    the checkpoint holds them all.
+    The final weights are those of the last epoch. The validation split gives scores and controls the learning rate of
+    a plateau schedule, but it does not select an epoch. With `validation.kind: kfold` one model per fold is trained,
+    and the checkpoint contains all of them.
 
     Args:
         source: what to train: the name of a shipped config, a YAML file, a mapping, a config, or "STUDY#17" for a
             trial of a study.
-        data: the data set, where it is in memory: `(modalities, labels)`, or a mapping from "train", "validation" and
-            "test" to such pairs. Modalities map names to DataFrames or arrays [N, D], or to lists of N images or
-            texts. Default: what the config names.
+        data: a data set in memory: `(modalities, labels)`, or a mapping from "train", "validation" and "test" to such
+            pairs. Modalities map names to DataFrames or arrays [N, D], or to lists of N images or texts. Default: the
+            data set that the config names.
         overrides: config values by dotted key, such as {"train.epochs": 20}.
-        runs: folder below which the run gets a folder of its own.
+        runs: folder in which the run creates its own folder.
         tracking_uri: MLflow tracking URI; "none" switches tracking off. Default: SQLite below `runs`.
-        resume: folder of a run that was interrupted. Its config stays, and `source` is not read.
+        resume: folder of an interrupted run, which is resumed with its own config; `source` is not read.
         report: called after each epoch with its record, the number of epochs, and the folder of the run.
-        workers: how many processes train together. More than one need `execute`; `tune.train` gives it, with Ray.
-        execute: how the checked run is executed. Default: in this process.
+        workers: number of processes that train together. More than one needs `execute`: use `tune.train`, which
+            passes it and runs the processes with Ray.
+        execute: function that executes the validated run. Default: it is executed in this process.
 
     Returns:
         Metrics, history, and the folder of the model.
@@ -80,7 +81,7 @@ def train(
     if execute is None:
         _check_device(prepared.config)
     if folder is not None:
-        _same_data(folder, prepared.dataset)
+        _check_same_data(folder, prepared.dataset)
     for line in prepared.dataset.warnings:
         notices.warn(line)
     tracker = mlflow_store.connect(tracking_uri, root)
@@ -90,7 +91,7 @@ def train(
     try:
         (execute or run)(prepared, folder, report)
     except InputError:
-        # Refused where it was to run. Workers that start again can be refused too, when there is something to lose.
+        # The machine that was to run it refused. Restarted workers can be refused too: finished epochs are kept then.
         if is_new and not records_of(folder):
             shutil.rmtree(folder)
         raise
@@ -98,7 +99,7 @@ def train(
 
 
 def _check_device(run: RunConfig) -> None:
-    """Raises InputError where this machine cannot compute what the config asks for."""
+    """Raises InputError where this machine lacks the device or the precision that the config asks for."""
     has_gpu = torch.cuda.is_available()
     faults = []
     if run.train.device == "cuda" and not has_gpu:
@@ -118,17 +119,17 @@ def validate(
     runs: str | Path = "runs",
     workers: int = 1,
 ) -> ResolvedRun:
-    """Checks one training without running it; nothing is written.
+    """Validates one training without running it; nothing is written.
 
     Args:
-        source: as of `train`.
-        data: as of `train`.
-        overrides: as of `train`.
-        runs: as of `train`.
-        workers: as of `train`.
+        source: see `train`.
+        data: see `train`.
+        overrides: see `train`.
+        runs: see `train`.
+        workers: see `train`.
 
     Returns:
-        The config with everything that the data decides filled in, and the data.
+        The data set, and the config with all values filled in that depend on the data.
 
     Raises:
         InputError: with every fault of config, data, workers and disk.
@@ -136,8 +137,8 @@ def validate(
     root = Path(runs).absolute()
     parsed = loading.parse(_trial_config(source, root), overrides=overrides)
     faults = list(parsed.faults)
-    prepared, more = check_against_data(parsed.config, data=data, where=parsed.place, faulty=parsed.faulty)
-    faults += more
+    prepared, data_faults = check_against_data(parsed.config, data=data, where=parsed.place, faulty=parsed.faulty)
+    faults += data_faults
     faults += [f"workers: {text}" for text in rules.shard_faults(parsed.config.train.shards, workers)]
     needed = 0
     if prepared is not None and not faults:
@@ -150,23 +151,24 @@ def validate(
 
 
 def _trial_config(source: Any, runs: Path) -> Any:
-    """The config file of "STUDY#17"; anything else as it is."""
+    """The config file of the trial that "STUDY#17" names; any other source is returned unchanged."""
     if not isinstance(source, str) or "#" not in source or Path(source).is_file():
         return source
     study, _, number = source.partition("#")
     folder = Path(study) if Path(study, "study.json").exists() else runs / study
     if not (folder / "study.json").exists():
-        known = [path.parent.name for path in runs.glob("*/study.json")]
-        raise InputError([f"{source}: there is no study {study!r} in {runs}{nearest(study, known)}"])
+        studies = [path.parent.name for path in runs.glob("*/study.json")]
+        raise InputError([f"{source}: there is no study {study!r} in {runs}{nearest(study, studies)}"])
     path = folder / "trials" / number / "config.yaml"
     if not number.isdigit() or not path.exists():
-        numbers = sorted(int(found.parent.name) for found in folder.glob("trials/*/config.yaml"))
+        numbers = sorted(int(file.parent.name) for file in folder.glob("trials/*/config.yaml"))
         has = f"its trials are {numbers[0]} to {numbers[-1]}" if numbers else "it has none yet"
         raise InputError([f"{source}: {folder} has no trial {number!r}; {has}"])
     return path
 
 
 def _resumed_source(folder: Path, overrides: Mapping[str, Any] | None) -> tuple[Path, None]:
+    """The config file of a run that can be resumed, without overrides. Raises InputError where it cannot be resumed."""
     if overrides:
         raise InputError([f"--resume {folder}: a resumed run keeps its config; leave out {', '.join(overrides)}"])
     if not (folder / "config.yaml").exists() or not (folder / _DATA).exists():
@@ -176,14 +178,16 @@ def _resumed_source(folder: Path, overrides: Mapping[str, Any] | None) -> tuple[
     return folder / "config.yaml", None
 
 
-def _same_data(folder: Path, dataset: Dataset) -> None:
-    began = json.loads((folder / _DATA).read_text(encoding="utf-8"))
-    changed = [name for name, digest in dataset.digests().items() if began.get(name) != digest]
+def _check_same_data(folder: Path, dataset: Dataset) -> None:
+    """Raises InputError where the data has changed since the run began."""
+    stored = json.loads((folder / _DATA).read_text(encoding="utf-8"))
+    changed = [name for name, digest in dataset.digests().items() if stored.get(name) != digest]
     if changed:
         raise InputError([f"--resume {folder}: the data is not what the run began with ({', '.join(changed)})"])
 
 
 def _new_folder(parent: Path, prepared: ResolvedRun) -> Path:
+    """Creates the folder of a run, with its config and the digests of its data."""
     run, number = prepared.config, 1
     while True:
         folder = parent / f"{run.data.name}-{run.method}-{number}"
@@ -201,22 +205,24 @@ def _new_folder(parent: Path, prepared: ResolvedRun) -> Path:
 def _finish(
     prepared: ResolvedRun, folder: Path, *, tracker: "mlflow_store.Tracker | None", started: float, runs: Path
 ) -> TrainResult:
+    """Tests the trained model, writes `metrics.json`, deletes the training checkpoints, and logs to MLflow."""
     config, dataset = prepared.config, prepared.dataset
     history = records_of(folder)
-    found = dict(history[-1].metrics)
+    metrics = dict(history[-1].metrics)
     predictor = load(folder / "model")
-    found |= _test(predictor, dataset)
-    if any(name.startswith("test/") for name in found):
+    metrics |= _test(predictor, dataset)
+    if any(name.startswith("test/") for name in metrics):
         test_ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"train/{folder.name}", rows=1)
-    atomic_files.write_json(folder / "metrics.json", found)
+    atomic_files.write_json(folder / "metrics.json", metrics)
     shutil.rmtree(folder / "state", ignore_errors=True)
-    result = TrainResult(found, history_frame(history), folder / "model", config, None, folder, dataset.dropped)
+    result = TrainResult(metrics, history_frame(history), folder / "model", config, None, folder, dataset.dropped)
     if tracker is None:
         return result
     return replace(result, mlflow_run_id=log_training.log_or_warn(tracker, result, dataset=dataset, started=started))
 
 
 def _test(predictor: Predictor, dataset: Dataset) -> dict[str, float]:
+    """The metrics of the test split; empty where the data set has no labelled one."""
     if dataset.test is None or dataset.test.labels is None:
         return {}
     votes = predictor.votes(dataset.test.inputs)

@@ -9,7 +9,7 @@ from m3col.config.schema import RunConfig
 
 
 def device_of(config: RunConfig) -> torch.device:
-    """`auto` is the first GPU where there is one, else the CPU."""
+    """The device that `train.device` names. `auto`: the first GPU where there is one, else the CPU."""
     name = config.train.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -17,5 +17,8 @@ def device_of(config: RunConfig) -> torch.device:
 
 
 def autocast(config: RunConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Where matrix products run in bfloat16, if the config says so; sums and losses stay in float32."""
+    """The autocast context of `train.precision: bfloat16`, which does nothing for other precisions.
+
+    Matrix products run in bfloat16; sums and losses stay in float32.
+    """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.train.precision == "bfloat16")

@@ -1,4 +1,4 @@
-"""Data-parallel training with several ranks: which rows each rank has, and what the ranks exchange.
+"""Data-parallel training with several ranks: the rows of each rank, and the collectives between the ranks.
 
 Letters: W ranks, S shards of the batch (`train.shards`, a multiple of W), N samples in the global batch, n rows of
 one rank, K columns.

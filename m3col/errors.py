@@ -1,4 +1,4 @@
-"""Bad input: every fault at once, each one line naming place, rule, value and the nearest valid one."""
+"""Errors for invalid input. All faults are reported together: one line each, with place, rule and value."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,11 @@ from m3col.storage.redaction import scrubbed
 
 
 class InputError(ValueError):
-    """Input that cannot be used. `faults` holds one line per fault; the message joins them all."""
+    """Invalid input. The message has one line per fault.
+
+    Attributes:
+        faults: the lines.
+    """
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(map(one_line, faults))
@@ -18,7 +22,7 @@ class InputError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """`text` with signs that cannot be printed, such as line breaks in a name, written as in Python."""
+    """`text` with unprintable characters, such as line breaks in a name, written as Python escapes."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -41,7 +45,7 @@ def reason_of(error: object, *, limit: int | None = 200) -> str:
 
 
 def nearest(value: object, choices: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the closest of `choices`, or the list of choices when none is close."""
+    """A hint for a message: `"; did you mean 'x'?"` for the closest of `choices`, or a list of all choices."""
     options = list(choices)
     close = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
     if close:
@@ -50,4 +54,4 @@ def nearest(value: object, choices: Iterable[str]) -> str:
 
 
 class TrainingFailed(RuntimeError):
-    """A training that cannot go on (a loss that is not finite); the message says where."""
+    """A training that cannot continue, because a loss or the watched metric is not finite. The message says where."""

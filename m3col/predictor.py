@@ -28,14 +28,14 @@ from m3col.tasks.base import Task
 from m3col.training import checkpoint
 from m3col.training.fold_trainer import evaluation_batch
 
-_MOST_CLASSES = 10  # that a notebook names
+_MOST_CLASSES = 10  # largest number of classes that a notebook lists
 
 
 class Predictor:
-    """One or several trained models; the mean of their probabilities is the answer. `m3col.load` makes one.
+    """An ensemble of one or several trained models; it predicts the mean of their probabilities. Made by `m3col.load`.
 
     Attributes:
-        modalities: names of the modalities that go in.
+        modalities: names of the modalities of the input.
         features: names of the columns by modality, in their order.
         kinds: "numeric", "image" or "text" by modality.
         classes: names of the C classes, in the order of the columns of `predict_proba`.
@@ -63,77 +63,126 @@ class Predictor:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Names of the modalities that go in."""
+        """Names of the modalities of the input."""
         return tuple(self.features)
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """Of each modality: numeric, image or text."""
-        return {name: found.kind for name, found in self._members[0].preparations.items()}
+        """The kind of each modality: "numeric", "image" or "text"."""
+        return {name: preparation.kind for name, preparation in self._members[0].preparations.items()}
 
     @property
     def primary(self) -> str:
-        """The output that predicts, one of the keys of `votes`."""
+        """The output that makes the predictions, one of the keys of `votes`."""
         name = self._members[0].method.primary_output
         assert name is not None, "a method without outputs cannot predict"
         return name
 
     @property
     def precision(self) -> str:
-        """What the models compute in: float32 or float64."""
+        """The dtype of the computation: "float32" or "float64"."""
         return "float64" if self._members[0].dtype == torch.float64 else "float32"
 
     @property
     def members(self) -> tuple["Member", ...]:
-        """The models of which this is the mean."""
+        """The models of the ensemble."""
         return self._members
 
     def __len__(self) -> int:
+        """The number of models in the ensemble."""
         return len(self._members)
 
     def votes(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Probabilities [N, C] of each head ("fused" and, where they were trained, one per modality). `data`, order of
-        the rows and errors as in `predict_proba`."""
+        """Class probabilities of each head.
+
+        Args:
+            data: by modality N samples, see `predict_proba`.
+
+        Returns:
+            Probabilities [N, C] by head: "fused" and, where they were trained, one per modality.
+
+        Raises:
+            InputError: the data does not fit the model, see `predict_proba`.
+        """
         return self._votes(self._inputs(data)[0])
 
     def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
-        """Class probabilities [N, C].
+        """Class probabilities, averaged over the models.
 
-        Rows: modalities with a pandas index are aligned by it, and the answer has the order of the first modality that
-        has an index of its own; `predict_table` keeps the index itself. Without one, rows are taken by position.
+        Modalities with a pandas index are aligned by it. The result then has the row order of the first modality with
+        an index of its own; `predict_table` also returns the index. Without an index, rows are matched by position.
 
         Args:
-            data: per modality a DataFrame (columns found by name) or an array or tensor [N, D_m]; of images N paths
-                or contents of files (bytes), of texts N strings.
+            data: by modality N samples. Numeric tables: a DataFrame, whose columns are matched by name, or an array or
+                tensor [N, D_m]. Images: N paths or file contents (bytes). Texts: N strings.
+
+        Returns:
+            Probabilities [N, C], with one column per class in the order of `classes`.
 
         Raises:
-            InputError: naming each missing modality or column, rows that do not belong together, wrong width, value
-                that is missing, infinite or too large, image that cannot be read, and text that is empty.
+            InputError: with one line for each missing modality or column, rows that do not match between modalities, a
+                wrong number of columns, a value that is missing, infinite or too large, an image that cannot be read,
+                or an empty text.
         """
         return self.votes(data)[self.primary]
 
     def predict(self, data: Mapping[str, Any]) -> np.ndarray:
-        """Class names [N]. `data`, order of the rows and errors as in `predict_proba`."""
+        """The most probable class of each sample.
+
+        Args:
+            data: by modality N samples, see `predict_proba`.
+
+        Returns:
+            Class names [N], in the row order of `predict_proba`.
+
+        Raises:
+            InputError: the data does not fit the model, see `predict_proba`.
+        """
         return self.task.answers(self.predict_proba(data))
 
     def predict_table(self, data: Mapping[str, Any]) -> pd.DataFrame:
-        """Everything that is predicted, one row per sample, with the index of the input.
+        """Labels, probabilities and votes of the modalities, one row per sample.
 
-        Columns: `label`, `p(<class>)` for each class, and `vote(<modality>)`, the label that the head of that modality
-        alone would give. `data` and errors as in `predict_proba`.
+        Args:
+            data: by modality N samples, see `predict_proba`.
+
+        Returns:
+            A table of N rows, with the index of the input where it has one. Columns: `label`, the class; `p(<class>)`,
+            the probability of each class; `vote(<modality>)`, the label that the head of that modality alone predicts.
+
+        Raises:
+            InputError: the data does not fit the model, see `predict_proba`.
         """
         inputs, index = self._inputs(data)
         return pd.DataFrame(self.task.answer_columns(self._votes(inputs), self.primary), index=index)
 
     def embeddings(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Embeddings [N, D] of each modality by the first member, not normalised: those of other members lie in spaces
-        of their own, and a mean over them means nothing. `data` and faults as in `predict_proba`."""
+        """Embeddings of each modality by the first model of the ensemble.
+
+        The models have different embedding spaces, so a mean over them would have no meaning.
+
+        Args:
+            data: by modality N samples, see `predict_proba`.
+
+        Returns:
+            Embeddings [N, D] by modality in float64, not normalised, in the row order of `predict_proba`.
+
+        Raises:
+            InputError: the data does not fit the model, see `predict_proba`.
+        """
         first = self._members[0]
-        found = first.encode(first.sources(self._inputs(data)[0]))
-        return {name: value.double().numpy() for name, value in found.items()}
+        embeddings = first.encode(first.sources(self._inputs(data)[0]))
+        return {name: value.double().numpy() for name, value in embeddings.items()}
 
     def dataset_faults(self, dataset: Dataset) -> list[str]:
-        """Why this cannot be tested on a data set: no labelled test split, other classes or features."""
+        """Checks whether the model can be tested on a data set.
+
+        Args:
+            dataset: the data set.
+
+        Returns:
+            One line per fault: no labelled test split, or other classes or features than those of the training.
+        """
         name, faults = dataset.name, list[str]()
         if dataset.test is None or dataset.test.labels is None or not len(dataset.test):
             faults.append(f"{name}: has no labelled test split")
@@ -146,8 +195,8 @@ class Predictor:
         ]
 
     def _votes(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
-        found = [member.probabilities(inputs) for member in self._members]
-        votes = {name: np.mean([f[name] for f in found], axis=0) for name in found[0]}
+        by_member = [member.probabilities(inputs) for member in self._members]
+        votes = {name: np.mean([outputs[name] for outputs in by_member], axis=0) for name in by_member[0]}
         wrong = ~np.logical_and.reduce([np.isfinite(p).all(axis=1) for p in votes.values()])
         if wrong.any():
             row = int(wrong.argmax())
@@ -158,11 +207,11 @@ class Predictor:
         return votes
 
     def _inputs(self, data: Mapping[str, Any]) -> tuple[dict[str, ModalityData], pd.Index | None]:
-        """The modalities with their rows in one order, and the index of these rows, if they have one."""
+        """The validated modalities with their rows in one order, and the index of these rows; None without an index."""
         if not isinstance(data, Mapping):
             raise InputError([f"data must map {', '.join(self.features)} to arrays, but is a {type(data).__name__}"])
         faults = naming.repeats(data)
-        data = {str(name): values for name, values in data.items()}  # as the training has them
+        data = {str(name): values for name, values in data.items()}  # in training too, names are text
         inputs: dict[str, ModalityData] = {}
         indexes: dict[str, pd.Index | None] = {}
         kinds = self.kinds
@@ -201,12 +250,13 @@ class Predictor:
         return column
 
     def _imputes(self, modality: str) -> bool:
-        found = [member.preparations[modality] for member in self._members]
-        return all(isinstance(one, NumericTransform) and "impute" in one.pipeline.steps for one in found)
+        """Whether all models replace missing values of the modality."""
+        transforms = [member.preparations[modality] for member in self._members]
+        return all(isinstance(item, NumericTransform) and "impute" in item.pipeline.steps for item in transforms)
 
 
 class Member:
-    """One trained model with what was fitted to its training part, on the CPU."""
+    """One trained model on the CPU, with the preprocessing (`preparations`) that was fitted on its training split."""
 
     def __init__(
         self, method: Method, preparations: Mapping[str, InputTransform], dtype: torch.dtype, task: Task
@@ -218,13 +268,13 @@ class Member:
         return self._link(self._passes(self.sources(inputs), self.method.logits))
 
     def sources(self, inputs: Mapping[str, ModalityData]) -> dict[str, Source]:
-        """The modalities of `inputs` as the model takes them."""
+        """Applies the fitted preprocessing to the modalities of `inputs`."""
         run, prepared = self.method.config, dict[str, Source]()
         for name, column in inputs.items():
-            # What belongs to a data set is worth keeping; a few images to be labelled are not.
+            # Decoded images and tokens are cached for a part of a data set, but not for a few samples from a user.
             cached = run.data.cache and isinstance(column, MediaColumn) and len(column.source) > len(column)
-            place = Placement(torch.device("cpu"), self.dtype, cached=cached)
-            prepared[name] = fitting.source_of(name, self.preparations[name], column, place)
+            placement = Placement(torch.device("cpu"), self.dtype, cached=cached)
+            prepared[name] = fitting.source_of(name, self.preparations[name], column, placement)
         return prepared
 
     def encode(self, sources: Mapping[str, Source]) -> dict[str, Tensor]:
@@ -237,8 +287,7 @@ class Member:
         return self._link(self._passes(tables, self.method.classify))
 
     def patches(self, modality: str, source: Source) -> Tensor:
-        """Patch tokens [N, P, D] of images, see `ImageEncoder.tokens`. Raises InputError for models without
-        patches."""
+        """Patch tokens [N, P, D] of images, see `ImageEncoder.tokens`. Raises InputError for encoders without them."""
         encoder: Any = self.method.encoders[modality]
         return self._passes({modality: source}, lambda batch: {modality: encoder.tokens(batch[modality])})[modality]
 
@@ -248,19 +297,19 @@ class Member:
     def _passes(
         self, sources: Mapping[str, Source], call: Callable[[dict[str, Any]], Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """What `call` gives for all samples, batch by batch."""
+        """The outputs of `call` for all samples, computed batch by batch."""
         run, count = self.method.config, len(next(iter(sources.values())))
         size = evaluation_batch(run, sources)
         pieces = []
         with torch.inference_mode(), autocast(run, torch.device("cpu")):
             for start in range(0, max(count, 1), size):
-                at = slice(start, min(start + size, count))
-                pieces.append(call({name: source.rows(at) for name, source in sources.items()}))
+                rows = slice(start, min(start + size, count))
+                pieces.append(call({name: source.rows(rows) for name, source in sources.items()}))
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
-    """Where the largest number of a sample stands, for a message."""
+    """A sentence that names the largest value of a sample and its column, for a message."""
     tables = {name: np.abs(np.nan_to_num(x[row])) for name, x in inputs.items() if isinstance(x, np.ndarray)}
     if not tables:
         return "the weights of the model are damaged"
@@ -270,11 +319,11 @@ def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
 
 
 def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
-    """Loads a model for prediction, on the CPU. Reading a checkpoint runs no code that it names.
+    """Loads a model for prediction, on the CPU. Loading does not run code from the checkpoint.
 
     Args:
-        checkpoints: folder of a model checkpoint, such as `TrainResult.checkpoint` or `results/model` of a study, or
-            several: the answer is then the mean over the models of all.
+        checkpoints: folder of a model checkpoint, such as `TrainResult.checkpoint` or `results/model` of a study; or
+            several folders, whose models are joined into one ensemble.
 
     Returns:
         The predictor.
@@ -297,14 +346,17 @@ def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
         raise InputError(["load needs at least one checkpoint, but got none"])
     described = [(Path(folder), checkpoint.describe(Path(folder), "model")) for folder in folders]
     first = described[0][1]
-    for folder, found in described[1:]:
-        if (found["classes"], found["features"]) != (first["classes"], first["features"]):
+    for folder, description in described[1:]:
+        if (description["classes"], description["features"]) != (first["classes"], first["features"]):
             raise InputError([f"{folder}: classes or features differ from those of {described[0][0]}"])
-    members = [_member(folder, found, member) for folder, found in described for member in found["members"]]
+    members = [
+        _member(folder, description, member) for folder, description in described for member in description["members"]
+    ]
     return Predictor(members, described=first)
 
 
 def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> Member:
+    """Builds one model of a checkpoint, with its preprocessing and weights. Raises InputError for a damaged one."""
     place = str(folder / checkpoint.DESCRIPTION)
     try:
         registry.find(described["config"].get("method", registry.DEFAULT), trusted=False)
@@ -324,10 +376,9 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: a member lacks {error}"]) from None
     except InputError as error:
         raise InputError([line if str(path) in line else f"{path}: damaged: {line}" for line in error.faults]) from None
-    for name, found in preparations.items():
-        if isinstance(found, NumericTransform) and found.pipeline.feature_names_in != tuple(
-            described["features"][name]
-        ):
+    for name, transform in preparations.items():
+        features = tuple(described["features"][name])
+        if isinstance(transform, NumericTransform) and transform.pipeline.feature_names_in != features:
             raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: two lists of the features of {name!r}"])
     task = tasks.build(run.task, described["classes"])
     method = registry.load(run.method)(
@@ -345,4 +396,5 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with `prefix`, by the rest of their name."""
     return {key.removeprefix(prefix): value.numpy() for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,7 +1,8 @@
-"""Where the files of timm's and transformers' models come from.
+"""Finds the files of pretrained models of timm and transformers, and downloads them where necessary.
 
-A local folder or file first, then the hub's cache on this machine, then, unless HF_HUB_OFFLINE is set, one request to
-the hub: without an answer nothing is tried again. What is not there is said in one line: which file goes where.
+Searched in this order: a local folder or file, the cache of the Hugging Face hub on this machine, and, unless
+HF_HUB_OFFLINE is set, the hub itself. The hub gets one request, without retries. The message for a missing file is one
+line that says which file to put where.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from m3col.storage.atomic_files import holder
 Part = Literal["config", "weights", "tokenizer"]
 
 
-# For each part the sets of files that will do: the first one that the hub has is fetched.
+# For each part the alternative sets of files, the preferred one first: the first set that the hub has is downloaded.
 _FILES: dict[Part, tuple[tuple[str, ...], ...]] = {
     "config": (("config.json",),),
     "weights": (
@@ -35,9 +36,10 @@ _FILES: dict[Part, tuple[tuple[str, ...], ...]] = {
     "tokenizer": (("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt"), ("*.model",)),
 }
 
+# Downloaded with a tokenizer where the hub has them.
 _BESIDE_TOKENIZER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
-# Names from before the hub had owners; its cache on this machine may know either.
+# Owners of models whose short names are older than owners on the hub; the local cache may have either name.
 _OWNERS = {
     "bert-base-": "google-bert",
     "bert-large-": "google-bert",
@@ -48,7 +50,7 @@ _OWNERS = {
     "albert-": "albert",
 }
 
-# Encoders that people ask for, for the nearest name to a misspelt one.
+# Well-known encoders, to suggest the nearest name for a misspelt one.
 _WELL_KNOWN = (
     "albert-base-v2", "answerdotai/ModernBERT-base", "bert-base-cased", "bert-base-multilingual-cased",
     "bert-base-uncased", "bert-large-cased", "bert-large-uncased", "distilbert-base-cased", "distilbert-base-uncased",
@@ -57,18 +59,26 @@ _WELL_KNOWN = (
     "roberta-large", "sentence-transformers/all-MiniLM-L6-v2", "xlm-roberta-base",
 )  # fmt: skip
 
-_TIMEOUT = 10.0
+_TIMEOUT = 10.0  # seconds to wait for an answer of the hub
 
-_STILL_S = 300.0  # without a byte, before a download is given up
+_STILL_S = 300.0  # seconds without a new byte, after which a download is given up
 
-_LOOK_S = 1.0
+_POLL_S = 1.0  # seconds between two checks of a download
 
 
 def text_folder(name: str, parts: Collection[Part], *, key: str) -> Path:
-    """The folder with the files of a text encoder or tokeniser.
+    """The folder with the files of a text encoder or tokenizer; downloads them where necessary.
 
-    name: a folder, or a name of the hub. parts: what has to be in it. key: the config key that holds `name`, for
-    messages. Raises InputError where something is missing.
+    Args:
+        name: a folder, or the name of a model on the hub.
+        parts: the parts that the folder must have.
+        key: the config key with the value `name`, for messages.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: files are missing and cannot be downloaded.
     """
     local = Path(name).expanduser()
     if os.path.isdir(local):  # Path.is_dir raises where a name is too long
@@ -79,24 +89,34 @@ def text_folder(name: str, parts: Collection[Part], *, key: str) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise InputError([f"{key} {name!r}: there is no such folder"])
     for repository in _aliases(name):
-        found = _cached_folder(repository)
-        if found is not None and not _lacking(found, parts):
-            return found
+        cached = _cached_folder(repository)
+        if cached is not None and not _lacking(cached, parts):
+            return cached
     reason = _fetch(name, parts)
     if isinstance(reason, Path):
         return reason
-    wanted = " and ".join(sets[0][0] for part, sets in _FILES.items() if part in parts)
+    files = " and ".join(sets[0][0] for part, sets in _FILES.items() if part in parts)
     raise InputError(
-        [f"{key} {name!r}: its files are not on this machine, and {reason}{_close(name)} Put {wanted} into a folder "
+        [f"{key} {name!r}: its files are not on this machine, and {reason}{_close(name)} Put {files} into a folder "
          f"and give that folder as {key}, or run `hf download {name}` where there is a network and copy the result to "
          f"{constants.HF_HUB_CACHE}"]
     )  # fmt: skip
 
 
 def image_file(config: ImageModelConfig) -> Path:
-    """The file with the weights of an image encoder: `config.weights`, else that of the hub. Raises InputError."""
+    """The file with the weights of an image encoder; downloads it where necessary.
+
+    Args:
+        config: the config section of the image encoder.
+
+    Returns:
+        `config.weights` where it is set, else the file of the hub in its cache on this machine.
+
+    Raises:
+        InputError: the file is missing and cannot be downloaded.
+    """
     if config.weights is not None:
-        return _given_file(config.weights)
+        return _local_file(config.weights)
     import timm
 
     registered = timm.models.get_pretrained_cfg(config.name, allow_unregistered=True)
@@ -110,9 +130,9 @@ def image_file(config: ImageModelConfig) -> Path:
     assert registered is not None
     names = [registered.hf_hub_filename] if registered.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     for name in names:
-        found = _cached_file(repository, name)
-        if found is not None:
-            return found
+        cached = _cached_file(repository, name)
+        if cached is not None:
+            return cached
     reason = _fetch_file(repository, names)
     if isinstance(reason, Path):
         return reason
@@ -123,21 +143,23 @@ def image_file(config: ImageModelConfig) -> Path:
     )  # fmt: skip
 
 
-def _given_file(given: str) -> Path:
-    path = Path(given).expanduser()
+def _local_file(weights: str) -> Path:
+    """The file that `model.image.weights` names, directly or by its folder. Raises InputError where there is none."""
+    path = Path(weights).expanduser()
     if os.path.isdir(path):
-        inside = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
-        found = [file for file in inside if file.is_file()] or sorted(path.glob("*.safetensors"))
-        if len(found) != 1 and not (found and found[0] == inside[0]):
-            raise InputError([f"model.image.weights {given!r}: the folder has no model.safetensors; name a file in it"])
-        return found[0]
+        usual = [path / name for name in ("model.safetensors", "pytorch_model.bin")]
+        files = [file for file in usual if file.is_file()] or sorted(path.glob("*.safetensors"))
+        if len(files) != 1 and not (files and files[0] == usual[0]):
+            text = "the folder has no model.safetensors; name a file in it"
+            raise InputError([f"model.image.weights {weights!r}: {text}"])
+        return files[0]
     if not os.path.isfile(path):
-        raise InputError([f"model.image.weights {given!r}: there is no such file"])
+        raise InputError([f"model.image.weights {weights!r}: there is no such file"])
     return path
 
 
 def _lacking(folder: Path, parts: Iterable[Part]) -> list[str]:
-    """The first choice of files for each part that the folder lacks."""
+    """The preferred file of each part that the folder lacks."""
     return [
         _FILES[part][0][0]
         for part in _FILES
@@ -146,16 +168,17 @@ def _lacking(folder: Path, parts: Iterable[Part]) -> list[str]:
 
 
 def _aliases(name: str) -> list[str]:
+    """The name and, for an old short name, the name with its owner."""
     owners = [owner for prefix, owner in _OWNERS.items() if name.startswith(prefix)] if "/" not in name else []
     return [name, *(f"{owner}/{name}" for owner in owners)]
 
 
 def _close(name: str) -> str:
-    """The nearest name of a model that is well known or on this machine; "." where none is near or this is one."""
+    """A hint with the nearest name of a model that is well known or on this machine; "." where there is none."""
     prefix = "models--"
     here = [path.name.removeprefix(prefix) for path in Path(constants.HF_HUB_CACHE).glob(f"{prefix}*")]
     known = [*_WELL_KNOWN, *(folder.replace("--", "/", 1) for folder in here)]
-    is_known = name in {alias for each in known for alias in _aliases(each)}
+    is_known = name in {alias for model in known for alias in _aliases(model)}
     near = "" if is_known else nearest(name, known)
     return near if near.startswith("; did") else "."
 
@@ -163,7 +186,7 @@ def _close(name: str) -> str:
 def _cached_folder(repository: str) -> Path | None:
     try:
         return Path(huggingface_hub.snapshot_download(repository, local_files_only=True))
-    except (OSError, ValueError):  # not there, or no name that the hub could have
+    except (OSError, ValueError):  # not in the cache, or not a valid name for the hub
         return None
 
 
@@ -175,16 +198,16 @@ def _cached_file(repository: str, name: str) -> Path | None:
 
 
 def _fetch(name: str, parts: Collection[Part]) -> Path | str:
-    """The folder after a download, or why there is none."""
+    """Downloads the parts of a model. Returns their folder, or the reason why there is none."""
     listed = _listed(name)
     if isinstance(listed, str):
         return listed
     patterns: list[str] = []
     for part in parts:
-        held = [files for files in _FILES[part] if all(any(Path(n).match(f) for n in listed) for f in files)]
-        if not held:
+        available = [files for files in _FILES[part] if all(any(Path(n).match(f) for n in listed) for f in files)]
+        if not available:
             return f"the hub's {name} has no {_FILES[part][0][0]}"
-        patterns += [*held[0], *(_BESIDE_TOKENIZER if part == "tokenizer" else ())]
+        patterns += [*available[0], *(_BESIDE_TOKENIZER if part == "tokenizer" else ())]
     try:
         return _watched(
             lambda: huggingface_hub.snapshot_download(name, allow_patterns=patterns, etag_timeout=_TIMEOUT), name
@@ -194,6 +217,7 @@ def _fetch(name: str, parts: Collection[Part]) -> Path | str:
 
 
 def _fetch_file(repository: str, names: Iterable[str]) -> Path | str:
+    """Downloads the first of `names` that the repository has. Returns the file, or the reason why there is none."""
     listed = _listed(repository)
     if isinstance(listed, str):
         return listed
@@ -210,31 +234,34 @@ def _fetch_file(repository: str, names: Iterable[str]) -> Path | str:
 
 
 def _watched(download: Callable[[], str], repository: str) -> Path:
-    """What a download returns. Raises TimeoutError where nothing has come for five minutes: the hub's library waits for
-    ever for a stopped process that has the lock on the same file."""
-    found: list[str | Exception] = []
+    """Runs a download and returns the path that it returns.
+
+    Raises TimeoutError where no byte has arrived for five minutes. The hub's library has no such limit: it waits
+    forever for a stopped process that has the lock on the same file.
+    """
+    outcome: list[str | Exception] = []
 
     def run() -> None:
         try:
-            found.append(download())
+            outcome.append(download())
         except Exception as error:
-            found.append(error)
+            outcome.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    came, since = -1, time.monotonic()
+    size, since = -1, time.monotonic()
     while thread.is_alive() and time.monotonic() - since < _STILL_S:
-        thread.join(_LOOK_S)
-        now = _bytes(repository)
-        if now != came:
-            came, since = now, time.monotonic()
-    if not found:
+        thread.join(_POLL_S)
+        new_size = _bytes(repository)
+        if new_size != size:
+            size, since = new_size, time.monotonic()
+    if not outcome:
         locks = Path(constants.HF_HUB_CACHE) / ".locks" / _folder_name(repository)
-        held = [f"{file.name} by {who}" for file in locks.glob("*.lock") if (who := holder(file))]
-        raise TimeoutError(f"nothing came for {_STILL_S:g} s{'; locked: ' if held else ''}{', '.join(held)}")
-    if isinstance(found[0], Exception):
-        raise found[0]
-    return Path(found[0])
+        locked = [f"{file.name} by {owner}" for file in locks.glob("*.lock") if (owner := holder(file))]
+        raise TimeoutError(f"nothing came for {_STILL_S:g} s{'; locked: ' if locked else ''}{', '.join(locked)}")
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return Path(outcome[0])
 
 
 def _folder_name(repository: str) -> str:
@@ -242,29 +269,32 @@ def _folder_name(repository: str) -> str:
 
 
 def _bytes(repository: str) -> int:
-    """What lies on this machine of a repository, and of what the hub's protocol keeps of any."""
-    places = [Path(constants.HF_HUB_CACHE) / _folder_name(repository), Path(constants.HF_XET_CACHE)]
+    """The bytes on this machine of a repository, and of the cache of hf-xet, which is shared by all repositories."""
+    folders = [Path(constants.HF_HUB_CACHE) / _folder_name(repository), Path(constants.HF_XET_CACHE)]
     total = 0
-    for file in (file for place in places for file in place.rglob("*")):
+    for file in (file for folder in folders for file in folder.rglob("*")):
         with contextlib.suppress(OSError):
             total += file.lstat().st_size
     return total
 
 
 def _listed(repository: str) -> list[str] | str:
-    """The files of a repository by one request, or why they are not known. The hub's own downloads would ask six times
-    within half a minute where there is no network."""
+    """The files of a repository, by one request to the hub, or the reason why they are not known.
+
+    Without a network the download functions of the hub's library would retry six times, for half a minute.
+    """
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        found = huggingface_hub.HfApi().model_info(repository, timeout=_TIMEOUT)
+        info = huggingface_hub.HfApi().model_info(repository, timeout=_TIMEOUT)
     except huggingface_hub.errors.RepositoryNotFoundError:
         return f"the hub has no model {repository!r}"
     except Exception as error:  # any kind of network fault
         return f"the hub gave no answer ({_short(error)})"
-    return [file.rfilename for file in found.siblings or []]
+    return [file.rfilename for file in info.siblings or []]
 
 
 def _short(error: Exception) -> str:
+    """The message of an error, at most 100 characters."""
     text = reason_of(error, limit=None)
     return text if len(text) <= 100 else f"{text[:97]}..."

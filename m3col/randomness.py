@@ -1,7 +1,7 @@
-"""Every draw is keyed, none depends on what was drawn before.
+"""Keyed random draws: each draw depends on its key alone, not on what was drawn before.
 
-A key is (seed, fold, epoch, step, shard, purpose). So no generator state is saved, a resumed run equals an
-unbroken one, and a result depends neither on the number of workers nor on which process ran what.
+A key is (seed, fold, epoch, step, shard, purpose). So there is no generator state to save, a resumed run equals an
+uninterrupted one, and a result depends neither on the number of ranks nor on which process computes what.
 """
 
 import zlib
@@ -13,7 +13,7 @@ from m3col.errors import InputError
 
 
 def generator(*, seed: int, fold: int, epoch: int, step: int = 0, shard: int = 0, purpose: str) -> np.random.Generator:
-    """A fresh numpy generator for one purpose at one place; the same key gives the same draws in any process.
+    """A new numpy generator for one key; the same key gives the same draws in every process.
 
     Raises InputError where a number of the key is not an integer in 0..2^64 - 1.
     """
@@ -31,7 +31,8 @@ def torch_seed(*, seed: int, fold: int, epoch: int, purpose: str) -> int:
 
 
 def _sequence(key: Mapping[str, int], purpose: str) -> np.random.SeedSequence:
-    """Numbers as two 32-bit words each: SeedSequence would give (2^32,) and (0, 1) the same words."""
+    """The seed sequence of a key. Each number is passed as two 32-bit words, because SeedSequence would take (2^32,)
+    and (0, 1) for the same words."""
     faults = [
         f"{name} must be an integer in 0..2^64 - 1, but got {value!r}"
         for name, value in key.items()
@@ -40,5 +41,5 @@ def _sequence(key: Mapping[str, int], purpose: str) -> np.random.SeedSequence:
     if faults:
         raise InputError(faults)
     words = [word for value in key.values() for word in (int(value) & 0xFFFFFFFF, int(value) >> 32)]
-    # crc32, because hash() of a string differs from process to process
+    # crc32, because hash() of a string differs between processes
     return np.random.SeedSequence([*words, zlib.crc32(purpose.encode())])

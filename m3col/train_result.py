@@ -17,13 +17,13 @@ from m3col.training.history import Record
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training leaves.
+    """The results of one training.
 
     Attributes:
-        metrics: the last epoch's, and `test/...` where the data set has labelled test samples.
+        metrics: the metrics of the last epoch, and `test/...` where the data set has labelled test samples.
         history: one row per epoch: epoch, time (Unix seconds), the smoothed score `value`, and all metrics.
         checkpoint: folder of the model, for `m3col.load`.
-        config: the config with everything filled in.
+        config: the config with all values filled in.
         mlflow_run_id: the run in MLflow; None where tracking is off.
         folder: folder of the run.
         dropped: samples that were left out when the data was read, by reason.
@@ -52,14 +52,24 @@ class TrainResult:
         return f"<p><b>{about}</b><br><code>{html.escape(str(self.checkpoint))}</code></p>{table}"
 
     def _shown(self) -> dict[str, float]:
-        """The metrics of the test, else those of the validation, else the training loss."""
+        """The test metrics; without a test the validation metrics; without both the training loss."""
         for split in ("test/", "val/", "train/loss"):
             if shown := {name: value for name, value in self.metrics.items() if name.startswith(split)}:
                 return shown
         return {}
 
     def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
-        """Class probabilities [N, C] for new samples, see `Predictor.predict_proba`."""
+        """Class probabilities for new samples.
+
+        Args:
+            data: by modality N samples, see `Predictor.predict_proba`.
+
+        Returns:
+            Probabilities [N, C].
+
+        Raises:
+            InputError: the data does not fit the model, see `Predictor.predict_proba`.
+        """
         return self.predictor.predict_proba(data)
 
 

@@ -1,4 +1,4 @@
-"""Whether the disk and the memory of this machine suffice for a training."""
+"""Checks that this machine has enough disk and memory for a training."""
 
 import os
 import shutil
@@ -11,13 +11,19 @@ from m3col.data import modality_kinds
 from m3col.data.dataset import Dataset
 from m3col.tasks import registry as tasks
 
-_MARGIN = 1.5  # free disk asked for, over what the files are expected to take
+_MARGIN = 1.5  # free disk that is required, over the expected size of the files
 
 
 def disk_faults(folder: Path, needed_bytes: int, *, what: str) -> list[str]:
-    """Whether `folder` can be written and has room; the nearest existing parent stands for one that is not there."""
+    """Faults of a folder that cannot be written or lacks space. A folder that does not exist yet: of its parent.
+
+    Args:
+        folder: the folder.
+        needed_bytes: expected size of the files.
+        what: the purpose of the files, for messages.
+    """
     existing = folder
-    while not os.path.exists(existing):  # False also below a folder that may not be entered
+    while not os.path.exists(existing):  # False also inside a folder without permission
         existing = existing.parent
     if not existing.is_dir():
         return [f"{folder}: cannot be written, because {existing} is a file"]
@@ -38,18 +44,18 @@ def disk_faults(folder: Path, needed_bytes: int, *, what: str) -> list[str]:
 def parameter_count(
     config: RunConfig, features: Mapping[str, int], outputs: int, *, encoders: Mapping[str, int] | None = None
 ) -> int:  # fmt: skip
-    """Weights of one model, from its sizes alone: an upper bound, because preprocessing may drop features.
+    """An upper bound of the number of weights of one model; preprocessing may drop features.
 
     Args:
-        config: of the run.
-        features: columns of each modality.
-        outputs: of each head.
-        encoders: weights of the encoders of images and texts, by modality.
+        config: the config of the run.
+        features: number of columns by modality.
+        outputs: number of outputs of each head.
+        encoders: number of weights of the encoders of images and texts, by modality.
     """
     width, hidden = config.model.embedding_dim, config.model.classifier_dim
-    given = encoders or {}
-    count = sum(given.values())
-    count += sum((size + 1) * width + (width + 1) * width for name, size in features.items() if name not in given)
+    media = encoders or {}
+    count = sum(media.values())
+    count += sum((size + 1) * width + (width + 1) * width for name, size in features.items() if name not in media)
     between = (config.model.classifier_layers - 2) * (hidden + 1) * hidden
     count += len(features) * ((width + 1) * hidden + between + (hidden + 1) * outputs)
     return count + (width * len(features) + 1) * hidden + between + (hidden + 1) * outputs
@@ -60,22 +66,25 @@ def _parameters(config: RunConfig, dataset: Dataset) -> int:
     kinds, outputs = dataset.kinds, tasks.build(config.task, dataset.classes).width
     if not modality_kinds.media(kinds.values()):
         return parameter_count(config, sizes, outputs)
-    import m3col.checks.encoders as hub
+    from m3col.checks.encoders import parameter_counts  # imported here, because it imports torch
 
-    by_kind = hub.parameter_counts(config.model, config.data, set(kinds.values()))
+    by_kind = parameter_counts(config.model, config.data, set(kinds.values()))
     encoders = {name: by_kind[kind] for name, kind in kinds.items() if modality_kinds.of(kind).is_media}
     return parameter_count(config, sizes, outputs, encoders=encoders)
 
 
 def checkpoint_bytes(config: RunConfig, dataset: Dataset, *, folds: int) -> int:
-    """Size of one training checkpoint: weights and Adam's two moments of every fold."""
+    """The size of one training checkpoint: the weights and both Adam moments of every fold."""
     size = 8 if config.train.precision == "float64" else 4
     return 3 * size * folds * _parameters(config, dataset)
 
 
 def memory_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
-    """Whether the models of all folds, trained in lockstep, fit into this machine: weights, gradients and Adam's two
-    moments, without what a batch takes. Only asked of images and texts: other models are small."""
+    """Faults of a training whose folds, trained in lockstep, do not fit into memory.
+
+    Counts weights, gradients and both Adam moments, but not the memory of a batch. Checked for images and texts only,
+    because other models are small.
+    """
     folds = config.validation.folds
     if config.validation.kind != "kfold" or not modality_kinds.media(dataset.kinds.values()):
         return []

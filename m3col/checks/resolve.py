@@ -1,4 +1,4 @@
-"""A config and its data set, judged together before anything is spent."""
+"""Validates a config against its data set, before anything is computed."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -27,21 +27,34 @@ from m3col.tasks.base import Task
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """`config` with everything resolved that depends on the data: validation kind, modalities, metric."""
+    """A validated config and its data set.
+
+    Attributes:
+        config: the config, with the values filled in that depend on the data: validation kind, modalities, metric.
+        dataset: the data set.
+    """
 
     config: RunConfig
     dataset: Dataset
 
     @property
     def task(self) -> Task:
-        """What the config predicts on this data set."""
+        """The task of the config on this data set."""
         return tasks.build(self.config.task, self.dataset.classes)
 
 
 def as_dataset(data: Any) -> Dataset:
-    """A `Dataset`, a pair (modalities, labels), or {"train": pair, "test": pair, "validation": pair}.
+    """The data set from data in memory.
 
-    `modalities` maps names to arrays or DataFrames [N, D_m]. Raises InputError.
+    Args:
+        data: a `Dataset`, a pair (modalities, labels), or {"train": pair, "test": pair, "validation": pair}, where
+            `modalities` maps names to arrays or DataFrames [N, D_m], or to lists of N images or texts.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: with every fault of the data.
     """
     if isinstance(data, Dataset):
         return data
@@ -65,7 +78,7 @@ def as_dataset(data: Any) -> Dataset:
 
 
 def resolve(config: RunConfig, *, data: Any = None, where: Where = "config") -> ResolvedRun:
-    """Loads the data set and resolves the config against it. Raises InputError with every fault of the two together."""
+    """Loads the data set and fills in the config values that depend on it. Raises InputError with every fault."""
     prepared, faults = check_against_data(config, data=data, where=where)
     if prepared is None:
         raise InputError(faults)
@@ -75,8 +88,17 @@ def resolve(config: RunConfig, *, data: Any = None, where: Where = "config") -> 
 def check_against_data(
     config: RunConfig, *, data: Any = None, where: Where = "config", faulty: Collection[str] = ()
 ) -> tuple[ResolvedRun | None, list[str]]:
-    """As `prepare`, but with the faults instead of an exception. What depends on the keys in `faulty`, which were found
-    wrong before, is not looked at, and nothing is resolved then."""
+    """As `resolve`, but returns the faults instead of raising them.
+
+    Args:
+        config: the config.
+        data: a data set in memory, see `as_dataset`; None: the config names it.
+        where: the file or argument in front of each fault, or a function that returns it for a dotted key.
+        faulty: dotted keys whose faults are already known. Values that depend on them are not validated.
+
+    Returns:
+        The resolved run, or None where there are faults or `faulty` keys; and one line per fault.
+    """
     dataset, faults = _load(config, data, where, faulty)
     if dataset is None:
         return None, [*faults, *([] if data is not None else lines(_faults_without_data(config, faulty), where))]
@@ -103,10 +125,11 @@ def check_against_data(
 
 
 def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> Dataset:
-    """The data set with warnings about its content: samples on both sides of a split or fold, columns that number the
-    rows. Images in two splits of a folder were told when it was read."""
-    splits_told = not in_memory and "image" in dataset.kinds.values()
-    found = data_warnings.of_training(dataset) if splits_told else data_warnings.of_dataset(dataset)
+    """The data set with warnings about its content, such as samples in two splits or folds, or columns that number the
+    rows."""
+    # Loading a folder of images already warns of images that are in two splits.
+    splits_compared = not in_memory and "image" in dataset.kinds.values()
+    warnings = data_warnings.of_training(dataset) if splits_compared else data_warnings.of_dataset(dataset)
     validation = config.validation
     if validation.kind in ("kfold", "holdout"):
         folds = splits.draw(
@@ -117,23 +140,23 @@ def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> 
             seed=validation.seed,
             task=tasks.build(config.task, dataset.classes),
         )
-        found += data_warnings.across_folds(dataset.name, dataset.train, folds)
-    return replace(dataset, warnings=tuple(dict.fromkeys((*dataset.warnings, *found)))) if found else dataset
+        warnings += data_warnings.across_folds(dataset.name, dataset.train, folds)
+    return replace(dataset, warnings=tuple(dict.fromkeys((*dataset.warnings, *warnings)))) if warnings else dataset
 
 
 def layout(config: RunConfig) -> Layout:
-    """Where the config says that images, texts and labels are."""
+    """The columns of images, texts and labels that the config names."""
     columns = config.data.text.columns
     return Layout(config.data.image.column, None if columns is None else tuple(columns), config.data.label_column)
 
 
 def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -> tuple[Dataset | None, list[str]]:
-    """The data set, or None and why it cannot be had (no line where that is told by `faulty`)."""
-    wanted = None if touches(faulty, "data.modalities") else config.data.modalities
+    """The data set; or None and the faults, without those of keys in `faulty`."""
+    modalities = None if touches(faulty, "data.modalities") else config.data.modalities
     try:
         if data is not None:
             dataset = as_dataset(data)
-            return dataset if wanted is None else dataset.select(wanted), []
+            return dataset if modalities is None else dataset.select(modalities), []
         if touches(faulty, "data.name", "data.dir", "data.modalities"):
             return None, []
         if config.data.name == IN_MEMORY:
@@ -143,7 +166,7 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
         if folder is not None and not os.path.isdir(folder):  # False also for a name that is too long
             return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
         return loading.load(
-            config.data.name, data_dir=folder, modalities=wanted, layout=layout(config), images=True
+            config.data.name, data_dir=folder, modalities=modalities, layout=layout(config), images=True
         ), []  # fmt: skip
     except InputError as error:
         named = [Fault(text.partition(":")[0], text) for text in error.faults if text.startswith("data.")]
@@ -151,23 +174,23 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
 
 
 def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[str]) -> list[Fault]:
-    """All that the config and the data set forbid each other."""
+    """The faults of the config for this data set."""
     faults: list[Fault] = []
     task = tasks.build(config.task, dataset.classes)
     if not touches(faulty, "data.preprocess"):
-        found = dataset_values.faults(dataset, config.data.preprocess, precision=config.train.precision)
-        faults += [Fault("data.preprocess", text) for text in found]
+        texts = dataset_values.faults(dataset, config.data.preprocess, precision=config.train.precision)
+        faults += [Fault("data.preprocess", text) for text in texts]
     if kind != "none" and not touches(faulty, "validation"):
         validation = config.validation
-        found = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction, task=task)
-        faults += [Fault(text.partition(":")[0], text) for text in found]
+        texts = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction, task=task)
+        faults += [Fault(text.partition(":")[0], text) for text in texts]
     if not touches(faulty, "method", "data.modalities"):
         faults += _modality_faults(config, dataset.modalities)
     faults += _per_modality_faults(config, dataset.modalities, (*dataset.modalities, *dataset.unselected))
-    of_models = _model_faults(config, set(dataset.kinds.values()), faulty)
-    if not of_models and not touches(faulty, "model", "data.image", "data.text"):
-        of_models = memory_faults(with_overrides(config, {"validation.kind": kind}), dataset)
-    faults += of_models
+    model_faults = _model_faults(config, set(dataset.kinds.values()), faulty)
+    if not model_faults and not touches(faulty, "model", "data.image", "data.text"):
+        model_faults = memory_faults(with_overrides(config, {"validation.kind": kind}), dataset)
+    faults += model_faults
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)
     weights = config.objective.class_weight
@@ -178,8 +201,8 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
 
 
 def _faults_without_data(config: RunConfig, faulty: Collection[str]) -> list[Fault]:
-    """What the config and the data set forbid each other as far as the name of the data set tells, when its files
-    cannot be used: of modalities, encoders and tokenisers."""
+    """Faults of modalities, encoders and tokenizers, where the files of the data set cannot be used and only its entry
+    in the table of data sets is known."""
     entry = datasets.TABLE.get(config.data.name)
     if entry is None or entry.modalities is None or touches(faulty, "data.name"):
         return []
@@ -191,35 +214,34 @@ def _faults_without_data(config: RunConfig, faulty: Collection[str]) -> list[Fau
 
 
 def _model_faults(config: RunConfig, kinds: Collection[str], faulty: Collection[str]) -> list[Fault]:
-    """Of the encoders of these kinds whose settings were not found wrong before."""
-    both = ("model.embedding_dim", "model.gradient_checkpointing")
-    judged = [kind for kind in modality_kinds.TABLE if kind in modality_kinds.media(kinds)]
-    judged = [kind for kind in judged if not touches(faulty, f"model.{kind}", f"data.{kind}", *both)]
-    if not judged:
+    """Faults of the image and text encoders whose settings have no known faults."""
+    shared_keys = ("model.embedding_dim", "model.gradient_checkpointing")
+    checked = [kind for kind in modality_kinds.TABLE if kind in modality_kinds.media(kinds)]
+    checked = [kind for kind in checked if not touches(faulty, f"model.{kind}", f"data.{kind}", *shared_keys)]
+    if not checked:
         return []
-    import m3col.checks.encoders as hub  # it needs torch and more
+    import m3col.checks.encoders as encoders  # imported here, because it imports torch, timm and transformers
 
-    return hub.faults(config.model, config.data, judged)
+    return encoders.faults(config.model, config.data, checked)
 
 
 def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
-    """Whether decoded images and tokens can be kept where they belong. Nothing is asked for images that are there;
-    tokens take little room."""
+    """Faults of the cache folder: no space for the decoded images, or not writable. Tokens need little space."""
     columns = [column for column in dataset.train.inputs.values() if isinstance(column, MediaColumn)]
     if not config.data.cache or not columns:
         return []
-    from m3col.inputs.images import ImageTransform  # it needs torch
+    from m3col.inputs.images import ImageTransform  # imported here, because it imports torch
 
     side = ImageTransform(config.data.image.size, config.data.image.augment).short_side
     needed = sum(cache.needed_bytes(column, side) for column in columns if column.kind == "image")
     if not needed and all(column.kind == "image" for column in columns):
         return []
-    found = disk_faults(index.folder(), needed, what="the cache of decoded images")
-    return [f"{line}; or name another folder in M3COL_CACHE, or set data.cache=false" for line in found]
+    faults = disk_faults(index.folder(), needed, what="the cache of decoded images")
+    return [f"{line}; or name another folder in M3COL_CACHE, or set data.cache=false" for line in faults]
 
 
 def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault]:
-    # A method for one modality has named it in its config: nothing is left to compare.
+    # The rules of the config already require that a method for one modality names it.
     if len(modalities) > 1 or registry.find(config.method).one_modality:
         return []
     only = ", ".join(modalities)
@@ -227,14 +249,13 @@ def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault
 
 
 def _per_modality_faults(config: RunConfig, modalities: Sequence[str], known: Sequence[str]) -> list[Fault]:
-    """What is given for each modality. A row of the test table may leave one of the `known` ones out that the rest of
-    its config names."""
+    """Faults of values by modality. `known`: all modalities of the data set, of which a run may use a part only."""
     level = config.mix.level if config.mix is not None else ""
     rates = config.train.encoder_learning_rate
     faults = [
         Fault(key, f"{key}: modality {name!r} is unknown{nearest(name, known)}")
-        for key, given in (("mix.level", level), ("train.encoder_learning_rate", rates))
-        for name in (given if isinstance(given, dict) else ())
+        for key, by_modality in (("mix.level", level), ("train.encoder_learning_rate", rates))
+        for name in (by_modality if isinstance(by_modality, dict) else ())
         if name not in known
     ]
     missing = [name for name in modalities if isinstance(level, dict) and name not in level]
@@ -244,7 +265,7 @@ def _per_modality_faults(config: RunConfig, modalities: Sequence[str], known: Se
 
 
 def _metric_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
-    # Imported here: the module needs torch, which a config with a misspelt key should not have to wait for.
+    # Imported here, because the module imports torch, which takes seconds that a misspelt key should not cost.
     from m3col.evaluation.epoch_metrics import known_metrics
 
     name, task = config.metric, tasks.build(config.task, dataset.classes)

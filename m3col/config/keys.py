@@ -7,7 +7,7 @@ import pydantic
 
 
 def touches(faulty: Collection[str], *paths: str) -> bool:
-    """Whether one of the dotted keys `paths` is among `faulty`, inside of one of them, or around one."""
+    """Whether one of the dotted keys `paths` equals a key in `faulty`, is inside its section, or contains it."""
     pairs = ((a, b) for a in faulty for b in paths)
     return any(a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.") for a, b in pairs)
 
@@ -19,8 +19,13 @@ class Strict(pydantic.BaseModel):
 
 
 def flatten(raw: Mapping[str, Any], prefix: str = "", *, by_name: Collection[str] = ()) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested mapping; an empty mapping is a value. `by_name`: dotted keys of mappings whose
-    own keys are names, which may hold dots; of these each entry is one value."""
+    """Yields the dotted keys and values of a nested mapping. An empty mapping is a value.
+
+    Args:
+        raw: the nested mapping.
+        prefix: put in front of every key.
+        by_name: dotted keys of mappings whose own keys are names, which may contain dots; each entry is one value.
+    """
     for key, value in raw.items():
         path = f"{prefix}{key}"
         if not isinstance(value, Mapping) or not value:
@@ -42,7 +47,7 @@ def get(raw: Mapping[str, Any], path: str, default: Any = None) -> Any:
 
 
 def with_value(raw: Mapping[str, Any], path: str, value: Any, *, by_name: Collection[str] = ()) -> dict[str, Any]:
-    """A copy of `raw` with the value at a dotted path set; the original stays as it is. `by_name`: as of `flatten`."""
+    """A copy of `raw` with the value at a dotted path replaced. `by_name`: see `flatten`."""
     for mapping in by_name:
         if path.startswith(f"{mapping}."):
             return _with_value(raw, [*mapping.split("."), path[len(mapping) + 1 :]], value)
@@ -61,7 +66,7 @@ def _with_value(raw: Mapping[str, Any], parts: list[str], value: Any) -> dict[st
 
 
 def without_keys(raw: Mapping[str, Any], paths: frozenset[str], prefix: str = "") -> dict[str, Any]:
-    """A copy of `raw` without the values at the given dotted paths; sections left empty go as well."""
+    """A copy of `raw` without the values at the given dotted paths and without sections that become empty."""
     kept: dict[str, Any] = {}
     for key, value in raw.items():
         path = f"{prefix}{key}"
@@ -77,7 +82,7 @@ def without_keys(raw: Mapping[str, Any], paths: frozenset[str], prefix: str = ""
 
 
 def without(raw: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
-    """A copy of `raw` without the given dotted keys and all that lies below them."""
+    """A copy of `raw` without the given dotted keys and their sections. Sections that become empty are kept."""
     kept: dict[str, Any] = {}
     for key, value in raw.items():
         if str(key) in paths:
@@ -89,16 +94,17 @@ def without(raw: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
 
 def keys(model: type[pydantic.BaseModel], prefix: str = "") -> list[str]:
     """All dotted keys of a model, sections included."""
-    found: list[str] = []
+    dotted: list[str] = []
     for name, field in model.model_fields.items():
-        found.append(prefix + name)
+        dotted.append(prefix + name)
         section = section_of(field.annotation)
         if section is not None:
-            found.extend(keys(section, f"{prefix}{name}."))
-    return found
+            dotted.extend(keys(section, f"{prefix}{name}."))
+    return dotted
 
 
 def section_of(annotation: Any) -> type[pydantic.BaseModel] | None:
+    """The config section that an annotation names, or None for a plain value."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, pydantic.BaseModel):
             return candidate

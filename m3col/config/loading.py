@@ -1,7 +1,7 @@
-"""One typed config for one training run, validated as a whole before anything is computed.
+"""Loads the typed config of one training run, validated as a whole before anything is computed.
 
-A YAML file holds only what differs from the defaults below. `load` joins file, overrides and defaults and either
-returns a `RunConfig` or raises `InputError` with every fault.
+A YAML file contains only the values that differ from the defaults. `load` joins file, overrides and defaults, and
+either returns a `RunConfig` or raises `InputError` with every fault.
 """
 
 import json
@@ -23,18 +23,27 @@ from m3col.methods import registry
 
 
 def folder() -> Path:
-    """Where the shipped configs are stored: inside an installed package, else at the top of a checkout."""
+    """The folder of the shipped configs: inside an installed package, else at the top of a checkout."""
     installed = Path(__file__).parents[1] / "configs"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 def find(name: str | Path, kind: str, *, where: str = "config") -> Path:
-    """The file of a config given by path, or by the name of a shipped one (`kind`: train or search).
+    """The file of a config.
 
-    Raises InputError that begins with `where`, for a file that is not there.
+    Args:
+        name: path of a file, or name of a shipped config.
+        kind: "train" or "search", the kind of a shipped config.
+        where: begin of the messages.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        InputError: there is no such file and no such shipped config.
     """
     path = Path(name)
-    # Not Path.is_file and the like, which raise where a name is too long for a file.
+    # Not Path.is_file: it raises where a name is too long for a file.
     if path.suffix in (".yaml", ".yml") or os.path.isfile(path):
         # `configs/search/x.yaml` works from any directory, installed or not.
         if not os.path.isfile(path) and path.parts[:1] == ("configs",):
@@ -57,15 +66,15 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise InputError([f"override {text!r}: must have the form key.path=value"])
     try:
         return key.strip(), yaml_files.parse(value)
-    except Exception:  # any YAML error: the text stands for itself
+    except Exception:  # not valid YAML: the value is the text itself
         return key.strip(), value
 
 
 def join(
     raw: Mapping[str, Any], overrides: Mapping[str, Any], *, by_name: Collection[str] = BY_MODALITY
 ) -> dict[str, Any]:
-    """`raw` with dotted keys replaced; a mapping as value replaces a whole section. `by_name`: dotted keys of mappings
-    whose own keys may hold dots."""
+    """`raw` with the values at dotted keys replaced; a mapping as value replaces a whole section. `by_name`: see
+    `keys.flatten`."""
     joined = dict(raw)
     for path, value in overrides.items():
         joined = with_value(joined, path, value, by_name=by_name)
@@ -73,7 +82,7 @@ def join(
 
 
 class _MethodConfig(RunConfig):
-    """A run config with the sections of its method. Its class is made at run time, so that pickle needs a way back."""
+    """A run config with the sections of its method. Its class is created at run time: pickle calls `load`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load, (self.to_dict(),)
@@ -86,7 +95,7 @@ def model_of(method: str) -> type[RunConfig]:
     try:
         sections: dict[str, Any] = {"method": (str, method), "objective": (spec.settings, spec.settings())}
     except pydantic.ValidationError as error:
-        lacking = ", ".join(str(fault["loc"][0]) for fault in error.errors())
+        lacking = ", ".join(str(detail["loc"][0]) for detail in error.errors())
         raise InputError([f"method {method!r}: fields of its Settings without a default: {lacking}"]) from None
     if spec.mixes:
         sections["mix"] = (MixConfig, MixConfig())
@@ -95,8 +104,15 @@ def model_of(method: str) -> type[RunConfig]:
 
 @dataclass(frozen=True)
 class PartialConfig:
-    """A validated config. Where there are `faults` (lines), `config` is what is left without the keys in `faulty`: good
-    enough to look for faults elsewhere, never to train with. `place` says who gave a key."""
+    """A config and its faults.
+
+    Attributes:
+        config: the config. Where there are faults, it lacks the keys in `faulty`: it then serves to find more faults, but
+            not to train.
+        faults: one line per fault.
+        faulty: the dotted keys with faults.
+        place: returns the file or argument that set a dotted key.
+    """
 
     config: RunConfig
     faults: tuple[str, ...]
@@ -110,7 +126,19 @@ def parse(
     overrides: Mapping[str, Any] | None = None,
     where: str | Callable[[str], str] | None = None,
 ) -> PartialConfig:
-    """The config of one run and all its faults. Raises InputError only for a file that cannot be read."""
+    """Parses the config of one run and collects all its faults.
+
+    Args:
+        source: name of a shipped config, a file, a mapping, or a config.
+        overrides: values by dotted key.
+        where: the file or argument in front of each fault, or a function that returns it for a dotted key.
+
+    Returns:
+        The config and its faults.
+
+    Raises:
+        InputError: a file cannot be read, or is the config of a search.
+    """
     if isinstance(source, RunConfig):
         raw: Mapping[str, Any] = source.to_dict()
     elif isinstance(source, Mapping):
@@ -122,25 +150,25 @@ def parse(
             raise InputError([f"{path}: is the config of a search, because it has a 'space'; use `m3col search`"])
     overrides = overrides or {}
     place = where if callable(where) else places(where or "config", ("overrides", overrides))
-    joined, found = with_good_keys(join(raw, overrides))
-    config, more = _validated(joined)
-    found += more
-    faulty = frozenset(fault.path for fault in found)
-    rest = joined
-    for _ in range(3):  # a key that is dropped may have hidden what another one breaks
+    joined, faults = with_good_keys(join(raw, overrides))
+    config, model_faults = _validated(joined)
+    faults += model_faults
+    faulty = frozenset(fault.path for fault in faults)
+    remaining = joined
+    for _ in range(3):  # dropping a faulty key can reveal a fault of another one
         if config is not None:
             break
-        rest = without(rest, faulty)
-        config, more = _validated(rest)
-        faulty |= {fault.path for fault in more}
-    return PartialConfig(config or load({}), tuple(lines(found, place)), faulty, place)
+        remaining = without(remaining, faulty)
+        config, model_faults = _validated(remaining)
+        faulty |= {fault.path for fault in model_faults}
+    return PartialConfig(config or load({}), tuple(lines(faults, place)), faulty, place)
 
 
 def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
-    """The config of a run as this project has written it, beside a checkpoint or in a study's record. Raises
-    InputError.
+    """The config of a run that this project wrote, with a checkpoint or in a study. Raises InputError.
 
-    What older versions took without using it is left out: keys that the method lacks, and options without a value.
+    Older versions accepted values that they did not use: keys that the method lacks, and options without a value. These
+    are dropped.
     """
     kept = known_keys_of_method(raw, raw.get("method"))
     for key in rules.OPTIONS:
@@ -151,19 +179,20 @@ def load_stored(raw: Mapping[str, Any], *, where: str) -> RunConfig:
 
 
 def _validated(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
+    """Validates types and rules. Returns the config, or None where there are faults, and the faults."""
     method = raw.get("method", registry.DEFAULT)
     if not registry.is_method(method):
-        method = registry.DEFAULT  # has the most keys: no fault hides another
+        method = registry.DEFAULT  # the method with the most keys, so that as few keys as possible are unknown
     elif not registry.find(method).mixes and raw.get("mix") == {}:
         raw = {key: value for key, value in raw.items() if key != "mix"}
     config, faults = validate(model_of(method), raw)
-    crossed = rules.faults(raw)
-    # What the rules say of these keys says more than the types alone.
+    rule_faults = rules.faults(raw)
+    # For these keys the messages of the rules are more helpful than those of the types.
     refused = registry.ignored_keys(method)
     faults = [fault for fault in faults if fault.path not in refused]
-    if any(fault.path == "data.preprocess" for fault in crossed):
+    if any(fault.path == "data.preprocess" for fault in rule_faults):
         faults = [fault for fault in faults if not fault.path.startswith("data.preprocess")]
-    faults += crossed
+    faults += rule_faults
     return (None if faults else config), faults
 
 
@@ -173,35 +202,44 @@ def load(
     overrides: Mapping[str, Any] | None = None,
     where: str | None = None,
 ) -> RunConfig:
-    """The config of one run. `source`: a shipped name, a file, a mapping or a config.
+    """Loads and validates the config of one run.
 
-    Raises InputError with every fault: unknown keys, wrong types, values out of range, keys that the method lacks.
+    Args:
+        source: name of a shipped config, a file, a mapping, or a config.
+        overrides: values by dotted key.
+        where: the file or argument in front of each fault.
+
+    Returns:
+        The config.
+
+    Raises:
+        InputError: with every fault: unknown keys, wrong types, values out of range, keys that the method lacks.
     """
-    found = parse(source, overrides=overrides, where=where)
-    if found.faults:
-        raise InputError(found.faults)
-    return found.config
+    parsed = parse(source, overrides=overrides, where=where)
+    if parsed.faults:
+        raise InputError(parsed.faults)
+    return parsed.config
 
 
 def trusted(raw: Mapping[str, Any]) -> RunConfig:
-    """The config whose `to_dict` this is. Only its types are read: the rules between keys were checked when the config
-    was made."""
+    """The config from what its `to_dict` returned. Only types are validated: the rules across fields were checked
+    before."""
     return model_of(str(raw["method"])).model_validate(raw)
 
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    """The config with dotted keys replaced. A new `method` drops the keys that it does not have."""
+    """The config with the values at dotted keys replaced. Keys that a new `method` lacks are dropped."""
     raw = known_keys_of_method(config.to_dict(), overrides.get("method", config.method))
     return load(raw, overrides=overrides, where="overrides")
 
 
 def with_shards(config: RunConfig, workers: int) -> RunConfig:
-    """The config with `train.shards` set to the number of workers, where the config leaves it open."""
+    """The config with `train.shards` set to the number of workers, unless the config sets it."""
     return config if config.train.shards is not None else with_overrides(config, {"train.shards": workers})
 
 
 def known_keys_of_method(raw: Mapping[str, Any], method: Any) -> dict[str, Any]:
-    """`raw` without the keys that the method lacks, where there is such a method."""
+    """`raw` without the keys that the method lacks; unchanged for an unknown method."""
     return without_keys(raw, registry.ignored_keys(method)) if registry.is_method(method) else dict(raw)
 
 

@@ -1,4 +1,4 @@
-"""The sections of a run config that images and texts have: what is read, and by which encoder."""
+"""The sections of a run config for images and texts: how they are read, and which model encodes them."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,8 +8,14 @@ from m3col.config.keys import Strict
 
 
 class ImageDataConfig(Strict):
-    """`column`: of the CSV, with the image's path; `size`: side of the square that the encoder sees, in pixels;
-    `augment`: what training does to an image, `crop` at random instead of from the middle, `flip` left and right."""
+    """How images are read.
+
+    Attributes:
+        column: column of the CSV with the path of the image.
+        size: side of the square input of the encoder, in pixels.
+        augment: augmentation of training images. "crop": at a random place instead of the centre. "flip": left to
+            right, at random.
+    """
 
     column: str = "image"
     size: Annotated[int, Field(ge=8, le=2048)] = 224
@@ -17,9 +23,16 @@ class ImageDataConfig(Strict):
 
 
 class TextDataConfig(Strict):
-    """`columns`: of the CSV, or fields of the data set, joined in this order; default: the entry's own. `tokenizer`:
-    name or folder, default: the encoder's; "fitted": WordPiece of `vocabulary` entries, from the training part.
-    `max_length`: tokens of a text that are read. `group_by_length`: batches of texts of similar length."""
+    """How texts are read.
+
+    Attributes:
+        columns: columns of the CSV, or fields of the data set, joined in this order; None: the default of the data set.
+        tokenizer: name on the hub, or folder; None: the tokenizer of the encoder. "fitted": a WordPiece tokenizer that
+            is fitted on the training split.
+        vocabulary: number of entries of a fitted tokenizer.
+        max_length: largest number of tokens of a text; longer texts are cut off.
+        group_by_length: whether batches consist of texts of similar length.
+    """
 
     columns: list[str] | None = None
     tokenizer: str | None = None
@@ -29,8 +42,14 @@ class TextDataConfig(Strict):
 
 
 class ImageModelConfig(Strict):
-    """`name`: a model of timm; `pretrained`: its weights from the hub, or from the file `weights`; false: random ones.
-    `options`: arguments of timm's model, such as depth."""
+    """The encoder of images.
+
+    Attributes:
+        name: name of a timm model.
+        pretrained: whether to start with pretrained weights, else with random ones.
+        weights: file with the pretrained weights; None: the weights of the hub.
+        options: arguments of the timm model, such as depth.
+    """
 
     name: str = "vit_base_patch16_224.augreg_in21k"
     pretrained: bool = True
@@ -39,8 +58,15 @@ class ImageModelConfig(Strict):
 
 
 class TextModelConfig(Strict):
-    """`name`: an encoder of the hub, or a folder with its files; with `pretrained: false` also a kind, such as `bert`.
-    `pool`: the class token, or the mean over tokens. `options`: entries of the encoder's config, as hidden_size."""
+    """The encoder of texts.
+
+    Attributes:
+        name: name of an encoder on the hub, or a folder with its files; with `pretrained: false` also a type of
+            encoder, such as "bert".
+        pretrained: whether to start with pretrained weights, else with random ones.
+        pool: how token outputs become one embedding: "cls", the class token; "mean", the mean over the tokens.
+        options: entries of the encoder's config, such as hidden_size.
+    """
 
     name: str = "bert-base-uncased"
     pretrained: bool = True

@@ -1,4 +1,4 @@
-"""Rules across the fields of a run config, looked at on its raw values, so that their faults show with all others."""
+"""Rules that involve several fields of a run config. They validate raw values, so all faults are reported together."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from m3col.errors import InputError, nearest
 from m3col.methods import registry
 from m3col.tasks import registry as tasks
 
-IN_MEMORY = "arrays"  # data.name of a data set that was handed over in Python
+IN_MEMORY = "arrays"  # data.name of a data set that was passed as arrays in Python
 
 OPTIONS = ("model.image.options", "model.text.options")
 
@@ -18,7 +18,7 @@ _ABSENT = object()
 
 
 def faults(raw: Mapping[str, Any]) -> list[Fault]:
-    """All faults across fields."""
+    """All faults of the rules in this module."""
     return [
         fault for rule in (_task_rules, _method_rules, _train_rules, _data_rules, _option_rules) for fault in rule(raw)
     ]
@@ -35,37 +35,37 @@ def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
     except InputError as error:
         return [Fault("method", line) for line in error.faults]
     has = ", ".join(sorted(spec.keys)) or "none of its own"
-    found = [
+    faults = [
         Fault(path, f"{path} is not a key of method {method!r} (its keys: {has})")
         for path in sorted(ignored)
         if get(raw, path, _ABSENT) is not _ABSENT
     ]
     modalities = get(raw, "data.modalities")
-    one = isinstance(modalities, list) and len(modalities) == 1
-    to_blame = "method" if modalities is None else "data.modalities"
-    if spec.one_modality and not one:
+    has_one = isinstance(modalities, list) and len(modalities) == 1
+    key = "method" if modalities is None else "data.modalities"
+    if spec.one_modality and not has_one:
         text = f"method {method!r} needs data.modalities with exactly one modality, but got {modalities!r}"
-        found.append(Fault(to_blame, text))
-    if not spec.one_modality and one:
+        faults.append(Fault(key, text))
+    if not spec.one_modality and has_one:
         text = f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}"
-        found.append(Fault(to_blame, text))
-    return found
+        faults.append(Fault(key, text))
+    return faults
 
 
 def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    found = []
+    faults = []
     shards, batch = get(raw, "train.shards", 1), get(raw, "train.batch_size")
     if _is_int(shards) and _is_int(batch) and shards > batch >= 1:
         text = f"train.shards must be <= train.batch_size, but got {shards}; the nearest valid value is {batch}"
-        found.append(Fault("train.shards", text))
+        faults.append(Fault("train.shards", text))
     if get(raw, "train.schedule.kind") == "plateau" and get(raw, "validation.kind") == "none":
         text = "train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'"
-        found.append(Fault("train.schedule.kind", text))
+        faults.append(Fault("train.schedule.kind", text))
     weights = get(raw, "objective.class_weight")
     if isinstance(weights, list) and weights and all(yaml_files.is_finite_number(w) and w == 0 for w in weights):
         text = f"objective.class_weight must have a positive weight, but got {weights!r}"
-        found.append(Fault("objective.class_weight", text))
-    return found
+        faults.append(Fault("objective.class_weight", text))
+    return faults
 
 
 def _is_int(value: Any) -> bool:
@@ -73,22 +73,22 @@ def _is_int(value: Any) -> bool:
 
 
 def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    # Imported here: the data package needs numpy and pandas, `m3col --help` does not.
+    # Imported here, because the data package imports numpy and pandas, which `m3col --help` does not need.
     from m3col.data import catalog, preprocessing
 
-    found = []
+    faults = []
     name = get(raw, "data.name", "digits")
     if isinstance(name, str) and name not in catalog.names() and name != IN_MEMORY:
-        found.append(Fault("data.name", f"data.name {name!r} is unknown{nearest(name, catalog.names())}"))
+        faults.append(Fault("data.name", f"data.name {name!r} is unknown{nearest(name, catalog.names())}"))
     steps = get(raw, "data.preprocess")
     if steps is not None:
-        found += [Fault("data.preprocess", text) for text in preprocessing.faults(steps, "data.preprocess")]
-    return found
+        faults += [Fault("data.preprocess", text) for text in preprocessing.faults(steps, "data.preprocess")]
+    return faults
 
 
 def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    """Options that no YAML file could hold, and those without a value: the libraries pass over some of these."""
-    found: list[Fault] = []
+    """Faults of encoder options that YAML cannot express or that have no value: the libraries ignore some of these."""
+    faults: list[Fault] = []
     for key in OPTIONS:
         options = get(raw, key)
         for name, value in options.items() if isinstance(options, Mapping) else ():
@@ -98,8 +98,8 @@ def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:
                 text = f"must be text, a finite number, true or false, or a list or mapping of these, but got {value!r}"
             else:
                 continue
-            found.append(Fault(f"{key}.{name}", f"{key}.{name} {text}"))
-    return found
+            faults.append(Fault(f"{key}.{name}", f"{key}.{name} {text}"))
+    return faults
 
 
 def _is_plain(value: Any) -> bool:
@@ -111,7 +111,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def shard_faults(shards: int | None, workers: int) -> list[str]:
-    """Why so many DDP workers cannot divide `train.shards` (None: it follows the workers)."""
+    """Faults of a number of workers that does not divide `train.shards` (None: it is set to the number of workers)."""
     if workers < 1:
         return [f"workers must be >= 1, but got {workers}"]
     if shards is None or shards % workers == 0:

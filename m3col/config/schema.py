@@ -1,4 +1,4 @@
-"""The typed sections of a run config. Each knob stands here once: type, default, allowed values."""
+"""The typed sections of a run config. Type, default and allowed values of each key are defined here only."""
 
 from typing import Annotated, Any, Literal
 
@@ -24,14 +24,23 @@ Level = Literal["input", "embedding"]
 Steps = list[str | dict[str, Any]]
 
 
-# Mappings whose keys are modalities, which may hold dots.
+# Mappings by modality: their keys are names, which may contain dots.
 BY_MODALITY = ("data.preprocess", "mix.level", "train.encoder_learning_rate")
 
 
 class DataConfig(Strict):
-    """`name`: entry of the data table; `dir`: folder looked in first; `modalities`: names or 1-based numbers, default:
-    the entry's own; `preprocess`: steps for all numeric modalities, or a list of steps per modality; default: minmax.
-    `label_column`: of the CSV of `image_text`. `cache`: decoded images and tokens are kept on disk."""
+    """The data set and its preprocessing.
+
+    Attributes:
+        name: entry of the table of data sets.
+        dir: folder that is searched first for the files.
+        modalities: names or 1-based numbers; None: the default of the data set.
+        preprocess: steps for all numeric modalities, or a list of steps per modality.
+        label_column: column of the labels in the CSV of `image_text`.
+        image: how images are read.
+        text: how texts are read.
+        cache: whether decoded images and tokens are kept on disk.
+    """
 
     name: str = "digits"
     dir: str | None = None
@@ -44,8 +53,19 @@ class DataConfig(Strict):
 
 
 class ModelConfig(Strict):
-    """`encoder`: of numeric modalities; `embedding_dim`: D, shared by all modalities; `classifier_dim`: hidden width H
-    of each head; `classifier_layers`: linear layers of each head."""
+    """The encoders and heads.
+
+    Attributes:
+        encoder: encoder of numeric modalities.
+        embedding_dim: embedding width D, shared by all modalities.
+        classifier_dim: hidden width H of each head.
+        classifier_layers: number of linear layers of each head.
+        dropout: dropout rate of each head.
+        image: the encoder of images.
+        text: the encoder of texts.
+        gradient_checkpointing: whether encoders of images and texts save memory by recomputing activations.
+        compile: whether encoders are compiled by torch.
+    """
 
     encoder: Literal["mlp"] = "mlp"
     embedding_dim: Count = 256
@@ -59,25 +79,39 @@ class ModelConfig(Strict):
 
 
 class ObjectiveConfig(Strict):
-    """What every method's section `objective:` has; each method adds fields of its own (m3col.methods.settings).
+    """The keys that the section `objective:` of every method has; methods add their own (m3col.methods.settings).
 
-    `class_weight`: of the cross-entropy; balanced: N / (C * samples of the class), or one weight per class.
+    Attributes:
+        class_weight: class weights of the cross-entropy. "balanced": N / (C * samples of the class). A list: one weight
+            per class.
     """
 
     class_weight: Literal["none", "balanced"] | list[NotNegative] = "none"
 
 
 class MixConfig(Strict):
-    """`level`: what is mixed, for all modalities or for each; the input of a text are its word embeddings.
-    `probability`: share of the samples that are mixed at all (the others have lambda 1)."""
+    """How samples are mixed.
+
+    Attributes:
+        level: what is mixed, inputs or embeddings, for all modalities or for each. The input of a text is its word
+            embeddings.
+        probability: share of the samples that are mixed; the others have lambda 1.
+    """
 
     level: Level | dict[str, Level] = "input"
     probability: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class ScheduleConfig(Strict):
-    """Learning rate over epochs. `step`: times `gamma` every `step_size` epochs; `plateau`: times `gamma` after
-    `patience` epochs without a better search metric."""
+    """The learning rate over epochs.
+
+    Attributes:
+        kind: "step": multiplied by `gamma` every `step_size` epochs. "plateau": multiplied by `gamma` after `patience`
+            epochs without a better value of the watched metric. "none": constant.
+        step_size: epochs between two reductions of "step".
+        gamma: factor of a reduction.
+        patience: epochs without a better value, for "plateau".
+    """
 
     kind: Literal["none", "step", "plateau"] = "step"
     step_size: Count = 250
@@ -86,11 +120,25 @@ class ScheduleConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """`batch_size`: global batch, default: all training samples; `shards`: groups of it within which samples are mixed,
-    a multiple of the number of workers, default: that number. `accumulate`: batches whose gradients make one step.
-    `encoder_learning_rate` (one, or one for each modality that wants another than the rest), `encoder_weight_decay`: of
-    the encoders, default: those of the rest. `decay`: what is decayed, everything, or weights only (neither biases nor
-    norms). `precision`: bfloat16 means autocast."""
+    """Optimization.
+
+    Attributes:
+        epochs: number of epochs.
+        batch_size: samples of the global batch; None: all training samples.
+        accumulate: number of batches per optimizer step.
+        shards: groups of a batch within which samples are mixed. A multiple of the number of workers; None: that
+            number.
+        learning_rate: learning rate at the start.
+        weight_decay: weight decay.
+        encoder_learning_rate: learning rate of the encoders, or a mapping from modalities to rates; None, or a modality
+            that is not in the mapping: `learning_rate`.
+        encoder_weight_decay: weight decay of the encoders; None: `weight_decay`.
+        decay: which parameters are decayed: "all", or "weights" (neither biases nor norms).
+        schedule: the learning rate over epochs.
+        seed: seed of all random draws of the training.
+        precision: dtype of the computation; "bfloat16" means autocast.
+        device: where the training runs; "auto": the first GPU where there is one, else the CPU.
+    """
 
     epochs: Count = 100
     batch_size: Count | None = None
@@ -108,7 +156,15 @@ class TrainConfig(Strict):
 
 
 class ValidationConfig(Strict):
-    """How the training split is divided: `kfold`, `holdout` (`fraction`), `given` (the data set's own), `none`."""
+    """How the training split is divided into training and validation samples.
+
+    Attributes:
+        kind: "kfold": cross-validation with `folds` folds. "holdout": a share `fraction` validates. "given": the
+            validation split of the data set. "none": no validation. None: depends on the data set.
+        folds: number of folds.
+        fraction: share of the training split that validates.
+        seed: seed of the division.
+    """
 
     kind: Literal["kfold", "holdout", "given", "none"] | None = None
     folds: Annotated[int, Field(ge=2)] = 5
@@ -117,27 +173,42 @@ class ValidationConfig(Strict):
 
 
 class CheckpointConfig(Strict):
-    """`every_s`: least seconds between two checkpoints of a running training."""
+    """Checkpoints of a running training.
+
+    Attributes:
+        every_s: least seconds between two checkpoints.
+    """
 
     every_s: NotNegative = 60.0
 
 
 class ResourcesConfig(Strict):
-    """`threads` is part of the config, because the order of sums, hence the last bits, depends on it."""
+    """Resources of one training process.
+
+    Attributes:
+        threads: CPU threads of torch. Part of the config, because the order of sums depends on it, and so do the last
+            bits of the results.
+    """
 
     threads: Count = 1
 
 
 class RunConfig(Strict):
-    """All that determines one training run.
+    """The config of one training run. It determines the results.
 
     Attributes:
         method: a name or "module:Class", see m3col.methods.registry.
         task: what is predicted, see m3col.tasks.registry.
-        metric: what the plateau schedule, the history's `value` and a search watch; default: that of the task, which
-            is val/auroc for two classes and val/macro_f1 for more.
+        metric: the watched metric, which the plateau schedule, the `value` of the history and a search use; None: the
+            default of the task, which is val/auroc for two classes and val/macro_f1 for more.
+        data: the data set and its preprocessing.
+        model: the encoders and heads.
         objective: settings of the method, see `m3col.config.loading.model_of`.
-        mix: how samples are mixed; None for a method that mixes none.
+        mix: how samples are mixed; None for a method that does not mix samples.
+        train: optimization.
+        validation: how the training split is divided.
+        checkpoint: checkpoints of a running training.
+        resources: resources of one training process.
     """
 
     method: str
@@ -153,9 +224,10 @@ class RunConfig(Strict):
     resources: ResourcesConfig = ResourcesConfig()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, without sections that the method does not have: `load` takes it back."""
+        """Plain values, without sections that the method does not have; `loading.load` reads them back."""
         plain = self.model_dump()
         return plain if self.mix is not None else {key: value for key, value in plain.items() if key != "mix"}
 
     def to_yaml(self) -> str:
+        """The YAML text of `to_dict`."""
         return yaml_files.dump(self.to_dict())

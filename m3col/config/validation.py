@@ -1,4 +1,4 @@
-"""Raw mappings against strict typed models: every fault as one line with key, rule, value and nearest valid key."""
+"""Validates raw mappings by strict typed models. Each fault is one line with key, rule, value and nearest valid key."""
 
 import math
 import re
@@ -20,24 +20,34 @@ _NO_BLANK = re.compile(r"([^:=]+)[:=](\S.*)", re.DOTALL)
 
 
 class Fault(NamedTuple):
-    """`path`: the dotted key to blame ("" for none); `text`: the line without the file or argument in front."""
+    """A fault of a config.
+
+    Attributes:
+        path: the dotted key with the fault; "" for none.
+        text: the message, without the file or argument in front.
+    """
 
     path: str
     text: str
 
 
 def lines(faults: Iterable[Fault], where: Where) -> list[str]:
-    """One line per fault. `where`: the file or argument, or what gives it for a dotted key."""
-    found = [f"{where if isinstance(where, str) else where(fault.path)}: {fault.text}" for fault in faults]
-    return list(dict.fromkeys(map(one_line, found)))
+    """One line per fault. `where`: the file or argument in front, or a function that returns it for a dotted key."""
+    texts = [f"{where if isinstance(where, str) else where(fault.path)}: {fault.text}" for fault in faults]
+    return list(dict.fromkeys(map(one_line, texts)))
 
 
 def places(default: str, *layers: tuple[str, Collection[str]]) -> Callable[[str], str]:
-    """Who gave a key: the name of the last layer (name, dotted keys) that holds it, else `default`."""
+    """A function that returns the source of a dotted key.
+
+    Args:
+        default: the source of keys that are in no layer.
+        layers: pairs (source, its dotted keys); later layers override earlier ones.
+    """
 
     def place(path: str) -> str:
-        for name, given in reversed(layers):
-            if any(path == key or path.startswith(f"{key}.") for key in given):
+        for name, layer_keys in reversed(layers):
+            if any(path == key or path.startswith(f"{key}.") for key in layer_keys):
                 return name
         return default
 
@@ -52,6 +62,7 @@ def _short(value: Any) -> str:
 
 
 def _rule(error: Any) -> str:
+    """The rule that a pydantic error is about, such as "must be >= 1"."""
     context = error.get("ctx", {})
     bounds = {
         "greater_than": ("gt", ">"),
@@ -88,7 +99,7 @@ def _choices(error: Any) -> list[str]:
 
 
 def _nearest_value(error: Any) -> str:
-    """The nearest valid value, where there is one to name."""
+    """A hint with the nearest valid value; "" where there is none."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     if kind in ("greater_than_equal", "less_than_equal"):
         return f"; the nearest valid value is {_plain(context.get('ge', context.get('le')))}"
@@ -114,7 +125,7 @@ def _reads_as_number(text: str) -> bool:
 
 
 def validate(model: type[T], raw: Mapping[str, Any], *, prefix: str = "") -> tuple[T | None, list[Fault]]:
-    """`raw` as a `model`, or None and all faults. `prefix` stands before every key that is named."""
+    """The `model` of `raw` without faults, or None with all faults. `prefix`: put in front of every key in messages."""
     try:
         return model.model_validate(dict(raw)), []
     except pydantic.ValidationError as error:
@@ -122,16 +133,18 @@ def validate(model: type[T], raw: Mapping[str, Any], *, prefix: str = "") -> tup
 
 
 def with_good_keys(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-    """`raw` without the keys that are none, at any depth, and a fault for each: what stands for a key and its value,
-    because there is no blank between them (`{depth:3}` is YAML for the key "depth:3" with null), and what is no text
-    in any encoding."""
+    """`raw` without invalid keys at any depth, and a fault for each invalid key.
+
+    Invalid are keys that contain their value, because the blank after the colon is missing (`{depth:3}` is YAML for the
+    key "depth:3" with the value null), and keys that cannot be encoded as text.
+    """
     faults: list[Fault] = []
     return _with_good_keys(raw, "", faults, {}), faults
 
 
 def _with_good_keys(raw: Any, path: str, faults: list[Fault], seen: dict[int, Any]) -> Any:
-    """`seen`: what became of each list and mapping, by its identity: aliases of YAML can name one more often than there
-    is time to walk through it."""
+    """As `with_good_keys`. `seen`: the result for each list and mapping by its id, because YAML aliases can repeat one
+    so often that visiting each repetition would take forever."""
     if not isinstance(raw, list | Mapping):
         return raw
     if id(raw) not in seen:
@@ -160,13 +173,15 @@ def _mapping_with_good_keys(raw: Any, path: str, faults: list[Fault], seen: dict
 def _key_fault(key: str, value: Any) -> str | None:
     if any("\ud800" <= sign <= "\udfff" for sign in key):
         return f"key {key!r} is no text: it has half a character"
-    found = _NO_BLANK.fullmatch(key) if value is None else None
-    if found is None:
+    match = _NO_BLANK.fullmatch(key) if value is None else None
+    if match is None:
         return None
-    return f"key {key!r} has no value; put a blank after the colon: {{{found[1]}: {found[2]}}}"
+    return f"key {key!r} has no value; put a blank after the colon: {{{match[1]}: {match[2]}}}"
 
 
-class _Found(NamedTuple):
+class _ModelError(NamedTuple):
+    """A pydantic error with its dotted key, the key as shown in messages, and whether a union has branches there."""
+
     path: str
     shown: str
     in_union: bool
@@ -174,7 +189,8 @@ class _Found(NamedTuple):
 
 
 def _faults(model: type[pydantic.BaseModel], errors: Iterable[Any], prefix: str) -> list[Fault]:
-    found: list[_Found] = []
+    """Faults from pydantic's errors, with one fault per key."""
+    model_errors: list[_ModelError] = []
     faults: list[Fault] = []
     for error in errors:
         if error["type"] == "extra_forbidden":
@@ -183,14 +199,14 @@ def _faults(model: type[pydantic.BaseModel], errors: Iterable[Any], prefix: str)
             parts = [str(part) for part in error["loc"] if part != "[key]"]
             faults.append(Fault(".".join(parts), f"{prefix}{'.'.join(parts)}: a key must be text; put it in quotes"))
         else:
-            found.append(_Found(*_place(model, error["loc"]), error))
-    by_place: dict[str, list[_Found]] = {}
-    for item in found:
-        # A value that fits no branch of a union: the branch that came furthest has the most to say.
-        deeper = (other.shown.startswith((f"{item.shown}.", f"{item.shown}[")) for other in found)
+            model_errors.append(_ModelError(*_place(model, error["loc"]), error))
+    by_key: dict[str, list[_ModelError]] = {}
+    for item in model_errors:
+        # A value that fits no branch of a union: the error deepest inside the value is the most helpful one.
+        deeper = (other.shown.startswith((f"{item.shown}.", f"{item.shown}[")) for other in model_errors)
         if not (item.in_union and any(deeper)):
-            by_place.setdefault(item.shown, []).append(item)
-    for shown, items in by_place.items():
+            by_key.setdefault(item.shown, []).append(item)
+    for shown, items in by_key.items():
         rules = list(dict.fromkeys(_rule(item.error) for item in items))
         rule = " or ".join([rules[0], *(later.removeprefix("must be ") for later in rules[1:])])
         hints = [hint for item in items if (hint := _nearest_value(item.error))]
@@ -202,8 +218,8 @@ def _faults(model: type[pydantic.BaseModel], errors: Iterable[Any], prefix: str)
 def _place(model: Any, location: tuple[int | str, ...]) -> tuple[str, str, bool]:
     """The dotted key, the key as shown (with positions in lists), and whether a union has branches there.
 
-    pydantic puts the branch of a union between the names; what is expected at each place tells the two apart, because
-    the names in a mapping may be anything.
+    pydantic's location contains names of union branches between the keys. The expected type at each position tells
+    the two apart, because the keys of a mapping can be any text.
     """
     names: list[str] = []
     shown, in_union, in_list = "", False, False
@@ -224,7 +240,7 @@ def _place(model: Any, location: tuple[int | str, ...]) -> tuple[str, str, bool]
 
 
 def _choices_of(annotation: Any) -> list[Any]:
-    """What an annotation allows beside None."""
+    """The types that an annotation allows, without None."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) not in (Union, UnionType):
@@ -233,14 +249,14 @@ def _choices_of(annotation: Any) -> list[Any]:
 
 
 def _branch(choices: list[Any], name: str) -> Any:
-    """The choice of a union that pydantic calls `name`, as far as there is something inside of it."""
-    kinds = {"dict": dict, "list": list}
-    wanted = kinds.get(name.partition("[")[0])
-    return next((choice for choice in choices if wanted is not None and get_origin(choice) is wanted), Any)
+    """The list or mapping type of a union that pydantic calls `name`; Any for other types, which contain no keys."""
+    containers = {"dict": dict, "list": list}
+    container = containers.get(name.partition("[")[0])
+    return next((choice for choice in choices if container is not None and get_origin(choice) is container), Any)
 
 
 def _below(annotation: Any, name: str) -> Any:
-    """What is expected at `name` inside of a model or a mapping."""
+    """The expected type of the value `name` in a model or mapping."""
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         field = annotation.model_fields.get(name)
         return Any if field is None else field.annotation
@@ -248,6 +264,7 @@ def _below(annotation: Any, name: str) -> Any:
 
 
 def _unknown_key(model: type[pydantic.BaseModel], parts: list[str], prefix: str) -> Fault:
+    """The fault of an unknown key, with a hint at the nearest key of its section, or at the same name elsewhere."""
     known = keys(model)
     path, parent = ".".join(parts), ".".join(parts[:-1])
     if parts[-1] in known and "." in parts[-1]:

@@ -1,4 +1,4 @@
-"""YAML as people write it: `1e-4` is a number, a key given twice is a fault, and nothing is ever constructed."""
+"""Safe YAML: `1e-4` is a number, a repeated key is an error, and reading a file constructs no Python objects."""
 
 import math
 import re
@@ -18,8 +18,8 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
-# PyYAML follows YAML 1.1, where 1e-4 has no dot and is therefore text. The dumper has to know as well: it puts text
-# that would read as a number in quotes.
+# PyYAML follows YAML 1.1, in which 1e-4 is text, because it has no dot. The dumper needs the same rule, to quote text
+# that would be read as a number.
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -29,6 +29,7 @@ for _side in (_Loader, _Dumper):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    """Constructs a mapping. Raises ConstructorError for a repeated key and a key that is a list or mapping."""
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
@@ -44,12 +45,12 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def parse(text: str) -> Any:
-    """The value of a piece of YAML. Raises yaml.YAMLError."""
+    """The value of a YAML text. Raises yaml.YAMLError."""
     return yaml.load(text, Loader=_Loader)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises InputError that names the file, and the line where one is known."""
+    """The mapping in a YAML file. Raises InputError with the file and, where it is known, the line."""
     try:
         value = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -72,11 +73,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def dump(value: Any) -> str:
+    """The YAML text of a value, with keys in their own order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a value is a number that a float can hold."""
+    """Whether a value is a finite number that fits into a float."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # a whole number of more than 308 digits

@@ -105,7 +105,7 @@ def test_who_holds_a_lock(tmp_path):
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HF_HUB_CACHE", "HF_XET_CACHE"):
         monkeypatch.setattr(pretrained.constants, name, str(tmp_path / name))
-    monkeypatch.setattr(pretrained, "_LOOK_S", 0.1)
+    monkeypatch.setattr(pretrained, "_POLL_S", 0.1)
     monkeypatch.setattr(pretrained, "_STILL_S", 0.4)
     monkeypatch.setattr(pretrained, "_listed", lambda name: ["config.json", "model.safetensors"])
     return tmp_path / "HF_HUB_CACHE"
