@@ -107,8 +107,8 @@ class PartialConfig:
     """A config and its faults.
 
     Attributes:
-        config: the config. Where there are faults, it lacks the keys in `faulty`: it then serves to find more faults, but
-            not to train.
+        config: the config. Where there are faults, it lacks the keys in `faulty`. It then serves to find more faults,
+            but not to train.
         faults: one line per fault.
         faulty: the dotted keys with faults.
         place: returns the file or argument that set a dotted key.
