@@ -27,7 +27,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 search: $(VENV)/.complete ## search hyperparameters, test once and report: make search CONFIG=configs/search/rosmap.yaml
 	$(BIN)/m3col search $(CONFIG) $(ARGS)
 
-test: $(VENV)/.complete ## the tests, in two processes (about 10 minutes on two cores)
+test: $(VENV)/.complete ## the tests, in two processes (about 15 minutes on two cores)
 	$(PYTEST) -n 2 -m "not dear and not gpu" $(ARGS)
 
 test-all: $(VENV)/.complete ## all tests, also the few that take too long for every change

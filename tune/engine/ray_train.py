@@ -8,6 +8,8 @@ would never be released, and the search would hang. So `require_dashboard` check
 """
 
 import os
+import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -150,6 +152,20 @@ def _environment() -> Iterator[None]:
                 os.environ[key] = before[key]
 
 
+@contextmanager
+def _interrupt_handler_restored() -> Iterator[None]:
+    """Puts back the handler of Ctrl-C. Ray Train's own one stays for ever: after the training Ctrl-C would call its
+    controller, and the process of the controller would stay, because the handler refers to it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
 def fit(
     loop: Callable[[dict[str, Any]], Any],
     arguments: Mapping[str, Any],
@@ -207,7 +223,7 @@ def _fit(
     backend = "nccl" if request.gpus and device != "cpu" else "gloo"
     # The other ranks wait while rank 0 waits for the storage, which may happen several times between collectives.
     wait_s = 3 * patience_s
-    with _environment(), closing(Scratch()) as scratch:
+    with _environment(), _interrupt_handler_restored(), closing(Scratch()) as scratch:
         # Any: Ray's type annotations name the classes of Ray Train V1.
         settings: Any = RunConfig(
             # Ray Train silently resumes a run with the same name and path, so each name is unique.
