@@ -109,15 +109,17 @@ def test_turnaround_compares_reused_with_fresh():
 
 
 @pytest.mark.slow
+@pytest.mark.dear("it only measures a speed; what it measures is tested with the training")
 def test_image_text_compares_a_plain_loop_with_ours():
     assert_table("image_text", run_quick("image_text", "--row", "plain", "ours"))
 
 
+@pytest.mark.dear("it only measures sizes and speeds; what they belong to is tested with the study")
 @pytest.mark.parametrize(
     "more",
     [
         pytest.param(("--by-hand",), id="by hand"),
-        pytest.param((), id="Ray", marks=[pytest.mark.slow, pytest.mark.dear("the same book-keeping, through Ray")]),
+        pytest.param((), id="Ray", marks=pytest.mark.slow),
     ],
 )
 def test_scale_measures_at_each_count_and_resumes_each_copy(more):

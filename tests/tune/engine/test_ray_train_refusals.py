@@ -1,11 +1,12 @@
-"""Trainings and searches with several workers that cannot work are refused before anything is written."""
+"""Trainings of several ranks that cannot work: refused before anything is written, or failed with the reason."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 import tune
-from m3col.errors import InputError
+from m3col.errors import InputError, TrainingFailed
 from tests.support.driving import prepare_study, small
 from tune import checks
 
@@ -69,3 +70,20 @@ def test_a_resumed_study_keeps_its_shards_and_the_workers_must_divide_them(tmp_p
     with pytest.raises(InputError, match=r"train\.shards must be a multiple of the number of workers \(2\), but is 1"):
         checks.validate(None, data=None, overrides={"resources.workers_per_trial": 2},
                   options=checks.Options(runs=tmp_path, resume=folder.name))  # fmt: skip
+
+
+def test_what_all_ranks_return_as_a_failure_is_raised(cluster, monkeypatch, tmp_path):
+    from tune.engine import ray_train
+
+    monkeypatch.setattr(ray_train, "fit", lambda *given, **named: "the training loss became nan in epoch 1")
+    with pytest.raises(TrainingFailed, match="nan in epoch 1"):
+        tune.train("digits", workers=2, runs=tmp_path, tracking_uri="none")
+
+
+@pytest.mark.dear(reason="one more start of Ray Train: a trial of the search above fails alike, and is not tried again")
+def test_a_training_that_fails_on_all_workers_says_why_at_once(cluster, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(TrainingFailed, match="nan in epoch"):
+        tune.train("digits", workers=2, overrides={"train.learning_rate": 1e30, "train.epochs": 4}, runs=tmp_path,
+                   tracking_uri="none")  # fmt: skip
+    assert time.monotonic() - started < 120  # it is not tried again

@@ -118,7 +118,15 @@ def postgres():
         server.kill()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(
+            "sqlite", marks=pytest.mark.dear(reason="as PostgreSQL; SQLite is the store of all other studies")
+        ),
+        "postgresql",
+    ],
+)
 def test_a_search_in_a_database_elsewhere_and_two_studies_in_it(cluster, postgres, tmp_path, kind):
     url = f"sqlite:////{tmp_path}/all.db" if kind == "sqlite" else postgres.url
     config = brief(storage__database=url)
