@@ -3,6 +3,7 @@ left behind by a trial that is pruned."""
 
 import contextlib
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass, field
@@ -97,12 +98,14 @@ class Searched:
 
 @dataclass
 class Trained:
-    """`told`: epochs in the order of their reports; `sockets`: addresses on which our processes listened meanwhile."""
+    """`told`: epochs in the order of their reports; `sockets`: addresses on which our processes listened meanwhile;
+    `handlers`: of Ctrl-C, before and after the training."""
 
     two: m3col.TrainResult
     one: m3col.TrainResult
     told: list[int]
     sockets: dict[str, set[str]]
+    handlers: tuple[Any, Any]
 
 
 @pytest.fixture(scope="module")
@@ -186,26 +189,6 @@ def test_what_a_dead_controller_has_reserved_is_freed_without_rays_own_cleaner(c
         ray_train.free_orphans()
         time.sleep(0.1)
     assert ray.available_resources().get("CPU") == 2
-
-
-def test_of_several_exceptions_the_cause_is_told():
-    import ray
-    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
-
-    from tune.engine.ray_train import cause
-
-    def failures(*errors: Exception) -> dict[int, Exception]:
-        return dict(enumerate(errors))
-
-    echo = RuntimeError("[/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1234")
-    own = ValueError("what went wrong")
-    assert cause(failures(echo, own)) is own
-    refused = StorageUnavailable("full")
-    assert cause(failures(echo, own, refused)) is refused
-    assert cause(failures(echo, echo)) is echo
-    died = WorkerHealthCheckFailedError("died without a word", failure=ray.exceptions.ActorDiedError())
-    assert cause(failures(died, echo)) is echo
-    assert cause(failures(died, died)) is None
 
 
 def test_no_two_trainings_share_a_name_or_a_place(cluster, monkeypatch):
@@ -299,52 +282,6 @@ def test_a_trial_whose_workers_raise_says_so_as_a_result(monkeypatch, tmp_path, 
     assert [(item["refused"], item["failure"], item["done"]) for item in told] == [(refused, failure, True)]
 
 
-def test_deaths_are_counted_only_while_no_checkpoint_moves_on(monkeypatch):
-    import ray
-    from ray.train.v2.api.exceptions import WorkerGroupError
-
-    from tune.config.resources import Request
-    from tune.engine import ray_train
-
-    died, reached = (
-        WorkerGroupError("died", {0: ray.exceptions.ActorDiedError()}),
-        iter(["1", "1", "2", "2", "2", "2", "2"]),
-    )
-    calls: list[int] = []
-
-    def one(*args: Any, **named: Any) -> None:
-        calls.append(1)
-        raise died
-
-    monkeypatch.setattr(ray_train, "_fit", one)
-    with pytest.raises(RuntimeError, match="died"):
-        ray_train.fit(lambda given: None, {}, Request(2), device="cpu", name="x", reached=lambda: next(reached))
-    assert len(calls) == 5  # once at 1; then at 2 the first death and three more
-
-
-def test_what_dies_while_workers_start_counts_as_a_death(monkeypatch):
-    import ray
-    from ray.train.v2.api.exceptions import ControllerError
-
-    from tune.config.resources import Request
-    from tune.engine import ray_train
-
-    ends = iter([ControllerError(ray.exceptions.ActorDiedError()), ControllerError(RuntimeError("gloo")), None])
-
-    def one(*args: Any, **named: Any) -> str:
-        error = next(ends)
-        if error is not None:
-            raise error
-        return "trained"
-
-    monkeypatch.setattr(ray_train, "_fit", one)
-    given: dict[str, Any] = {"device": "cpu", "name": "x", "reached": lambda: None}
-    assert ray_train.fit(lambda given: None, {}, Request(2), **given) == "trained"
-    ends = iter([ControllerError(ray.exceptions.ActorDiedError())] * 9)
-    with pytest.raises(RuntimeError, match="controller error"):
-        ray_train.fit(lambda given: None, {}, Request(2), **given)
-
-
 @pytest.fixture(scope="module")
 def trained(cluster, tmp_path_factory) -> Trained:
     """One training with two workers, looked at while it runs, and the same with one."""
@@ -368,9 +305,10 @@ def trained(cluster, tmp_path_factory) -> Trained:
             for name, addresses in listening(os.getpid()).items():
                 sockets.setdefault(name, set()).update(addresses)
 
+    before = signal.getsignal(signal.SIGINT)
     two = tune.train("digits", workers=2, report=look, runs=tmp_path_factory.mktemp("two"), **common)
     one = m3col.train("digits", runs=tmp_path_factory.mktemp("one"), **common)
-    return Trained(two, one, told, sockets)
+    return Trained(two, one, told, sockets, (before, signal.getsignal(signal.SIGINT)))
 
 
 def test_one_training_with_two_workers_equals_one_with_one(trained):
@@ -389,3 +327,13 @@ def test_a_local_cluster_its_dashboard_and_ddp_workers_listen_on_the_loopback_ad
     assert len(sockets) >= 5, "dashboard, agents and actor"
     assert any("RayTrainW" in name for name in sockets), f"DDP workers, which listen for each other: {[*sockets]}"
     assert set().union(*sockets.values()) <= LOOPBACK, sockets
+
+
+def test_a_training_leaves_no_process_and_no_handler_of_ctrl_c_behind(trained):
+    """Ray Train's handler would stay, and with it the process of its controller."""
+    before, after = trained.handlers
+    assert after is before
+    until = time.monotonic() + 6 * FREED_S
+    while processes(WORKER, *PARTS) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert processes(WORKER, *PARTS) == {}
