@@ -1,10 +1,10 @@
-"""Mixup: who is mixed with whom, with which weight, and the mixing itself.
+"""Mixup: draws partners and weights for the samples of a batch, and mixes them.
 
 Letters: N samples in the global batch; lam [N] weights (lambda in Eq. 2); pi_m [N] partners (j, k in Eq. 2).
 Paper: Kumar et al., arXiv 2409.17777, Eq. 2. lambda ~ Beta(alpha, alpha), one value per sample, shared by all
 modalities; one permutation per modality and batch.
-Differs: samples are mixed within contiguous shards of the batch, so that workers that hold whole shards need
-  no foreign sample; the number of shards, not of workers, defines the result. One shard is the paper.
+Differs: samples are mixed within contiguous shards of the batch, so that a rank with whole shards needs no samples
+  of other ranks. The result depends on the number of shards, not of ranks. One shard is the method of the paper.
 Differs: the authors' code mixes each sample only with probability 0.5; `probability` does this (default 1).
 """
 
@@ -23,14 +23,14 @@ from m3col.randomness import generator
 
 @dataclass(frozen=True)
 class Mixing:
-    """One batch's mixing. lam: [N] weights of the samples themselves; permutations: [N] int64 by modality."""
+    """How one batch is mixed. lam: [N] weight of each sample itself; permutations: partners [N] int64 by modality."""
 
     lam: Tensor
     permutations: dict[str, Tensor]
 
 
 class Placement(TypedDict, total=False):
-    """Where `lam` and the permutations live, and the dtype of `lam` (default: CPU, float32)."""
+    """Device of `lam` and the permutations, and dtype of `lam` (default: CPU, float32)."""
 
     dtype: torch.dtype
     device: torch.device | str
@@ -47,7 +47,7 @@ def draw_mixing(
     key: Mapping[str, int],
     **placement: Unpack[Placement],
 ) -> Mixing:
-    """Draw the mixing of a global batch of `n` samples; every worker draws all of it and takes its rows.
+    """Draws the mixing of a global batch of `n` samples. Every rank draws all of it and uses its own rows.
 
     alpha: of Beta(alpha, alpha), > 0. shards: groups of the batch within which samples are mixed (>= 1; more
     than `n` leaves some empty). probability: of a sample to be mixed at all, independently per sample; one
@@ -80,11 +80,11 @@ def mix(x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
 
     x: [N, ...], inputs, embeddings or one-hot targets. permutation, lam: [N]. Raises InputError on others.
     """
-    wanted = list(x.shape[:1])
+    expected = list(x.shape[:1])
     faults = [
-        f"{name} must have shape {wanted} for x of shape {list(x.shape)}, but got {list(tensor.shape)}"
+        f"{name} must have shape {expected} for x of shape {list(x.shape)}, but got {list(tensor.shape)}"
         for name, tensor in (("permutation", permutation), ("lam", lam))
-        if list(tensor.shape) != wanted
+        if list(tensor.shape) != expected
     ]
     if not x.is_floating_point():
         faults.append(f"x must have a floating dtype, but got {x.dtype}")

@@ -1,1 +1,1 @@
-"""Scoring a model: metrics per epoch, free baselines, and the log of test-set evaluations."""
+"""Evaluation: metrics per epoch, baselines, and the log of test-set evaluations."""

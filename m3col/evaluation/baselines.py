@@ -1,7 +1,7 @@
-"""Baselines of the test table that cost nothing: the class frequencies, and a linear model.
+"""Cheap baselines of the test table: the class frequencies, and a linear model.
 
-Letters: N samples, D features (all modalities side by side, or those of one), C classes. Features are preprocessed:
-every step was fitted on the training fold before.
+Letters: N samples, D features (of all modalities, concatenated, or of one), C classes. Features are already
+preprocessed by steps that were fitted on the training fold.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ Table = ArrayLike | sparse.csr_matrix
 
 
 def majority(y_train: ArrayLike, n_apply: int, *, num_classes: int) -> Floats:
-    """For every sample the class frequencies of the training labels.
+    """Predicts the class frequencies of the training labels for every sample.
 
     The prediction is then the most frequent class, the log-loss is the entropy that a model has to beat, and AUROC is
     0.5. A probability of 1 for the most frequent class would predict the same with a far higher log-loss.
@@ -93,7 +93,7 @@ def _is_sparse(x: Any) -> bool:
 
 
 def _not_finite(x: Any) -> NDArray[np.int64]:
-    """Rows and columns [n, 2] of what is NaN or infinite."""
+    """Rows and columns [n, 2] of NaN and infinite entries."""
     if not _is_sparse(x):
         return np.argwhere(~np.isfinite(x))
     cells = x.tocoo()

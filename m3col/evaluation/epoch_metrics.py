@@ -1,4 +1,4 @@
-"""Metrics of one epoch: which are reported, which is watched, and over how many epochs a score is averaged."""
+"""Metrics of one epoch: the reported ones, the one that ranks trials, and the window for its average."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from m3col.tasks.base import Task
 
 
 def default_metric(config: RunConfig, task: Task) -> str:
-    """The metric that is watched: the config's `metric`, or the task's default on validation samples."""
+    """The metric that ranks trials: the config's `metric`, or the task's default on validation samples."""
     return config.metric or f"val/{task.default_metric}"
 
 
 def known_metrics(config: RunConfig, modalities: Sequence[str], task: Task) -> list[str]:
-    """All names under which a training with validation reports numbers per epoch, as method and task declare them.
+    """Names of all values that a training with validation reports per epoch, as method and task declare them.
 
     Args:
         config: of the run; its method has the outputs.
@@ -32,5 +32,5 @@ def known_metrics(config: RunConfig, modalities: Sequence[str], task: Task) -> l
 
 
 def window(epochs: int) -> int:
-    """Epochs over which a score is averaged: the last tenth of the configured number."""
+    """The number of last epochs over which a score is averaged: a tenth of the configured number, at least 1."""
     return max(1, math.ceil(epochs / 10))

@@ -1,7 +1,7 @@
-"""What a linear model sees of each modality: the free baselines' view of numbers, images and texts.
+"""Features of each modality for the linear baselines.
 
-Numbers come preprocessed as for training; texts as TF-IDF; images as frozen embeddings where the config names trained
-weights, else as small squares of pixels. What is fitted is fitted on the training part.
+Numeric tables are preprocessed as for training. Texts become TF-IDF features. Images become frozen embeddings where the
+config names pretrained weights, else small squares of pixels. Everything is fitted on the training fold only.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,33 +38,39 @@ Pair = tuple[Matrix, Matrix]
 
 
 class Views:
-    """The modalities of one data set as a linear model sees them. Every image is read, and every image or text
-    embedded, once for all folds and rows of a table. `features`: as of the data set."""
+    """Linear features of one data set.
+
+    Each image is read once, and each image or text is embedded once, for all folds and rows of a table. `features` are
+    those of the data set.
+    """
 
     def __init__(self, config: RunConfig, features: Mapping[str, Sequence[str]]) -> None:
         self.config, self.features = config, features
-        self._made: dict[tuple[str, bool], _Made] = {}
+        self._caches: dict[tuple[str, bool], _RowCache] = {}
 
     def of(self, name: str, train: Split, apply: Split, *, frozen: bool = False) -> Pair:
-        """One modality of `train` [N, D] and of `apply` [N', D]. `frozen`: texts as embeddings as well, where their
-        encoder begins with trained weights; those are the encoder's own, before any training and any projection."""
+        """Features of one modality of `train` [N, D] and of `apply` [N', D].
+
+        `frozen`: also use embeddings for texts, where their encoder has pretrained weights. The embeddings are those of
+        the pretrained encoder, without training and without projection.
+        """
         assert train.labels is not None
         pair: Pair = modality_kinds.of(kind_of(train.inputs[name])).call("linear", self, name, train, apply, frozen)
         return pair
 
-    def remembered(self, name: str, train: Split, apply: Split, *, embedded: bool) -> Pair:
-        """Media as embeddings of their encoder, or as pixels; each record is computed once."""
+    def cached_rows(self, name: str, train: Split, apply: Split, *, embedded: bool) -> Pair:
+        """Embeddings or pixels of images or texts; each record is computed once."""
         first, second = train.inputs[name], apply.inputs[name]
         assert isinstance(first, MediaColumn) and isinstance(second, MediaColumn)
-        if (name, embedded) not in self._made:
-            make = _encoding(train.select([name]), self.config, self.features[name]) if embedded else _pixels
-            self._made[name, embedded] = _Made(partial(make, cached=self.config.data.cache))
-        made = self._made[name, embedded]
-        return made.of(first), made.of(second)
+        if (name, embedded) not in self._caches:
+            compute = _encoding(train.select([name]), self.config, self.features[name]) if embedded else _pixels
+            self._caches[name, embedded] = _RowCache(partial(compute, cached=self.config.data.cache))
+        cache = self._caches[name, embedded]
+        return cache.of(first), cache.of(second)
 
 
 def of_table(views: Views, name: str, train: Split, apply: Split, frozen: bool) -> Pair:
-    """A numeric table, preprocessed as for training."""
+    """Features of a numeric table, preprocessed as for training."""
     assert train.labels is not None
     kinds = {other: kind_of(column) for other, column in train.inputs.items()}
     steps = tables.numeric_steps(views.config, kinds)[name]
@@ -74,47 +80,47 @@ def of_table(views: Views, name: str, train: Split, apply: Split, frozen: bool) 
 
 
 def of_images(views: Views, name: str, train: Split, apply: Split, frozen: bool) -> Pair:
-    """Images as frozen embeddings where the config names trained weights, else as small squares of pixels."""
-    return views.remembered(name, train, apply, embedded=views.config.model.image.pretrained)
+    """Frozen embeddings of images where the config names pretrained weights, else small squares of pixels."""
+    return views.cached_rows(name, train, apply, embedded=views.config.model.image.pretrained)
 
 
 def of_texts(views: Views, name: str, train: Split, apply: Split, frozen: bool) -> Pair:
-    """Texts as TF-IDF, or as frozen embeddings where these are asked for and the config names trained weights."""
+    """TF-IDF features of texts; with `frozen` and pretrained weights in the config, frozen embeddings."""
     if frozen and views.config.model.text.pretrained:
-        return views.remembered(name, train, apply, embedded=True)
+        return views.cached_rows(name, train, apply, embedded=True)
     first, second = train.inputs[name], apply.inputs[name]
     assert isinstance(first, MediaColumn) and isinstance(second, MediaColumn)
     return _tfidf(first, second)
 
 
 def frozen_differs(config: RunConfig, kinds: Iterable[Kind]) -> bool:
-    """Whether `frozen` shows something else: images with a trained encoder are embedded in any case."""
+    """Whether `frozen` changes the features. It affects texts only: images are embedded in any case."""
     return config.model.text.pretrained and "text" in kinds
 
 
-def beside(parts: Sequence[Matrix]) -> Matrix:
-    """The columns of all parts; sparse where one of them is."""
+def concatenate(parts: Sequence[Matrix]) -> Matrix:
+    """Concatenates the columns of all parts; sparse where any part is sparse."""
     if any(sparse.issparse(part) for part in parts):
         columns: Any = parts
         return sparse.csr_matrix(sparse.hstack(columns, format="csr"))
     return np.concatenate([np.asarray(part) for part in parts], axis=1)
 
 
-class _Made:
-    """Rows [D] of records, each made once: they follow from its content alone."""
+class _RowCache:
+    """Cache of feature rows [D] by record. A row depends on the content of its record alone."""
 
-    def __init__(self, make: Callable[[MediaColumn], NDArray[np.float32]]) -> None:
-        self._make = make
-        self._places: dict[Any, int] = {}
+    def __init__(self, compute: Callable[[MediaColumn], NDArray[np.float32]]) -> None:
+        self._compute = compute
+        self._positions: dict[Any, int] = {}
         self._rows: NDArray[np.float32] | None = None
 
     def of(self, records: MediaColumn) -> NDArray[np.float32]:
-        fresh = {value: row for row, value in enumerate(records.values) if value not in self._places}
-        if fresh or self._rows is None:
-            made = self._make(records[np.array([*fresh.values()], dtype=np.int64)])
-            self._rows = made if self._rows is None else np.concatenate([self._rows, made])
-            self._places |= {value: len(self._places) + number for number, value in enumerate(fresh)}
-        return self._rows[[self._places[value] for value in records.values]]
+        missing = {value: row for row, value in enumerate(records.values) if value not in self._positions}
+        if missing or self._rows is None:
+            computed = self._compute(records[np.array([*missing.values()], dtype=np.int64)])
+            self._rows = computed if self._rows is None else np.concatenate([self._rows, computed])
+            self._positions |= {value: len(self._positions) + number for number, value in enumerate(missing)}
+        return self._rows[[self._positions[value] for value in records.values]]
 
 
 def _tfidf(train: MediaColumn, apply: MediaColumn) -> Pair:
@@ -122,24 +128,28 @@ def _tfidf(train: MediaColumn, apply: MediaColumn) -> Pair:
 
     vectorizer = TfidfVectorizer(max_features=_WORDS, sublinear_tf=True)
     tokens = vectorizer.build_analyzer()
-    if not any(tokens(text) for text in train.values):  # emoji, single letters: nothing that it takes for a word
+    if not any(
+        tokens(text) for text in train.values
+    ):  # such as emoji or single letters, which are no words for the vectorizer
         vectorizer.set_params(analyzer="char")
     return vectorizer.fit_transform(train.values), vectorizer.transform(apply.values)
 
 
 def _pixels(records: MediaColumn, *, cached: bool) -> NDArray[np.float32]:
-    place = Placement(torch.device("cpu"), torch.float32, cached=cached)
-    return _batches(ImageTransform(_SIDE, "none").source(records, place), lambda batch: batch.flatten(1))
+    placement = Placement(torch.device("cpu"), torch.float32, cached=cached)
+    return _batches(ImageTransform(_SIDE, "none").source(records, placement), lambda batch: batch.flatten(1))
 
 
 def _encoding(train: Split, config: RunConfig, features: Sequence[str]) -> Callable[..., NDArray[np.float32]]:
-    """Makes embeddings by the encoder of the one modality of `train`, which has trained weights. Its tokeniser came
-    with it, so that nothing of this follows from `train`."""
+    """A function that embeds records with the pretrained encoder of the only modality of `train`.
+
+    The tokenizer belongs to the pretrained weights, so that nothing is fitted on `train`.
+    """
     (prepared,) = fitting.fit(config, train, dict.fromkeys(train.inputs, features)).values()
-    # The driver of a cluster may lack the GPU that its workers have.
+    # The driver of a cluster may have no GPU although the workers have.
     device = device_of(config) if torch.cuda.is_available() else torch.device("cpu")
     encoder: Any = build.build_encoder(prepared.spec, config.model)
-    encoder.projection = nn.Identity()  # it is random, and would follow the seed
+    encoder.projection = nn.Identity()  # its weights are random and depend on the seed
     encoder.eval().to(device)
 
     def embed(records: MediaColumn, *, cached: bool) -> NDArray[np.float32]:
@@ -150,8 +160,8 @@ def _encoding(train: Split, config: RunConfig, features: Sequence[str]) -> Calla
 
 def _batches(source: Source, apply: Callable[[Any], torch.Tensor]) -> NDArray[np.float32]:
     with torch.inference_mode():
-        found = [
+        batches = [
             apply(source.rows(slice(start, start + _BATCH))).float().cpu().numpy()
             for start in range(0, max(len(source), 1), _BATCH)
         ]
-    return np.concatenate(found)
+    return np.concatenate(batches)

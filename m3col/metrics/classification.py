@@ -57,8 +57,10 @@ def names(num_classes: int) -> tuple[str, ...]:
 
 
 def default(num_classes: int) -> str:
-    """The metric that a search watches when its config names none (docs/protocol.md, section 4): auroc for two classes,
-    else macro_f1."""
+    """The metric that ranks trials when the config names none: auroc for two classes, else macro_f1.
+
+    See docs/protocol.md, section 4.
+    """
     return "auroc" if num_classes == 2 else "macro_f1"
 
 
@@ -73,7 +75,7 @@ def softmax(logits: ArrayLike) -> Floats:
 
 
 def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats]:
-    """Checks labels and probabilities and gives them the types that the metrics compute with.
+    """Validates labels and probabilities, and converts them to the types that the metrics use.
 
     Args:
         labels: [N] integers 0..C-1.
@@ -95,8 +97,8 @@ def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats
     elif len(p) == 0:
         faults.append("labels and probabilities must hold at least one sample, but are empty")
     elif y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= p.shape[1]:
-        shown = np.unique(y)[:12].tolist()
-        faults.append(f"labels must be integers from 0 to {p.shape[1] - 1}, but are {shown}")
+        values = np.unique(y)[:12].tolist()
+        faults.append(f"labels must be integers from 0 to {p.shape[1] - 1}, but are {values}")
     else:
         # Written so that a NaN passes: it compares as false.
         wrong = (np.abs(p.sum(axis=1) - 1) > 1e-3) | (p < 0).any(axis=1)
@@ -174,8 +176,8 @@ def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLi
         InputError: with every fault of the arguments.
     """
     if not labels or len(labels) != len(probabilities):
-        held = f"{len(labels)} and {len(probabilities)}"
-        raise InputError([f"labels and probabilities must hold the same number >= 1 of folds, but hold {held}"])
+        counts = f"{len(labels)} and {len(probabilities)}"
+        raise InputError([f"labels and probabilities must hold the same number >= 1 of folds, but hold {counts}"])
     folds = [checked(*fold) for fold in zip(labels, probabilities, strict=True)]
     if len({p.shape[1] for _, p in folds}) > 1:
         raise InputError([f"all folds must have the same classes, but have {[p.shape[1] for _, p in folds]}"])
@@ -189,8 +191,10 @@ def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLi
 
 
 def per_sample(name: str, labels: Labels, probabilities: Floats) -> Floats:
-    """The values [N] whose mean is the metric `name`, one of PER_SAMPLE. The arguments are those that `checked`
-    returned."""
+    """The values [N] whose mean is the metric `name`, one of PER_SAMPLE.
+
+    `labels` and `probabilities` must come from `checked`.
+    """
     if name == "accuracy":
         return np.asarray(probabilities.argmax(axis=1) == labels, dtype=np.float64)
     if name == "log_loss":
@@ -204,7 +208,7 @@ def per_sample(name: str, labels: Labels, probabilities: Floats) -> Floats:
 
 
 def from_confusion(confusion: ArrayLike) -> dict[str, Floats]:
-    """balanced_accuracy, macro_f1, weighted_f1, and f1 and mcc for two classes, of matrices [..., C, C].
+    """Metrics of confusion matrices [..., C, C]: balanced_accuracy, macro_f1, weighted_f1; f1 and mcc for two classes.
 
     Each has the shape [...]. A matrix of zeros gives zeros.
     """
@@ -226,7 +230,7 @@ def from_confusion(confusion: ArrayLike) -> dict[str, Floats]:
 
 
 def _thresholded(labels: Labels, probabilities: Floats) -> dict[str, float]:
-    """All metrics but the RANKING ones."""
+    """All metrics except RANKING."""
     num_classes = probabilities.shape[1]
     if not np.isfinite(probabilities).all():
         return {name: np.nan for name in names(num_classes) if name not in RANKING}

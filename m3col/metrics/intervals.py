@@ -24,7 +24,7 @@ VISIBLE_FACTOR = 2.8
 
 _BLOCK = 4_000_000
 
-"""Entries of `counts` that are worked on at once: 32 MB in float64."""
+"""Entries of `counts` that are processed at once: 32 MB in float64."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Interval:
 
     @property
     def covers_seeds(self) -> bool:
-        """Whether the spread over seeds is part of the interval; one model shows none."""
+        """Whether the interval includes the variance over seeds, which one model cannot show."""
         return self.seeds > 1
 
     @property
     def excludes_zero(self) -> bool:
-        """For a difference: whether it is distinguishable from none."""
+        """For a difference: whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     @property
     def smallest_visible(self) -> float:
-        """The smallest true difference that would probably (80 %) have been seen, 2.8 sqrt(V)."""
+        """The smallest true difference that would be detected with a probability of 80 %: 2.8 sqrt(V)."""
         return VISIBLE_FACTOR * float(np.sqrt(self.variance))
 
     @property
@@ -76,7 +76,7 @@ class Interval:
 
 
 def bootstrap_counts(labels: ArrayLike, *, draws: int = 2000, seed: int = 0, groups: ArrayLike | None = None) -> Counts:
-    """Draws samples with replacement, within each class.
+    """Draws bootstrap samples with replacement, within each class.
 
     Args:
         labels: [N] integers >= 0: classes, or other strata within which is drawn.

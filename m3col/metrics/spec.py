@@ -1,4 +1,4 @@
-"""What is known of each metric by its name: the direction, the unit, and how it combines over samples and folds.
+"""Properties of each metric: direction, unit, and how values combine over samples and folds.
 
 A new metric is one entry in `TABLE`.
 """
@@ -10,13 +10,13 @@ from m3col.errors import InputError, nearest
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """The facts about one metric.
+    """Properties of one metric.
 
     Attributes:
         name: as in configs, tables and MLflow, without the split; parts and outputs follow after `_` (`ce_fused`).
         higher_is_better: its direction.
         unit: "%" where tables show 100 times the value, "" where they show the value itself.
-        bounded: whether no value exceeds 1, so that a larger published figure must be a percentage.
+        bounded: whether no value exceeds 1, so that a larger published value must be a percentage.
         per_sample: whether it is the mean of one value per sample.
         ranking: whether it depends on the order of the samples only. Over folds it is then averaged and never pooled,
             because the scores of different models are not on one scale.
@@ -54,7 +54,7 @@ TABLE: dict[str, MetricSpec] = {
 
 
 def of(name: str) -> MetricSpec:
-    """The facts about a metric by its full name.
+    """Properties of a metric by its full name.
 
     Args:
         name: such as `auroc`, `val/auroc`, `val/accuracy_mRNA` or `train/loss_contrastive`. The split in front and the

@@ -1,6 +1,6 @@
-"""What a model is asked to predict: the targets, the loss of a head, and how predictions are decided and scored.
+"""Interface of a task: targets, the loss of a head, decisions, metrics, strata, baselines and stored predictions.
 
-Training, prediction, metrics, splits, baselines and tables ask the task and know no other one by heart.
+Training, prediction, splits, baselines and tables use this interface only, and no task in particular.
 
 Letters: N samples (of the global batch in training), n of them on this rank, C outputs of each head.
 """
@@ -25,7 +25,7 @@ Predictions = Mapping[str, Floats]  # [N, C] by output of the method
 
 @dataclass(frozen=True)
 class Mixed:
-    """Targets of mixed samples: lambda times the own target plus 1 - lambda times that of a partner.
+    """Mixed targets: lambda times the target of a sample plus 1 - lambda times the target of its partner.
 
     Attributes:
         partner: [N] positions of the partners in the global batch.
@@ -37,12 +37,12 @@ class Mixed:
 
 
 class Task(ABC):
-    """One kind of question, for one data set.
+    """A prediction task for one data set.
 
     Attributes:
         name: the value of the config key `task`.
         loss_name: the loss of the head `fused` is reported as `<loss_name>_fused`.
-        default_metric: the metric that a search watches when the config names none, without a split.
+        default_metric: the metric that ranks trials when the config names none, without a split.
         constant_baseline: row of a test table for a model that ignores its input, see `constant`.
         linear_baseline: row of a test table for a linear model, see `linear`.
         classes: names of the C outputs of each head.
@@ -65,7 +65,7 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, labels: NDArray[Any]) -> "Tensor":
-        """The labels of a split as `loss` takes them, on the CPU."""
+        """Converts the labels of a split to targets for `loss`, on the CPU."""
 
     @abstractmethod
     def loss(
@@ -89,23 +89,23 @@ class Task(ABC):
             mixed: how targets are mixed; None: not at all.
 
         Returns:
-            A scalar: the sum over this rank's rows, divided by what all rows of the global batch weigh, times `scale`.
+            A scalar: the sum over this rank's rows, divided by the weight of the whole global batch, times `scale`.
         """
 
-    def class_weights(self, wanted: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
+    def class_weights(self, setting: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
         """Weights [C] for `loss`.
 
         Args:
-            wanted: the config key `objective.class_weight`.
+            setting: the config key `objective.class_weight`.
             labels: of the training fold.
 
         Returns:
-            The weights; None for equal ones, which is all that a task without classes has.
+            The weights; None for equal weights, as in every task without classes.
         """
         return None
 
     def relative_weight(self, part: "Tensor", whole: "Tensor", weight: "Tensor") -> float:
-        """The mean class weight of the targets `part` over that of `whole`, of which `part` is a part."""
+        """The mean class weight of the targets `part`, divided by that of `whole`, which contains them."""
         return 1.0
 
     # Predictions
@@ -120,18 +120,18 @@ class Task(ABC):
 
     @abstractmethod
     def decide(self, predictions: ArrayLike) -> NDArray[Any]:
-        """Predictions [N, C] as labels, in the form in which a data set has them."""
+        """Converts predictions [N, C] to labels, in the form of the labels of a data set."""
 
     @abstractmethod
     def answers(self, predictions: ArrayLike) -> NDArray[Any]:
-        """What `Predictor.predict` returns for predictions [N, C], such as names of classes [N]."""
+        """The return value of `Predictor.predict` for predictions [N, C], such as names of classes [N]."""
 
     @abstractmethod
     def answer_columns(self, predictions: Predictions, primary: str) -> dict[str, NDArray[Any]]:
-        """Columns [N] of `Predictor.predict_table`. `primary`: the output that predicts."""
+        """Columns [N] of `Predictor.predict_table`. `primary`: the output whose prediction counts."""
 
     def figures(self, labels: NDArray[Any], predictions: Floats) -> "dict[str, Figure]":
-        """Figures of a model on test samples, by file name without its ending; none where a task has none."""
+        """Figures of a model on test samples, by file name without extension. A task may have none."""
         return {}
 
     # Metrics
@@ -147,29 +147,30 @@ class Task(ABC):
 
     @abstractmethod
     def scores(self, labels: ArrayLike, predictions: ArrayLike) -> dict[str, float]:
-        """Every one of `metrics`; NaN where one is undefined."""
+        """Values of all `metrics`; NaN where one is undefined."""
 
     @abstractmethod
     def cross_validated(self, labels: Sequence[ArrayLike], predictions: Sequence[ArrayLike]) -> dict[str, float]:
-        """Every one of `metrics` over the held-out samples of k folds, each of labels and predictions [N_k, C]."""
+        """Values of all `metrics` over the validation samples of k folds: labels and predictions [N_k, C] of each."""
 
     @abstractmethod
     def score(self, metric: str, labels: ArrayLike, predictions: ArrayLike) -> float:
-        """One of `metrics`. Raises InputError for another one."""
+        """The value of one of `metrics`. Raises InputError for any other name."""
 
     @abstractmethod
     def bootstrap_scores(self, metric: str, labels: ArrayLike, predictions: ArrayLike, counts: ArrayLike) -> Floats:
-        """One of `metrics` [B] on samples that are repeated as `counts` [B, N] says."""
+        """Values [B] of one of `metrics` on B bootstrap draws; `counts` [B, N] is how often a draw has each sample."""
 
     @abstractmethod
     def output_metrics(self, outputs: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
-        """What an epoch reports of each output beside `metrics`: its loss, their sum as "loss", and a score of those
-        that are not `primary`.
+        """Values that an epoch reports of each output, in addition to `metrics`.
+
+        These are the loss of each output, their sum as "loss", and a score of each output that is not `primary`.
 
         Args:
-            outputs: outputs [N, C] of the held-out samples of one fold.
+            outputs: outputs [N, C] of the validation samples of one fold.
             labels: their labels.
-            primary: the output that predicts, of which `metrics` are reported.
+            primary: the output whose prediction counts, for which `metrics` are reported.
         """
 
     @abstractmethod
@@ -178,18 +179,20 @@ class Task(ABC):
 
     @abstractmethod
     def test_metrics(self, predictions: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
-        """What a test reports: `metrics` of the output `primary`, and a score of each other one."""
+        """Values that a test reports: `metrics` of the output `primary`, and a score of each other output."""
 
     @abstractmethod
     def test_metric(self, watched: str) -> str:
-        """The one of `metrics` that a test table declares where a search watched `watched` (without a split): the same
-        one, or the nearest that a test has."""
+        """The main metric of a test table after a search that ranked by `watched` (without a split).
+
+        It is the same one, or the nearest of `metrics`.
+        """
 
     # Splits, and samples drawn with replacement
 
     @abstractmethod
     def strata(self, labels: ArrayLike) -> NDArray[np.int64]:
-        """A group [N] in 0..num_strata-1 for each label, within which splits and bootstraps draw."""
+        """A stratum [N] in 0..num_strata-1 for each label. Splits and bootstraps draw within strata."""
 
     @property
     @abstractmethod
@@ -197,13 +200,13 @@ class Task(ABC):
 
     @abstractmethod
     def stratum(self, number: int) -> str:
-        """What a message calls a stratum."""
+        """The name of a stratum in messages."""
 
     # Baselines
 
     @abstractmethod
     def constant(self, labels: ArrayLike, count: int) -> Floats:
-        """Predictions [count, C] that are the same for every sample, fitted to training labels."""
+        """Predictions [count, C] of the constant baseline, fitted to training labels."""
 
     @abstractmethod
     def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
@@ -218,11 +221,11 @@ class Task(ABC):
 
     @abstractmethod
     def to_columns(self, labels: NDArray[Any] | None, outputs: Floats) -> dict[str, Any]:
-        """The values of `columns` for outputs [N, C]. No labels: they are withheld."""
+        """The values of `columns` for outputs [N, C]. `labels`: None where the data set withholds them."""
 
     @abstractmethod
     def labels_of(self, rows: pd.DataFrame) -> NDArray[Any] | None:
-        """The labels of rows with `columns`; None where one is withheld."""
+        """The labels of rows with `columns`; None where any label is withheld."""
 
     @abstractmethod
     def outputs_of(self, rows: pd.DataFrame) -> Floats:

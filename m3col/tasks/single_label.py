@@ -1,4 +1,4 @@
-"""One class out of C for each sample: cross-entropy, softmax, and the most probable class.
+"""Single-label classification: cross-entropy, softmax, and the most probable class.
 
 Labels are integers 0..C-1. Letters: N samples (of the global batch in training), n of them on this rank, C classes.
 Paper: Kumar et al., arXiv 2409.17777, Eq. 14 and 15 (`loss`).
@@ -49,32 +49,32 @@ class SingleLabel(Task):
     ) -> "Tensor":
         """Cross-entropy, see `Task.loss`.
 
-        A sample weighs as much as its class, as in torch; a mixed one lambda times its own class plus 1 - lambda times
-        its partner's.
+        The weight of a sample is that of its class, as in torch. The weight of a mixed sample is lambda times the
+        weight of its own class plus 1 - lambda times that of its partner's class.
         """
         from torch.nn.functional import cross_entropy
 
-        whole: Tensor | int = len(targets)
+        total: Tensor | int = len(targets)
         if mixed is None:
             if weight is not None:
-                whole = nonzero(weight[targets].sum())
-            return cross_entropy(outputs, targets[rows], weight=weight, reduction="sum") * (scale / whole)
+                total = nonzero(weight[targets].sum())
+            return cross_entropy(outputs, targets[rows], weight=weight, reduction="sum") * (scale / total)
         partner, lam = targets[mixed.partner], mixed.lam
-        own = cross_entropy(outputs, targets[rows], weight=weight, reduction="none")
-        other = cross_entropy(outputs, partner[rows], weight=weight, reduction="none")
+        own_loss = cross_entropy(outputs, targets[rows], weight=weight, reduction="none")
+        partner_loss = cross_entropy(outputs, partner[rows], weight=weight, reduction="none")
         if weight is not None:
-            whole = nonzero((lam * weight[targets] + (1 - lam) * weight[partner]).sum())
-        return (lam[rows] * own + (1 - lam[rows]) * other).sum() * (scale / whole)
+            total = nonzero((lam * weight[targets] + (1 - lam) * weight[partner]).sum())
+        return (lam[rows] * own_loss + (1 - lam[rows]) * partner_loss).sum() * (scale / total)
 
-    def class_weights(self, wanted: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
+    def class_weights(self, setting: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
         """See `Task.class_weights`. "balanced": N / (C * count); a list: these weights."""
-        if wanted == "none":
+        if setting == "none":
             return None
-        if wanted == "balanced":
+        if setting == "balanced":
             counts = np.bincount(labels, minlength=self.width)
             balanced: Floats = len(labels) / (self.width * np.maximum(counts, 1))
             return balanced
-        return np.asarray(wanted, dtype=np.float64)
+        return np.asarray(setting, dtype=np.float64)
 
     def relative_weight(self, part: "Tensor", whole: "Tensor", weight: "Tensor") -> float:
         return float(weight[part].mean() / nonzero(weight[whole].mean()))
@@ -87,7 +87,7 @@ class SingleLabel(Task):
         return logits
 
     def decide(self, predictions: ArrayLike) -> NDArray[np.int64]:
-        """The number [N] of the most probable class, the first one in a tie; also for logits."""
+        """The numbers [N] of the most probable classes, the first one in a tie. Also works for logits."""
         return np.asarray(predictions).argmax(axis=-1)
 
     def answers(self, predictions: ArrayLike) -> NDArray[Any]:
@@ -100,7 +100,7 @@ class SingleLabel(Task):
         return columns | {f"vote({name})": self.answers(p) for name, p in predictions.items() if name != primary}
 
     def figures(self, labels: NDArray[Any], predictions: Floats) -> "dict[str, Figure]":
-        """The confusion matrix, and how often the model is right when it is sure."""
+        """The confusion matrix and the reliability diagram."""
         from m3col.plots import model_plots  # it needs matplotlib
 
         return {
@@ -150,7 +150,7 @@ class SingleLabel(Task):
         return values | {f"accuracy_{name}": self._accuracy(p, labels) for name, p in others.items()}
 
     def test_metric(self, watched: str) -> str:
-        """A loss of the training has no counterpart but the log-loss, one modality's accuracy none but the accuracy."""
+        """Losses map to the log-loss, the accuracy of one output maps to the accuracy."""
         if watched in self.metrics:
             return watched
         return "accuracy" if watched.startswith("accuracy") else "log_loss"
@@ -196,7 +196,7 @@ class SingleLabel(Task):
 
 
 def nonzero(weights: "Tensor") -> "Tensor":
-    """A sum or mean of class weights to divide by; 1 where it is 0, because then there is nothing to be divided."""
+    """A sum or mean of class weights as a divisor: 1 in place of 0, where the dividend is 0 as well."""
     import torch
 
     return torch.where(weights > 0, weights, torch.ones_like(weights))

@@ -149,9 +149,9 @@ def test_embeddings_are_made_on_the_device_of_the_config(place, dataset, monkeyp
 
 def test_columns_beside_each_other_stay_sparse_where_one_part_is():
     words, numbers = sparse.csr_matrix(np.eye(3)), np.arange(6.0).reshape(3, 2)
-    both = linear_features.beside([words, numbers])
+    both = linear_features.concatenate([words, numbers])
     assert sparse.issparse(both) and np.array_equal(both.toarray(), np.concatenate([np.eye(3), numbers], axis=1))
-    assert isinstance(linear_features.beside([numbers, numbers]), np.ndarray)
+    assert isinstance(linear_features.concatenate([numbers, numbers]), np.ndarray)
 
 
 def test_numbers_are_preprocessed_by_the_training_part(place):

@@ -83,5 +83,5 @@ class _Fitter:
         if not modalities:
             return self.task.inverse_link(self.task.constant(train.labels, len(apply)))
         pairs = [self.views.of(name, train, apply, frozen=frozen) for name in modalities]
-        x_train, x_apply = (linear_features.beside(parts) for parts in zip(*pairs, strict=True))
+        x_train, x_apply = (linear_features.concatenate(parts) for parts in zip(*pairs, strict=True))
         return self.task.inverse_link(self.task.linear(x_train, train.labels, x_apply))
