@@ -128,9 +128,8 @@ def _tfidf(train: MediaColumn, apply: MediaColumn) -> Pair:
 
     vectorizer = TfidfVectorizer(max_features=_WORDS, sublinear_tf=True)
     tokens = vectorizer.build_analyzer()
-    if not any(
-        tokens(text) for text in train.values
-    ):  # such as emoji or single letters, which are no words for the vectorizer
+    # Emoji and single letters are no words for the vectorizer: use characters where no text has a word.
+    if not any(tokens(text) for text in train.values):
         vectorizer.set_params(analyzer="char")
     return vectorizer.fit_transform(train.values), vectorizer.transform(apply.values)
 
