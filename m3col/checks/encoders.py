@@ -73,7 +73,7 @@ def _image_faults(model: ModelConfig, data: DataConfig) -> list[str]:
     if faults:
         return faults
     faults = image.option_faults(config, size) or _faults_of(lambda: _created(config, size))
-    faults = faults or _faults_of(lambda: image.look(config, size))
+    faults = faults or _faults_of(lambda: image.inspect_model(config, size))
     if faults:
         return [*faults, *(_faults_of(lambda: pretrained.image_file(config)) if config.pretrained else [])]
     built = _created(config, size)
@@ -120,7 +120,7 @@ def _text_faults(model: ModelConfig, data: DataConfig) -> list[str]:
         return faults
     try:
         values = text.with_input(described, config, input)
-        text.look(config, values)
+        text.inspect_model(config, values)
     except InputError as error:
         return [*faults, *error.faults]
     faults += _length_faults(values, input)

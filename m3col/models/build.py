@@ -1,11 +1,13 @@
-"""Encoders by what they read, and the classification head. A new encoder of numbers is one entry in `TABLE`.
+"""Builds the encoder of each kind of modality, and the classification head.
+
+A new encoder of numeric tables is one entry in `TABLE`.
 
 Letters: D embedding width, H hidden width of a head, C classes.
 Paper: Kumar et al., arXiv 2409.17777, section 3 (two-layer encoders and classifiers for omics; ViT and BERT or RoBERTa
 with three-layer classifiers for image and text).
 
-Every encoder has `forward` from a batch of its input to embeddings [n, D], `mix(x, permutation, lam)` for Eq. 2, and
-`stored()`: what a checkpoint has to keep beside its weights to build it again.
+Every encoder has three methods: `forward` from a batch of inputs to embeddings [n, D], `mix(x, permutation, lam)` for
+Eq. 2, and `stored()`, which returns what a checkpoint needs beside the weights to build the encoder again.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +30,7 @@ TABLE: dict[str, Callable[[int, int], nn.Module]] = {"mlp": MLPEncoder}
 
 
 def names() -> tuple[str, ...]:
-    """The names of all encoders of numbers."""
+    """The names of all encoders of numeric tables."""
     return tuple(TABLE)
 
 
@@ -39,11 +41,20 @@ def build_encoder(
     load_weights: bool = True,
     described: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """The encoder of one modality. `spec`: the columns of a table, or what its images or texts are like.
+    """Builds the encoder of one modality. Random weights come from torch's global generator, which the caller seeds.
 
-    Random weights come from torch's global generator: the caller seeds it. load_weights: False leaves pretrained
-    weights out, for a model that is about to get its weights from a checkpoint. described: what `stored` of such a
-    model gave. Raises InputError on an unknown name, a width below 1, and files that are missing or do not fit.
+    Args:
+        spec: the number of columns of a numeric table, or the description of images or texts.
+        config: the config section `model:`.
+        load_weights: whether to load pretrained weights. False for a model whose weights are then loaded from a
+            checkpoint.
+        described: for such a model what `stored()` returned; None: the encoder is built from the config.
+
+    Returns:
+        The encoder, from inputs to embeddings [n, D].
+
+    Raises:
+        InputError: an unknown name, a width below 1, or files that are missing or do not fit.
     """
     kind = modality_kinds.NUMERIC if isinstance(spec, int) else spec.kind
     encoder: nn.Module = modality_kinds.of(kind).call("encoder", spec, config, load_weights, described)
@@ -61,7 +72,7 @@ def image_encoder(
     spec: ImageInput, config: "ModelConfig", load_weights: bool, stored: Mapping[str, Any] | None
 ) -> nn.Module:
     """The encoder of images that the config names. Raises InputError."""
-    from m3col.models.image import ImageEncoder  # timm and transformers take seconds that tables need not wait
+    from m3col.models.image import ImageEncoder  # imported here: timm takes seconds to import
 
     return ImageEncoder(
         config.image, spec, config.embedding_dim,
@@ -82,7 +93,7 @@ def text_encoder(
 
 
 def build_head(in_features: int, hidden: int, num_classes: int, dropout: float, *, layers: int = 2) -> MLPHead:
-    """A head from `in_features` to `num_classes` logits, with fresh weights (torch's global generator)."""
+    """A head from `in_features` to `num_classes` logits, with random weights from torch's global generator."""
     return MLPHead(in_features, hidden=hidden, num_classes=num_classes, dropout=dropout, layers=layers)
 
 

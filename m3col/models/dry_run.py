@@ -1,4 +1,4 @@
-"""What a module gives and which of its weights take part, found by one run without cost."""
+"""Finds the output width and the unused weights of a module, by one run that needs no memory for weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,28 +9,39 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class DryRun:
-    """`width` of the output [1, width]; `unused`: names of parameters that no gradient reaches."""
+    """The result of a dry run.
+
+    Attributes:
+        width: width of the output [1, width].
+        unused: names of the parameters that get no gradient.
+    """
 
     width: int
     unused: tuple[str, ...]
 
 
 def dry_run(make: Callable[[], nn.Module], run: Callable[[nn.Module], Tensor]) -> DryRun:
-    """Runs a twin of a module on the meta device, where neither weights nor results take memory.
+    """Builds and runs a module on the meta device, where neither weights nor results take memory.
 
-    make: builds the twin; run: its output, for an input made on the current default device. Modules that look at
-    values cannot run there: they are built and run once on the CPU, and torch's generator is left as it was. Raises
-    what `make` and `run` raise there.
+    A module that reads values of tensors cannot run on the meta device. It is built and run on the CPU, and the state
+    of torch's generator is restored.
+
+    Args:
+        make: builds the module.
+        run: returns its output [1, width], for an input that it creates on the current default device.
+
+    Returns:
+        Output width and unused weights. Exceptions of `make` and `run` on the CPU are raised.
     """
     try:
         with torch.device("meta"):
-            return _look(make(), run)
+            return _inspect(make(), run)
     except (RuntimeError, NotImplementedError):
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return _look(make(), run)
+            return _inspect(make(), run)
 
 
-def _look(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> DryRun:
+def _inspect(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> DryRun:
     module.eval()
     with torch.enable_grad():
         output = run(module)

@@ -17,8 +17,17 @@ from m3col.models.mlp import check_widths, linear
 class MLPHead(nn.Module):
     """Linear(D', H), ReLU, Dropout, Linear(H, C): embeddings [N, D'] to logits [N, C].
 
-    `layers = 3`: Linear(D', H), ReLU, Linear(H, H), ReLU, Dropout, Linear(H, C). Raises InputError for other numbers of
-    layers, a width below 1, and a dropout outside [0, 1).
+    With `layers = 3`: Linear(D', H), ReLU, Linear(H, H), ReLU, Dropout, Linear(H, C).
+
+    Args:
+        in_features: D'.
+        hidden: H.
+        num_classes: C.
+        dropout: dropout rate, in [0, 1).
+        layers: number of linear layers, 2 or 3.
+
+    Raises:
+        InputError: another number of layers, a width below 1, or a dropout outside [0, 1).
     """
 
     def __init__(self, in_features: int, *, hidden: int, num_classes: int, dropout: float, layers: int = 2) -> None:

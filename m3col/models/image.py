@@ -1,8 +1,8 @@
-"""The encoder of images: any model of timm that gives pooled features.
+"""The encoder of images: any timm model that returns pooled features.
 
 Letters: n images, S side in pixels, P patches, D embedding width.
 Paper: Kumar et al., arXiv 2409.17777, section 4 (ViT-B/16 of ImageNet-21k); images are mixed at the input (Eq. 2).
-Differs: a linear projection to D follows where the model's own width is another; the paper's widths agree (768).
+Differs: a linear projection to D follows where the model has another width; in the paper both are 768.
 """
 
 import dataclasses
@@ -27,28 +27,36 @@ from m3col.inputs.specs import ImageInput
 from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.mlp import check_widths, linear
 
-# Given by this class, or a way past the rules on weights.
+# Options that this class sets itself, or that would load weights without its checks.
 _RESERVED = frozenset(
     ("model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
      "num_classes", "in_chans", "img_size", "features_only", "device", "dtype")
 )  # fmt: skip
-# Arguments of timm's builder, which never reach the model.
+# Arguments that timm's builder consumes, so that the model never gets them.
 _OF_BUILDER = frozenset(inspect.signature(build_model_with_cfg).parameters) | {"feature_cls", "out_indices"}
 _UNKNOWN = re.compile(r"unexpected keyword argument(?:\(s\): \[)? ?'([^']+)'")
 _FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
-_SHOWN = 5
-_FEWEST_PATCHES = 4  # of an image; a single token is no map
+_SHOWN = 5  # names of weights that a message lists
+_FEWEST_PATCHES = 4  # of an image: the smallest map of patches is 2 x 2
 
 
 class ImageEncoder(nn.Module):
     """Images [n, 3, S, S] in [0, 1] to embeddings [n, D], not normalised.
 
-    The model's own mean and standard deviation per colour are buffers of this module: mixing images in [0, 1] is
-    mixing normalised ones, because both are linear with weights that add up to 1, and a checkpoint holds them. With
-    random weights they are 0.5. Weights that no gradient reaches do not ask for one, because DDP would wait for it.
+    Images are normalised here, by the model's mean and standard deviation per colour, which are buffers and so part of
+    checkpoints; with random weights both are 0.5. Mixing images in [0, 1] equals mixing normalised images, because the
+    weights of a mixture add up to 1. Weights without a gradient are frozen, because DDP would wait for their gradients.
 
-    load_weights: False leaves pretrained weights out; they are about to come from a checkpoint. Raises InputError for a
-    name, an option or a size that timm does not take, and for weights that are missing or do not fit.
+    Args:
+        config: the config section `model.image:`.
+        input: the description of the images.
+        embedding_dim: D.
+        checkpointing: whether to save memory by recomputing activations in the backward pass.
+        load_weights: whether to load pretrained weights. False for a model whose weights are then loaded from a
+            checkpoint.
+
+    Raises:
+        InputError: timm does not accept the name, an option or the size; or weights are missing or do not fit.
     """
 
     mean: Tensor
@@ -73,10 +81,10 @@ class ImageEncoder(nn.Module):
                 load(self.model, config)
         self.register_buffer("mean", torch.tensor(colours["mean"]).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(colours["std"]).reshape(3, 1, 1))
-        found = look(config, input.size)
-        for name in found.unused:
+        probe = inspect_model(config, input.size)
+        for name in probe.unused:
             self.model.get_parameter(name).requires_grad_(False)
-        self.projection = nn.Identity() if found.width == embedding_dim else linear(found.width, embedding_dim)
+        self.projection = nn.Identity() if probe.width == embedding_dim else linear(probe.width, embedding_dim)
         if checkpointing:
             checkpoint(self.model, config)
 
@@ -85,41 +93,51 @@ class ImageEncoder(nn.Module):
         return embedding
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Patch tokens [n, P, D] in the space of the embeddings, row by row from the upper left corner: each one as the
-        model pools an image of which every patch is this one, so that its norms and its pooling have their say.
+        """Patch tokens in the space of the embeddings.
 
-        Raises InputError for models without patch tokens, or with patches that form no square.
+        Each patch token is pooled and projected as if all patches of the image were equal to it, so that the norms and
+        the pooling of the model apply to it.
+
+        Args:
+            x: images [n, 3, S, S] in [0, 1].
+
+        Returns:
+            Tokens [n, P, D], row by row from the upper left corner.
+
+        Raises:
+            InputError: the model has no patch tokens, or they do not form a square.
         """
         model: Any = self.model
         name, prefix = type(model).__name__, getattr(model, "num_prefix_tokens", 0)
         features = model.forward_features(self._normalised(x))
         if isinstance(features, Tensor) and features.ndim == 4 and str(getattr(model, "output_fmt", "")) == "NHWC":
             patches = features.flatten(1, 2)
-            alone = patches.reshape(-1, 1, 1, patches.shape[-1])
+            single = patches.reshape(-1, 1, 1, patches.shape[-1])
         elif isinstance(features, Tensor) and features.ndim == 3:
             patches = features[:, prefix:]
-            alone = patches.flatten(0, 1).unsqueeze(1).expand(-1, prefix + 1, -1)  # also where the pooled token stands
+            # The patch also replaces the class token, which some models pool.
+            single = patches.flatten(0, 1).unsqueeze(1).expand(-1, prefix + 1, -1)
         else:
             raise InputError([f"{name} has no patch tokens; a vision transformer has"])
         count = patches.shape[1]
         if count < _FEWEST_PATCHES or math.isqrt(count) ** 2 != count:
             raise InputError([f"{name} has no square of patch tokens, but {count} for an image"])
         try:
-            pooled = model.forward_head(alone)
+            pooled = model.forward_head(single)
             if pooled.ndim != 2:
                 raise ValueError(f"pooled features have the shape {list(pooled.shape)}")
-            found: Tensor = self.projection(pooled).unflatten(0, (len(x), count))
-        except Exception as error:  # a head that wants whole images, in its own words
+            tokens: Tensor = self.projection(pooled).unflatten(0, (len(x), count))
+        except Exception as error:  # heads that need whole images raise errors of any type
             text = reason_of(error)
             raise InputError([f"{name} does not pool a patch alone: {text}"]) from error
-        return found
+        return tokens
 
     def mix(self, x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
         """Eq. 2 for images [n, 3, S, S]: lam x + (1 - lam) x[permutation]."""
         return sample_mixing.mix(x, permutation, lam)
 
     def stored(self) -> dict[str, Any]:
-        """Nothing: timm knows the model by its name and options."""
+        """Empty: the name and options in the config describe the model."""
         return {}
 
     def _normalised(self, x: Tensor) -> Tensor:
@@ -142,19 +160,24 @@ def check_name(name: str) -> None:
 
 
 def _close(name: str) -> str:
-    found = nearest(name, timm.list_models())
-    return found if "did you mean" in found else "; timm.list_models() gives all names"
+    hint = nearest(name, timm.list_models())
+    return hint if "did you mean" in hint else "; timm.list_models() gives all names"
 
 
 def create(config: ImageModelConfig, size: int) -> nn.Module:
-    """timm's model without classifier, for images of that size, with random weights. Raises InputError."""
+    """Creates the timm model without classifier and with random weights. Raises InputError.
+
+    Args:
+        config: the config section `model.image:`.
+        size: side of the images in pixels.
+    """
     check_name(config.name)
     reserved = sorted(_RESERVED & set(config.options))
     if reserved:
         raise InputError([f"model.image.options.{name} cannot be set: it follows from the rest" for name in reserved])
     try:
         model = _create(config, size)
-    except Exception as error:  # timm raises what its layers raise
+    except Exception as error:  # layers of timm raise errors of any type
         raise InputError([_creation_fault(config, size, error)]) from error
     side = getattr(getattr(model, "patch_embed", None), "patch_size", None)
     side = side[0] if isinstance(side, tuple) else side
@@ -168,27 +191,27 @@ def create(config: ImageModelConfig, size: int) -> nn.Module:
 
 
 def option_faults(config: ImageModelConfig, size: int) -> list[str]:
-    """Options that timm's model does not take, one line each; others may still not go together."""
-    given = config.options
-    follow = sorted((_RESERVED | _OF_BUILDER) & set(given))
-    faults = [f"model.image.options.{name} cannot be set: it follows from the rest" for name in follow]
-    rest = {name: value for name, value in given.items() if name not in follow}
-    while rest:
+    """One line for each option that the timm model does not have. The other options may still be invalid together."""
+    reserved = sorted((_RESERVED | _OF_BUILDER) & set(config.options))
+    faults = [f"model.image.options.{name} cannot be set: it follows from the rest" for name in reserved]
+    options = {name: value for name, value in config.options.items() if name not in reserved}
+    while options:
         try:
             with torch.device("meta"):
-                _create(config.model_copy(update={"options": rest}), size)
-        except Exception as error:  # of other faults the caller speaks
+                _create(config.model_copy(update={"options": options}), size)
+        except Exception as error:  # the caller reports other errors
             unknown = _UNKNOWN.search(str(error))
-            if unknown is None or unknown[1] not in rest:
+            if unknown is None or unknown[1] not in options:
                 return faults
             faults.append(_no_option(config, unknown[1]))
-            del rest[unknown[1]]
+            del options[unknown[1]]
         else:
             return faults
     return faults
 
 
 def _no_option(config: ImageModelConfig, option: str) -> str:
+    """The message for an option that the timm model does not have."""
     with torch.device("meta"):
         model = type(timm.create_model(config.name))
     known: list[str] = []
@@ -205,9 +228,10 @@ def _no_option(config: ImageModelConfig, option: str) -> str:
 
 
 def _create(config: ImageModelConfig, size: int) -> nn.Module:
+    """Creates the timm model. Raises whatever timm raises."""
     try:
         model: nn.Module = timm.create_model(config.name, num_classes=0, img_size=size, **config.options)
-    except TypeError as error:  # models without a grid of patches take any size
+    except TypeError as error:  # models without patches accept any size and have no such argument
         if "img_size" not in str(error):
             raise
         model = timm.create_model(config.name, num_classes=0, **config.options)
@@ -215,6 +239,7 @@ def _create(config: ImageModelConfig, size: int) -> nn.Module:
 
 
 def _creation_fault(config: ImageModelConfig, size: int, error: Exception) -> str:
+    """The message for an error of timm: an unknown option, options that do not work, or a size that does not."""
     text = reason_of(error, limit=None)
     unknown = _UNKNOWN.search(text)
     if unknown and unknown[1] in config.options:
@@ -224,25 +249,32 @@ def _creation_fault(config: ImageModelConfig, size: int, error: Exception) -> st
     return f"data.image.size {size} does not work with {config.name!r}: {text}"
 
 
-def look(config: ImageModelConfig, size: int) -> DryRun:
-    """The model's width and the weights that take no part. Raises InputError where it cannot read such images."""
+def inspect_model(config: ImageModelConfig, size: int) -> DryRun:
+    """The model's width and its unused weights. Raises InputError where it does not accept images of that size."""
     try:
         return dry_run(lambda: _create(config, size), lambda model: model(torch.zeros(1, 3, size, size)))
-    except Exception as error:  # layers that find the image too small, each in its own words
+    except Exception as error:  # layers raise errors of any type where an image is too small
         raise InputError([_creation_fault(config, size, error)]) from error
 
 
 def load(model: nn.Module, config: ImageModelConfig) -> None:
-    """Gives the model the weights of its file; a classifier in it is left out. Raises InputError where weights are
-    missing or have other shapes. timm itself would leave missing ones random where there is no classifier to fill.
+    """Loads pretrained weights into the model, without those of a classifier.
 
-    On the meta device nothing is copied, but everything is checked.
+    All weights of the model must be in the file. timm itself would leave missing ones random without an error. A model
+    on the meta device is validated only.
+
+    Args:
+        model: the model, as `create` returns it.
+        config: the config section `model.image:`.
+
+    Raises:
+        InputError: the file is missing or unreadable, or weights are missing or have other shapes.
     """
     path = pretrained.image_file(config)
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
         state = _filter(config, model)(state)
-    except Exception as error:  # unreadable, or another model's: filters stumble over what they do not know
+    except Exception as error:  # an unreadable file, or one of another model, for which timm's filters raise any error
         text = reason_of(error)
         raise InputError([f"{_key(config)}: {path} cannot be read as weights of {config.name!r}: {text}"]) from error
     own = model.state_dict()
@@ -260,46 +292,47 @@ def load(model: nn.Module, config: ImageModelConfig) -> None:
         model.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
 
 
-def misfit(**found: list[str]) -> str:
-    """What does not fit, at most five names of each kind: `missing: a, b; unexpected: c, ... (9 in all)`."""
+def misfit(**weights: list[str]) -> str:
+    """Lists weights that do not fit, at most five of each kind: `missing: a, b; unexpected: c, ... (9 in all)`."""
     parts = [
         f"{kind}: {', '.join(names[:_SHOWN])}{f', ... ({len(names)} in all)' if len(names) > _SHOWN else ''}"
-        for kind, names in found.items()
+        for kind, names in weights.items()
         if names
     ]
     return "; ".join(parts)
 
 
 def _key(config: ImageModelConfig) -> str:
+    """The config key that names the weights."""
     return "model.image.name" if config.weights is None else "model.image.weights"
 
 
 def _filter(config: ImageModelConfig, model: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """timm's own adaptation of stored weights: other names, position embeddings of another size."""
+    """timm's function that adapts stored weights to a model: it renames them and resizes position embeddings."""
     entry = timm.models.model_entrypoint(config.name.partition(".")[0])
     modules = [sys.modules[entry.__module__], sys.modules[type(model).__module__]]
-    found = [getattr(module, name) for module in modules for name in _FILTERS if hasattr(module, name)]
-    if not found:
+    filters = [getattr(module, name) for module in modules for name in _FILTERS if hasattr(module, name)]
+    if not filters:
         return lambda state: state
-    takes = inspect.signature(found[0]).parameters
-    further: dict[str, Any] = {"adapt_layer_scale": True} if "adapt_layer_scale" in takes else {}
-    if len([name for name, p in takes.items() if p.default is p.empty]) > 1:
-        return functools.partial(_call, found[0], model, further)
-    return functools.partial(found[0], **further)
+    parameters = inspect.signature(filters[0]).parameters
+    options: dict[str, Any] = {"adapt_layer_scale": True} if "adapt_layer_scale" in parameters else {}
+    if len([name for name, p in parameters.items() if p.default is p.empty]) > 1:
+        return functools.partial(_call, filters[0], model, options)
+    return functools.partial(filters[0], **options)
 
 
 def _call(
-    function: Callable[..., dict[str, Tensor]], model: nn.Module, further: dict[str, Any], state: dict[str, Tensor]
+    function: Callable[..., dict[str, Tensor]], model: nn.Module, options: dict[str, Any], state: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    return function(state, model, **further)
+    return function(state, model, **options)
 
 
 def checkpoint(model: Any, config: ImageModelConfig) -> None:
-    """Lets the model keep less for the backward pass and compute it again. Raises InputError where it cannot."""
+    """Switches on gradient checkpointing: activations are recomputed, which saves memory. Raises InputError."""
     text = f"model.gradient_checkpointing: {config.name!r} has no gradient checkpointing"
     if not hasattr(model, "set_grad_checkpointing"):
         raise InputError([text])
     try:
         model.set_grad_checkpointing(True)
-    except Exception as error:  # models without it say so with an assertion
+    except Exception as error:  # models without it raise an AssertionError
         raise InputError([text]) from error

@@ -16,16 +16,16 @@ from m3col.errors import InputError
 
 
 def check_widths(**widths: int) -> None:
-    """Raises InputError that names every width below 1."""
+    """Raises InputError with one line for every width below 1."""
     faults = [f"{name} must be >= 1, but got {value}" for name, value in widths.items() if value < 1]
     if faults:
         raise InputError(faults)
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
-    """A linear layer with Xavier-normal weights and zero biases, drawn from torch's global generator.
+    """A linear layer with Xavier-normal weights, drawn from torch's global generator, and zero biases.
 
-    The caller seeds that generator, once per model: weights depend on the seed and the layers' order.
+    The caller seeds the generator once per model, so weights depend on the seed and the order of the layers.
     """
     layer = nn.Linear(in_features, out_features)
     nn.init.xavier_normal_(layer.weight)
@@ -51,5 +51,5 @@ class MLPEncoder(nn.Module):
         return sample_mixing.mix(x, permutation, lam)
 
     def stored(self) -> dict[str, Any]:
-        """Nothing: the widths say it all."""
+        """Empty: the widths describe the encoder."""
         return {}

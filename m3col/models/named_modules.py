@@ -1,4 +1,4 @@
-"""Modules by the names that people give to their modalities, which may be anything: `rna.seq`, `keys`, `type`."""
+"""Modules by the names of modalities, which can be any text, such as `rna.seq`, `keys` or `type`."""
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 
@@ -6,20 +6,20 @@ from torch import nn
 
 _DOT, _MARK = "%2E", "%"
 
-# What every module keeps about itself: torch would take a child of such a name for it.
+# Attributes of every torch module: a child of such a name would replace the attribute.
 _OWN = frozenset(vars(nn.Module()))
 
 
 def safe_keys(names: Iterable[str]) -> dict[str, str]:
-    """name -> key without dots, for names of parameters and tensors; different names get different keys.
+    """Maps each name to a key without dots, for the names of parameters and tensors.
 
-    A name that needs no change is its own key, so that most keys are the names. `names` in the same order give the same
-    keys.
+    A name that is valid as a key is its own key. Different names get different keys, which depend on the order of the
+    names.
     """
-    every = list(names)
-    keys = {name: name for name in every if name and "." not in name and name not in _OWN}
+    all_names = list(names)
+    keys = {name: name for name in all_names if name and "." not in name and name not in _OWN}
     taken = set(keys)
-    for name in every:
+    for name in all_names:
         if name in keys:
             continue
         key = name.replace(".", _DOT) or _MARK
@@ -29,14 +29,14 @@ def safe_keys(names: Iterable[str]) -> dict[str, str]:
             key += _MARK
         keys[name] = key
         taken.add(key)
-    return {name: keys[name] for name in every}
+    return {name: keys[name] for name in all_names}
 
 
 class NamedModules(nn.Module):
-    """Modules by name, in the order given, as a mapping that cannot change. Any text is a name.
+    """An immutable, ordered mapping from names to modules. Any text is a valid name.
 
     The parameters of module `name` are called `<safe key of name>.<its own name>`; nn.ModuleDict would do the same, but
-    refuses names with a dot and those of its own attributes.
+    rejects names with a dot and those of its own attributes.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
@@ -46,9 +46,9 @@ class NamedModules(nn.Module):
         self._modules.update({self._by_name[name]: module for name, module in modules.items()})
 
     def __getitem__(self, name: str) -> nn.Module:
-        found = self._modules[self._by_name[name]]
-        assert found is not None
-        return found
+        module = self._modules[self._by_name[name]]
+        assert module is not None
+        return module
 
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
@@ -69,6 +69,6 @@ class NamedModules(nn.Module):
         return self._by_names().values()
 
     def split(self, path: str) -> tuple[str, str]:
-        """Of the dotted name of a parameter below this module: the name of the module it is in, and its name there."""
-        key, _, rest = path.partition(".")
-        return next(name for name, own in self._by_name.items() if own == key), rest
+        """Splits the dotted name of a parameter into the name of its module and the parameter's name in that module."""
+        key, _, inner_name = path.partition(".")
+        return next(name for name, own_key in self._by_name.items() if own_key == key), inner_name

@@ -3,10 +3,10 @@
 Letters: n texts, L tokens of the batch's longest one, E width of the word embeddings, D embedding width.
 Paper: Kumar et al., arXiv 2409.17777, Eq. 2-3 and section 4 (BERT and RoBERTa base): texts are mixed at their word
   embeddings, and the mixture passes through the encoder.
-Differs: the paper does not say how texts of different length are mixed; here a place takes part where either of the two
-  has a token, and the shorter one contributes the embedding of the padding token there. The authors' code mixes class
-  tokens: that is `mix.level: embedding`.
-Differs: a linear projection to D follows where the encoder's own width is another; the paper's widths agree (768).
+Differs: the paper does not say how texts of different length are mixed; here a position of the mixture is attended to
+  where either text has a token, and the shorter text contributes the embedding of the padding token there. The authors'
+  code mixes class tokens instead, as `mix.level: embedding` does.
+Differs: a linear projection to D follows where the encoder has another width; in the paper both are 768.
 """
 
 import contextlib
@@ -38,36 +38,41 @@ from m3col.models.image import misfit
 from m3col.models.mlp import check_widths, linear
 
 KEY = "model.text.name"
-# Of a stored config: where it was stored, what only concerns classifiers, and what would change how or from where
-# code and weights are loaded.
+# Keys of a stored config that are dropped: its origin, settings of classifiers, and settings that change how code and
+# weights are loaded.
 _LEFT_OUT = frozenset(
     ("architectures", "attn_implementation", "auto_map", "dtype", "id2label", "label2id", "problem_type",
      "quantization_config", "torch_dtype", "transformers_version")
 )  # fmt: skip
-# Options that follow from the tokeniser, or would make something else of the encoder.
+# Options that follow from the tokenizer, or that would turn the encoder into another kind of model.
 _RESERVED = frozenset(
     ("add_cross_attention", "is_decoder", "is_encoder_decoder", "model_type", "output_attentions",
      "output_hidden_states", "pad_token_id", "return_dict", "vocab_size")
 )  # fmt: skip
-# They fill in words, but with a decoder or from bytes, read proteins or images, scale their embeddings by what the
-# ids are (esm), or need kernels of their own (mra).
+# Masked language models that cannot be used here: they have a decoder, read bytes, proteins or images, scale their
+# embeddings depending on the ids (esm), or need kernels of their own (mra).
 _NO_ENCODERS = frozenset(
     ("bart", "esm", "esmc", "mbart", "modernvbert", "mra", "mvp", "neomme", "perceiver", "ultravbert")
 )  # fmt: skip
-_PROBE_LENGTH = 64
+_PROBE_LENGTH = 64  # tokens of the text in a dry run
 
 
 class TextEncoder(nn.Module):
-    """Texts to embeddings [n, D], not normalised: the class token's output, or the mean over the tokens.
+    """Texts to embeddings [n, D], not normalised: the output of the class token, or the mean over the tokens.
 
-    Weights are float32, attention is torch's scaled_dot_product_attention where the encoder has it, and there is no
-    pooling layer. Weights that no gradient reaches do not ask for one, because DDP would wait for it.
+    Weights are float32. Attention is torch's scaled_dot_product_attention where the encoder supports it. There is no
+    pooling layer. Weights without a gradient are frozen, because DDP would wait for their gradients.
 
-    input: with random weights the encoder gets that vocabulary and padding id; with pretrained ones they have to agree
-    with it. load_weights: False leaves pretrained weights out; they are about to come from a checkpoint. described:
-    `encoder_config` of the same settings, so that neither hub nor folder is needed. Raises InputError for an unknown
-    name, options that the encoder does not take, weights that are missing or do not fit, and a tokeniser that does
-    not belong to it.
+    Args:
+        config: the config section `model.text:`.
+        input: the description of the texts. With random weights the encoder gets its vocabulary size and padding id.
+        embedding_dim: D.
+        checkpointing: whether to save memory by recomputing activations in the backward pass.
+        load_weights: False: pretrained weights are not loaded, because a checkpoint replaces them.
+        described: what `encoder_config` returned, so that neither hub nor folder is needed; None: it is called.
+
+    Raises:
+        InputError: name, options, weights or tokenizer do not fit.
     """
 
     def __init__(
@@ -85,20 +90,22 @@ class TextEncoder(nn.Module):
         self._described = _plain(encoder_config(config) if described is None else described)
         self._pool = config.pool
         values = with_input(self._described, config, input)
-        found = look(config, values)  # first: it says in one line what building would stumble over
+        probe = inspect_model(
+            config, values
+        )  # first, because its messages are clearer than those of `load` and `build`
         self.model = load(config, values) if config.pretrained and load_weights else build(values)
-        self.model.train()  # files are loaded for evaluation
-        self._takes = frozenset(inspect.signature(self.model.forward).parameters)
+        self.model.train()  # from_pretrained returns a model in evaluation mode
+        self._parameters_of_forward = frozenset(inspect.signature(self.model.forward).parameters)
         self._padding_position = padding_position(self.model)
-        for name in found.unused:
+        for name in probe.unused:
             self.model.get_parameter(name).requires_grad_(False)
-        self.projection = nn.Identity() if found.width == embedding_dim else linear(found.width, embedding_dim)
+        self.projection = nn.Identity() if probe.width == embedding_dim else linear(probe.width, embedding_dim)
         if checkpointing:
             if not self.model.supports_gradient_checkpointing:
                 kind = self._described["model_type"]
                 raise InputError([f"model.gradient_checkpointing: {kind!r} has no gradient checkpointing"])
-            self.model.config.use_cache = False  # nothing is generated; checkpointing would say so at each call
-            enable = getattr(self.model, "activation_checkpointing_enable", None)  # its newer name
+            self.model.config.use_cache = False  # else a warning at each call: checkpointing excludes this cache
+            enable = getattr(self.model, "activation_checkpointing_enable", None)  # the newer name of the method
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
 
     def forward(self, tokens: Tokens) -> Tensor:
@@ -106,8 +113,8 @@ class TextEncoder(nn.Module):
         if self._pool == "cls":
             pooled = hidden[:, 0]
         else:
-            taken = tokens.mask.unsqueeze(-1).to(hidden.dtype)
-            pooled = (hidden * taken).sum(dim=1) / taken.sum(dim=1).clamp(min=1)
+            mask = tokens.mask.unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         embedding: Tensor = self.projection(pooled)
         return embedding
 
@@ -118,89 +125,89 @@ class TextEncoder(nn.Module):
         return Tokens(None, tokens.mask, self.model.get_input_embeddings()(tokens.ids), tokens.types)
 
     def mix(self, tokens: Tokens, permutation: Tensor, lam: Tensor) -> Tokens:
-        """Eq. 2 at the word embeddings: lam w + (1 - lam) w[permutation] at each place.
+        """Eq. 2 at the word embeddings: lam w + (1 - lam) w[permutation] at each position; permutation, lam: [n].
 
-        A place takes part where a text of positive weight has a token, so that lam = 1 gives the ordinary call and
-        lam = 0 the partner's. Where only the partner has one, it brings its type.
+        A position is attended to where a text of positive weight has a token. So lam = 1 gives the unmixed text, and
+        lam = 0 the partner. Where only the partner has a token, the token type is the partner's.
         """
         own = self.embed(tokens)
         assert own.embeddings is not None
-        weight = lam.to(own.embeddings.dtype).unsqueeze(1)  # as `mixup.mix` rounds it
-        mine, others = own.mask & (weight > 0), own.mask[permutation] & (weight < 1)
-        types = None if own.types is None else torch.where(others & ~mine, own.types[permutation], own.types)
-        return Tokens(None, mine | others, sample_mixing.mix(own.embeddings, permutation, lam), types)
+        weight = lam.to(own.embeddings.dtype).unsqueeze(1)  # rounded as in `sample_mixing.mix`
+        own_mask, partner_mask = own.mask & (weight > 0), own.mask[permutation] & (weight < 1)
+        types = None if own.types is None else torch.where(partner_mask & ~own_mask, own.types[permutation], own.types)
+        return Tokens(None, own_mask | partner_mask, sample_mixing.mix(own.embeddings, permutation, lam), types)
 
     def stored(self) -> dict[str, Any]:
-        """The encoder's config: `described` of the same encoder in a checkpoint."""
+        """The encoder's config, which is passed as `described` to build the encoder from a checkpoint."""
         return dict(self._described)
 
     def _run(self, tokens: Tokens) -> Tensor:
         """The encoder's output [n, L, width]."""
-        given: dict[str, Tensor] = {"attention_mask": tokens.mask.long()}
+        arguments: dict[str, Tensor] = {"attention_mask": tokens.mask.long()}
         if tokens.embeddings is not None:
-            given["inputs_embeds"] = tokens.embeddings
+            arguments["inputs_embeds"] = tokens.embeddings
         else:
             assert tokens.ids is not None
-            given["input_ids"] = tokens.ids
+            arguments["input_ids"] = tokens.ids
         if self._padding_position is not None:
-            # RoBERTa and its kin count tokens, which they cannot do on embeddings.
-            given["position_ids"] = positions(tokens.mask, self._padding_position)
-        if tokens.types is not None and "token_type_ids" in self._takes:
-            given["token_type_ids"] = tokens.types
-        hidden: Tensor = self.model(**given).last_hidden_state
+            # Encoders such as RoBERTa derive positions from the ids, which are missing for word embeddings.
+            arguments["position_ids"] = positions(tokens.mask, self._padding_position)
+        if tokens.types is not None and "token_type_ids" in self._parameters_of_forward:
+            arguments["token_type_ids"] = tokens.types
+        hidden: Tensor = self.model(**arguments).last_hidden_state
         return hidden
 
 
 def positions(mask: Tensor, padding: int) -> Tensor:
-    """Position ids [n, L] of encoders that count tokens: padding + 1, padding + 2, ..., and `padding` elsewhere."""
+    """Position ids [n, L] for encoders such as RoBERTa: tokens have padding + 1, padding + 2, ..., others `padding`."""
     counted = mask.long()
     return counted.cumsum(dim=1) * counted + padding
 
 
 def kinds() -> list[str]:
-    """The best-known encoders of transformers: what fills in masked words, and is no decoder."""
+    """The model types of well-known encoders in transformers: masked language models without a decoder."""
     return sorted((set(MODEL_FOR_MASKED_LM_MAPPING_NAMES) & set(CONFIG_MAPPING_NAMES)) - _NO_ENCODERS)
 
 
 def _is_encoder(kind: str) -> bool:
-    """Whether AutoModel gives an encoder for that kind; whether it runs on word embeddings is for `look` to find."""
+    """Whether AutoModel has an encoder of that type. `inspect_model` finds out whether it accepts word embeddings."""
     others = set(MODEL_MAPPING_NAMES) - set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - _NO_ENCODERS
     return kind in kinds() or kind in others
 
 
 def encoder_config(config: TextModelConfig) -> dict[str, Any]:
-    """The encoder's config as plain values, with `config.options` merged in; JSON keeps it.
+    """The encoder's config as plain JSON values, with `config.options` merged in.
 
-    From the folder or the hub's name, or with `pretrained: false` from a kind such as "bert". Raises InputError for a
-    name that gives no config, what is no encoder, and options that it does not have.
+    `config` names a folder, a model of the hub, or, with `pretrained: false`, a type of encoder such as "bert". Raises
+    InputError: the name has no config, the model is not an encoder, or it does not have an option.
     """
-    given = _kind(config) or _of_folder(config)
-    found = _typed(given, config, options=False)
-    kind = found.model_type
-    if not _is_encoder(kind) or found.is_encoder_decoder or getattr(found, "is_decoder", False):
+    raw = _kind(config) or _of_folder(config)
+    typed = _typed(raw, config, options=False)
+    kind = typed.model_type
+    if not _is_encoder(kind) or typed.is_encoder_decoder or getattr(typed, "is_decoder", False):
         raise InputError([f"{KEY} {config.name!r}: {kind!r} is no encoder{nearest(kind, kinds())}"])
-    alias: dict[str, str] = getattr(found, "attribute_map", {})
-    taken = [*(name for name in _plain(found.to_dict()) if name not in _RESERVED), *alias]
-    unknown = [option for option in config.options if option not in taken]
+    alias: dict[str, str] = getattr(typed, "attribute_map", {})
+    valid = [*(name for name in _plain(typed.to_dict()) if name not in _RESERVED), *alias]
+    unknown = [option for option in config.options if option not in valid]
     if unknown:
         raise InputError(
             [f"model.text.options.{name} cannot be set: it follows from the rest" if name in _RESERVED
-             else f"model.text.options.{name} is no option of {kind!r}{nearest(name, taken)}" for name in unknown]
+             else f"model.text.options.{name} is no option of {kind!r}{nearest(name, valid)}" for name in unknown]
         )  # fmt: skip
-    # Merged into what the file says, not into what follows from it, such as a list with an entry per layer.
-    own = {alias.get(name, name): value for name, value in given.items()}
+    # Merged into the values of the file, not into those that transformers derives from it, such as a list with an entry
+    # per layer.
+    own = {alias.get(name, name): value for name, value in raw.items()}
     own |= {alias.get(option, option): value for option, value in config.options.items()}
     return _plain(_typed(own, config).to_dict())
 
 
 def is_model(config: TextModelConfig) -> bool:
-    """Whether the name is of a model or folder, and not of a kind such as "bert"."""
+    """Whether the name is that of a model or folder, not of a type of encoder such as "bert"."""
     return config.name not in CONFIG_MAPPING_NAMES or os.path.isdir(config.name)
 
 
 def _kind(config: TextModelConfig) -> dict[str, Any] | None:
-    """The config of a kind of encoder, or None where the name is of a model or folder. Raises InputError for a kind
-    where pretrained weights are wanted."""
+    """The config of a type of encoder; None where the name is that of a model. Raises InputError with `pretrained`."""
     if is_model(config):
         return None
     if config.pretrained:
@@ -210,7 +217,7 @@ def _kind(config: TextModelConfig) -> dict[str, Any] | None:
 
 
 def _of_folder(config: TextModelConfig) -> dict[str, Any]:
-    """What config.json says."""
+    """The values in config.json."""
     try:
         folder = pretrained.text_folder(config.name, _parts(config), key=KEY)
     except InputError as error:
@@ -219,22 +226,24 @@ def _of_folder(config: TextModelConfig) -> dict[str, Any]:
             raise
         raise InputError([f"{KEY} {config.name!r} is no kind of encoder{close} {error}"]) from error
     try:
-        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        typed = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         stored, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
-    except Exception as error:  # broken JSON, or a kind whose code only its folder has
+    except Exception as error:  # invalid JSON, or a type of model that transformers does not have
         raise InputError([f"{KEY} {config.name!r}: config.json cannot be used: {reason_of(error)}"]) from error
-    return {**_plain(stored), "model_type": found.model_type}
+    return {**_plain(stored), "model_type": typed.model_type}
 
 
 def special_tokens(config: TextModelConfig) -> dict[str, int]:
-    """The ids of special tokens that config.json itself names, of those that its kind of encoder has: BERTs may say
-    bos_token_id, of which nothing follows. Raises InputError."""
+    """The ids of special tokens in config.json that the type of encoder uses; BERT, for example, does not use a
+    bos_token_id, which its files often have. Raises InputError."""
     folder = pretrained.text_folder(config.name, ["config"], key=KEY)
     stored, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
-    usual = AutoConfig.for_model(encoder_config(config)["model_type"])
+    defaults = AutoConfig.for_model(encoder_config(config)["model_type"])
     names = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
     return {
-        name: stored[name] for name in names if type(stored.get(name)) is int and getattr(usual, name, None) is not None
+        name: stored[name]
+        for name in names
+        if type(stored.get(name)) is int and getattr(defaults, name, None) is not None
     }
 
 
@@ -243,9 +252,9 @@ def _parts(config: TextModelConfig) -> list[pretrained.Part]:
 
 
 def with_input(described: Mapping[str, Any], config: TextModelConfig, input: TextInput) -> dict[str, Any]:
-    """The encoder's config for a tokeniser: with random weights its vocabulary and padding id are taken over.
+    """The encoder's config for a tokenizer. With random weights it gets the tokenizer's vocabulary size and padding id.
 
-    Raises InputError where pretrained weights have no embedding for some of its ids, or none at all.
+    Raises InputError where pretrained weights have fewer word embeddings than the tokenizer has entries, or none.
     """
     if not config.pretrained:
         return {**described, "vocab_size": input.vocabulary, "pad_token_id": input.pad}
@@ -260,90 +269,94 @@ def with_input(described: Mapping[str, Any], config: TextModelConfig, input: Tex
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config without those in `_LEFT_OUT` and private ones."""
     return {name: value for name, value in values.items() if name not in _LEFT_OUT and not name.startswith("_")}
 
 
 def _typed(values: Mapping[str, Any], config: TextModelConfig, *, options: bool = True) -> Any:
-    """The config as transformers has it; `options`: whether they are in it. Raises InputError for what it refuses."""
+    """The config object of transformers. `options`: whether `values` contain `config.options`. Raises InputError."""
     try:
         return AutoConfig.for_model(**values)
-    except Exception as error:  # each config class has its own checks
+    except Exception as error:  # config classes raise errors of any type
         if options and config.options:
             raise InputError([f"model.text.options {config.options!r}: {reason_of(error)}"]) from error
         raise InputError([f"{KEY} {config.name!r}: its config cannot be used: {reason_of(error)}"]) from error
 
 
 def build(values: Mapping[str, Any]) -> PreTrainedModel:
-    """The encoder of a config, with random weights."""
+    """Builds the encoder of a config with random weights."""
     config = AutoConfig.for_model(**values)
     model: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32, **_without_pooling(config))
     return model
 
 
 def load(config: TextModelConfig, values: Mapping[str, Any]) -> PreTrainedModel:
-    """The encoder with the weights of its folder. Raises InputError where some are missing or have other shapes.
+    """Builds the encoder with the weights of its folder. Raises InputError where some are missing or have other shapes.
 
-    What the file has beyond that, such as a language model's head, is left out.
+    Other weights in the file, such as the head of a language model, are not loaded.
     """
     folder = pretrained.text_folder(config.name, _parts(config), key=KEY)
     typed = AutoConfig.for_model(**values)
     try:
         with _quiet():
-            model, found = AutoModel.from_pretrained(
+            model, report = AutoModel.from_pretrained(
                 folder, config=typed, dtype=torch.float32, local_files_only=True, trust_remote_code=False,
                 output_loading_info=True, ignore_mismatched_sizes=True, **_without_pooling(typed),
             )  # fmt: skip
-    except Exception as error:  # a broken file, in the words of whoever reads it
+    except Exception as error:  # readers of damaged files raise errors of any type
         raise InputError([f"{KEY} {config.name!r}: its weights cannot be read: {reason_of(error)}"]) from error
-    shapes = [f"{key} is {list(there)} instead of {list(own)}" for key, there, own in sorted(found["mismatched_keys"])]
-    missing = sorted(found["missing_keys"])
+    shapes = [
+        f"{key} is {list(stored)} instead of {list(own)}" for key, stored, own in sorted(report["mismatched_keys"])
+    ]
+    missing = sorted(report["missing_keys"])
     if missing or shapes:
-        text = misfit(missing=missing, shapes=shapes, unexpected=sorted(found["unexpected_keys"]))
+        text = misfit(missing=missing, shapes=shapes, unexpected=sorted(report["unexpected_keys"]))
         raise InputError([f"{KEY} {config.name!r}: its weights do not fit: {text}"])
     return model
 
 
 def check_weights(config: TextModelConfig, values: Mapping[str, Any]) -> None:
-    """Raises InputError where `load` would. Names and shapes alone say so for most files."""
+    """Raises InputError where `load` would. For most files only names and shapes of weights are read."""
     folder = pretrained.text_folder(config.name, _parts(config), key=KEY)
     with torch.device("meta"):
         model = build(values)
     shapes: dict[str, list[int]] = {}
     with contextlib.suppress(OSError, SafetensorError), safe_open(folder / "model.safetensors", "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in list(file.keys())}
-    there = {_modern(name, model.base_model_prefix): shape for name, shape in shapes.items()}
-    if any(there.get(name) != list(value.shape) for name, value in model.state_dict().items()):
+    stored = {_modern(name, model.base_model_prefix): shape for name, shape in shapes.items()}
+    if any(stored.get(name) != list(value.shape) for name, value in model.state_dict().items()):
         load(config, values)
 
 
 def _modern(name: str, prefix: str) -> str:
+    """The current name of a weight in an old file, without the prefix of the encoder."""
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
         name = name.removesuffix(old) + new if name.endswith(old) else name
     return name.removeprefix(f"{prefix}.")
 
 
 def _without_pooling(config: Any) -> dict[str, bool]:
-    """The argument that leaves out the layer after the class token, for encoders that have one."""
+    """The argument that removes the pooling layer, for encoders that have one."""
     kind: Any = MODEL_MAPPING[type(config)]
     kind = kind[0] if isinstance(kind, tuple | list) else kind
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
 
 
 def padding_position(model: nn.Module) -> int | None:
-    """The position of padding in encoders that count tokens (RoBERTa: 1, the first token has 2), else None."""
-    takes = inspect.signature(model.forward).parameters
+    """The position id of padding in encoders such as RoBERTa (1; the first token has 2); None for other encoders."""
+    parameters = inspect.signature(model.forward).parameters
     table = position_table(model)
-    return table.padding_idx if table is not None and "position_ids" in takes else None
+    return table.padding_idx if table is not None and "position_ids" in parameters else None
 
 
 def position_table(model: nn.Module) -> nn.Embedding | None:
-    """The embeddings of absolute positions, where the encoder has them."""
+    """The embeddings of absolute positions; None where the encoder has none."""
     tables = (m for name, m in model.named_modules() if name.endswith("position_embeddings"))
     return next((table for table in tables if isinstance(table, nn.Embedding)), None)
 
 
 def longest(model: PreTrainedModel) -> int | None:
-    """How many tokens of a text the encoder can read; None where nothing limits it."""
+    """The largest number of tokens per text that the encoder accepts; None: no limit."""
     table = position_table(model)
     if table is None:
         limit: int | None = getattr(model.config, "max_position_embeddings", None)
@@ -352,8 +365,8 @@ def longest(model: PreTrainedModel) -> int | None:
     return table.num_embeddings - (0 if padding is None else padding + 1)
 
 
-def look(config: TextModelConfig, values: Mapping[str, Any]) -> DryRun:
-    """The encoder's width and the weights that take no part. Raises InputError where it does not run on embeddings."""
+def inspect_model(config: TextModelConfig, values: Mapping[str, Any]) -> DryRun:
+    """The encoder's width and its unused weights. Raises InputError where it does not accept word embeddings."""
 
     def run(model: nn.Module) -> Tensor:
         encoder: Any = model
@@ -366,7 +379,7 @@ def look(config: TextModelConfig, values: Mapping[str, Any]) -> DryRun:
 
     try:
         return dry_run(lambda: build(values), run)
-    except Exception as error:  # options that do not go together, or an encoder that cannot be mixed
+    except Exception as error:  # incompatible options, or an encoder that does not accept word embeddings
         if config.options:
             raise InputError([f"model.text.options {config.options!r}: {reason_of(error)}"]) from error
         rule = "must run on word embeddings, at which texts are mixed"
@@ -375,7 +388,7 @@ def look(config: TextModelConfig, values: Mapping[str, Any]) -> DryRun:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and report: what is wrong is said in one line."""
+    """Suppresses the progress bar and the report of transformers: errors are reported in one line by this module."""
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
