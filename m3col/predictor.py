@@ -357,12 +357,12 @@ def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
 
 def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> Member:
     """Builds one model of a checkpoint, with its preprocessing and weights. Raises InputError for a damaged one."""
-    place = str(folder / checkpoint.DESCRIPTION)
+    description_path = str(folder / checkpoint.DESCRIPTION)
     try:
         registry.find(described["config"].get("method", registry.DEFAULT), trusted=False)
     except InputError as error:
-        raise InputError([f"{place}: {line}" for line in error.faults]) from None
-    run = loading.load_stored(described["config"], where=place)
+        raise InputError([f"{description_path}: {line}" for line in error.faults]) from None
+    run = loading.load_stored(described["config"], where=description_path)
     dtype = torch.float64 if run.train.precision == "float64" else torch.float32
     try:
         path = folder / str(member["file"])
