@@ -1,4 +1,4 @@
-"""What the benchmarks share: tables, medians, and a study that is opened without the rest of a search."""
+"""Shared by the benchmarks: tables, medians, and opening a study without the rest of a search."""
 
 import argparse
 import os
@@ -26,33 +26,37 @@ from tune.study.run_spec import RunSpec
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the switch that all benchmarks have."""
-    made = argparse.ArgumentParser(
+    """An argument parser with the switch `--quick` of all benchmarks."""
+    new_parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    made.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, its figures mean nothing")
-    return made
+    new_parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it works, its figures mean nothing"
+    )
+    return new_parser
 
 
 def leave_in_order() -> None:
-    """SIGTERM ends this process as an exception does, so that the servers it has started end with it."""
+    """Converts SIGTERM to SystemExit, so that cleanup code stops the servers that this process started."""
 
     def leave(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the clearing up
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
 
 
 def machine() -> str:
-    """The line above each table: figures say nothing without it."""
+    """The line above each table that describes the machine."""
     load = os.getloadavg()[0]
     return f"{os.cpu_count()} CPU cores, load {load:.1f} at the start (the figures below assume an idle machine)"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, words: Collection[str] = ()) -> str:
-    """A Markdown table that reads well on a terminal too. The first column is text, as are those named in `words`; the
-    others are figures."""
+    """A Markdown table with aligned columns.
+
+    The first column and those named in `words` are text, aligned left. The others are numbers, aligned right.
+    """
     lines = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     texts = [column == 0 or name in words for column, name in enumerate(header)]
@@ -68,12 +72,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, words: Col
 
 
 def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
-    """The median over rounds of the ratio within a round: both sides of a round met the same noise."""
+    """The median over rounds of the ratio within a round. Both values of a round were measured under the same load."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
 def executor_for(spec: RunSpec, folder: StudyFolder, dataset: Dataset) -> RunExecutor:
-    """What an actor would make of a run, in this process."""
+    """The executor of a run in this process, as an actor would create it."""
     return RunExecutor(spec, shared_data(folder, dataset), test_inputs=lambda: None)
 
 
@@ -82,7 +86,7 @@ def shared_data(folder: StudyFolder, dataset: Dataset) -> SharedStudyData:
 
 
 class TrialsOnly(Plan):
-    """A plan that ends with its trials: no refit follows."""
+    """A plan without refits: the search ends after its trials."""
 
     def refits(self) -> list[RunSpec]:
         return []
@@ -99,7 +103,7 @@ class Opened:
 
 
 def open_study(runs: Path, raw: Mapping[str, Any], *, storage: optuna.storages.BaseStorage | None = None) -> Opened:
-    """A new study below `runs`. `raw`: a search config; `storage`: in place of the study's own SQLite file."""
+    """Creates a study below `runs`. `raw`: a search config; `storage`: used in place of the study's SQLite file."""
     raw = {**raw, "search": {"replicates": 0, "confirm": None, **raw.get("search", {})}}
     (ready,) = checks.validate(raw, data=None, overrides={}, options=checks.Options(runs=runs))
     config, dataset = ready.config, ready.dataset
@@ -115,7 +119,7 @@ def open_study(runs: Path, raw: Mapping[str, Any], *, storage: optuna.storages.B
 def opened(
     folder: StudyFolder, config: StudyConfig, dataset: Dataset, *, storage: optuna.storages.BaseStorage | None = None
 ) -> Opened:
-    """The study of a folder that exists; what it is opened with must be what it holds."""
+    """Opens the study of an existing folder. Config and data set must be those of the study."""
     trials = Trials(
         storage or folder.storage(),
         name=folder.described()["name"],

@@ -1,7 +1,7 @@
-"""What a fault did to a study, told from its folder: as it was when the fault came, and as it is at the end.
+"""Measures the effect of a fault on a study, from its folder at the time of the fault and at the end.
 
-A trial that ran then and has a newer attempt at the end was cut off. What it had computed after its last checkpoint is
-lost work; every epoch that the fault did not destroy must stand in its history as it stood there before.
+A trial that ran at the fault and has a newer attempt at the end was cut off. The time between its last kept epoch and
+the fault is lost work. At the end its history must have every epoch exactly once.
 """
 
 import re
@@ -18,14 +18,23 @@ from tune.study.attempts import DESCRIPTION
 from tune.study.run_folder import RunFolder
 from tune.study.run_messages import COMPLETE, RunOutcome
 
-_LATE = 0.8  # of its epochs: a trial beyond may end before the fault arrives
+_LATE = 0.8  # fraction of epochs; a trial beyond it may end before the fault arrives
 
 
 @dataclass(frozen=True)
 class Running:
-    """A trial that has begun and not ended. `epochs`: in all; `history`: what the driver knows; `checkpoint`: epochs of
-    the newest one, 0 where there is none; `writing_s`: what that one took; `began`, `process`: of the newest attempt;
-    `lines`: of its log."""
+    """A trial that has begun and not ended.
+
+    Attributes:
+        epochs: configured number of epochs.
+        attempts: names of the attempt folders.
+        history: the epoch records that the driver has stored.
+        checkpoint: epochs in the newest checkpoint; 0 where there is none.
+        writing_s: time that writing it took, in seconds.
+        began: start of the newest attempt, in Unix seconds.
+        process: process id of the newest attempt.
+        lines: number of lines in the log of the trial.
+    """
 
     epochs: int
     attempts: frozenset[str]
@@ -37,13 +46,13 @@ class Running:
     lines: int
 
     def can_go_on(self) -> bool:
-        """Whether a fault now finds something to go on from, and something that is still to do."""
+        """Whether the trial could resume from a checkpoint after a fault now, and is not about to end."""
         return self.checkpoint > 0 and max(self.checkpoint, len(self.history)) < _LATE * self.epochs
 
 
 @dataclass(frozen=True)
 class Before:
-    """A study at the fault. `ended`: result and attempts of the trials that had ended."""
+    """The state of a study at the fault. `ended`: result and attempts of the finished trials."""
 
     running: Mapping[str, Running]
     ended: Mapping[str, tuple[str, frozenset[str]]]
@@ -51,8 +60,14 @@ class Before:
 
 @dataclass
 class Damage:
-    """`cut`: trials that went on in a new attempt; `lost_work_s`, `recovery_s`: the longest; `faults`: what must not
-    be, one line each."""
+    """Effect of a fault on the running trials.
+
+    Attributes:
+        cut: trials that were cut off and continued in a new attempt.
+        lost_work_s: the longest lost work of one trial, in seconds.
+        recovery_s: the longest time until the next epoch of a trial, in seconds.
+        faults: violated requirements, one line each.
+    """
 
     cut: list[str] = field(default_factory=list)
     lost_work_s: float = 0.0
@@ -60,8 +75,8 @@ class Damage:
     faults: list[str] = field(default_factory=list)
 
 
-def look(study: Path) -> Before:
-    """The study now."""
+def inspect_study(study: Path) -> Before:
+    """Reads the current state of a study from its folder."""
     running, ended = {}, {}
     for path in _trials(study):
         if (path / "result.json").exists():
@@ -80,7 +95,7 @@ def _ending(path: Path) -> tuple[str, frozenset[str]]:
 
 
 def _attempts(path: Path) -> frozenset[str]:
-    return frozenset(found.name for found in path.glob("attempt-*"))
+    return frozenset(folder.name for folder in path.glob("attempt-*"))
 
 
 def _log(path: Path) -> list[str]:
@@ -94,10 +109,10 @@ def _running(path: Path) -> Running:
         if newest is not None:
             last = checkpoint.describe(newest, "training")["history"][-1]
             written = int(last["epoch"])
-            writing_s = newest.stat().st_ctime - last["time"]  # it got its name when all of it was on the disk
-    except (InputError, OSError):  # removed in this moment, because there is a newer one
+            writing_s = newest.stat().st_ctime - last["time"]  # it was renamed after all of it was on disk
+    except (InputError, OSError):  # removed just now, because a newer one exists
         return _running(path)
-    described = sorted(path.glob(f"attempt-*/{DESCRIPTION}"), key=lambda found: found.stat().st_mtime)
+    described = sorted(path.glob(f"attempt-*/{DESCRIPTION}"), key=lambda file: file.stat().st_mtime)
     began = described[-1].stat().st_mtime if described else 0.0
     process = atomic_files.read_json(described[-1], {}).get("process", 0) if described else 0
     return Running(
@@ -108,8 +123,8 @@ def _running(path: Path) -> Running:
 
 def values(study: Path) -> dict[int, float]:
     """The value of each finished trial."""
-    found = {int(path.name): RunFolder(path).outcome() for path in _trials(study)}
-    return {number: float(result.value or 0.0) for number, result in found.items() if result and _complete(result)}
+    outcomes = {int(path.name): RunFolder(path).outcome() for path in _trials(study)}
+    return {number: float(result.value or 0.0) for number, result in outcomes.items() if result and _complete(result)}
 
 
 def _complete(result: RunOutcome) -> bool:
@@ -117,8 +132,10 @@ def _complete(result: RunOutcome) -> bool:
 
 
 def twice(study: Path, before: Before | None) -> int:
-    """Trials that trained their last epoch in two attempts, that ran again although they had ended, or that were set
-    aside to be run anew."""
+    """Counts trials that did the same work twice.
+
+    These ended in two attempts, ran again after they had ended, or were set aside to be run again.
+    """
     again = {path.name for path in _trials(study) if len(list(path.glob("attempt-*/outcome.json"))) > 1}
     for name, ending in before.ended.items() if before is not None else ():
         path = study / "trials" / name
@@ -143,44 +160,47 @@ def overlap(study: Path) -> int:
 
 
 def damage(study: Path, before: Before, *, struck: float, healed: float, every_s: float) -> Damage:
-    """What the fault between `struck` and `healed` did to the trials that ran. `every_s`: between two checkpoints."""
-    found = Damage()
+    """The effect of a fault between `struck` and `healed` (Unix seconds). `every_s`: interval of checkpoints."""
+    effect = Damage()
     for path in _trials(study):
         history = RunFolder(path).history()
         if [record["epoch"] for record in history] != list(range(1, len(history) + 1)):
-            found.faults.append(f"trial {path.name}: its history does not have every epoch once")
+            effect.faults.append(f"trial {path.name}: its history does not have every epoch once")
         if path.name in before.running:
-            _add(found, path, before.running[path.name], history, struck=struck, healed=healed, every_s=every_s)
-    return found
+            _add(effect, path, before.running[path.name], history, struck=struck, healed=healed, every_s=every_s)
+    return effect
 
 
 def _add(
-    found: Damage, path: Path, was: Running, history: Sequence[Mapping[str, Any]], *, struck: float, healed: float,
+    effect: Damage, path: Path, state: Running, history: Sequence[Mapping[str, Any]], *, struck: float, healed: float,
     every_s: float,
 ) -> None:  # fmt: skip
-    if _attempts(path) == was.attempts or not was.attempts:  # no process had begun it yet
+    if _attempts(path) == state.attempts or not state.attempts:  # no process had started it yet
         later = [record["time"] for record in history if record["time"] > healed]
-        found.recovery_s = max(found.recovery_s, later[0] - healed if later else 0.0)
+        effect.recovery_s = max(effect.recovery_s, later[0] - healed if later else 0.0)
         return
-    found.cut.append(path.name)
-    told = re.findall(r"resumes from epoch (\d+)", "\n".join(_log(path)[was.lines :]))
-    start = int(told[0]) if told else 0
-    if start < was.checkpoint:
-        found.faults.append(f"trial {path.name}: began again at epoch {start}; a checkpoint had {was.checkpoint}")
+    effect.cut.append(path.name)
+    resumed = re.findall(r"resumes from epoch (\d+)", "\n".join(_log(path)[state.lines :]))
+    start = int(resumed[0]) if resumed else 0
+    if start < state.checkpoint:
+        effect.faults.append(f"trial {path.name}: began again at epoch {start}; a checkpoint had {state.checkpoint}")
     kept = [record["time"] for record in history if record["time"] <= struck]
-    lost = struck - max(kept, default=was.began or struck)
-    found.lost_work_s = max(found.lost_work_s, lost)
-    if lost > (limit := _limit(was, every_s)):
-        found.faults.append(f"trial {path.name}: {lost:.1f} s of work lost, {limit:.1f} s are allowed")
+    lost = struck - max(kept, default=state.began or struck)
+    effect.lost_work_s = max(effect.lost_work_s, lost)
+    if lost > (limit := _limit(state, every_s)):
+        effect.faults.append(f"trial {path.name}: {lost:.1f} s of work lost, {limit:.1f} s are allowed")
     if len(history) > start:
-        found.recovery_s = max(found.recovery_s, history[start]["time"] - healed)
+        effect.recovery_s = max(effect.recovery_s, history[start]["time"] - healed)
 
 
-def _limit(was: Running, every_s: float) -> float:
-    """The longest that a last checkpoint may be ago (PROTOCOL 7): they are so far apart that writing takes a twentieth
-    of the time, and the next one comes at the end of an epoch and takes its time to be written."""
-    pauses = _steps([was.began, *(record["time"] for record in was.history if record["time"] > was.began)])
-    return max(every_s, was.writing_s / checkpoint._WRITING_SHARE) + was.writing_s + max(pauses, default=0.0)
+def _limit(state: Running, every_s: float) -> float:
+    """The greatest allowed age of the last checkpoint, in seconds (docs/protocol.md, section 7).
+
+    The interval is such that writing takes at most a fixed share of the time. The next one comes at the end of an
+    epoch, and writing it takes time too.
+    """
+    pauses = _steps([state.began, *(record["time"] for record in state.history if record["time"] > state.began)])
+    return max(every_s, state.writing_s / checkpoint._WRITING_SHARE) + state.writing_s + max(pauses, default=0.0)
 
 
 def _steps(times: Iterable[float]) -> list[float]:
@@ -188,7 +208,7 @@ def _steps(times: Iterable[float]) -> list[float]:
 
 
 def tables(study: Path) -> list[str]:
-    """The lines of all tables of a study's results; none where there are no results."""
+    """The lines of all tables in the results of a study; none where it has no results."""
     path = study / "results" / "summary.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [line for line in text.splitlines() if line.startswith("|")]

@@ -37,20 +37,20 @@ _EQUAL = 1e-9  # relative; two workers sum in another order than one
 def data_set(*, quick: bool) -> tuple[str, Path | None]:
     """The name of the search config, and the folder that holds the data."""
     try:
-        found = None if quick else loading.locate("rosmap")
+        folder = None if quick else loading.locate("rosmap")
     except InputError:
-        found = None
-    if found is None or not numbered_csv.looks_like(found):
+        folder = None
+    if folder is None or not numbered_csv.looks_like(folder):
         return "digits", None
-    return "rosmap", found.resolve().parent
+    return "rosmap", folder.resolve().parent
 
 
 def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
-def words_of(options: argparse.Namespace, *, workers: int) -> list[str]:
-    """The search as words of a command. What a trial computes must not depend on when it runs, nor on the others."""
+def command_arguments(options: argparse.Namespace, *, workers: int) -> list[str]:
+    """The arguments of the search command. The result of a trial must not depend on when it runs or on other trials."""
     name, folder = data_set(quick=options.quick)
     settings = {
         "search.trials": options.trials, "search.sampler": "random", "search.pruner": "none", "search.replicates": 0,
@@ -68,21 +68,21 @@ def words_of(options: argparse.Namespace, *, workers: int) -> list[str]:
 def start(
     stage: Stage, command: str, words: Sequence[str], name: str, address: str, *more: str
 ) -> "subprocess.Popen[str]":
-    whole = [command, *words, "--name", name, "--runs-dir", str(stage.runs), "--address", address, *more]
-    say(f"$ m3col {' '.join(whole)}")
+    command_line = [command, *words, "--name", name, "--runs-dir", str(stage.runs), "--address", address, *more]
+    say(f"$ m3col {' '.join(command_line)}")
     return subprocess.Popen(
-        [sys.executable, "-m", "jobs.cli", *whole], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "jobs.cli", *command_line], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env=stage.nodes.environment(HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1"),
     )  # fmt: skip
 
 
 def kill_half_way(stage: Stage, trials: int) -> None:
-    """Waits until half of the trials have ended and the second node runs one that has a checkpoint; ends that node."""
+    """Kills the second node as soon as half of the trials have ended and it runs one with a checkpoint."""
     try:
         stage.all_at_work()
         stage.wait(lambda: stage.finished() >= trials // 2 and stage.aim(1))
     except RuntimeError:
-        return  # the job has ended: said by the judge
+        return  # the job has ended: `judge` reports it
     stage.strike()
     stage.nodes.kill(1)
     assert stage.before is not None and stage.aimed is not None
@@ -95,12 +95,14 @@ def kill_half_way(stage: Stage, trials: int) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    made = parser(__doc__)
-    made.add_argument("--trials", type=int, default=6, help="at least 6, so that half-way both nodes have more to do")
-    made.add_argument("--epochs", type=int, default=200)
-    made.add_argument("--workers", type=int, default=2, help="DDP workers per trial")
-    made.add_argument("--checkpoint", type=float, default=1.0, help="seconds between two checkpoints")
-    options = made.parse_args(words)
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        "--trials", type=int, default=6, help="at least 6, so that half-way both nodes have more to do"
+    )
+    arguments.add_argument("--epochs", type=int, default=200)
+    arguments.add_argument("--workers", type=int, default=2, help="DDP workers per trial")
+    arguments.add_argument("--checkpoint", type=float, default=1.0, help="seconds between two checkpoints")
+    options = arguments.parse_args(words)
     if options.quick:
         options.trials, options.epochs, options.workers, options.checkpoint = 6, 80, 1, 0.3
     leave_in_order()
@@ -118,8 +120,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def play(stage: Stage, options: argparse.Namespace) -> int:
-    searched = words_of(options, workers=options.workers)
-    job = start(stage, "submit", searched, STUDY, stage.nodes.address, "--shared", "--follow")
+    arguments = command_arguments(options, workers=options.workers)
+    job = start(stage, "submit", arguments, STUDY, stage.nodes.address, "--shared", "--follow")
     stage.drivers.append(job)
     threading.Thread(target=kill_half_way, args=(stage, options.trials), daemon=True).start()
     assert job.stdout is not None
@@ -128,53 +130,58 @@ def play(stage: Stage, options: argparse.Namespace) -> int:
             print(line, end="", flush=True)
     code = job.wait()
     address = f"127.0.0.1:{stage.nodes.port}"
-    calm = start(stage, "search", words_of(options, workers=1), CALM, address, "--plain", "--tracking-uri", "none")
-    said, _ = calm.communicate()
-    if calm.returncode:
-        print(said, end="", flush=True)
+    undisturbed = start(
+        stage, "search", command_arguments(options, workers=1), CALM, address, "--plain", "--tracking-uri", "none"
+    )
+    output, _ = undisturbed.communicate()
+    if undisturbed.returncode:
+        print(output, end="", flush=True)
     return judge(stage, stage.runs / CALM, options.trials, code, every_s=options.checkpoint)
 
 
 def _is_rays(line: str) -> bool:
-    """Whether Ray says it: of a node that dies it has two screens to say, between the lines of the search."""
+    """Whether a line is output of Ray, which prints two screens about a dead node."""
     return "(raylet)" in line or line.startswith((" ", "\t"))
 
 
-def judge(stage: Stage, calm: Path, trials: int, code: int, *, every_s: float) -> int:
-    """Whether the search ended as if nothing had happened; says so. `code`: how the job ended."""
+def judge(stage: Stage, undisturbed: Path, trials: int, code: int, *, every_s: float) -> int:
+    """Compares the search with the undisturbed one, prints the result and returns an exit code.
+
+    `code`: the exit code of the job.
+    """
     faults = [] if code == 0 else [f"the job ended with exit code {code}"]
     if stage.before is None:
         say("FAILED: the job ended before the second node ran a trial with a checkpoint")
         return 1
-    found = damage.damage(stage.study, stage.before, struck=stage.struck, healed=stage.healed, every_s=every_s)
-    faults += found.faults
-    for name in found.cut:
+    effect = damage.damage(stage.study, stage.before, struck=stage.struck, healed=stage.healed, every_s=every_s)
+    faults += effect.faults
+    for name in effect.cut:
         log = (stage.study / "trials" / name / "log.txt").read_text(encoding="utf-8")
-        again = re.findall(r"resumes from epoch \d+", log)
-        say(f"trial {name} was cut off: {again[-1] if again else 'began anew'}")
-        faults += [] if again else [f"trial {name} did not go on from its checkpoint"]
-    if not found.cut:
+        resumed = re.findall(r"resumes from epoch \d+", log)
+        say(f"trial {name} was cut off: {resumed[-1] if resumed else 'began anew'}")
+        faults += [] if resumed else [f"trial {name} did not go on from its checkpoint"]
+    if not effect.cut:
         faults.append("no trial was cut off")
     values = damage.values(stage.study)
     twice = damage.twice(stage.study, stage.before)
-    say(f"{len(values)} of {trials} trials have a result, {twice} ran twice; {found.lost_work_s:.1f} s of work lost")
+    say(f"{len(values)} of {trials} trials have a result, {twice} ran twice; {effect.lost_work_s:.1f} s of work lost")
     if len(values) < trials or twice:
         faults.append("trials are lost, or ran twice")
-    faults += differences(values, damage.values(calm))
-    tables = [damage.tables(path) for path in (stage.study, calm)]
+    faults += differences(values, damage.values(undisturbed))
+    tables = [damage.tables(path) for path in (stage.study, undisturbed)]
     if not tables[0] or tables[0] != tables[1]:
         faults.append("the tables are not those of the undisturbed search")
     say("FAILED: " + "; ".join(faults) if faults else "values and tables are those of the undisturbed search")
     return 1 if faults else 0
 
 
-def differences(found: Mapping[int, float], calm: Mapping[int, float]) -> list[str]:
+def differences(disturbed: Mapping[int, float], undisturbed: Mapping[int, float]) -> list[str]:
     """The trials whose value is not that of the undisturbed search."""
     wrong = sorted(
-        number for number in found.keys() | calm.keys()
-        if not math.isclose(found.get(number, math.nan), calm.get(number, math.nan), rel_tol=_EQUAL)
+        number for number in disturbed.keys() | undisturbed.keys()
+        if not math.isclose(disturbed.get(number, math.nan), undisturbed.get(number, math.nan), rel_tol=_EQUAL)
     )  # fmt: skip
-    return [f"trial {number}: {found.get(number)}, undisturbed {calm.get(number)}" for number in wrong]
+    return [f"trial {number}: {disturbed.get(number)}, undisturbed {undisturbed.get(number)}" for number in wrong]
 
 
 if __name__ == "__main__":

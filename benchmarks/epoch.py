@@ -42,7 +42,7 @@ M3CO, SOFTCLIP = "M3Co", "MultiSClip"
 
 @dataclass(frozen=True)
 class Problem:
-    """`first_epoch`: per phase an epoch that is in it, as are all that are timed after it."""
+    """What is trained. `first_epoch`: for each phase, the first of its timed epochs."""
 
     config: RunConfig
     dataset: Dataset
@@ -58,7 +58,7 @@ class Problem:
 
 
 def problem(*, quick: bool, threads: int, data_dir: Path | None) -> Problem:
-    """ROSMAP as Table 6 has it; for a quick look, noise in a model of 16 units."""
+    """ROSMAP with the settings of Table 6; with `quick`, noise and a model of 16 units."""
     overrides = {"train.device": "cpu", "resources.threads": threads}
     if quick:
         overrides |= {"model.embedding_dim": 16, "model.classifier_dim": 16, "data.name": rules.IN_MEMORY}
@@ -68,12 +68,12 @@ def problem(*, quick: bool, threads: int, data_dir: Path | None) -> Problem:
         dataset = arrays.from_arrays({f"view_{m}": rng.normal(size=(24, 10)) for m in range(3)}, np.arange(24) % 2)
     else:
         dataset = loading.load("rosmap", data_dir=data_dir, splits=("train",))
-    # The last epoch before the switch lies at a third of the epochs: far behind 1, far before the middle.
+    # The loss switches after a third of the epochs, far from the first epoch and from the middle.
     return Problem(config, dataset, {M3CO: 1, SOFTCLIP: config.train.epochs // 2})
 
 
 class Plain:
-    """The model and its training step as one would first write them down."""
+    """The model and its training step, written in the most direct way."""
 
     def __init__(self, trainer: FoldTrainer, inputs: Mapping[str, Tensor], labels: Tensor) -> None:
         self.config = trainer.config
@@ -103,13 +103,13 @@ class Plain:
 
     def _take_weights(self, trainer: FoldTrainer) -> None:
         state = trainer.method.state_dict()
-        places = {f"encoders.{name}": encoder for name, encoder in zip(self.names, self.encoders, strict=True)}
-        places |= {f"heads.{name}": head for name, head in zip(self.names, self.heads, strict=True)}
-        for place, module in {**places, "fusion": self.fusion}.items():
+        modules = {f"encoders.{name}": encoder for name, encoder in zip(self.names, self.encoders, strict=True)}
+        modules |= {f"heads.{name}": head for name, head in zip(self.names, self.heads, strict=True)}
+        for prefix, module in {**modules, "fusion": self.fusion}.items():
             for part, layer in (("first", module[0]), ("second", module[-1])):
                 assert isinstance(layer, nn.Linear)
-                layer.weight.data.copy_(state[f"{place}.{part}.weight"])
-                layer.bias.data.copy_(state[f"{place}.{part}.bias"])
+                layer.weight.data.copy_(state[f"{prefix}.{part}.weight"])
+                layer.bias.data.copy_(state[f"{prefix}.{part}.bias"])
 
     def epoch(self, epoch: int, phase: str) -> float:
         """One full-batch step (Eq. 16); the loss before it."""
@@ -170,7 +170,7 @@ class Plain:
 
 
 class Products:
-    """The matrix products of one epoch into buffers that exist already: nothing else is left to save."""
+    """The matrix products of one epoch, with preallocated outputs: a lower bound of the time of an epoch."""
 
     def __init__(
         self, config: RunConfig, features: Mapping[str, int], *, samples: int, classes: int, phase: str
@@ -194,7 +194,7 @@ class Products:
             self._add(g.T, u)
 
     def _layer(self, rows: int, inputs: int, outputs: int, *, passes: int = 1, to_inputs: bool = True) -> None:
-        """A linear layer: its result, the gradient of its weights and, but for the data, that of its inputs."""
+        """Products of a linear layer: output, gradient of the weights and (except for data) gradient of the inputs."""
         weight = torch.rand(outputs, inputs)
         for _ in range(passes):
             x, g = torch.rand(rows, inputs), torch.rand(rows, outputs)
@@ -212,19 +212,19 @@ class Products:
             torch.mm(a, b, out=out)
 
 
-def plain_twin(found: Problem, trainer: FoldTrainer) -> Plain:
-    train = found.dataset.train
+def plain_twin(setup: Problem, trainer: FoldTrainer) -> Plain:
+    train = setup.dataset.train
     inputs = {name: source.rows(slice(None)) for name, source in trainer.prepare(train.inputs).items()}
     return Plain(trainer, inputs, torch.as_tensor(np.array(train.labels)))
 
 
-def disagreement(found: Problem, phase: str) -> float:
+def disagreement(setup: Problem, phase: str) -> float:
     """The largest relative difference of the losses of the first epochs of a phase, in float64."""
-    ours = found.trainer(**{"train.precision": "float64"})
-    plain = plain_twin(found, ours)
+    ours = setup.trainer(**{"train.precision": "float64"})
+    plain = plain_twin(setup, ours)
     worst = 0.0
-    for epoch in range(found.first_epoch[phase], found.first_epoch[phase] + EPOCHS_COMPARED):
-        loss = ours.train_epoch(epoch, learning_rate=found.config.train.learning_rate)["loss"]
+    for epoch in range(setup.first_epoch[phase], setup.first_epoch[phase] + EPOCHS_COMPARED):
+        loss = ours.train_epoch(epoch, learning_rate=setup.config.train.learning_rate)["loss"]
         worst = max(worst, abs(plain.epoch(epoch, phase) / loss - 1))
     return worst
 
@@ -236,19 +236,19 @@ def timed(call: Callable[[], object]) -> float:
     return (time.perf_counter() - began) * 1e3
 
 
-def rounds(found: Problem, phase: str, count: int) -> tuple[list[list[float]], float]:
+def rounds(setup: Problem, phase: str, count: int) -> tuple[list[list[float]], float]:
     """Milliseconds of ours, plain and products, a list each, and the GFLOP of the products; the first round is a
     warm-up and left out."""
-    ours = found.trainer()
-    plain = plain_twin(found, ours)
-    features = {name: len(columns) for name, columns in found.dataset.features.items()}
+    ours = setup.trainer()
+    plain = plain_twin(setup, ours)
+    features = {name: len(columns) for name, columns in setup.dataset.features.items()}
     products = Products(
-        found.config, features, samples=len(found.dataset.train), classes=len(found.dataset.classes), phase=phase
+        setup.config, features, samples=len(setup.dataset.train), classes=len(setup.dataset.classes), phase=phase
     )
-    rate = found.config.train.learning_rate
+    rate = setup.config.train.learning_rate
     times: list[list[float]] = [[], [], []]
     for number in range(count + 1):
-        epoch = found.first_epoch[phase] + number
+        epoch = setup.first_epoch[phase] + number
         times[0].append(timed(partial(ours.train_epoch, epoch, learning_rate=rate)))
         times[1].append(timed(partial(plain.epoch, epoch, phase)))
         times[2].append(timed(products.run))
@@ -259,7 +259,7 @@ def arguments() -> argparse.Namespace:
     parser = common.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="per phase (default: 20)")
     parser.add_argument("--threads", type=int, default=1, help="of torch; a trial has 1 by default")
-    parser.add_argument("--data-dir", type=Path, help="where rosmap/ lies, if not in a usual place")
+    parser.add_argument("--data-dir", type=Path, help="folder that contains rosmap/, if not one of the usual ones")
     return parser.parse_args()
 
 
@@ -267,16 +267,16 @@ def main() -> int:
     options = arguments()
     torch.set_num_threads(options.threads)
     try:
-        found = problem(quick=options.quick, threads=options.threads, data_dir=options.data_dir)
+        setup = problem(quick=options.quick, threads=options.threads, data_dir=options.data_dir)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     print(common.machine())
-    print(f"torch {torch.__version__}, threads {options.threads}, samples {len(found.dataset.train)}\n")
-    worst = {phase: disagreement(found, phase) for phase in found.first_epoch}
+    print(f"torch {torch.__version__}, threads {options.threads}, samples {len(setup.dataset.train)}\n")
+    worst = {phase: disagreement(setup, phase) for phase in setup.first_epoch}
     lines = []
-    for phase in found.first_epoch:
-        (ours, plain, products), gflop = rounds(found, phase, 3 if options.quick else options.rounds)
+    for phase in setup.first_epoch:
+        (ours, plain, products), gflop = rounds(setup, phase, 3 if options.quick else options.rounds)
         medians = [statistics.median(column) for column in (ours, plain, products)]
         lines.append(
             [phase, *(f"{value:.1f}" for value in medians), f"{common.median_ratio(plain, ours):.2f}",

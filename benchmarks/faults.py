@@ -79,7 +79,7 @@ def kill_controller(stage: Stage) -> str:
     victim = stage.titled("ray::TrainController")[-1]
     stage.strike()
     victim.kill()
-    return "the process that looks after a trial's DDP workers, signal 9"
+    return "the process that controls a trial's DDP workers, signal 9"
 
 
 def kill_node(stage: Stage) -> str:
@@ -89,7 +89,7 @@ def kill_node(stage: Stage) -> str:
 
 
 def add_node(stage: Stage) -> str:
-    stage.nodes.add(cpus=stage.nodes.cpus[0])  # the trial is held meanwhile: a short search would be over before
+    stage.nodes.add(cpus=stage.nodes.cpus[0])  # the trial is suspended meanwhile: a short search would end before
     stage.strike()
     stage.all_at_work()
     stage.healed = time.time()
@@ -125,26 +125,26 @@ def kill_tracking(stage: Stage) -> str:
 
 
 def _shown(stage: Stage) -> tuple[str, list[str]]:
-    """Trials in MLflow when the search has ended, and where some are missing, after the command that sends them."""
+    """Counts the trials in MLflow after the search and, where some are missing, after `m3col sync`."""
     trials = len(damage.values(stage.study))
-    there = _in_mlflow(stage)
-    text = f"{there} trials in MLflow at the end"
-    if there < trials:
+    stored = _in_mlflow(stage)
+    text = f"{stored} trials in MLflow at the end"
+    if stored < trials:
         stage.start("sync", STUDY).wait()
-        text += f", {(there := _in_mlflow(stage))} after `m3col sync`"
-    return text, [] if there == trials else [f"MLflow shows {there} of {trials} trials"]
+        text += f", {(stored := _in_mlflow(stage))} after `m3col sync`"
+    return text, [] if stored == trials else [f"MLflow shows {stored} of {trials} trials"]
 
 
 def _in_mlflow(stage: Stage) -> int:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(stage.tracking_uri)
-    found = client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=1000)
-    return sum(run.data.tags.get("m3col.kind") == "trial" and run.info.status == "FINISHED" for run in found)
+    stored = client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=1000)
+    return sum(run.data.tags.get("m3col.kind") == "trial" and run.info.status == "FINISHED" for run in stored)
 
 
 def refuse_writes(stage: Stage) -> str:
-    """Files of the driver and of the trials' processes may not grow: what a full disk or a quota does."""
+    """Prevents files of the driver and of the trials from growing, like a full disk or a quota does."""
     victims = [*stage.titled(*_TRIAL), psutil.Process(stage.drivers[-1].pid)]
     stage.strike()
     for process in victims:
@@ -161,26 +161,28 @@ def start_second(stage: Stage) -> str:
     stage.strike()
     second = stage.start_driver()
     second.wait(timeout=PATIENCE_S)
-    return f"a driver started beside the first {_turned_away(stage, second, 2)}"
+    return f"a driver started beside the first {_rejected(stage, second, 2)}"
 
 
 def submit_twice(stage: Stage) -> str:
-    """Two jobs of the same new study at the same time: which one has it is left to them."""
+    """Submits two jobs of the same new study at the same time. Only one of them may get it."""
     both = [stage.submit(), stage.submit()]
     until = time.monotonic() + PATIENCE_S
     while all(process.poll() is None for process in both) and time.monotonic() < until:
         time.sleep(0.2)
     loser = min(both, key=lambda process: process.poll() is None)
-    return f"of two `m3col submit` at once, one {_turned_away(stage, loser, 1)}"
+    return f"of two `m3col submit` at once, one {_rejected(stage, loser, 1)}"
 
 
-def _turned_away(stage: Stage, process: subprocess.Popen[bytes], code: int) -> str:
-    """How the second one of two ended, which is a driver no more. Raises RuntimeError unless it says who has the study,
-    and that one is the other."""
-    said = stage.said(process)
-    holder = re.search(r"in use by process (\d+)", said)
+def _rejected(stage: Stage, process: subprocess.Popen[bytes], code: int) -> str:
+    """How the rejected one of two drivers ended; removes it from the current drivers.
+
+    Raises RuntimeError unless its message names the other driver as the owner of the study.
+    """
+    output = stage.said(process)
+    holder = re.search(r"in use by process (\d+)", output)
     if process.poll() != code or holder is None or not _drives(stage, int(holder[1])):
-        raise RuntimeError(f"one of the two ended with {process.poll()}:\n{said[-2000:]}")
+        raise RuntimeError(f"one of the two ended with {process.poll()}:\n{output[-2000:]}")
     stage.drivers.append(stage.drivers.pop(1 - stage.drivers.index(process)))
     return f"ended with exit code {code}: {holder[0]}"
 
@@ -191,9 +193,18 @@ def _drives(stage: Stage, pid: int) -> bool:
 
 @dataclass(frozen=True)
 class Fault:
-    """`act`: strikes, and says what it did; `cuts`: whether a trial is to be cut off by it, on node number `on` where
-    one is named; `begin`: starts the search in place of one driver; `after`: what is to be seen at the end, and what is
-    wrong with it; `workers`: DDP workers per trial; `nodes`: of one CPU for each worker."""
+    """One kind of fault.
+
+    Attributes:
+        act: causes the fault and returns a description.
+        begin: starts the search; None to start one driver.
+        after: returns an observation at the end, and violated requirements.
+        cuts: whether the fault must cut off a trial.
+        on: number of the node with that trial; None for any.
+        workers: DDP workers per trial.
+        nodes: number of Ray nodes, with one CPU per worker.
+        tracking: whether an MLflow server runs.
+    """
 
     act: Callable[[Stage], str] | None = None
     begin: Callable[[Stage], str] | None = None
@@ -225,7 +236,7 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Played:
-    """What came of a row: each trial's value, its cells but for whether these are equal, and what misses the bar."""
+    """Result of a row: the value of each trial, the cells without `values`, and the requirements it misses."""
 
     values: dict[int, float]
     cells: list[object]
@@ -233,7 +244,7 @@ class Played:
 
 
 def play(name: str, options: argparse.Namespace) -> Played:
-    """Runs the search with one fault. Raises RuntimeError where it does not come to its end."""
+    """Runs the search with one fault. Raises RuntimeError where the search does not end."""
     fault = FAULTS[name]
     trials, epochs = (
         (options.trials, options.epochs) if fault.workers == 1 else (options.ddp_trials, options.ddp_epochs)
@@ -241,8 +252,8 @@ def play(name: str, options: argparse.Namespace) -> Played:
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         folder, nodes = Path(temporary), Nodes()
         config = folder / "search.yaml"
-        found = search_config(trials, workers=fault.workers, epochs=epochs, checkpoint_s=options.checkpoint)
-        config.write_text(yaml_files.dump(found))
+        settings = search_config(trials, workers=fault.workers, epochs=epochs, checkpoint_s=options.checkpoint)
+        config.write_text(yaml_files.dump(settings))
         tracking = Server(folder) if fault.tracking else None
         stage = Stage(nodes, folder, config, tracking, options.outage)
         try:
@@ -270,7 +281,7 @@ def play(name: str, options: argparse.Namespace) -> Played:
 
 
 def alone(options: argparse.Namespace) -> dict[int, float]:
-    """The values that one process finds, without Ray."""
+    """The values of the same search in one process, without Ray."""
     config = search_config(options.trials, workers=1, epochs=options.epochs, checkpoint_s=options.checkpoint)
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         folder, ready = driving.prepare_study(Path(temporary), config)
@@ -280,42 +291,42 @@ def alone(options: argparse.Namespace) -> dict[int, float]:
 
 def _judge(name: str, stage: Stage, trials: int, every_s: float, did: list[str]) -> Played:
     fault, values, twice = FAULTS[name], damage.values(stage.study), damage.twice(stage.study, stage.before)
-    done = damage.Damage()
+    effect = damage.Damage()
     if stage.before is not None:
-        done = damage.damage(stage.study, stage.before, struck=stage.struck, healed=stage.healed, every_s=every_s)
-    again = damage.begun_anew(stage.study)
-    if fault.cuts and not done.cut:
-        done.faults.append("the fault cut off no trial")
-    if again and not fault.cuts:
-        done.faults.append(f"trials that began anew although nothing had died: {', '.join(again)}")
+        effect = damage.damage(stage.study, stage.before, struck=stage.struck, healed=stage.healed, every_s=every_s)
+    restarted = damage.begun_anew(stage.study)
+    if fault.cuts and not effect.cut:
+        effect.faults.append("the fault cut off no trial")
+    if restarted and not fault.cuts:
+        effect.faults.append(f"trials that began anew although nothing had died: {', '.join(restarted)}")
     if len(values) < trials or twice:
-        done.faults.append(f"{trials - len(values)} trials lost, {twice} run twice")
+        effect.faults.append(f"{trials - len(values)} trials lost, {twice} run twice")
     if fault.after is not None:
-        text, more = fault.after(stage)
+        text, problems = fault.after(stage)
         did.append(text)
-        done.faults += more
+        effect.faults += problems
     counts: list[object] = [name, len(values), trials - len(values), twice]
-    damaged = [len(done.cut), f"{done.lost_work_s:.1f}", f"{done.recovery_s:.1f}", "; ".join(did)]
-    return Played(values, [*counts, *damaged], done.faults)
+    damaged = [len(effect.cut), f"{effect.lost_work_s:.1f}", f"{effect.recovery_s:.1f}", "; ".join(did)]
+    return Played(values, [*counts, *damaged], effect.faults)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    made = parser(__doc__)
-    made.add_argument("--only", default="", help=f"comma-separated, of: {', '.join(FAULTS)}")
-    made.add_argument("--trials", type=int, default=24)
-    made.add_argument("--epochs", type=int, default=200)
-    made.add_argument("--ddp-trials", type=int, default=4, help="trials in the rows with two workers per trial")
-    made.add_argument("--ddp-epochs", type=int, default=400)
-    made.add_argument("--checkpoint", type=float, default=1.0, help="seconds between two checkpoints")
-    made.add_argument("--outage", type=float, default=60.0, help="seconds, of the storage and the tracking server")
-    options = made.parse_args(words)
+    arguments = parser(__doc__)
+    arguments.add_argument("--only", default="", help=f"comma-separated, of: {', '.join(FAULTS)}")
+    arguments.add_argument("--trials", type=int, default=24)
+    arguments.add_argument("--epochs", type=int, default=200)
+    arguments.add_argument("--ddp-trials", type=int, default=4, help="trials in the rows with two workers per trial")
+    arguments.add_argument("--ddp-epochs", type=int, default=400)
+    arguments.add_argument("--checkpoint", type=float, default=1.0, help="seconds between two checkpoints")
+    arguments.add_argument("--outage", type=float, default=60.0, help="seconds, of the storage and the tracking server")
+    options = arguments.parse_args(words)
     if options.quick:
         options.trials, options.epochs, options.ddp_trials, options.ddp_epochs = 4, 120, 2, 120
         options.checkpoint, options.outage = 0.3, 6.0
     chosen = options.only.split(",") if options.only else list(FAULTS)
     unknown = [name for name in chosen if name not in FAULTS]
     if unknown:
-        made.error(f"--only {','.join(unknown)}: nearest valid: {', '.join(FAULTS)}")
+        arguments.error(f"--only {','.join(unknown)}: nearest valid: {', '.join(FAULTS)}")
     leave_in_order()
     print(machine())
     print(f"{options.trials} trials of {options.epochs} epochs; with two workers {options.ddp_trials} of "
@@ -325,7 +336,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for name in chosen:
         try:
             row, faults = _row(name, options, calm)
-        except Exception as error:  # the other rows are worth having
+        except Exception as error:  # the other rows still run
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             row, faults = [name, *["–"] * 7, "did not come to its end"], ["did not come to its end"]
         rows.append(row)
@@ -339,7 +350,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _row(name: str, options: argparse.Namespace, calm: dict[int, dict[int, float]]) -> tuple[list[object], list[str]]:
-    """The cells of a row, and what misses the bar. `calm`: the undisturbed values by workers, completed here."""
+    """The cells of a row and the requirements it misses. `calm`: undisturbed values by workers, filled on demand."""
     workers = FAULTS[name].workers
     if workers not in calm and not name.startswith("undisturbed"):
         calm[workers] = alone(options) if workers == 1 else play("undisturbed DDP", options).values

@@ -77,24 +77,24 @@ ROWS: dict[str, dict[str, Any]] = {
 ON_GPU = ("bfloat16", "compiled")
 
 
-def make_folder(place: Path, count: int) -> None:
-    """Photos and texts in the layout of `image_text`."""
+def make_folder(folder: Path, count: int) -> None:
+    """Writes random images and texts in the layout of the data set `image_text`."""
     draw = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(draw.choice(letters, draw.integers(2, 11))) for _ in range(5000)]
-    (place / "imgs").mkdir(parents=True)
+    (folder / "imgs").mkdir(parents=True)
     lines = ["image,text,label"]
     for number in range(count):
         coarse = draw.integers(0, 255, (24, 32, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(place / f"imgs/{number}.jpg")
+        Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"imgs/{number}.jpg")
         length = int(np.clip(draw.lognormal(np.log(50), 0.8), 10, 400))
         lines.append(f"imgs/{number}.jpg,{' '.join(draw.choice(words, length))},{number % 4}")
-    (place / "train.csv").write_text("\n".join(lines) + "\n")
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
 
 
-def config_of(pair: str, row: str, place: Path, options: argparse.Namespace) -> RunConfig:
+def config_of(pair: str, row: str, folder: Path, options: argparse.Namespace) -> RunConfig:
     raw = json.loads(json.dumps(PAIRS[pair]))
-    raw["data"] |= {"name": "image_text", "dir": str(place)}
+    raw["data"] |= {"name": "image_text", "dir": str(folder)}
     raw["data"]["text"] |= {"tokenizer": "fitted", "vocabulary": 8000}
     for part in ("image", "text"):
         raw["model"][part]["pretrained"] = False
@@ -105,7 +105,7 @@ def config_of(pair: str, row: str, place: Path, options: argparse.Namespace) -> 
 
 
 def plain_batches(trainer: FoldTrainer, split: Any, size: int) -> Iterator[Batch]:
-    """Decoded, tokenised and padded anew, one after the other."""
+    """Yields batches that are decoded, tokenized and padded without any cache."""
     prepared = trainer.preparations
     image, text = prepared["image"], prepared["text"]
     cut, longest = image.size, text.prepared.max_length  # type: ignore[attr-defined]
@@ -132,9 +132,9 @@ def steps(trainer: FoldTrainer, split: Any, *, plain: bool, count: int) -> Itera
     """Seconds, samples and padded length of each of `count` steps."""
     size, epoch, done = trainer.config.train.batch_size or 32, 1, 0
     while done < count:
-        made = plain_batches(trainer, split, size) if plain else (batch for batch, _, _ in trainer._steps(epoch))
+        batches = plain_batches(trainer, split, size) if plain else (batch for batch, _, _ in trainer._steps(epoch))
         start = time.perf_counter()
-        for number, batch in enumerate(made):
+        for number, batch in enumerate(batches):
             trainer.optimizer.zero_grad(set_to_none=True)
             with autocast(trainer.config, trainer.device):
                 loss = trainer.method(batch, Step(0, 0, 1, number))["loss"]
@@ -152,8 +152,8 @@ def steps(trainer: FoldTrainer, split: Any, *, plain: bool, count: int) -> Itera
         epoch += 1
 
 
-def measure(pair: str, row: str, place: str, options: argparse.Namespace, found: Any) -> None:
-    """Runs in a process of its own; puts a dictionary of figures."""
+def measure(pair: str, row: str, place: str, options: argparse.Namespace, results: Any) -> None:
+    """Measures one row in a process of its own; puts a dictionary of results into the queue `results`."""
     if not torch.cuda.is_available():
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     ready = resolve(config_of(pair, row, Path(place), options))
@@ -170,12 +170,15 @@ def measure(pair: str, row: str, place: str, options: argparse.Namespace, found:
         result["flops"] = flops_per_sample(again, split, plain=row == "plain", skip=warm, count=options.steps)
     else:
         result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    found.put(result)
+    results.put(result)
 
 
 def flops_per_sample(trainer: FoldTrainer, split: Any, *, plain: bool, skip: int, count: int) -> float:
-    """Of the steps that were timed, forward and backward, as torch counts the operations of matrix products and
-    attention. `trainer` must not be compiled: the counter does not look into compiled kernels."""
+    """Floating-point operations per sample of the timed steps, forward and backward.
+
+    They are counted by torch, for matrix products and attention. `trainer` must not be compiled, because the counter
+    does not see operations in compiled kernels.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -189,27 +192,27 @@ def flops_per_sample(trainer: FoldTrainer, split: Any, *, plain: bool, skip: int
 
 def one_row(pair: str, row: str, place: Path, options: argparse.Namespace) -> dict[str, float]:
     context = multiprocessing.get_context("spawn")
-    found = context.Queue()
-    process = context.Process(target=measure, args=(pair, row, str(place), options, found))
+    results = context.Queue()
+    process = context.Process(target=measure, args=(pair, row, str(place), options, results))
     process.start()
     process.join()
     if process.exitcode:
         raise SystemExit(f"{pair}, {row}: ended with exit code {process.exitcode}")
-    measured: dict[str, float] = found.get()
+    measured: dict[str, float] = results.get()
     return measured
 
 
 def main() -> int:
-    made = parser(__doc__)
-    made.add_argument("--pair", nargs="+", choices=list(PAIRS), default=list(PAIRS))
-    made.add_argument("--row", nargs="+", choices=list(ROWS), help="default: all that the machine can run")
-    made.add_argument("--samples", type=int, default=512)
-    made.add_argument("--steps", type=int, default=8, help="that are timed, in each row")
-    made.add_argument("--batch", type=int, help="default: 32, as in Table 6")
-    made.add_argument(
+    arguments = parser(__doc__)
+    arguments.add_argument("--pair", nargs="+", choices=list(PAIRS), default=list(PAIRS))
+    arguments.add_argument("--row", nargs="+", choices=list(ROWS), help="default: all that the machine can run")
+    arguments.add_argument("--samples", type=int, default=512)
+    arguments.add_argument("--steps", type=int, default=8, help="that are timed, in each row")
+    arguments.add_argument("--batch", type=int, help="default: 32, as in Table 6")
+    arguments.add_argument(
         "--peak-tflops", type=float, default=989.0, help="of the GPU in bfloat16; default: an H100 or H200"
     )
-    options = made.parse_args()
+    options = arguments.parse_args()
     if options.quick:
         options.pair, options.samples, options.steps, options.batch = ["small"], 32, 2, 8
     on_gpu = torch.cuda.is_available()
@@ -221,11 +224,11 @@ def main() -> int:
         for pair in options.pair:
             batch = options.batch or PAIRS[pair]["train"]["batch_size"]
             print(f"\n{pair}: batches of {batch}, median of {options.steps} steps\n", flush=True)
-            found = {row: one_row(pair, row, Path(scratch) / "data", options) for row in rows}
-            base = found[rows[0]]["rate"]
+            results = {row: one_row(pair, row, Path(scratch) / "data", options) for row in rows}
+            base = results[rows[0]]["rate"]
             header = ["loop", "samples / s", f"of {rows[0]}", "peak MB", "tokens", *(["peak"] if on_gpu else [])]
             lines = []
-            for row, values in found.items():
+            for row, values in results.items():
                 share = values.get("flops", 0.0) * values["rate"] / (options.peak_tflops * 1e12)
                 lines.append([row, f"{values['rate']:.3g}", f"{values['rate'] / base:.2f}", f"{values['memory']:.0f}",
                               f"{values['tokens']:.0f}", *([f"{share:.1%}"] if on_gpu else [])])  # fmt: skip

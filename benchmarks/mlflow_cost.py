@@ -68,7 +68,7 @@ def median(costs: list[Cost]) -> Cost:
 
 
 class Fabricated:
-    """A study with the files of as many trials as are asked for: a real one, and copies with other numbers."""
+    """A study with the files of any number of trials: a real one, and copies of it with changed values."""
 
     def __init__(self, runs: Path, *, trials: int, epochs: int) -> None:
         search = {"trials": trials, "sampler": "random", "pruner": "none", "concurrency": 1}
@@ -77,7 +77,7 @@ class Fabricated:
         self._study = common.open_study(
             runs,
             {"base": "digits", "overrides": overrides, "validation": {"folds": 2}, "space": space, "search": search},
-            # What MLflow shows comes from the files, so that the study's own database can stay small.
+            # MLflow gets its data from the files of the runs, so that the study's own database may be empty.
             storage=optuna.storages.InMemoryStorage(),
         )
         self.folder = self._study.folder
@@ -102,7 +102,7 @@ class Fabricated:
         return len(self._history[0]["metrics"])
 
     def begin(self) -> tuple[RunFolder, list[dict[str, Any]]]:
-        """One more trial without an epoch, and the records that it is going to have."""
+        """Creates a trial without epochs. Returns its folder and the records that it will get."""
         number, self.count = self.count, self.count + 1
         run = self.folder.run(f"trials/{number}")
         params = {path: float(self._random.uniform(low, high)) for path, (low, high) in SPACE.items()}
@@ -125,23 +125,25 @@ class Fabricated:
         )  # fmt: skip
 
     def add(self) -> None:
-        """One more finished trial."""
+        """Adds a finished trial."""
         run, records = self.begin()
         run.append(records, restart=True)
         self.finish(run, records)
 
 
 def stored_rows(database: Path) -> dict[str, int]:
-    """Rows by table of MLflow's database."""
+    """Number of rows by table of MLflow's database."""
     with closing(sqlite3.connect(database)) as connection:
-        there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        existing = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         return {
-            name: connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in _STORED if name in there
+            name: connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0]
+            for name in _STORED
+            if name in existing
         }
 
 
 def passes(study: Fabricated, tracker: Tracker) -> dict[str, Cost]:
-    """The driver's passes near the end of a search, where each is dearest."""
+    """Costs of the passes of the driver's thread near the end of a search, where they are highest."""
     mlflow_study = study_to_mlflow.StudyToMlflow(study.folder, tracker)
 
     def one_pass() -> None:
@@ -165,10 +167,12 @@ def passes(study: Fabricated, tracker: Tracker) -> dict[str, Cost]:
 
 
 def share(costs: dict[str, Cost], trial_s: float) -> Cost:
-    """What MLflow's thread takes of a search of such trials, one at a time: of its time, and of one CPU."""
+    """The share of MLflow's thread in a search of such trials, one at a time: of wall time, and of one CPU."""
     further = max(0.0, trial_s / EVERY_S - 1)
-    one, more = costs["trial finished"], costs["epochs of one"]
-    return Cost((one.seconds + further * more.seconds) / trial_s, (one.cpu_s + further * more.cpu_s) / trial_s)
+    finished, partial = costs["trial finished"], costs["epochs of one"]
+    return Cost(
+        (finished.seconds + further * partial.seconds) / trial_s, (finished.cpu_s + further * partial.cpu_s) / trial_s
+    )
 
 
 def arguments() -> argparse.Namespace:

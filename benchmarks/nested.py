@@ -34,7 +34,7 @@ DEFAULTS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1",
     "RAY_TRAIN_METRICS_ENABLED": "1",
 }
-# What is first seen in a process's title -> the phase that ends with it.
+# Title of a process, or event -> the phase that ends when it is first seen.
 PHASES = {
     "ray::ImplicitFunc.train": "the trial's process",
     "ray::TrainController.run": "queue and controller",
@@ -76,7 +76,7 @@ class Clock:
         else:
             self.trials[-1].setdefault(event.what, now - self._began)
 
-    def look(self, stop: threading.Event) -> None:
+    def watch(self, stop: threading.Event) -> None:
         while not stop.wait(0.05):
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):
@@ -86,10 +86,10 @@ class Clock:
 
 
 def measure(epochs: int, trials: int) -> list[dict[str, float]]:
-    """The phases of every trial but the first, in seconds; a report that came too late for its phase is in the next."""
+    """Seconds of each phase of every trial except the first. A late report counts for the next phase."""
     clock, stop = Clock(), threading.Event()
     ray_cluster.start_ray(address=None, threads=1, num_cpus=2, dashboard=True)
-    thread = threading.Thread(target=clock.look, args=(stop,), daemon=True)
+    thread = threading.Thread(target=clock.watch, args=(stop,), daemon=True)
     thread.start()
     try:
         with tempfile.TemporaryDirectory() as runs:
@@ -101,14 +101,14 @@ def measure(epochs: int, trials: int) -> list[dict[str, float]]:
         stop.set()
         thread.join()
         ray.shutdown()
-    found = []
+    durations = []
     for ends in clock.trials[1:] or clock.trials:
         before, phases = 0.0, {}
         for key, name in PHASES.items():
             end = max(ends.get(key, before), before)
             phases[name], before = end - before, end
-        found.append(phases)
-    return found
+        durations.append(phases)
+    return durations
 
 
 def main() -> None:
@@ -123,10 +123,10 @@ def main() -> None:
     os.environ.update(DEFAULTS)
     columns["Ray's own"] = measure(options.epochs, options.trials)
     rows: list[list[object]] = [
-        [name, *(f"{statistics.median(trial[name] for trial in found):.1f}" for found in columns.values())]
+        [name, *(f"{statistics.median(trial[name] for trial in measured):.1f}" for measured in columns.values())]
         for name in PHASES.values()
     ]
-    totals = [statistics.median(sum(trial.values()) for trial in found) for found in columns.values()]
+    totals = [statistics.median(sum(trial.values()) for trial in measured) for measured in columns.values()]
     rows.append(["whole trial", *(f"{total:.1f}" for total in totals)])
     print(
         f"\n{options.trials} trials of {options.epochs} epochs, two workers each, one trial at a time; median seconds\n"

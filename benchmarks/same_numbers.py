@@ -1,4 +1,4 @@
-"""Whether two checkouts compute the same numbers, to the last bit: trainings, a search, two DDP workers, predictions.
+"""Checks that two checkouts compute bitwise equal results: trainings, a search, two DDP workers, predictions.
 
     python benchmarks/same_numbers.py OLD NEW [--only digits,search] [--data DIR]
 
@@ -54,7 +54,7 @@ def digest(array: Any) -> str:
 
 
 def exact(values: Any) -> Any:
-    """Numbers as text that loses no bit."""
+    """Numbers as hexadecimal text, without loss."""
     if isinstance(values, dict):
         return {str(key): exact(value) for key, value in values.items()}
     return float(values).hex() if isinstance(values, float) else values
@@ -62,11 +62,11 @@ def exact(values: Any) -> Any:
 
 def _trained(result: Any, test: Any) -> dict[str, Any]:
     history = result.history.drop(columns="time")
-    found = {
+    results = {
         "metrics": exact(dict(result.metrics)),
         "history": {c: digest(history[c].to_numpy(float)) for c in history},
     }
-    return found | {
+    return results | {
         "predictions": {} if test is None else {k: digest(v) for k, v in result.predictor.votes(test).items()}
     }
 
@@ -75,14 +75,14 @@ def digits(folder: Path) -> dict[str, Any]:
     import m3col
 
     test = m3col.data.load("digits").test.inputs
-    found = {}
+    results = {}
     for name, changes in DIGITS.items():
         result = m3col.train("digits", overrides=SMALL | changes, runs=folder, tracking_uri="none")
         chosen = {m: test[m] for m in result.predictor.modalities}
-        found[name] = _trained(result, chosen)
+        results[name] = _trained(result, chosen)
         if name == "m3col":
-            found["checkpoint"] = str(result.checkpoint)
-    return found
+            results["checkpoint"] = str(result.checkpoint)
+    return results
 
 
 def _of_folder(name: str, changes: dict[str, Any]) -> Callable[[Path], dict[str, Any]]:
@@ -90,19 +90,19 @@ def _of_folder(name: str, changes: dict[str, Any]) -> Callable[[Path], dict[str,
         import m3col
 
         try:
-            place = m3col.data.locate(name)
+            data_folder = m3col.data.locate(name)
         except m3col.InputError:
             return {"left out": f"{name} is not here"}
-        overrides = changes | {"data.dir": str(place.absolute())}
+        overrides = changes | {"data.dir": str(data_folder.absolute())}
         result = m3col.train(name, overrides=overrides, runs=folder, tracking_uri="none")
-        found = _trained(result, None)
-        return found | {"model": _digests(result.checkpoint)}
+        results = _trained(result, None)
+        return results | {"model": _digests(result.checkpoint)}
 
     return train
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Of the tensors of a model checkpoint, by name."""
+    """Digests of the tensors of a model checkpoint, by name."""
     from safetensors.numpy import load_file
 
     return {key: digest(v) for path in sorted(folder.glob("*.safetensors")) for key, v in load_file(path).items()}
@@ -144,22 +144,24 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def _old_checkpoint(path: Path) -> dict[str, Any]:
-    """What this checkout makes of a model checkpoint that another one wrote."""
+    """Digests of the predictions of this checkout with a model checkpoint that another one wrote."""
     import m3col
 
     test = m3col.data.load("digits").test.inputs
     return {name: digest(value) for name, value in m3col.load(path).votes(test).items()}
 
 
-def _run(checkout: Path, words: list[str]) -> dict[str, Any]:
-    """One case in a process that imports from this checkout, and stands in it: Ray's workers look for modules in the
-    current folder first."""
+def _run(checkout: Path, case_arguments: list[str]) -> dict[str, Any]:
+    """Runs one case in a process that imports from a checkout.
+
+    The checkout is also its current folder, because Ray's workers search modules there first.
+    """
     environment = os.environ | {
         "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore",
         "RAY_AUTH_MODE": "disabled",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, os.path.abspath(__file__), "--child", *words],
+        [sys.executable, os.path.abspath(__file__), "--child", *case_arguments],
         cwd=checkout,
         env=environment,
         capture_output=True,
@@ -167,16 +169,16 @@ def _run(checkout: Path, words: list[str]) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{checkout}: {' '.join(words)} failed:\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{checkout}: {' '.join(case_arguments)} failed:\n{done.stderr[-3000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """Every place where two results differ."""
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """All differences between two results, one line each."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = dict.fromkeys((*old, *new))
-        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{place}/{key}")]
-    return [] if old == new else [f"{place}: {old!r:.80} and {new!r:.80}"]
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}/{key}")]
+    return [] if old == new else [f"{path}: {old!r:.80} and {new!r:.80}"]
 
 
 def main() -> int:
@@ -195,10 +197,10 @@ def main() -> int:
         parser.error("give two checkouts")
     if arguments.data is not None:
         os.environ["M3COL_DATA"] = str(arguments.data)
-    places = [os.environ.get("M3COL_DATA"), "data", "../shared/data"]
-    given = next((Path(place) for place in places if place and Path(place).is_dir()), None)
-    if given is not None:
-        os.environ["M3COL_DATA"] = str(given.absolute())
+    candidates = [os.environ.get("M3COL_DATA"), "data", "../shared/data"]
+    data_folder = next((Path(candidate) for candidate in candidates if candidate and Path(candidate).is_dir()), None)
+    if data_folder is not None:
+        os.environ["M3COL_DATA"] = str(data_folder.absolute())
     old, new = (path.absolute() for path in arguments.checkouts)
     count = 0
     for case in arguments.only.split(",") if arguments.only else CASES:

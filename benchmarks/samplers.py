@@ -47,9 +47,9 @@ class Course:
     best: tuple[float | None, ...]
 
     def best_within(self, epochs: float) -> float | None:
-        """The best score that was known when so many epochs had been trained."""
-        known = [value for spent, value in zip(self.epochs, self.best, strict=True) if spent <= epochs]
-        return known[-1] if known else None
+        """The best score after at most so many trained epochs; None before the first score."""
+        values = [value for spent, value in zip(self.epochs, self.best, strict=True) if spent <= epochs]
+        return values[-1] if values else None
 
 
 def search(runs: Path, settings: dict[str, Any], *, seed: int, trials: int, epochs: int) -> Course:
@@ -82,12 +82,12 @@ def search(runs: Path, settings: dict[str, Any], *, seed: int, trials: int, epoc
 
 
 def median(values: Sequence[float | None]) -> float:
-    """The median over seeds; one that has no score yet counts as the worst."""
+    """The median over seeds. A seed without a score counts as the worst."""
     return statistics.median(float("-inf") if value is None else value for value in values)
 
 
 def draw(courses: dict[str, list[Course]], whole: int, path: Path) -> None:
-    """Median over seeds and range from the worst to the best seed, over the share of the compute."""
+    """Draws the median over seeds, and the range from worst to best, over the share of the compute."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -95,17 +95,17 @@ def draw(courses: dict[str, list[Course]], whole: int, path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     shares = [step / 100 for step in range(101)]
-    for name, found in courses.items():
-        end = max(course.epochs[-1] for course in found) / whole
-        known = [
+    for name, by_seed in courses.items():
+        end = max(course.epochs[-1] for course in by_seed) / whole
+        points = [
             (share, [value for value in values if value is not None])
             for share in shares
-            if share <= end + 0.01 and None not in (values := [course.best_within(share * whole) for course in found])
+            if share <= end + 0.01 and None not in (values := [course.best_within(share * whole) for course in by_seed])
         ]
-        places = [100 * share for share, _ in known]
-        (line,) = axes.step(places, [statistics.median(v) for _, v in known], where="post", label=name)
-        low, high = [min(v) for _, v in known], [max(v) for _, v in known]
-        axes.fill_between(places, low, high, step="post", alpha=0.12, color=line.get_color())
+        percent = [100 * share for share, _ in points]
+        (line,) = axes.step(percent, [statistics.median(v) for _, v in points], where="post", label=name)
+        low, high = [min(v) for _, v in points], [max(v) for _, v in points]
+        axes.fill_between(percent, low, high, step="post", alpha=0.12, color=line.get_color())
     axes.set(xlabel="compute: epochs trained, % of all trials unpruned", ylabel="best macro F1 (cross-validated)")
     axes.set_title(f"digits, {len(next(iter(courses.values())))} seeds: median, and worst to best seed")
     axes.grid(alpha=0.3)
@@ -123,13 +123,13 @@ def arguments() -> argparse.Namespace:
 
 
 def compare(
-    runs: Path, *, seeds: int, trials: int, epochs: int, tell: Callable[[str], None]
+    runs: Path, *, seeds: int, trials: int, epochs: int, report: Callable[[str], None]
 ) -> dict[str, list[Course]]:
     courses: dict[str, list[Course]] = {name: [] for name in CONTENDERS}
     for seed in range(seeds):
         for name, settings in CONTENDERS.items():
             courses[name].append(search(runs, settings, seed=seed, trials=trials, epochs=epochs))
-        tell(f"seed {seed + 1} of {seeds} done")
+        report(f"seed {seed + 1} of {seeds} done")
     return courses
 
 
@@ -138,15 +138,15 @@ def main() -> int:
     seeds, trials, epochs = (2, 3, 4) if options.quick else (options.seeds, options.trials, options.epochs)
     with tempfile.TemporaryDirectory(prefix="m3col-benchmark-") as scratch:
         courses = compare(
-            Path(scratch), seeds=seeds, trials=trials, epochs=epochs, tell=lambda line: print(line, file=sys.stderr)
+            Path(scratch), seeds=seeds, trials=trials, epochs=epochs, report=lambda line: print(line, file=sys.stderr)
         )
     whole = trials * epochs
     print(f"digits, {seeds} seeds, {trials} trials of {epochs} epochs; median best macro F1 (5 folds)\n")
     rows = []
-    for name, found in courses.items():
-        at = [median([course.best_within(share * whole) for course in found]) for share in SHARES]
-        spent = statistics.median(course.epochs[-1] for course in found)
-        rows.append([name, *(f"{value:.4f}" for value in at), f"{spent:g}", f"{spent / whole:.0%}"])
+    for name, by_seed in courses.items():
+        scores = [median([course.best_within(share * whole) for course in by_seed]) for share in SHARES]
+        spent = statistics.median(course.epochs[-1] for course in by_seed)
+        rows.append([name, *(f"{value:.4f}" for value in scores), f"{spent:g}", f"{spent / whole:.0%}"])
     header = ["search", *(f"at {share:.0%}" for share in SHARES), "epochs spent", "of all"]
     print(common.table(header, rows))
     if options.plot is not None:

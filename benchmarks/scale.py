@@ -62,7 +62,7 @@ SPACE: dict[str, Any] = {
 
 
 class NoTraining(ray.tune.Trainable):
-    """Answers as `tune.engine.TrialActor` does, without a model: needs neither torch nor the data."""
+    """Sends the reports of `tune.engine.TrialActor` without a model. Needs neither torch nor data."""
 
     def setup(self, config: dict[str, Any], study: str = "") -> None:
         self._study = Path(study)
@@ -115,7 +115,7 @@ class NoTraining(ray.tune.Trainable):
         return {}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing: a run that is started again begins anew."""
+        """Does nothing: a restarted run begins at epoch 1."""
 
 
 def _new_attempt(run: Path) -> Path:
@@ -157,7 +157,7 @@ class Meter:
                 self.actors = actor_memory()
         if self.count in self.copies and self.folder is not None:
             copy_study(self.folder, self.copies[self.count])
-            self.readings[self.count] = self._read()  # the copy is not a part of the next window
+            self.readings[self.count] = self._read()  # the time of the copy does not count for the next window
 
     def _read(self) -> Reading:
         process = psutil.Process()
@@ -169,19 +169,19 @@ class Meter:
 
 
 def actor_memory() -> list[int]:
-    """Bytes that each trial actor has for itself (shared libraries are counted by their share)."""
-    found = []
+    """Memory of each trial actor in bytes (proportional set size)."""
+    sizes = []
     for process in psutil.Process().children(recursive=True):
         try:
             if "ImplicitFunc" in process.name() or "NoTraining" in process.name():
-                found.append(process.memory_full_info().pss)
+                sizes.append(process.memory_full_info().pss)
         except psutil.Error:
             continue
-    return found
+    return sizes
 
 
 def copy_study(folder: Path, target: Path) -> None:
-    """The study as it lies on disk now; the database by SQLite's own means, because it is in use."""
+    """Copies a study that is in use; SQLite's backup function copies its database."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("study.db*", "lock"))
     with (
         closing(sqlite3.connect(folder / "study.db")) as source,
@@ -209,12 +209,12 @@ def opened(folder: Path) -> dict[str, Any]:
 
 
 def _bytes_read() -> int:
-    """Bytes that this process has asked the system for, from memory or from disk."""
+    """Bytes that this process has read, from cache or from disk."""
     return int(psutil.Process().io_counters().read_chars)
 
 
 def search(runs: Path, sampler: str, options: argparse.Namespace) -> tuple[Meter, Path]:
-    """One search to its end; copies of the study lie below `runs/<count>/`."""
+    """Runs one search. Copies of the study are written to `runs/<count>/`."""
     from m3col.tracking import mlflow_store
     from tune.engine import ray_tune
     from tune.scheduling.coordinator import Coordinator
@@ -250,7 +250,7 @@ def search(runs: Path, sampler: str, options: argparse.Namespace) -> tuple[Meter
 
 
 def by_hand(coordinator: Any) -> None:
-    """Plays all actors in this process, each in turn: what plan, coordinator and database cost alone."""
+    """Runs all actors in this process, in turn: measures plan, coordinator and database alone."""
     from tune.scheduling.plan import NextRun
 
     running: dict[str, NoTraining] = {}
@@ -278,19 +278,24 @@ def windows(counts: tuple[int, ...]) -> dict[int, tuple[int, int]]:
 
 
 def rows_of(meter: Meter, folder: Path, options: argparse.Namespace, runs: Path) -> tuple[list[list[str]], float]:
-    """A line for each count, and how much dearer a trial was in the last window than in the first."""
+    """A row for each count, and the cost of a trial in the last window divided by that in the first."""
     rows, costs = [], []
     for count, (start, end) in windows(options.counts).items():
         before, after = meter.readings[start], meter.readings[end]
         copy = runs / str(count) / folder.name if end < options.counts[-1] else folder
-        found = _in_fresh_process(copy)
-        cpu, written = after.cpu - before.cpu, after.mlflow - before.mlflow
-        spent = [cpu, cpu - written, after.daemons - before.daemons, after.wall - before.wall]
+        opening = _in_fresh_process(copy)
+        cpu, mlflow_cpu = after.cpu - before.cpu, after.mlflow - before.mlflow
+        times = [cpu, cpu - mlflow_cpu, after.daemons - before.daemons, after.wall - before.wall]
         trials = after.count - before.count
         costs.append(cpu / trials)
-        sizes = [_size(copy) / 1e6, (copy / "study.db").stat().st_size / 1e6, found["bytes"] / 1e6, found["seconds"]]
+        sizes = [
+            _size(copy) / 1e6,
+            (copy / "study.db").stat().st_size / 1e6,
+            opening["bytes"] / 1e6,
+            opening["seconds"],
+        ]
         rows.append(
-            [str(count), *(f"{1e3 * seconds / trials:.0f}" for seconds in spent), f"{after.memory / 1e6:.0f}",
+            [str(count), *(f"{1e3 * seconds / trials:.0f}" for seconds in times), f"{after.memory / 1e6:.0f}",
              *(f"{size:.2f}" for size in sizes)]
         )  # fmt: skip
     return rows, costs[-1] / costs[0]
@@ -320,11 +325,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-mlflow", action="store_true", help="without the thread that writes to MLflow")
     parser.add_argument("--by-hand", action="store_true", help="without Ray: one process plays all actors")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
-    made = parser.parse_args()
-    if made.quick:
-        made.counts, made.epochs, made.concurrency = list(QUICK), 5, 2
-    made.counts = tuple(sorted(set(made.counts)))
-    return made
+    options = parser.parse_args()
+    if options.quick:
+        options.counts, options.epochs, options.concurrency = list(QUICK), 5, 2
+    options.counts = tuple(sorted(set(options.counts)))
+    return options
 
 
 def main() -> int:
@@ -332,9 +337,9 @@ def main() -> int:
     if options.open is not None:
         print(json.dumps(opened(options.open)))
         return 0
-    if len(options.sampler) > 1:  # each in a process of its own: the second would inherit the memory of the first
-        kept = [word for word in sys.argv[1:] if word != "--sampler" and word not in options.sampler]
-        command = [sys.executable, __file__, *kept, "--sampler"]
+    if len(options.sampler) > 1:  # each in its own process, because the second would inherit the memory of the first
+        other_arguments = [word for word in sys.argv[1:] if word != "--sampler" and word not in options.sampler]
+        command = [sys.executable, __file__, *other_arguments, "--sampler"]
         return max(subprocess.run([*command, sampler]).returncode for sampler in options.sampler)
     (sampler,) = options.sampler
     print(common.machine())

@@ -1,4 +1,4 @@
-"""A search in progress on real Ray nodes, started as a person or a job starts it, and watched from outside."""
+"""A search on real Ray nodes, started like a user or a job starts it, and observed from outside."""
 
 import subprocess
 import sys
@@ -23,9 +23,21 @@ PATIENCE_S = 1800.0
 
 @dataclass
 class Stage:
-    """A search in progress, and what a fault may touch. `outage_s`: how long one lasts; `aimed`: the process of a
-    trial that is held until the fault; `before`: the study when the fault came; `struck`, `healed`: when it came and
-    went."""
+    """A search in progress, with everything that a fault may act on.
+
+    Attributes:
+        nodes: the Ray nodes.
+        folder: a temporary folder for everything.
+        config: path of the search config.
+        tracking: an MLflow server, or None.
+        outage_s: duration of an outage, in seconds.
+        drivers: processes of m3col commands, the current driver last.
+        logs: output files by process id.
+        aimed: the process of a trial that is suspended until the fault.
+        before: state of the study at the fault.
+        struck: start of the fault, in Unix seconds.
+        healed: end of the fault, in Unix seconds.
+    """
 
     nodes: Nodes
     folder: Path
@@ -52,7 +64,7 @@ class Stage:
         return "none" if self.tracking is None else self.tracking.uri
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """An m3col command beside the cluster, as one of the drivers."""
+        """Starts an m3col command as a driver of the cluster."""
         common = ["--runs-dir", str(self.runs), "--tracking-uri", self.tracking_uri]
         path = self.folder / f"driver-{len(self.drivers)}.log"
         with path.open("wb") as log:
@@ -66,7 +78,7 @@ class Stage:
         return process
 
     def start_driver(self) -> subprocess.Popen[bytes]:
-        """As a job does it: begins the study, or goes on with it."""
+        """Starts or resumes the study, like a job does."""
         address = f"127.0.0.1:{self.nodes.port}"
         return self.start(
             "search", str(self.config), "--name", STUDY, "--resume", "auto", "--plain", "--address", address
@@ -78,13 +90,15 @@ class Stage:
         return self.start("submit", str(self.config), "--name", STUDY, "--shared", "--follow", "--address", address)
 
     def said(self, process: subprocess.Popen[bytes]) -> str:
-        """What a driver has written, with short paths."""
+        """The output of a driver, with shortened paths."""
         path = self.logs.get(process.pid)
         return "" if path is None else path.read_text(errors="replace").replace(f"{self.runs}/", "")
 
     def aim(self, node: int | None = None) -> bool:
-        """Holds a trial (on that node) which can be gone on with from a checkpoint, so that it is still there when the
-        fault comes. False where there is none."""
+        """Suspends a trial (on that node) that can resume from a checkpoint, so that it still runs at the fault.
+
+        Returns False where there is none.
+        """
         pid = self.target(node)
         if pid:
             process = psutil.Process(pid)
@@ -96,48 +110,49 @@ class Stage:
         return False
 
     def strike(self) -> None:
-        """Notes the study and the time: the next step is the fault."""
-        self.before = damage.look(self.study)
+        """Records the state of the study and the time. Call it right before the fault."""
+        self.before = damage.inspect_study(self.study)
         if self.aimed is not None:
             self.aimed.resume()
         self.struck = self.healed = time.time()
 
     def running(self) -> Mapping[str, Running]:
-        return damage.look(self.study).running
+        return damage.inspect_study(self.study).running
 
     def titled(self, *titles: str) -> list[psutil.Process]:
-        """The processes on the nodes whose name begins like that, oldest first."""
-        found = [process for process in self.nodes.processes() if _title(process).startswith(titles)]
-        return sorted(found, key=lambda process: process.pid)
+        """Processes on the nodes whose title starts with one of `titles`, by process id."""
+        matching = [process for process in self.nodes.processes() if _title(process).startswith(titles)]
+        return sorted(matching, key=lambda process: process.pid)
 
     def target(self, node: int | None = None) -> int:
-        """The process of a trial (on that node) which can be gone on with from a checkpoint; 0 where there is none."""
-        found = [item.process for item in self.running().values() if item.can_go_on()]
+        """The process id of a trial (on that node) that can resume from a checkpoint; 0 where there is none."""
+        candidates = [item.process for item in self.running().values() if item.can_go_on()]
         return next(
-            (pid for pid in found if psutil.pid_exists(pid) and (node is None or self.nodes.runs(node, pid))), 0
+            (pid for pid in candidates if psutil.pid_exists(pid) and (node is None or self.nodes.runs(node, pid))), 0
         )
 
     def all_at_work(self) -> None:
-        """Until a trial has begun on every node.
+        """Waits until a trial has begun on every node.
 
-        One that began earlier is held meanwhile. Tune takes an actor that is still starting away from its trial as soon
-        as another one is free, so that trials shorter than such a start would stay on the nodes that they know.
+        Trials that began earlier are suspended meanwhile. Ray Tune cancels an actor that is still starting as soon as
+        another one is free. Without suspension, trials that are shorter than the start of an actor would all run on the
+        nodes that already have one.
         """
-        held: dict[int, psutil.Process] = {}
+        suspended: dict[int, psutil.Process] = {}
 
         def all_train() -> bool:
             processes = [item.process for item in self.running().values() if item.process]
             for pid in processes:
-                if pid not in held and psutil.pid_exists(pid):
-                    held[pid] = psutil.Process(pid)
-                    held[pid].suspend()
+                if pid not in suspended and psutil.pid_exists(pid):
+                    suspended[pid] = psutil.Process(pid)
+                    suspended[pid].suspend()
             nodes = range(len(self.nodes.cpus))
             return all(any(self.nodes.runs(node, pid) for pid in processes) for node in nodes)
 
         try:
             self.wait(all_train)
         finally:
-            for process in held.values():
+            for process in suspended.values():
                 with suppress(psutil.NoSuchProcess):
                     process.resume()
 
@@ -145,15 +160,15 @@ class Stage:
         return len(list(self.study.glob("trials/*/result.json")))
 
     def wait(self, ready: Callable[[], object]) -> None:
-        """Until something holds. Raises RuntimeError where the driver ends before, or it takes too long."""
+        """Waits until `ready` is true. Raises RuntimeError if the driver ends first, or after a time limit."""
         until = time.monotonic() + PATIENCE_S
         while True:
-            code = self.drivers[-1].poll()  # looked at first: a driver may end between two looks
+            code = self.drivers[-1].poll()  # read before `ready`: the driver may end in between
             if ready():
                 return
             if code is not None or time.monotonic() > until:
-                said = self.said(self.drivers[-1])
-                raise RuntimeError(f"the driver ended, or waited in vain (exit {code}):\n{said[-3000:]}")
+                output = self.said(self.drivers[-1])
+                raise RuntimeError(f"the driver ended, or waited in vain (exit {code}):\n{output[-3000:]}")
             time.sleep(0.2)
 
 

@@ -54,12 +54,12 @@ class _Times(ray.tune.Callback):
     """Collects when the epochs of each trial ended. Tune hands a trial's last result to `on_trial_complete` only."""
 
     def __init__(self) -> None:
-        self.found: dict[str, list[float]] = {}
+        self.by_trial: dict[str, list[float]] = {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self.found.setdefault(trial.trial_id, []).extend(record["time"] for record in result["records"])
+        self.by_trial.setdefault(trial.trial_id, []).extend(record["time"] for record in result["records"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.on_trial_result(iteration, trials, trial, trial.last_result)
@@ -91,7 +91,7 @@ def fresh(runs: Path, trials: int) -> list[float]:
             checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
-    return gaps([(min(found), max(found)) for found in times.found.values()])
+    return gaps([(min(epoch_ends), max(epoch_ends)) for epoch_ends in times.by_trial.values()])
 
 
 def arguments() -> argparse.Namespace:
@@ -111,7 +111,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="m3col-benchmark-") as scratch:
         ray_cluster.start_ray(address=None, threads=1, num_cpus=options.cpus)
         try:
-            found = {
+            measured = {
                 "reused": reused(Path(scratch) / "reused", trials),
                 "fresh": fresh(Path(scratch) / "fresh", processes),
             }
@@ -119,10 +119,10 @@ def main() -> int:
             ray_cluster.stop_ray()
     rows = [
         [name, len(values), *(f"{value:.2f}" for value in (statistics.median(values), min(values), max(values)))]
-        for name, values in found.items()
+        for name, values in measured.items()
     ]
     print(common.table(["actor", "gaps", "median s", "least s", "most s"], rows))
-    medians = {name: statistics.median(values) for name, values in found.items()}
+    medians = {name: statistics.median(values) for name, values in measured.items()}
     verdict = "met" if medians["reused"] <= BAR_S else "NOT met"
     print(f"\nfresh / reused: {medians['fresh'] / medians['reused']:.1f}; bar {BAR_S} s: {verdict}")
     return 0

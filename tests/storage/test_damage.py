@@ -68,7 +68,7 @@ def saved(study: Path, epoch: int) -> None:
 
 def seen(study: Path) -> damage.Before:
     """The study at the fault, as if all of it had happened at the times of its records."""
-    found = damage.look(study)
+    found = damage.inspect_study(study)
     was = found.running["1"]
     running = damage.Running(**{**vars(was), "began": BEGAN, "writing_s": 0.01})
     return damage.Before({"1": running}, found.ended)
@@ -106,7 +106,7 @@ def test_a_trial_that_no_process_had_begun_at_the_fault_was_not_cut_off(study):
     path = study / "trials" / "1"
     (path / "history.jsonl").unlink()
     shutil.rmtree(path / "attempt-1")
-    before = damage.look(study)
+    before = damage.inspect_study(study)
     attempt(path, 1)
     write_history(study, 1, [record(epoch, STRUCK + 2.0 + epoch) for epoch in range(1, EPOCHS + 1)])
     end(study, 1, attempt_number=1)
