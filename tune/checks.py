@@ -104,7 +104,7 @@ def _partial_studies(
     if config is not None:
         return search_config.parse(config, overrides=overrides, in_memory=data is not None)
     if not isinstance(options.resume, str) or options.resume == AUTO:
-        raise InputError(["search: name a config, or the study to go on with (--resume NAME)"])
+        raise InputError(["search: name a config, or the study to resume (--resume NAME)"])
     uri = overrides.get("storage.uri")
     storage = StorageConfig(uri=uri if isinstance(uri, str) and not uri_faults(uri, "storage.uri") else None)
     folder = resume.find(directory.runs_folder(options.runs), options.resume, storage)

@@ -109,7 +109,7 @@ final: {{rows: {{a: {{methd: x}}}}, refit: bla}}
         f"{path}, overrides: model.dropout must be a number, but got 'a'",
         "overrides: train.seed must be a whole number, but got 1.5; the nearest valid value is 2",
         f"{path}: space.objective.betaa: no such config key; did you mean 'objective.beta'?",
-        f"{path}: space.objective.beta: the default 0.1 lies outside 0.5..1; the range 0.1..1 would hold it",
+        f"{path}: space.objective.beta: the default 0.1 is outside 0.5..1; the range 0.1..1 would contain it",
         f"{path}: space.objective.temperature.low must be a finite number, but got nan",
         f"{path}: space.data.name: cannot be searched",
         f"{path}: final.rows.a: unknown key 'methd'; did you mean 'method'?",
@@ -274,7 +274,7 @@ def test_too_little_disk(refuse, monkeypatch, tmp_path):
 def test_names_that_cannot_be_or_are_not_there(refuse, tmp_path):
     (tmp_path / "runs" / "mine" / "trials").mkdir(parents=True)
     assert "nearest valid: 'a-b'" in refuse("search", "digits", "--name", "a/b")[0]
-    assert "exists; go on with --resume mine" in refuse("search", "digits", "--name", "mine")[0]
+    assert "exists; resume it with --resume mine" in refuse("search", "digits", "--name", "mine")[0]
     assert "leave --name or --resume out" in "\n".join(refuse("search", "digits", "--name", "b", "--resume"))
     assert "no study of 'digits'" in refuse("search", "digits", "--resume")[0]
     for command in (("search", "--resume", "no"), ("report", "no"), ("sync", "no")):

@@ -103,7 +103,7 @@ def test_without_any_room_it_waits_says_so_once_and_gives_up(cluster, clock):
     for _ in range(3):
         clock[0] += 3
         assert watch.places() == 0
-    assert len(told) == 1 and "no node is left" in told[0]
+    assert len(told) == 1 and "no trial fits" in told[0]
     cluster[0]["Alive"] = True
     clock[0] += 3
     assert watch.places() == 1
@@ -111,5 +111,5 @@ def test_without_any_room_it_waits_says_so_once_and_gives_up(cluster, clock):
     clock[0] += 3
     assert watch.places() == 0
     clock[0] += 601
-    with pytest.raises(NoCapacity, match="for 600 s no node held a trial"):
+    with pytest.raises(NoCapacity, match="for 600 s no trial fitted on the cluster"):
         watch.places()

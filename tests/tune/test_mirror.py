@@ -204,10 +204,10 @@ def test_auto_begins_goes_on_and_finds_what_only_the_storage_has(tmp_path, s3):
     copy.claim()
     copy.remote.put(folder.results / "summary.md", "results/summary.md")
     copy.release()
-    assert resume.folder_for(tmp_path / "d", config, AUTO, None) is None, "a finished study is not gone on with"
+    assert resume.folder_for(tmp_path / "d", config, AUTO, None) is None, "a finished study is not resumed"
     with pytest.raises(InputError, match=f"'stdy'.*not below {s3}"):
         resume.find(tmp_path / "e", "stdy", config.settings.storage)
-    with pytest.raises(InputError, match="a study of this name exists; go on with --resume study"):
+    with pytest.raises(InputError, match="a study of this name exists; resume it with --resume study"):
         checks.validate(
             small(storage__uri=s3), data=None, overrides={}, options=checks.Options(runs=tmp_path / "f", name="study")
         )
@@ -283,7 +283,7 @@ def test_what_another_driver_took_over_meanwhile_is_not_written_again(tmp_path, 
         put(place, path, name)
 
     monkeypatch.setattr(object_store.Folder, "put", refuse_once)
-    with pytest.raises(StudyTakenOver, match="has gone on with this study"):
+    with pytest.raises(StudyTakenOver, match="has taken over this study"):
         copy._put("study.json")
     assert tried == ["study.json"]
     copy.release()

@@ -30,11 +30,11 @@ def test_any_other_name_of_a_row_works(name):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["winner"], "taken by a row of its own"),
-        ([" winner"], "taken by a row of its own"),
-        (["Winner"], "taken by a row of its own"),
-        (["DEFAULT "], "taken by a row of its own"),
-        (["logistic rna"], "taken by a row of its own"),
+        (["winner"], "is reserved for a row"),
+        ([" winner"], "is reserved for a row"),
+        (["Winner"], "is reserved for a row"),
+        (["DEFAULT "], "is reserved for a row"),
+        (["logistic rna"], "is reserved for a row"),
         (["a b", "a/b"], "needs the same folder (a_b) as the row 'a b'"),
         (["Plain", "plain"], "needs the same folder (plain) as the row 'Plain'"),
         (["x" * 256], "256 bytes, and file systems take 255"),

@@ -46,7 +46,7 @@ def test_one_driver_at_a_time_over_machines(s3):
     second.claim()
     first._stop.clear()
     first._keep()
-    with pytest.raises(StudyTakenOver, match="has gone on with this study"):
+    with pytest.raises(StudyTakenOver, match="has taken over this study"):
         first.check()
     first.release()
     assert place.stat("driver.json") is not None, "it belongs to the second now"
@@ -103,7 +103,7 @@ def test_a_driver_that_was_silent_looks_before_it_writes(s3):
     assert first._read()["beat"] > before, "nobody is there, and now it has said that it lives"
     second.claim()
     second.release()  # who has ended leaves no lock behind
-    with pytest.raises(StudyTakenOver, match="another driver has gone on"):
+    with pytest.raises(StudyTakenOver, match="another driver has taken over"):
         first.check()
     with pytest.raises(StudyTakenOver):
         first.check()

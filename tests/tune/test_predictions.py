@@ -110,5 +110,5 @@ def test_the_ledger_notes_the_study_once(finished_study: StudyFolder) -> None:
 
 
 def test_a_study_without_predictions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has not come to its end"):
+    with pytest.raises(InputError, match="the study is not finished"):
         prediction_table.read(StudyFolder(tmp_path))

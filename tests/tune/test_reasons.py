@@ -143,7 +143,7 @@ def test_a_report_of_a_study_that_never_began_makes_no_database(
 ) -> None:
     folder, _ = prepare_study(tmp_path, small())
     assert cli.main(["report", "study", "--runs-dir", str(tmp_path)]) == 2
-    assert "has not come to its end" in capsys.readouterr().err
+    assert "the study is not finished" in capsys.readouterr().err
     assert {path.name for path in folder.path.iterdir()} <= {"lock", "splits.csv", "study.json"}
 
 

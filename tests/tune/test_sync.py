@@ -266,7 +266,7 @@ def test_a_store_that_dies_does_not_disturb_the_search_and_the_gap_is_filled(sto
     _, children = _connect(store, folder)
     assert [child.status for child in children] == ["FINISHED"] * 3
     assert all(_steps(store, child.id, "val/loss") == list(range(1, 21)) for child in children)
-    assert len(lines) == 1 and "the search goes on" in lines[0]
+    assert len(lines) == 1 and "the search continues" in lines[0]
 
 
 def test_a_lost_answer_makes_no_run_twice(store: Tracker, tmp_path: Path) -> None:

@@ -58,4 +58,4 @@ def test_a_study_that_nobody_drives_is_only_said_to_be_there(tmp_path):
     second.__dict__ |= {**race.__dict__, "told": [], "winners": [], "_barrier": threading.Barrier(1)}
     second._begin()
     (line,) = second.told
-    assert "a study of this name exists; go on with --resume study" in line and "in use" not in line
+    assert "a study of this name exists; resume it with --resume study" in line and "in use" not in line

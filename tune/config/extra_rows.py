@@ -37,7 +37,7 @@ def _row_fault(name: str, others: Collection[str]) -> str | None:
     """Why a row cannot have this name beside `others`. Names are compared without case, as some file systems do."""
     folder = naming.folded(slug(name))
     if folder in TAKEN or name.strip().startswith("logistic"):
-        return "this name is taken by a row of its own"
+        return "this name is reserved for a row of the test table"
     twins = [other for other in others if naming.folded(slug(other)) == folder]
     if twins:
         return f"needs the same folder ({slug(name)}) as the row {twins[0]!r}"

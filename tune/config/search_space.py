@@ -175,7 +175,7 @@ def _default_faults(path: str, distribution: BaseDistribution, config: RunConfig
         return [f"{path}: a range needs a number as default, but the base config has {default!r}; set it there"]
     if not low <= default <= high:
         wider = f"{min(low, default):g}..{max(high, default):g}"
-        return [f"{path}: the default {default} lies outside {low:g}..{high:g}; the range {wider} would hold it"]
+        return [f"{path}: the default {default} is outside {low:g}..{high:g}; the range {wider} would contain it"]
     if distribution.step is not None:
         steps = (default - low) / distribution.step
         near = low + round(steps) * distribution.step

@@ -114,6 +114,6 @@ class Watch:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = now
-            self.warn(f"no node is left that holds a trial ({self.request}); waiting for one")
+            self.warn(f"no trial fits on the cluster any more ({self.request}); waiting for nodes")
         elif now - self._empty_since > _PATIENCE_S:
-            raise NoCapacity(f"for {_PATIENCE_S:.0f} s no node held a trial, which asks for {self.request}")
+            raise NoCapacity(f"for {_PATIENCE_S:.0f} s no trial fitted on the cluster; a trial asks for {self.request}")

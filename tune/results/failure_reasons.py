@@ -50,7 +50,7 @@ def no_winner(plan: Plan) -> str:
             f"{plan.config.settings.search.pruner!r}; a study with search.pruner=none lets all run to their end)"
         )
     if not is_cut and (running or not parts):
-        parts.append(f"{running} of {_trials(len(trials))} unfinished; go on with {_resume(plan.folder)}")
+        parts.append(f"{running} of {_trials(len(trials))} unfinished; resume it with {_resume(plan.folder)}")
     return f"{plan.folder.path}: no trial finished: {'; '.join(parts)}"
 
 
@@ -77,11 +77,11 @@ def no_model(folder: StudyFolder) -> str | None:
     reasons = [(name, reason) for name, run in runs if (reason := _reason(run)) is not None]
     if not reasons:
         why = "results/model is gone, though it was refitted" if runs else "it was not refitted"
-        return f"{folder.path}: the winner has no model: {why}; go on with {_resume(folder)}"
+        return f"{folder.path}: the winner has no model: {why}; resume it with {_resume(folder)}"
     count = f"all {len(runs)}" if len(reasons) == len(runs) else f"{len(reasons)} of {len(runs)}"
     return (
         f"{folder.path}: the winner has no model: {count} of its refits failed, {_most_frequent(folder, reasons)}; "
-        f"mend that, and go on with {_resume(folder)}"
+        f"fix that, and resume it with {_resume(folder)}"
     )
 
 
@@ -104,11 +104,11 @@ def _failed(plan: Plan, trials: Sequence[FrozenTrial], *, is_cut: bool) -> list[
     reasons = []
     for trial in failed:
         name = str(RunName.trial(trial.number))
-        reason = trial.user_attrs.get("failure") or _reason(plan.folder.run(name)) or "no reason was told"
+        reason = trial.user_attrs.get("failure") or _reason(plan.folder.run(name)) or "no reason was recorded"
         reasons.append((name, str(reason)))
     count = f"all {_trials(len(failed))}" if len(failed) == len(trials) else f"{len(failed)} of {_trials(len(trials))}"
     override = f"search.trials={plan.target + len(failed)}"
-    again = "" if is_cut else f"; mend that, and go on with {_resume(plan.folder, override)}"
+    again = "" if is_cut else f"; fix that, and resume it with {_resume(plan.folder, override)}"
     return [f"{count} failed, {_most_frequent(plan.folder, reasons)}{again}"]
 
 
@@ -127,7 +127,7 @@ def _budget(plan: Plan, running: int) -> str:
     enough = "" if for_all == for_one else f" ({for_all} for all {plan.target}, one after the other)"
     return (
         f"{cause}, and the furthest, trial {furthest.number}, had reached epoch {furthest.epoch} of {furthest.epochs} "
-        f"after {furthest.seconds:.1f} s; a whole trial takes about {whole:.0f} s, so go on with "
+        f"after {furthest.seconds:.1f} s; a whole trial takes about {whole:.0f} s, so resume it with "
         f"{_resume(plan.folder, f'search.time_budget_s={for_one}')}{enough}"
     )
 

@@ -28,7 +28,7 @@ def read(folder: StudyFolder) -> pd.DataFrame:
     path = folder.path / PREDICTIONS_FILE
     if not path.exists():
         raise InputError(
-            [f"{folder.path}: has no {PREDICTIONS_FILE}: the study has not come to its end; go on with --resume"]
+            [f"{folder.path}: has no {PREDICTIONS_FILE}: the study is not finished; resume it with --resume"]
         )
     return pd.read_parquet(path)
 

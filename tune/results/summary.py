@@ -67,7 +67,7 @@ def _outcome(results: StudyResults) -> Iterator[str]:
     decision = results.decision
     if decision is None:
         why = failure_reasons.no_winner(results.plan).partition("no trial finished: ")[2]
-        yield f"**No trial finished**, so there is no winner: {why}. All reasons stand in trials.csv."
+        yield f"**No trial finished**, so there is no winner: {why}. All reasons are in trials.csv."
         return
     how = "in its search run"
     if decision.confirmed:

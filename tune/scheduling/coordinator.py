@@ -164,7 +164,7 @@ class Coordinator:
                 target = run.set_aside().relative_to(self.folder.path)
                 self._warn(
                     f"{self.folder.path}: the database does not know {name} as it is here, so it may be an older copy; "
-                    f"the run lies in {target} and does not count"
+                    f"the run was moved to {target} and does not count"
                 )
 
     def _is_of(self, run: RunFolder, params: Mapping[str, Any]) -> bool:

@@ -47,7 +47,7 @@ def new_name(
         if len(name) > LONGEST_STUDY:
             raise InputError([f"--name: must have at most {LONGEST_STUDY} letters, but has {len(name)}: {name!r}"])
         if name in _RESERVED:
-            raise InputError([f"--name {name}: this name is taken by a folder of its own; choose another one"])
+            raise InputError([f"--name {name}: this name is reserved; choose another one"])
         if is_taken(name):
             if (runs / name / DESCRIPTION).exists():
                 folder = StudyFolder(runs / name)
@@ -59,7 +59,7 @@ def new_name(
                 except InputError:  # e.g. the folder of another user: report that the name is taken
                     pass
             raise InputError(
-                [f"--name {name}: a study of this name exists; go on with --resume {name}, or choose another name"]
+                [f"--name {name}: a study of this name exists; resume it with --resume {name}, or choose another name"]
             )
         return name
     number = 1

@@ -146,7 +146,7 @@ class DriverLock:
         self._send_heartbeat(where_silent=True)
         if self._taken_by is not None:
             raise StudyTakenOver(
-                f"{self._folder}: {self._taken_by} has gone on with this study, as this driver had been silent for "
+                f"{self._folder}: {self._taken_by} has taken over this study, because this driver was silent for "
                 f"more than {self._stale_s:.0f} s; nothing is lost"
             )
 

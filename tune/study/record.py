@@ -91,7 +91,9 @@ class StudyFolder:
         folder.lock()
         try:
             if (folder.path / DESCRIPTION).exists():
-                raise InputError([f"{folder.path}: was begun by another process just now; go on with --resume {name}"])
+                raise InputError(
+                    [f"{folder.path}: another process has just created it; resume it with --resume {name}"]
+                )
             atomic_files.write_json(folder.path / DESCRIPTION, description)
         except BaseException:
             folder.unlock()

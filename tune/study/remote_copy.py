@@ -239,7 +239,7 @@ def fetch_missing(uri: str, path: Path) -> bool:
     folder.lock()
     try:
         with _answering(remote):
-            if not (path / DESCRIPTION).exists():  # another process may have fetched it, and gone on with it
+            if not (path / DESCRIPTION).exists():  # another process may have fetched and resumed it
                 fetch_record(remote, path)
     finally:
         folder.unlock()
@@ -275,7 +275,7 @@ def connection_faults(uri: str) -> list[str]:
 
 
 _HELP = (
-    "look at the address (AWS_ENDPOINT_URL), the region (AWS_REGION), the keys (AWS_ACCESS_KEY_ID, "
+    "check the address (AWS_ENDPOINT_URL), the region (AWS_REGION), the keys (AWS_ACCESS_KEY_ID, "
     "AWS_SECRET_ACCESS_KEY) and the bucket"
 )
 

@@ -134,7 +134,7 @@ class Background:
             self._attempt(results=False)
             if self._failure is not None and before is None:
                 problem = "MLflow does not take all of it" if self._is_refused else "MLflow cannot be written"
-                self._warn(f"{problem} ({self._failure}); the search goes on, the gap is filled later")
+                self._warn(f"{problem} ({self._failure}); the search continues, missing data is sent later")
         if self._ending.is_taken:
             return
         if self._ending.status is None:

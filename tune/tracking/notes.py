@@ -40,7 +40,7 @@ def progress_note(
         )  # fmt: skip
     else:
         head = f"**The search failed:** {failure}." if failure else "**The search has stopped.**"
-        tail = f"`m3col search --resume {name}` goes on with it."
+        tail = f"`m3col search --resume {name}` resumes it."
     text = (f"{head} {len(ended)} of {config.settings.search.trials} trials have ended: {counts[COMPLETE]} complete, "
             f"{counts[PRUNED]} pruned, {counts[FAILED]} failed.")  # fmt: skip
     scored = {number: o.value for number, o in outcomes.items() if o.is_complete and o.value is not None}
