@@ -49,8 +49,8 @@ class FinalConfig(Strict):
     """The test table.
 
     Attributes:
-        refit: training data of the refits: all of it ("full"), or the training split with early stopping on the given
-            validation split ("given").
+        refit: "full": refits train for all epochs; "given": they keep the epoch that is best on the given validation
+            split.
         seeds: number of refits per row.
         rows: name -> config overrides of rows in addition to winner and default.
         baselines: whether the baselines get rows.

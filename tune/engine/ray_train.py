@@ -179,8 +179,8 @@ def fit(
 ) -> Any:
     """Runs `loop(arguments)` on every worker.
 
-    If a worker dies, all start again. The training fails after more than three restarts in a row without a new
-    checkpoint, so preemption of machines alone does not end it.
+    If a worker dies, all start again. The training fails if workers die again after three restarts in a row without a
+    new checkpoint. So preempted machines do not end a training that makes progress.
 
     Args:
         loop: the training loop of a worker.

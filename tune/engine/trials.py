@@ -35,8 +35,10 @@ def failed_report(name: str, error: BaseException) -> RunReport:
 
 
 def alone(request: Request, spec: RunSpec) -> RankContext:
-    """The context of a single rank: on the CPU unless GPUs were requested. Ray lets a process that requested no GPU see
-    all GPUs of its machine."""
+    """Returns the context of a single rank: on the CPU unless GPUs were requested.
+
+    Without this it could use a GPU, because Ray lets a process that requested none see all GPUs of its machine.
+    """
     if request.gpus or get(spec.config, "train.device", "auto") != "auto":
         return RankContext()
     return RankContext(device=torch.device("cpu"))
@@ -100,7 +102,7 @@ def trial_of_workers(config: dict[str, Any], **data: Any) -> None:
         )  # fmt: skip
     except ray.exceptions.RayError:  # a process of Ray Train died: Tune restarts the trial, which resumes
         raise
-    except Exception as error:  # returned as a report: a retry would fail alike
+    except Exception as error:  # returned as a report: a retry would fail in the same way
         ray.tune.report(failed_report(spec.name, error).to_dict())
 
 

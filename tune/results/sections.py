@@ -16,7 +16,7 @@ class Section:
         paragraphs: a few sentences each, in Markdown: `**` marks the most important words, backquotes mark names.
         table: columns of cells by heading, or None.
         notes: remarks on the table, one each.
-        figure: file name of an image beside the report, or None.
+        figure: file name of an image next to the report, or None.
     """
 
     title: str
