@@ -80,7 +80,7 @@ def test_rows_are_whole_configs():
         ({"space": SPACE, "final": {"rows": ["a"]}}, "final.rows must be a mapping, but got ['a']"),
         ({"space": SPACE, "final": {"rows": {"a": "text"}}}, "final.rows.a must be a mapping, but got 'text'"),
         ({"space": SPACE, "final": {"rows": {"a": {"x": 1}}}}, "final.rows.a: unknown key 'x'"),
-        ({"space": SPACE, "final": {"rows": {"winner": {}}}}, "final.rows.winner: this name is taken"),
+        ({"space": SPACE, "final": {"rows": {"winner": {}}}}, "final.rows.winner: this name is reserved"),
         ({"space": SPACE, "final": {"rows": {"a b": {}, "a_b": {}}}}, "needs the same folder"),
         (
             {"space": SPACE, "final": {"published": {"auroc": {"default": "x"}}}},
