@@ -129,7 +129,7 @@ def test_names_are_free_counted_and_usable_as_folders(folder):
     usable = {"a/b": "a-b", "../x": "x", "": "search-1", " a": "a", ".": "search-1", "a#1": "a-1"}
     for name, near in usable.items():
         assert f"nearest valid: {near!r}" in refusal(lambda name=name: directory.new_name(runs, name, config))
-    assert "taken" in refusal(lambda: directory.new_name(runs, "train", config))
+    assert "reserved" in refusal(lambda: directory.new_name(runs, "train", config))
 
 
 def test_find_by_name_or_path_and_the_nearest(folder):

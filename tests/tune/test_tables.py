@@ -154,7 +154,7 @@ def test_rows_that_cannot_be_told_apart_are_faults() -> None:
     with pytest.raises(InputError) as caught:
         search_config.load(small(final__rows=rows))
     assert any("needs the same folder (a_b) as the row 'a b'" in fault for fault in caught.value.faults)
-    assert any("final.rows.majority" in fault and "taken" in fault for fault in caught.value.faults)
+    assert any("final.rows.majority" in fault and "reserved" in fault for fault in caught.value.faults)
 
 
 def test_leaderboard_ranks_by_cross_validation_within_a_data_set(tmp_path: Path) -> None:
