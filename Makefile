@@ -34,7 +34,7 @@ test-all: $(VENV)/.complete ## all tests, also the few that take too long for ev
 	$(PYTEST) -n 2 -m "not gpu" $(ARGS)
 
 test-gpu: $(VENV)/.complete ## the tests that need CUDA
-	$(PYTEST) -m gpu tests/gpu $(ARGS)
+	M3COL_TEST_GPU=1 $(PYTEST) -m gpu tests/gpu $(ARGS)
 
 test-random: $(VENV)/.complete ## the tests in a random order: make test-random ARGS="--randomly-seed=7"
 	$(PYTEST) --override-ini 'addopts=-q --strict-markers --durations=20' -n 2 -m "not dear and not gpu" $(ARGS)

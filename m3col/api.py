@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
+from m3col import devices
 from m3col.checks.limits import checkpoint_bytes, disk_faults
 from m3col.checks.resolve import ResolvedRun, check_against_data
 from m3col.config import loading, rules
 from m3col.config.schema import RunConfig
 from m3col.data.dataset import Dataset
-from m3col.errors import InputError, nearest
+from m3col.errors import InputError, TrainingFailed, nearest
 from m3col.evaluation import test_ledger
 from m3col.predictor import Predictor, load
 from m3col.runtime import notices
@@ -79,7 +80,9 @@ def train(
         source, overrides = _resumed_source(folder, overrides)
     prepared = validate(source, data=data, overrides=overrides, runs=root, workers=workers)
     if execute is None:
-        _check_device(prepared.config)
+        faults = devices.device_faults(prepared.config)
+        if faults:
+            raise InputError(faults)
     if folder is not None:
         _check_same_data(folder, prepared.dataset)
     for line in prepared.dataset.warnings:
@@ -90,25 +93,14 @@ def train(
     started = time.time()
     try:
         (execute or run)(prepared, folder, report)
+    except torch.OutOfMemoryError as error:
+        raise TrainingFailed(devices.out_of_memory_text(prepared.config, 0.0)) from error
     except InputError:
         # The machine that was to run it refused. Restarted workers can be refused too: finished epochs are kept then.
         if is_new and not records_of(folder):
             shutil.rmtree(folder)
         raise
     return _finish(prepared, folder, tracker=tracker, started=started, runs=root)
-
-
-def _check_device(run: RunConfig) -> None:
-    """Raises InputError where this machine lacks the device or the precision that the config asks for."""
-    has_gpu = torch.cuda.is_available()
-    faults = []
-    if run.train.device == "cuda" and not has_gpu:
-        faults.append("train.device is 'cuda', but torch finds no GPU here; nearest valid: cpu, or auto")
-    on_gpu = has_gpu and run.train.device != "cpu"
-    if on_gpu and run.train.precision == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        faults.append("train.precision is 'bfloat16', which this GPU does not compute in; nearest valid: float32")
-    if faults:
-        raise InputError(faults)
 
 
 def validate(

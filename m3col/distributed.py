@@ -69,6 +69,8 @@ class RankContext:
         """
         if self.size == 1:
             return x
+        if x.dtype in (torch.bfloat16, torch.float16):
+            x = x.float()  # the backward pass sums the gradients of all ranks in the type of x
         longest = max(counts)
         padded = functional.pad(x, (0, 0, 0, longest - len(x)))
         # A group by name, not by rank list: a list would be a new group in every call.

@@ -129,7 +129,8 @@ def run_checked(ready: Sequence[CheckedStudy], options: Options) -> SearchResult
         reports: list[Report] = []
         for item, mirror in zip(ready, mirrors, strict=True):
             # Checked before anything is written.
-            request = ray_tune.check(item.config.request, wait_s=0.0 if started_ray else ray_cluster.WAIT_FOR_NODES_S)
+            wait_s = 0.0 if started_ray else ray_cluster.WAIT_FOR_NODES_S
+            request = ray_tune.check(item.config.request, config=item.config.run, wait_s=wait_s)
             name = options.name if len(ready) == 1 else None
             folder = item.folder or _create(item, runs, name, search_id, locked=True)
             with contextlib.ExitStack() as until_done:

@@ -163,8 +163,12 @@ class _Pod:
         runs: dict[str, Any] = {"emptyDir": {}}
         if submission.shared:
             runs = {"persistentVolumeClaim": {"claimName": RUNS_CLAIM}}
-        self._volumes: list[dict[str, Any]] = [{"name": "runs", **runs}]
-        self._mounts: list[dict[str, Any]] = [{"name": "runs", "mountPath": str(submission.runs)}]
+        # A container's own /dev/shm has 64 MB: too little for Ray's object store, and for NCCL between GPUs.
+        shared_memory: dict[str, Any] = {"name": "shared-memory", "emptyDir": {"medium": "Memory"}}
+        self._volumes: list[dict[str, Any]] = [{"name": "runs", **runs}, shared_memory]
+        self._mounts: list[dict[str, Any]] = [
+            {"name": "runs", "mountPath": str(submission.runs)}, {"name": "shared-memory", "mountPath": "/dev/shm"}
+        ]  # fmt: skip
         if submission.data_dir is not None:
             claim = {"claimName": DATA_CLAIM, "readOnly": True}
             self._volumes.append({"name": "data", "persistentVolumeClaim": claim})

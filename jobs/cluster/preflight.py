@@ -208,7 +208,7 @@ def _capacity_faults(studies: "Sequence[StudyConfig]") -> list[str]:
     faults: list[str] = []
     for study in studies:
         try:
-            capacity.fitting(study.request)
+            capacity.check_device(study.run, capacity.fitting(study.request))
         except InputError as error:
             faults += error.faults
     return list(dict.fromkeys(faults))

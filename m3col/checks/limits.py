@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from m3col import devices
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault
 from m3col.data import modality_kinds
@@ -89,13 +90,13 @@ def memory_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
     if config.validation.kind != "kfold" or not modality_kinds.media(dataset.kinds.values()):
         return []
     import psutil
-    import torch
 
-    on_gpu = config.train.device != "cpu" and torch.cuda.is_available()
-    free = torch.cuda.mem_get_info()[1] if on_gpu else psutil.virtual_memory().available
+    card = devices.gpu_memory() if config.train.device != "cpu" else None
+    room = psutil.virtual_memory().available if card is None else card
     each = 4 * (8 if config.train.precision == "float64" else 4) * _parameters(config, dataset)
-    if folds * each <= free:
+    if folds * each <= room:
         return []
+    where = f"{room / 1e9:.1f} GB are free" if card is None else f"the GPU has {room / 1e9:.1f} GB"
     text = (f"validation.kind 'kfold': {folds} models in lockstep take {folds * each / 1e9:.1f} GB without their "
-            f"batches, but {free / 1e9:.1f} GB are free; use 'holdout'")  # fmt: skip
+            f"batches, but {where}; use 'holdout'")  # fmt: skip
     return [Fault("validation.kind", text)]

@@ -136,7 +136,10 @@ class TrainConfig(Strict):
         decay: which parameters are decayed: "all", or "weights" (neither biases nor norms).
         schedule: the learning rate over epochs.
         seed: seed of all random draws of the training.
-        precision: dtype of the computation; "bfloat16" means autocast.
+        precision: dtype of the computation. "tf32" rounds the inputs of matrix products on a GPU, "bfloat16" means
+            autocast, "auto" is "bfloat16" on a GPU that computes in it, else "float32".
+        deterministic: whether a GPU uses only algorithms whose results do not change between runs; None: for numeric
+            tables alone.
         device: where the training runs; "auto": the first GPU where there is one, else the CPU.
     """
 
@@ -151,7 +154,8 @@ class TrainConfig(Strict):
     decay: Literal["all", "weights"] = "all"
     schedule: ScheduleConfig = ScheduleConfig()
     seed: Seed = 0
-    precision: Literal["float32", "float64", "bfloat16"] = "float32"
+    precision: Literal["float32", "float64", "bfloat16", "tf32", "auto"] = "float32"
+    deterministic: bool | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -57,10 +59,19 @@ def _is_lazy_source(source: Source) -> bool:
     return isinstance(source, LazySource)
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yields the same items, prepared by a thread while the consumer processes earlier ones."""
+def ahead(items: Iterable[T], device: torch.device | None = None) -> Iterator[T]:
+    """Yields the same items, prepared by a thread while the consumer processes earlier ones.
+
+    Args:
+        items: what to prepare.
+        device: where batches are placed. A new thread would open a context on GPU 0, whatever GPU its process uses.
+    """
     iterator = iter(items)
-    with ThreadPoolExecutor(1) as thread:
+    set_up = None
+    if device is not None and device.type == "cuda":
+        number = torch.cuda.current_device() if device.index is None else device.index
+        set_up = partial(torch.cuda.set_device, number)
+    with ThreadPoolExecutor(1, initializer=set_up) as thread:
         pending = [thread.submit(lambda: list(islice(iterator, 1))) for _ in range(_AHEAD)]
         while pending:
             item_or_end = pending.pop(0).result()  # a list of one item; empty at the end

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from m3col import randomness
+from m3col import devices, randomness
 from m3col.config.rules import shard_faults
 from m3col.config.schema import RunConfig
 from m3col.data.columns import ModalityData
@@ -85,6 +85,7 @@ class FoldTrainer:
         self.device = ranks.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.preparations = fitting.fit(config, train, features)
+        devices.set_up(config, self.device, {transform.kind for transform in self.preparations.values()})
         self._inputs = self.prepare(train.inputs, train.present)
         self._count = len(train)
         self._labels = None if train.labels is None else task.targets(train.labels).to(self.device)
@@ -103,9 +104,14 @@ class FoldTrainer:
         self._needs_two = any(isinstance(module, _BatchNorm) for module in self.method.modules())
         if config.model.compile:
             for encoder in self.method.encoders.values():
-                encoder.compile(dynamic=True)
+                devices.compile_encoder(encoder)
         # Buffers are equal on all ranks: encoders that change theirs (BatchNorm) are refused (m3col.checks.encoders).
-        self._model = DistributedDataParallel(self.method, broadcast_buffers=False) if ranks.size > 1 else self.method
+        # Gradients are views of the buckets that are exchanged, instead of copies of them.
+        self._model = (
+            DistributedDataParallel(self.method, broadcast_buffers=False, gradient_as_bucket_view=True)
+            if ranks.size > 1
+            else self.method
+        )
 
     def __len__(self) -> int:
         """The number of training samples."""
@@ -164,7 +170,9 @@ class FoldTrainer:
         purpose = f"dropout/{self.ranks.rank}" if self.ranks.rank else "dropout"
         self._reseed(randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=epoch, purpose=purpose))
         self.method.train()
-        sums: dict[str, float] = {}
+        names: list[str] = []
+        # On the device until the epoch is over: reading a loss would wait for all work that a GPU still has to do.
+        sums: Tensor | float = 0.0
         for batch, step, part in self._steps(epoch):
             if part.opens:
                 self.optimizer.zero_grad(set_to_none=True)
@@ -175,9 +183,11 @@ class FoldTrainer:
                 (parts["loss"] if part.share == 1 else parts["loss"] * part.share).backward()
             if part.closes:
                 self.optimizer.step()
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) * batch.size
-        means = {name: value / len(self) for name, value in self.ranks.mean(sums).items()}
+            names = [*parts]
+            sums = sums + torch.stack([value.detach().double() for value in parts.values()]) * batch.size
+        assert isinstance(sums, Tensor), "an epoch has a batch"
+        totals = dict(zip(names, sums.tolist(), strict=True))
+        means = {name: value / len(self) for name, value in self.ranks.mean(totals).items()}
         if not np.isfinite(means["loss"]):
             raise TrainingFailed(f"the training loss became {means['loss']} in epoch {epoch} (fold {self.fold})")
         return means
@@ -195,7 +205,7 @@ class FoldTrainer:
             self._batch(index, group, epoch, number)
             for number, (index, group) in enumerate(zip(indices, groups, strict=True))
         )
-        for number, batch in enumerate(ahead(batches) if is_lazy(self._inputs) else batches):
+        for number, batch in enumerate(ahead(batches, self.device) if is_lazy(self._inputs) else batches):
             first = number // every * every
             share = 1.0 if every == 1 else sizes[number] / sum(sizes[first : first + every])
             part = _Part(share, number == first, number + 1 in (first + every, len(indices)))
@@ -274,7 +284,9 @@ class FoldTrainer:
         was_training = self.method.training
         self.method.eval()
         with torch.no_grad(), autocast(self.config, self.device):
-            pieces = [self.method.logits(batch) for batch in (ahead(batches) if is_lazy(inputs) else batches)]
+            pieces = [
+                self.method.logits(batch) for batch in (ahead(batches, self.device) if is_lazy(inputs) else batches)
+            ]
         parts = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
         counts = self.ranks.counts(count, self.ranks.size)
         whole = self.ranks.gather(torch.cat([*parts.values()], dim=1), counts).cpu().numpy()

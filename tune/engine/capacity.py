@@ -3,9 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import ray
 
+from m3col import devices
+from m3col.config.schema import RunConfig
 from m3col.errors import InputError
 from m3col.runtime import notices
 from tune.config.resources import Request
@@ -14,6 +17,8 @@ from tune.errors import NoCapacity
 CHECK_EVERY_S = 2.0
 
 _POLL_S = 0.5
+
+_DEVICE_CHECK_S = 60.0  # how long the check of a GPU waits for a free one
 
 _PATIENCE_S = 600.0  # how long a search waits if not a single training fits
 
@@ -78,6 +83,32 @@ def fitting(request: Request, *, wait_s: float = 0.0) -> Request:
             ]
         )
     return fitted
+
+
+def check_device(config: RunConfig, request: Request) -> None:
+    """Checks, in a process of the cluster that has the GPUs of one rank, that PyTorch can use them as the config asks.
+
+    Without GPUs there is nothing to check. Where all GPUs are busy for longer than a minute nothing is checked either:
+    the trials will wait for them.
+
+    Args:
+        config: of the runs.
+        request: what one training asks for, as `fitting` returns it.
+
+    Raises:
+        InputError: with the card, the driver and what to change.
+    """
+    if not request.gpus:
+        return
+    probe: Any = ray.remote(num_cpus=0, num_gpus=request.gpus, max_retries=0)(devices.device_faults)
+    task = probe.remote(config, granted=True)
+    try:
+        faults = ray.get(task, timeout=_DEVICE_CHECK_S)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(task, force=True)
+        return
+    if faults:
+        raise InputError(faults)
 
 
 @dataclass

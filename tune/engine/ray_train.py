@@ -29,6 +29,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.state import list_nodes
 
+from m3col import devices
 from m3col.distributed import RankContext
 from m3col.errors import InputError
 from m3col.storage.object_store import Scratch
@@ -40,6 +41,8 @@ from tune.engine.rendezvous import rendezvous
 _DEATHS = 3  # restarts of a training's workers without a new checkpoint in between, before it counts as failed
 
 _CONTROLLER_DEATHS = 3
+
+_MEMORY_TRIES = 1  # how often a training that ran out of GPU memory is tried again
 
 _DASHBOARD_S = 25.0
 
@@ -57,6 +60,8 @@ _SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # After a failure NCCL waits for ranks that are gone, before the workers are ended.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "10",
 }
 
 
@@ -199,7 +204,7 @@ def fit(
         Exception: the exception of a loop; raised at once.
         RuntimeError: workers died too often.
     """
-    deaths, before = 0, reached()
+    deaths, before, memory_tries = 0, reached(), _MEMORY_TRIES
     while True:
         try:
             return _fit(
@@ -208,7 +213,10 @@ def fit(
         except TrainingFailedError as error:
             # Another error is of the controller: it, or a worker, died while the workers were starting.
             failure = cause(error.worker_failures) if isinstance(error, WorkerGroupError) else None
-            if failure is not None and not is_echo(failure):
+            if isinstance(failure, torch.OutOfMemoryError) and memory_tries:
+                memory_tries -= 1  # another training on the same GPU may end meanwhile
+                continue
+            if failure is not None and not is_echo(failure) and not devices.is_fatal(failure):
                 raise failure from error
             now = reached()
             deaths, before = (deaths + 1, before) if now == before else (1, now)

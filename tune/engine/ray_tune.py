@@ -6,8 +6,9 @@ Tune's own checkpoints, loggers and restore are off: the study's folder is the r
 import contextlib
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 from ray.tune.search import Searcher
 
+from m3col.config.schema import RunConfig
 from m3col.data.dataset import Dataset
 from m3col.data.splits import read_csv
+from m3col.errors import reason_of
 from m3col.methods import registry
 from m3col.runtime import notices
 from tune.config.resources import Request
 from tune.engine import ray_train
-from tune.engine.capacity import Watch, fitting, with_gpus
+from tune.engine.capacity import Watch, check_device, fitting, with_gpus
 from tune.engine.run_executor import SharedStudyData
 from tune.engine.trials import TrialActor, trial_of_workers
 from tune.errors import NoCapacity
@@ -36,36 +39,42 @@ _ACTOR_DEATHS = 5  # restarts of one run without progress before it counts as fa
 
 _PENDING = 100_000
 
+_RAISED = re.compile(r"[\w.]+(Error|Exception): ")  # the last line of a traceback
 
-def check(request: Request, *, wait_s: float = 0.0) -> Request:
+
+def check(request: Request, *, config: RunConfig | None = None, wait_s: float = 0.0) -> Request:
     """Checks that the connected cluster can run a trial.
 
     Args:
         request: what one trial asks for.
+        config: of the trials; None (default): their device and precision are not checked.
         wait_s: seconds to wait for nodes that are still joining, default 0.
 
     Returns:
         The request with its number of GPUs.
 
     Raises:
-        InputError: the cluster cannot hold a single trial, or has no dashboard for trials of several workers.
+        InputError: the cluster cannot hold a single trial, has no dashboard for trials of several workers, or has GPUs
+            that the trials cannot use.
     """
     fitted = fitting(request, wait_s=wait_s)
     if request.workers > 1:
         ray_train.require_dashboard()
+    if config is not None:
+        check_device(config, fitted)
     return fitted
 
 
 class CoordinatorSearcher(Searcher):
-    """Ray Tune's searcher: asks the coordinator for the next run."""
+    """Ray Tune's searcher: asks the coordinator for the next run. `errors`: the last error of each of Tune's trials."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles searcher and scheduler for a restore, which is never used.
         return {}
 
-    def __init__(self, coordinator: Coordinator, watch: Watch) -> None:
+    def __init__(self, coordinator: Coordinator, watch: Watch, errors: Mapping[str, str]) -> None:
         super().__init__()
-        self._coordinator, self._watch = coordinator, watch
+        self._coordinator, self._watch, self._errors = coordinator, watch, errors
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -84,8 +93,9 @@ class CoordinatorSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error:
-            name = self._names[trial_id]
-            self._coordinator.failed(name, f"its process died more than {_ACTOR_DEATHS} times and got no further")
+            last = self._errors.get(trial_id, "")
+            reason = f"its process died more than {_ACTOR_DEATHS} times and got no further"
+            self._coordinator.failed(self._names[trial_id], f"{reason}; its last error: {last}" if last else reason)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         return True
@@ -103,9 +113,9 @@ class CoordinatorScheduler(FIFOScheduler):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, errors: dict[str, str]) -> None:
         super().__init__()
-        self._coordinator = coordinator
+        self._coordinator, self._errors = coordinator, errors
         self._reached: dict[str, int] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -115,6 +125,13 @@ class CoordinatorScheduler(FIFOScheduler):
             self._reached[trial.trial_id] = report.epoch
             trial.run_metadata.num_failures = 0
         return TrialScheduler.STOP if self._coordinator.on_report(report) else TrialScheduler.CONTINUE
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Notes why a process of a trial ended; Tune calls it each time, also where it starts the trial anew."""
+        with contextlib.suppress(OSError):
+            lines = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").splitlines()
+            raised = [line for line in lines if _RAISED.match(line)]
+            self._errors[trial.trial_id] = reason_of(raised[-1]) if raised else ""
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         # Tune does not call on_trial_result for a result with "done".
@@ -182,6 +199,7 @@ def run(
     trainable = ray.tune.with_resources(trainable, request.per_worker() if reused else {"CPU": 0, "memory": 1})
     # By default Tune starts actors one after the other; here the coordinator limits their number.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_PENDING)
+    errors: dict[str, str] = {}
     watch = Watch(request, study.settings.search.concurrency, warn=warn)
     cleanup = contextlib.nullcontext() if reused else ray_train.orphans_freed()
     log = _log_of_tune(coordinator.folder.path / "tune.log")
@@ -189,8 +207,8 @@ def run(
         ray.tune.Tuner(
             trainable,
             tune_config=ray.tune.TuneConfig(
-                search_alg=CoordinatorSearcher(coordinator, watch),
-                scheduler=CoordinatorScheduler(coordinator),
+                search_alg=CoordinatorSearcher(coordinator, watch, errors),
+                scheduler=CoordinatorScheduler(coordinator, errors),
                 num_samples=-1,
                 reuse_actors=reused,
             ),

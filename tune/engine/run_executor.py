@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from m3col import devices
 from m3col.config import loading
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold, pool
@@ -145,7 +146,9 @@ class RunExecutor:
         except TrainingFailed as error:
             return self._report([], failure=str(error))
         except Exception as error:  # the actor is reused for the next trial
-            if self.ranks.size > 1:
+            # After a fatal CUDA error no trial of this process would work. Out of memory is tried once more from the
+            # checkpoint, without this training in memory.
+            if self.ranks.size > 1 or devices.is_fatal(error) or isinstance(error, torch.OutOfMemoryError):
                 raise
             if isinstance(error, StorageUnavailable):
                 return self._report([], refused=str(error))

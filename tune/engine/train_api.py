@@ -124,6 +124,7 @@ def _on_ray(
     ready(folder)
     try:
         request = capacity.fitting(request, wait_s=0.0 if started else ray_cluster.WAIT_FOR_NODES_S)
+        capacity.check_device(prepared.config, request)
         # The test split stays here: it is scored once, at the end, from the checkpoint.
         shared = ResolvedRun(prepared.config, prepared.dataset.without_test())
         arguments = {"prepared": [ray.put(shared)], "folder": str(folder), "device": prepared.config.train.device,
