@@ -106,7 +106,7 @@ def config_of(pair: str, row: str, folder: Path, options: argparse.Namespace) ->
 
 def plain_batches(trainer: FoldTrainer, split: Any, size: int) -> Iterator[Batch]:
     """Yields batches that are decoded, tokenized and padded without any cache."""
-    prepared = trainer.preparations
+    prepared = trainer.transforms
     image, text = prepared["image"], prepared["text"]
     cut, longest = image.size, text.prepared.max_length  # type: ignore[attr-defined]
     order = np.random.default_rng(0).permutation(len(split))

@@ -298,6 +298,7 @@ def _add_prediction(evaluate: argparse.ArgumentParser, predict: argparse.Argumen
             help=_CHECKPOINTS if command is evaluate else _CHECKPOINT,
         )
         _add_import(command)
+        _add_device(command)
     evaluate.add_argument("--data", help="name of the data set; default: the one it was trained on")
     _add_folders(evaluate, data=True)
     predict.add_argument("inputs", nargs="*", metavar="modality=file.csv", help="one file of numbers per modality")
@@ -321,7 +322,17 @@ def _add_analysis(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, default=0, help="random seed; default: 0")
     _add_import(command)
+    _add_device(command)
     _add_folders(command, tracking=True, data=True)
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the model computes; default: auto, the first GPU where there is one",
+    )
 
 
 def _add_import(command: argparse.ArgumentParser) -> None:

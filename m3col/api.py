@@ -201,7 +201,7 @@ def _finish(
     config, dataset = prepared.config, prepared.dataset
     history = records_of(folder)
     metrics = dict(history[-1].metrics)
-    predictor = load(folder / "model")
+    predictor = load(folder / "model", device=config.train.device)
     metrics |= _test(predictor, dataset)
     if any(name.startswith("test/") for name in metrics):
         test_ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"train/{folder.name}", rows=1)

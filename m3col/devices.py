@@ -6,20 +6,24 @@ Everything here also runs without a GPU, where it does nothing or reports what i
 import contextlib
 import gc
 import os
+import shutil
 import subprocess
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from m3col.config.schema import RunConfig
 from m3col.data import modality_kinds
+from m3col.errors import InputError, nearest
 
 _OLDEST = (7, 5)  # compute capability; PyTorch's CUDA 13 packages have no kernels for older cards
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read by cuBLAS when it starts; needed for deterministic products
 
 _TOOL_S = 10.0
+
+LENGTHS = 32  # lengths of texts are rounded up to a multiple of it where encoders are compiled on a GPU
 
 _COMPILATIONS = 64  # variants of one function before torch.compile falls back to eager
 
@@ -30,6 +34,19 @@ def device_of(config: RunConfig) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def prediction_device(name: str) -> torch.device:
+    """The device of a name: `auto` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        InputError: another name, or "cuda" where torch finds no GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError([f"device must be auto, cpu or cuda, but is {name!r}{nearest(name, ['auto', 'cpu', 'cuda'])}"])
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(["device is 'cuda', but torch finds no GPU here; nearest valid: auto, or cpu"])
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def autocast(config: RunConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -81,6 +98,11 @@ def set_up(config: RunConfig, device: torch.device, kinds: set[str]) -> None:
     torch.use_deterministic_algorithms(exact)
     torch.backends.cudnn.deterministic = exact
     torch.backends.cudnn.benchmark = not exact and bool(modality_kinds.media(kinds))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. A copy to a GPU does not wait for the work that it still has to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def compile_encoder(encoder: nn.Module) -> None:
@@ -166,13 +188,13 @@ def device_faults(config: RunConfig, *, granted: bool = False) -> list[str]:
         config: of the run.
         granted: whether the process was given a GPU, by Ray for example. Then one that torch cannot use is a fault.
     """
+    faults = _compiler_faults(config)
     if config.train.device == "cpu":
-        return []
+        return faults
     if not torch.cuda.is_available():
-        return _without_gpu(config, granted=granted)
+        return faults + _without_gpu(config, granted=granted)
     name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
     shown = f"{name} (compute capability {capability[0]}.{capability[1]})"
-    faults = []
     if capability < _OLDEST and not _has_kernels(capability):
         faults.append(
             f"train.device: this PyTorch has no kernels for {shown}; use a card of capability "
@@ -183,6 +205,13 @@ def device_faults(config: RunConfig, *, granted: bool = False) -> list[str]:
             f"train.precision is 'bfloat16', which {shown} does not compute in; nearest valid: tf32, float32 or auto"
         )
     return faults
+
+
+def _compiler_faults(config: RunConfig) -> list[str]:
+    compilers = [os.environ.get("CC") or "cc", "gcc", "clang", os.environ.get("CXX") or "c++", "g++"]
+    if not config.model.compile or any(shutil.which(name) for name in compilers):
+        return []
+    return ["model.compile: torch.compile needs a C compiler, and this machine has none; install gcc, or use false"]
 
 
 def _has_kernels(capability: tuple[int, int]) -> bool:
@@ -197,8 +226,11 @@ def _without_gpu(config: RunConfig, *, granted: bool) -> list[str]:
         cause = "no NVIDIA driver answers on this machine"
     else:
         cause = f"the NVIDIA driver is {driver}, and this PyTorch needs one for CUDA {torch.version.cuda}"
-    asked = "a GPU was requested for this training" if granted else "train.device is 'cuda'"
-    return [f"{asked}, but torch finds no GPU here: {cause}; nearest valid: train.device cpu without GPUs, or auto"]
+    if granted:
+        asked, valid = "a GPU was requested for this training", "resources.gpus_per_worker: 0"
+    else:
+        asked, valid = "train.device is 'cuda'", "cpu, or auto"
+    return [f"{asked}, but torch finds no GPU here: {cause}; nearest valid: {valid}"]
 
 
 def gpu_memory() -> int | None:
@@ -208,7 +240,7 @@ def gpu_memory() -> int | None:
     """
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_S, check=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=_TOOL_S, check=True)
         return min(int(line) for line in done.stdout.split()) * 2**20
     except (OSError, ValueError, subprocess.SubprocessError):
         return None

@@ -1,32 +1,28 @@
 """Predictions from model checkpoints. Needs neither ray nor optuna."""
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
+from m3col import devices
 from m3col.config import loading
 from m3col.data import modality_kinds, numeric_tables, row_alignment
 from m3col.data.checks import naming
-from m3col.data.columns import Kind, MediaColumn, ModalityData
+from m3col.data.columns import Kind, ModalityData
 from m3col.data.dataset import Dataset
-from m3col.devices import autocast
+from m3col.ensemble_member import Member
 from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs import fitting
-from m3col.inputs.base import InputTransform, Placement, Source
-from m3col.inputs.tables import NumericTransform, TableSource
+from m3col.inputs.tables import NumericTransform
 from m3col.methods import registry
-from m3col.methods.base import Method
 from m3col.runtime import notices
 from m3col.tasks import registry as tasks
-from m3col.tasks.base import Task
 from m3col.training import checkpoint
-from m3col.training.fold_trainer import evaluation_batch
 
 _MOST_CLASSES = 10  # largest number of classes that a notebook lists
 
@@ -43,7 +39,7 @@ class Predictor:
         task: what is predicted.
     """
 
-    def __init__(self, members: Sequence["Member"], *, described: Mapping[str, Any]) -> None:
+    def __init__(self, members: Sequence[Member], *, described: Mapping[str, Any]) -> None:
         self._members = tuple(members)
         self.classes: tuple[str, ...] = tuple(described["classes"])
         self.features: dict[str, tuple[str, ...]] = {m: tuple(names) for m, names in described["features"].items()}
@@ -69,7 +65,7 @@ class Predictor:
     @property
     def kinds(self) -> dict[str, Kind]:
         """The kind of each modality: "numeric", "image" or "text"."""
-        return {name: preparation.kind for name, preparation in self._members[0].preparations.items()}
+        return {name: transform.kind for name, transform in self._members[0].transforms.items()}
 
     @property
     def primary(self) -> str:
@@ -84,7 +80,7 @@ class Predictor:
         return "float64" if self._members[0].dtype == torch.float64 else "float32"
 
     @property
-    def members(self) -> tuple["Member", ...]:
+    def members(self) -> tuple[Member, ...]:
         """The models of the ensemble."""
         return self._members
 
@@ -251,61 +247,8 @@ class Predictor:
 
     def _imputes(self, modality: str) -> bool:
         """Whether all models replace missing values of the modality."""
-        transforms = [member.preparations[modality] for member in self._members]
+        transforms = [member.transforms[modality] for member in self._members]
         return all(isinstance(item, NumericTransform) and "impute" in item.pipeline.steps for item in transforms)
-
-
-class Member:
-    """One trained model on the CPU, with the preprocessing (`preparations`) that was fitted on its training split."""
-
-    def __init__(
-        self, method: Method, preparations: Mapping[str, InputTransform], dtype: torch.dtype, task: Task
-    ) -> None:
-        self.method, self.preparations, self.dtype, self.task = method, preparations, dtype, task
-
-    def probabilities(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
-        """Probabilities [N, C] of each head."""
-        return self._link(self._passes(self.sources(inputs), self.method.logits))
-
-    def sources(self, inputs: Mapping[str, ModalityData]) -> dict[str, Source]:
-        """Applies the fitted preprocessing to the modalities of `inputs`."""
-        run, prepared = self.method.config, dict[str, Source]()
-        for name, column in inputs.items():
-            # Decoded images and tokens are cached for a part of a data set, but not for a few samples from a user.
-            cached = run.data.cache and isinstance(column, MediaColumn) and len(column.source) > len(column)
-            placement = Placement(torch.device("cpu"), self.dtype, cached=cached)
-            prepared[name] = fitting.source_of(name, self.preparations[name], column, placement)
-        return prepared
-
-    def encode(self, sources: Mapping[str, Source]) -> dict[str, Tensor]:
-        """Embeddings [N, D] of these modalities, not normalised."""
-        return self._passes(sources, lambda batch: self.method.encode(batch, list(batch)))
-
-    def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Probabilities [N, C] of each head from the embeddings of all modalities."""
-        tables = {name: TableSource(value) for name, value in embeddings.items()}
-        return self._link(self._passes(tables, self.method.classify))
-
-    def patches(self, modality: str, source: Source) -> Tensor:
-        """Patch tokens [N, P, D] of images, see `ImageEncoder.tokens`. Raises InputError for encoders without them."""
-        encoder: Any = self.method.encoders[modality]
-        return self._passes({modality: source}, lambda batch: {modality: encoder.tokens(batch[modality])})[modality]
-
-    def _link(self, logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        return {name: self.task.link(value.double().numpy()) for name, value in logits.items()}
-
-    def _passes(
-        self, sources: Mapping[str, Source], call: Callable[[dict[str, Any]], Mapping[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        """The outputs of `call` for all samples, computed batch by batch."""
-        run, count = self.method.config, len(next(iter(sources.values())))
-        size = evaluation_batch(run, sources)
-        pieces = []
-        with torch.inference_mode(), autocast(run, torch.device("cpu")):
-            for start in range(0, max(count, 1), size):
-                rows = slice(start, min(start + size, count))
-                pieces.append(call({name: source.rows(rows) for name, source in sources.items()}))
-        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
@@ -318,19 +261,21 @@ def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
     return f"its largest value is {tables[name][column]:g} in modality {name!r}, column {column + 1}"
 
 
-def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
-    """Loads a model for prediction, on the CPU. Loading does not run code from the checkpoint.
+def load(checkpoints: "str | Path | Sequence[str | Path]", *, device: str = "auto") -> Predictor:
+    """Loads a model for prediction. Loading does not run code from the checkpoint.
 
     Args:
         checkpoints: folder of a model checkpoint, such as `TrainResult.checkpoint` or `results/model` of a study; or
             several folders, whose models are joined into one ensemble.
+        device: where the models compute: "cpu", "cuda", or "auto" (default), which is the first GPU where there is one.
+            Probabilities of a GPU differ from those of the CPU in their last digits, in bfloat16 by up to a percent.
 
     Returns:
         The predictor.
 
     Raises:
-        InputError: a folder is no checkpoint, is damaged, is newer than this version, does not fit the others, or
-            needs a method of your own whose module has not been imported.
+        InputError: the device is not there, or a folder is no checkpoint, is damaged, is newer than this version, does
+            not fit the others, or needs a method of your own whose module has not been imported.
 
     Example:
         >>> import tempfile, m3col
@@ -349,13 +294,16 @@ def load(checkpoints: "str | Path | Sequence[str | Path]") -> Predictor:
     for folder, description in described[1:]:
         if (description["classes"], description["features"]) != (first["classes"], first["features"]):
             raise InputError([f"{folder}: classes or features differ from those of {described[0][0]}"])
+    place = devices.prediction_device(device)
     members = [
-        _member(folder, description, member) for folder, description in described for member in description["members"]
+        _member(folder, description, member, place)
+        for folder, description in described
+        for member in description["members"]
     ]
     return Predictor(members, described=first)
 
 
-def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any]) -> Member:
+def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any], device: torch.device) -> Member:
     """Builds one model of a checkpoint, with its preprocessing and weights. Raises InputError for a damaged one."""
     description_path = str(folder / checkpoint.DESCRIPTION)
     try:
@@ -368,7 +316,7 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         path = folder / str(member["file"])
         tensors = checkpoint.read_tensors(path)
         prefixes = checkpoint.preprocess_prefixes(described["features"])
-        preparations = {
+        transforms = {
             name: fitting.from_state(member["preprocess"][name], _below(tensors, prefix))
             for name, prefix in prefixes.items()
         }
@@ -376,14 +324,14 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: a member lacks {error}"]) from None
     except InputError as error:
         raise InputError([line if str(path) in line else f"{path}: damaged: {line}" for line in error.faults]) from None
-    for name, transform in preparations.items():
+    for name, transform in transforms.items():
         features = tuple(described["features"][name])
         if isinstance(transform, NumericTransform) and transform.pipeline.feature_names_in != features:
             raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: two lists of the features of {name!r}"])
     task = tasks.build(run.task, described["classes"])
     method = registry.load(run.method)(
         run,
-        features={name: preparation.spec for name, preparation in preparations.items()},
+        features={name: transform.spec for name, transform in transforms.items()},
         task=task,
         stored=described.get("encoders", {}),
     ).to(dtype)
@@ -392,7 +340,7 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         method.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError([f"{path}: weights do not fit the config ({reason_of(error, limit=None)})"]) from None
-    return Member(method.eval(), preparations, dtype, task)
+    return Member(method, transforms, dtype, task, device)
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:

@@ -51,7 +51,7 @@ def _validated(
     dataset: Dataset | None = None
     faults: list[str] = []
     try:
-        predictor = m3col.load(arguments.checkpoint)
+        predictor = m3col.load(arguments.checkpoint, device=arguments.device)
         dataset = data_for(predictor, arguments)
         faults += predictor.dataset_faults(dataset)
     except InputError as error:

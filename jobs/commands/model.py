@@ -27,7 +27,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from m3col.checks.limits import disk_faults
     from m3col.evaluation import test_ledger
 
-    predictor = m3col.load(arguments.checkpoint)
+    predictor = m3col.load(arguments.checkpoint, device=arguments.device)
     faults = disk_faults(runs_of(arguments), 0, what="the ledger")
     try:
         dataset = data_for(predictor, arguments)
@@ -63,7 +63,7 @@ def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset"
 def predict(arguments: argparse.Namespace) -> int:
     import m3col
 
-    predictor = m3col.load(arguments.checkpoint)
+    predictor = m3col.load(arguments.checkpoint, device=arguments.device)
     if arguments.csv is not None:
         inputs = _read_csv(arguments, predictor)
     else:

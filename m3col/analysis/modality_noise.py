@@ -18,10 +18,10 @@ from torch import Tensor
 from m3col import randomness
 from m3col.analysis.context import AnalysisContext
 from m3col.data.columns import ModalityData
+from m3col.ensemble_member import Member
 from m3col.inputs.base import Input, Source
 from m3col.inputs.batches import Changed
 from m3col.inputs.specs import Partial, Tokens
-from m3col.predictor import Member
 
 _BATCH = 64
 
@@ -130,7 +130,8 @@ def _word_embeddings(member: Member, modality: str, ids: Tensor) -> Tensor:
     """Word embeddings [n, L, E]."""
     encoder: Any = member.method.encoders[modality]
     with torch.inference_mode():
-        vectors: Tensor = encoder.embed(Tokens(ids, torch.ones_like(ids, dtype=torch.bool))).embeddings
+        tokens = Tokens(ids, torch.ones_like(ids, dtype=torch.bool)).to(member.device)
+        vectors: Tensor = encoder.embed(tokens).embeddings.cpu()
     return vectors
 
 

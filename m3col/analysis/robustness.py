@@ -18,11 +18,11 @@ from m3col.analysis import modality_noise
 from m3col.analysis.context import AnalysisContext, Result
 from m3col.data.checks import naming
 from m3col.data.columns import IntArray, ModalityData
+from m3col.ensemble_member import Member
 from m3col.inputs.base import Source
 from m3col.methods.supervised import FUSED
 from m3col.plots import fonts, style
 from m3col.plots.model_plots import COLOURS, FAINT, INK
-from m3col.predictor import Member
 
 CLEAN = "none"
 

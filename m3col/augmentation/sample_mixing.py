@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from m3col import devices
 from m3col.errors import InputError
 from m3col.randomness import generator
 
@@ -67,10 +68,11 @@ def draw_mixing(
         lam[members] = np.where(drawn < probability, weights, 1.0)
         for purpose, partner in partners.items():
             partner[members] = generator(**key, shard=shard, purpose=purpose).permutation(members)
-    device = placement.get("device", "cpu")
-    indices = {purpose: torch.from_numpy(partner).to(device) for purpose, partner in partners.items()}
+    device = torch.device(placement.get("device", "cpu"))
+    dtype = placement.get("dtype", torch.float32)
+    indices = {purpose: devices.moved(torch.from_numpy(partner), device) for purpose, partner in partners.items()}
     return Mixing(
-        lam=torch.from_numpy(lam).to(device=device, dtype=placement.get("dtype", torch.float32)),
+        lam=devices.moved(torch.from_numpy(lam).to(dtype), device),
         permutations={name: indices[purpose] for name, purpose in purposes.items()},
     )
 

@@ -47,11 +47,19 @@ Described = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Placement:
-    """Device and dtype of batches, and whether decoded images and tokens are cached on disk."""
+    """Where and how batches are made.
+
+    Attributes:
+        device: of the batches.
+        dtype: of the batches.
+        cached: whether decoded images and tokens are cached on disk.
+        length_multiple: texts are padded to a multiple of it. More than 1 bounds how many lengths are compiled.
+    """
 
     device: torch.device
     dtype: torch.dtype
     cached: bool = True
+    length_multiple: int = 1
 
 
 class InputTransform(Protocol):

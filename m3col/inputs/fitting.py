@@ -33,10 +33,10 @@ def fit(config: RunConfig, train: Split, features: Mapping[str, Sequence[str]]) 
     }
 
 
-def source_of(modality: str, preparation: InputTransform, column: ModalityData, place: Placement) -> Source:
+def source_of(modality: str, transform: InputTransform, column: ModalityData, place: Placement) -> Source:
     """Returns the samples of a modality as model input. Raises InputError that names the modality."""
     try:
-        return preparation.source(column, place)
+        return transform.source(column, place)
     except InputError as error:
         raise InputError([f"modality {modality!r}, {line}" for line in error.faults]) from None
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m3col import devices
 from m3col.config.schema import RunConfig
 from m3col.data.columns import MediaColumn, ModalityData
 from m3col.data.dataset import Split
@@ -36,7 +37,7 @@ class ImageSource(LazySource):
             image = self._table[int(position)]
             draw = None if draws is None else draws[number]
             batch[number] = self._square(image, draw)
-        pixels = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
+        pixels = devices.moved(torch.from_numpy(batch), self._device).permute(0, 3, 1, 2)
         return pixels.to(self._dtype) / 255
 
     def _square(self, image: NDArray[np.uint8], draw: NDArray[np.float64] | None) -> NDArray[np.uint8]:

@@ -112,6 +112,10 @@ class Partial:
     def __len__(self) -> int:
         return len(self.present)
 
+    def to(self, device: torch.device | str) -> "Partial":
+        """Returns the same batch on `device`."""
+        return Partial(self.rows.to(device), self.present.to(device))
+
 
 def one_like(rows: Tensor | Tokens) -> Tensor | Tokens:
     """One dummy row with the shape of `rows` (which may be empty): zeros for numbers and pixels, else one token."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from m3col import devices
 from m3col.config.schema import RunConfig
 from m3col.data.columns import MediaColumn, ModalityData
 from m3col.data.dataset import Split
@@ -21,11 +22,23 @@ if TYPE_CHECKING:
 
 
 class TokenSource(LazySource):
-    """Texts as tokens. Each batch is padded on the right to its longest text."""
+    """Texts as tokens. Each batch is padded on the right to its longest text.
 
-    def __init__(self, table: Table, at: NDArray[np.int64], device: torch.device, *, pad: int) -> None:
+    Args:
+        table: the tokens of each text.
+        at: [N] positions of the samples in the table.
+        device: of the batches.
+        pad: the token of padding.
+        multiple: lengths are rounded up to a multiple of it, but not beyond `longest`.
+        longest: the largest number of tokens of a text.
+    """
+
+    def __init__(
+        self, table: Table, at: NDArray[np.int64], device: torch.device, *, pad: int, multiple: int = 1,
+        longest: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(table, at, device)
-        self._pad = pad
+        self._pad, self._multiple, self._longest = pad, multiple, longest
 
     def lengths(self) -> NDArray[np.int64]:
         """Number of tokens of each sample [N]."""
@@ -34,11 +47,13 @@ class TokenSource(LazySource):
     def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tokens:
         texts = [self._table[int(position)] for position in self._positions(index)]
         longest = max((len(text) for text in texts), default=1)  # the batch of a rank may be empty
+        rounded = -(-longest // self._multiple) * self._multiple
+        longest = max(longest, rounded if self._longest is None else min(rounded, self._longest))
         ids = np.full((len(texts), longest), self._pad, np.int64)
         mask = np.zeros((len(texts), longest), np.bool_)
         for row, text in enumerate(texts):
             ids[row, : len(text)], mask[row, : len(text)] = text, True
-        return Tokens(ids=torch.from_numpy(ids), mask=torch.from_numpy(mask)).to(self._device)
+        return Tokens(*(devices.moved(torch.from_numpy(array), self._device) for array in (ids, mask)))
 
 
 def by_length(
@@ -84,7 +99,10 @@ class TextTransform:
     def source(self, column: ModalityData, place: Placement) -> TokenSource:
         assert isinstance(column, MediaColumn)
         table = cache.encoded(column, self.prepared.encode, settings=self.prepared.digest, cached=place.cached)
-        return TokenSource(table, column.at, place.device, pad=self.prepared.pad)
+        return TokenSource(
+            table, column.at, place.device, pad=self.prepared.pad, multiple=place.length_multiple,
+            longest=self.prepared.max_length,
+        )  # fmt: skip
 
     def state(self) -> Described:
         return {"kind": self.kind, **self.prepared.state()}, {}

@@ -62,18 +62,18 @@ class TextPreparation:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "TextPreparation":
-        """Restores the preparation from the result of `state`. Raises InputError if the argument is not valid."""
+        """Restores it from the result of `state`. Raises InputError if the argument is not valid."""
         text, pad, longest = state.get("tokenizer"), state.get("pad"), state.get("max_length")
         if not isinstance(text, str) or type(pad) is not int or type(longest) is not int or longest < 1 or pad < 0:
             raise InputError(["stored tokenizer: must have the texts tokenizer, pad and max_length with their types"])
-        preparation = cls(text, pad, longest)
+        restored = cls(text, pad, longest)
         try:
-            pad_is_valid = pad < preparation.vocabulary
+            pad_is_valid = pad < restored.vocabulary
         except Exception as error:  # tokenizers raises plain exceptions
             raise InputError([f"stored tokenizer: cannot be read: {reason_of(error)}"]) from error
         if not pad_is_valid:
-            raise InputError([f"stored tokenizer: pad must be < {preparation.vocabulary}, but is {pad}"])
-        return preparation
+            raise InputError([f"stored tokenizer: pad must be < {restored.vocabulary}, but is {pad}"])
+        return restored
 
 
 def fit(texts: Sequence[str], config: TextDataConfig, model: TextModelConfig) -> TextPreparation:

@@ -70,4 +70,5 @@ class M3CoL(SupervisedMethod):
             [mixing.permutations[name] for name in self.modalities],
             mixing.lam,
             temperature=self.settings.temperature,
+            check_values=False,  # they were drawn above
         )

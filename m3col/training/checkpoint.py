@@ -173,9 +173,9 @@ def write_model(
         for number, trainer in enumerate(trainers):
             tensors = {f"weights.{name}": value.cpu() for name, value in trainer.method.state_dict().items()}
             preprocess = {}
-            prefixes = preprocess_prefixes(trainer.preparations)
-            for modality, preparation in trainer.preparations.items():
-                preprocess[modality], arrays = preparation.state()
+            prefixes = preprocess_prefixes(trainer.transforms)
+            for modality, transform in trainer.transforms.items():
+                preprocess[modality], arrays = transform.state()
                 tensors |= {prefixes[modality] + key: torch.as_tensor(value) for key, value in arrays.items()}
             name = f"member-{number}.safetensors"
             _save(tensors, temporary / name)

@@ -84,8 +84,8 @@ class FoldTrainer:
         self.task = task
         self.device = ranks.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
-        self.preparations = fitting.fit(config, train, features)
-        devices.set_up(config, self.device, {transform.kind for transform in self.preparations.values()})
+        self.transforms = fitting.fit(config, train, features)
+        devices.set_up(config, self.device, {transform.kind for transform in self.transforms.values()})
         self._inputs = self.prepare(train.inputs, train.present)
         self._count = len(train)
         self._labels = None if train.labels is None else task.targets(train.labels).to(self.device)
@@ -93,10 +93,12 @@ class FoldTrainer:
         self._reseed(randomness.torch_seed(seed=self.seed, fold=fold, epoch=0, purpose="weights"))
         self.method = registry.load(config.method)(
             config,
-            features={name: preparation.spec for name, preparation in self.preparations.items()},
+            features={name: transform.spec for name, transform in self.transforms.items()},
             task=task,
             class_weight=None if weight is None else torch.as_tensor(weight, dtype=self.dtype),
         ).to(device=self.device, dtype=self.dtype)
+        if self.device.type == "cuda":
+            self.method.to(memory_format=torch.channels_last)  # the layout in which GPUs compute convolutions fastest
         self.optimizer = torch.optim.Adam(
             parameter_groups(config, self.method), lr=config.train.learning_rate, fused=True
         )
@@ -142,9 +144,10 @@ class FoldTrainer:
         Returns:
             By modality a source of model inputs, of which batches are read by `logits`.
         """
-        placement = base.Placement(self.device, self.dtype, cached=self.config.data.cache)
+        multiple = devices.LENGTHS if self.config.model.compile and self.device.type == "cuda" else 1
+        placement = base.Placement(self.device, self.dtype, self.config.data.cache, length_multiple=multiple)
         sources: dict[str, Source] = {}
-        for name, transform in self.preparations.items():
+        for name, transform in self.transforms.items():
             sources[name] = fitting.source_of(name, transform, inputs[name], placement)
             if present is not None and not present[name].all():
                 mask = torch.as_tensor(np.array(present[name]), device=self.device)
@@ -221,7 +224,9 @@ class FoldTrainer:
         texts = [source.lengths() for source in self._inputs.values() if isinstance(source, TokenSource)]
         if texts and self.config.data.text.group_by_length:
             order = by_length(order, np.sum(texts, axis=0), size, draw)
-        batches = [*torch.as_tensor(order, device=self.device).split(size)]
+        # Images and texts are read by the CPU, which would wait for a GPU to return the positions.
+        place = torch.device("cpu") if is_lazy(self._inputs) else self.device
+        batches = [*torch.as_tensor(order, device=place).split(size)]
         if len(batches[-1]) == 1 and self._needs_two:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
@@ -253,7 +258,7 @@ class FoldTrainer:
 
     def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice, *, view: str) -> np.ndarray | None:
         """Uniform numbers [n, 3] for the augmentation of this rank's rows; None: the modality is not augmented."""
-        if getattr(self.preparations[name], "augment", "none") == "none":
+        if getattr(self.transforms[name], "augment", "none") == "none":
             return None
         purpose = f"augment/{name}" if view == CLEAN else f"augment/{name}/{view}"
         draw = randomness.generator(seed=self.seed, fold=self.fold, epoch=epoch, step=step, purpose=purpose)

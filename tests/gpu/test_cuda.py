@@ -55,3 +55,15 @@ def test_digits_trained_on_a_gpu_reach_the_accuracy_of_the_cpu(tmp_path: Path):
     # Two standard errors of the difference of two accuracies on the same samples, were they independent.
     spread = 2 * np.sqrt(2 * accuracies["cpu"] * (1 - accuracies["cpu"]) / len(test.labels))
     assert accuracies["cpu"] > 0.9 and abs(accuracies["cpu"] - accuracies["cuda"]) <= spread, accuracies
+
+
+def test_a_model_predicts_on_a_gpu_what_it_predicts_on_the_cpu(tmp_path: Path):
+    run = m3col.train("digits", overrides={"train.epochs": 20}, runs=tmp_path, tracking_uri="none")
+    inputs = m3col.data.load("digits").test.inputs
+    here, there = (m3col.load(run.checkpoint, device=device).predict_proba(inputs) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-6)
+
+
+def test_a_deterministic_training_repeats_bit_for_bit():
+    changes: dict[str, Any] = {"train__deterministic": True, "model__dropout": 0.3}
+    assert losses("cuda", **changes) == losses("cuda", **changes)

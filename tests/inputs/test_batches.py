@@ -76,6 +76,12 @@ def test_texts_are_padded_to_the_longest_of_the_batch():
     assert batch.ids.tolist() == [[5, 6, 7], [8, 99, 99]]
     assert batch.mask.tolist() == [[True, True, True], [True, False, False]]
     assert made.lengths().tolist() == [4, 3, 1]
+    # Compiled encoders see few lengths; none is longer than the encoder takes.
+    rounded = TokenSource(table, records.at, CPU, pad=99, multiple=4, longest=6)
+    assert rounded.rows(torch.tensor([1])).ids.tolist() == [[8, 99, 99, 99]]
+    assert rounded.rows(torch.tensor([1])).mask.tolist() == [[True, False, False, False]]
+    cut = TokenSource(table, records.at, CPU, pad=99, multiple=32, longest=6)
+    assert cut.rows(slice(None)).ids.shape == (3, 6)
 
 
 def test_batches_by_length_hold_every_sample_once_and_pad_less():

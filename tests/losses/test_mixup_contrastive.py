@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from m3col.errors import InputError
 from m3col.losses.m3co import m3co_loss
 
 
@@ -215,3 +216,16 @@ def test_all_faults_are_told_together():
     with pytest.raises(ValueError) as caught:
         m3co_loss(GOOD.clean, GOOD.mixed[:1], GOOD.permutations, GOOD.lam[:2], temperature=0.0)
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_values_are_not_read_where_nobody_asks_for_it():
+    """On a GPU that would wait; shapes and dtypes are still validated."""
+    batch = make(5, 2)
+    arguments = (batch.clean, batch.mixed, batch.permutations)
+    checked, unchecked = (
+        m3co_loss(*arguments, batch.lam, temperature=0.1, check_values=flag) for flag in (True, False)
+    )
+    assert torch.equal(checked, unchecked)
+    assert torch.isfinite(m3co_loss(*arguments, 2 * batch.lam, temperature=0.1, check_values=False))
+    with pytest.raises(InputError, match="lam must have shape"):
+        m3co_loss(*arguments, batch.lam[:2], temperature=0.1, check_values=False)

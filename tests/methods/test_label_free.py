@@ -60,7 +60,7 @@ def test_it_trains_without_labels_and_its_loss_falls():
 
 def test_each_view_has_draws_of_its_own_and_the_clean_one_those_of_before():
     trainer = FoldTrainer(config(), UNLABELLED, features=DATA.features, task=tasks.build(classes=2))
-    trainer.preparations["view_0"] = SimpleNamespace(augment="flip")
+    trainer.transforms["view_0"] = SimpleNamespace(augment="flip")
     draws = {view: trainer._draws("view_0", 6, 1, 0, slice(1, 4), view=view) for view in ("clean", "a", "b")}
     assert all(found is not None and found.shape == (3, 3) for found in draws.values())
     assert not np.array_equal(draws["a"], draws["b"]) and not np.array_equal(draws["a"], draws["clean"])

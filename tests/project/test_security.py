@@ -250,7 +250,7 @@ def test_a_thread_that_cannot_write_to_mlflow_keeps_the_password_to_itself(tmp_p
 
     monkeypatch.setattr(study_to_mlflow, "StudyToMlflow", refuse)
     lines: list[str] = []
-    with live_sync.Background(StudyFolder(tmp_path), Broken(), every_s=0.01, warn=lines.append):  # type: ignore[arg-type]
+    with live_sync.Background(StudyFolder(tmp_path), Broken(), every_s=0.01, limit_s=1, warn=lines.append):  # type: ignore[arg-type]
         time.sleep(0.1)
     assert len(lines) == 2 and SECRET not in "".join(lines) and "http://***@mlflow:5000" in lines[0]
 

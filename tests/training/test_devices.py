@@ -103,6 +103,14 @@ def test_only_an_error_that_poisons_the_context_is_fatal():
     assert not devices.is_fatal(RuntimeError("shapes do not fit"))
 
 
+def test_compiling_needs_a_compiler_where_the_training_runs(monkeypatch):
+    assert devices.device_faults(config(model__compile=True)) == []
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    (line,) = devices.device_faults(config(model__compile=True, train__device="cpu"))
+    assert line.startswith("model.compile: torch.compile needs a C compiler")
+    assert devices.device_faults(config()) == []
+
+
 def test_a_share_of_a_gpu_limits_the_memory_of_its_process(card, monkeypatch):
     limits: list[float] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
@@ -135,6 +143,15 @@ def test_a_device_that_is_not_there_is_refused_before_a_folder_is_made(tmp_path)
     with pytest.raises(InputError, match=r"train.device is 'cuda', but torch finds no GPU here"):
         m3col.train("digits", overrides={"train.device": "cuda"}, runs=tmp_path / "runs", tracking_uri="none")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_is_loaded_on_the_device_that_is_asked_for(tmp_path):
+    result = m3col.train("digits", overrides={"train.epochs": 1}, runs=tmp_path, tracking_uri="none")
+    assert m3col.load(result.checkpoint).members[0].device.type == "cpu"
+    with pytest.raises(InputError, match="device is 'cuda', but torch finds no GPU here; nearest valid: auto, or cpu"):
+        m3col.load(result.checkpoint, device="cuda")
+    with pytest.raises(InputError, match="device must be auto, cpu or cuda, but is 'gpu'"):
+        m3col.load(result.checkpoint, device="gpu")
 
 
 def gathered(rank: int, folder: str) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 import m3col
-from m3col import tasks
+from m3col import devices, tasks
 from m3col.checks.resolve import resolve
 from m3col.config.loading import load
 from m3col.data.splits import draw, pool
@@ -260,6 +260,7 @@ def test_bfloat16_trains_near_float32(place):
 def test_compiled_encoders_give_the_same_training():
     """On a table: compiling a transformer takes a minute."""
     data, found = tiny_data(), []
+    before = devices.compilations()
     for flag in (False, True):
         run = tiny_config(model__compile=flag, train__precision="float64")
         trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=2))
@@ -267,6 +268,7 @@ def test_compiled_encoders_give_the_same_training():
         found.append((losses, trainer.method.state_dict().keys()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-9)
     assert found[0][1] == found[1][1]
+    assert devices.compilations() > before
 
 
 def test_checkpointed_gradients_give_the_same_training(place):

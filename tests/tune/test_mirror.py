@@ -148,7 +148,7 @@ def test_a_session_that_cannot_be_told_leaves_both_sides_as_they_were(tmp_path, 
     copy.release()
     (folder.path / "trials").mkdir()
     (folder.path / "trials/newer").write_text("")
-    write = object_store.Folder._in_one_step
+    write = object_store.Folder._atomically
 
     def refuse(place: object_store.Folder, name: str, *rest: Any) -> None:
         if name == "session.json":
@@ -156,7 +156,7 @@ def test_a_session_that_cannot_be_told_leaves_both_sides_as_they_were(tmp_path, 
         write(place, name, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(object_store.Folder, "_in_one_step", refuse)
+        patched.setattr(object_store.Folder, "_atomically", refuse)
         with pytest.raises(InputError, match="no room"):
             machine(tmp_path / "a", s3)
     *_, again = machine(tmp_path / "a", s3)

@@ -172,7 +172,7 @@ def test_the_columns_of_its_table_are_the_names_that_mlflow_knows(odd: tuple[Stu
     columns = json.loads(tags[f"{SHARED_VIEW}{notes.view_key(folder.name)}"])["selectedColumns"]
     assert all(column.count("`") == 2 for column in columns)
     names = [column.partition("`")[2].rstrip("`") for column in columns]
-    assert all(mlflow_names.is_taken(name) for name in names) and "objective.beta" in names
+    assert all(mlflow_names.is_accepted(name) for name in names) and "objective.beta" in names
     assert mlflow_names.key("test/accuracy_CpG (450k)") in names
     assert tags[mlflow_store.LATEST_VIEW] == notes.view_key(folder.name)
 

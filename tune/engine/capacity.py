@@ -88,8 +88,8 @@ def fitting(request: Request, *, wait_s: float = 0.0) -> Request:
 def check_device(config: RunConfig, request: Request) -> None:
     """Checks, in a process of the cluster that has the GPUs of one rank, that PyTorch can use them as the config asks.
 
-    Without GPUs there is nothing to check. Where all GPUs are busy for longer than a minute nothing is checked either:
-    the trials will wait for them.
+    Without GPUs, and without encoders to compile, there is nothing to check. Where all GPUs are busy for longer than a
+    minute nothing is checked either: the trials will wait for them.
 
     Args:
         config: of the runs.
@@ -98,10 +98,10 @@ def check_device(config: RunConfig, request: Request) -> None:
     Raises:
         InputError: with the card, the driver and what to change.
     """
-    if not request.gpus:
+    if not request.gpus and not config.model.compile:
         return
     probe: Any = ray.remote(num_cpus=0, num_gpus=request.gpus, max_retries=0)(devices.device_faults)
-    task = probe.remote(config, granted=True)
+    task = probe.remote(config, granted=bool(request.gpus))
     try:
         faults = ray.get(task, timeout=_DEVICE_CHECK_S)
     except ray.exceptions.GetTimeoutError:

@@ -94,6 +94,7 @@ class RunExecutor:
         self._dataset = dataset
         self._reports = report_steps(run.train.epochs)
         self._log_lines: list[str] = []
+        self._compiled_before = devices.compilations() if run.model.compile else None
         self._retry_policy = RetryPolicy(shared_data.patience_s)
         self.attempts = Attempts(shared_data.study, spec.name, uri=shared_data.uri, config=spec.config)
         if ranks.is_rank_zero:
@@ -208,6 +209,8 @@ class RunExecutor:
     def _finish(self) -> None:
         """Writes the files of a finished run; outcome.json last: once it exists, the others are complete."""
         training, last = self.training, self.training.history[-1]
+        if self._compiled_before is not None:
+            self._log_lines.append(f"torch.compile compiled {devices.compilations() - self._compiled_before} graphs")
         names = self._write_refit() if self.spec.kind == REFIT else self._write_out_of_fold()
         if not self.ranks.is_rank_zero:
             return

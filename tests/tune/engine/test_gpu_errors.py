@@ -121,7 +121,7 @@ def test_a_gpu_that_torch_cannot_use_is_refused_from_where_the_trials_would_run(
         check_with_a_promised_gpu(run)
     (line,) = caught.value.faults
     assert line.startswith("a GPU was requested for this training, but torch finds no GPU here: ")
-    assert "nearest valid: train.device cpu" in line
+    assert "nearest valid: resources.gpus_per_worker: 0" in line
     capacity.check_device(run, Request(1, 1.0, 0.0))  # none was asked for: nothing to check
 
 

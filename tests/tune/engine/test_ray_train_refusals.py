@@ -9,6 +9,7 @@ import tune
 from m3col.errors import InputError, TrainingFailed
 from tests.support.driving import prepare_study, small
 from tune import checks
+from tune.engine import ray_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,8 @@ def test_numbers_that_no_worker_can_have_are_refused_before_a_folder_is_made(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_more_workers_than_the_cluster_holds_are_refused_and_leave_no_folder(cluster, tmp_path):
+def test_more_workers_than_the_cluster_holds_are_refused_and_leave_no_folder(cluster, monkeypatch, tmp_path):
+    monkeypatch.setattr(ray_cluster, "WAIT_FOR_NODES_S", 1.0)
     with pytest.raises(
         InputError, match=r"training asks for 3 workers with 1 CPUs and 0 GPUs on one node each.*has 2 CPUs"
     ):
