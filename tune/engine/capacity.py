@@ -100,7 +100,7 @@ def check_device(config: RunConfig, request: Request) -> None:
     """
     if not request.gpus and not config.model.compile:
         return
-    probe: Any = ray.remote(num_cpus=0, num_gpus=request.gpus, max_retries=0)(devices.device_faults)
+    probe: Any = ray.remote(num_cpus=0, num_gpus=request.gpus or 0, max_retries=0)(devices.device_faults)
     task = probe.remote(config, granted=bool(request.gpus))
     try:
         faults = ray.get(task, timeout=_DEVICE_CHECK_S)
