@@ -66,7 +66,7 @@ def train(
 
     Raises:
         InputError: with every fault of config, data, workers and disk, before anything is written.
-        TrainingFailed: the loss or the watched metric is not finite.
+        TrainingFailed: the loss or the watched metric is not finite, or the GPU's memory does not suffice.
 
     Example:
         >>> import tempfile, m3col
@@ -201,7 +201,8 @@ def _finish(
     config, dataset = prepared.config, prepared.dataset
     history = records_of(folder)
     metrics = dict(history[-1].metrics)
-    predictor = load(folder / "model", device=config.train.device)
+    # Not "cuda": the ranks of a cluster have GPUs that this process may lack.
+    predictor = load(folder / "model", device="cpu" if config.train.device == "cpu" else "auto")
     metrics |= _test(predictor, dataset)
     if any(name.startswith("test/") for name in metrics):
         test_ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"train/{folder.name}", rows=1)

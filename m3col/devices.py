@@ -8,6 +8,7 @@ import gc
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,10 +31,11 @@ _COMPILATIONS = 64  # variants of one function before torch.compile falls back t
 
 def device_of(config: RunConfig) -> torch.device:
     """The device that `train.device` names. `auto`: the first GPU where there is one, else the CPU."""
-    name = config.train.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return _named(config.train.device)
+
+
+def _named(name: str) -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
 
 
 def prediction_device(name: str) -> torch.device:
@@ -46,7 +48,7 @@ def prediction_device(name: str) -> torch.device:
         raise InputError([f"device must be auto, cpu or cuda, but is {name!r}{nearest(name, ['auto', 'cpu', 'cuda'])}"])
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError(["device is 'cuda', but torch finds no GPU here; nearest valid: auto, or cpu"])
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    return _named(name)
 
 
 def autocast(config: RunConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -80,24 +82,36 @@ def is_deterministic(config: RunConfig, kinds: set[str]) -> bool:
     return not modality_kinds.media(kinds)
 
 
-def set_up(config: RunConfig, device: torch.device, kinds: set[str]) -> None:
-    """Sets what torch keeps per process, for the next training on a GPU: TF32, determinism, limits of torch.compile.
+@contextlib.contextmanager
+def settings(config: RunConfig, device: torch.device, kinds: set[str]) -> Iterator[None]:
+    """What torch keeps per process, TF32 and determinism, as a training on a GPU needs it. The caller's is put back.
 
     Does nothing on the CPU. Matrix products and convolutions use TF32 only with `precision: tf32`; by default cuDNN
     would use it in convolutions, so that `float32` would differ from the CPU by 1e-3.
     """
     if device.type != "cuda":
+        yield
         return
-    mode = "tf32" if precision_of(config, device) == "tf32" else "ieee"
-    backends: Any = torch.backends
-    backends.cuda.matmul.fp32_precision = mode
-    backends.cudnn.conv.fp32_precision = mode
-    backends.cudnn.rnn.fp32_precision = mode
     os.environ.setdefault(_WORKSPACE, ":4096:8")  # also where the next training in this process needs it
+    backends: Any = torch.backends
+    products = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    before = [backend.fp32_precision for backend in products]
+    was_exact, cudnn = (
+        torch.are_deterministic_algorithms_enabled(),
+        (backends.cudnn.deterministic, backends.cudnn.benchmark),
+    )
     exact = is_deterministic(config, kinds)
-    torch.use_deterministic_algorithms(exact)
-    torch.backends.cudnn.deterministic = exact
-    torch.backends.cudnn.benchmark = not exact and bool(modality_kinds.media(kinds))
+    try:
+        for backend in products:
+            backend.fp32_precision = "tf32" if precision_of(config, device) == "tf32" else "ieee"
+        torch.use_deterministic_algorithms(exact)
+        backends.cudnn.deterministic, backends.cudnn.benchmark = exact, not exact and bool(modality_kinds.media(kinds))
+        yield
+    finally:
+        for backend, precision in zip(products, before, strict=True):
+            backend.fp32_precision = precision
+        torch.use_deterministic_algorithms(was_exact)
+        backends.cudnn.deterministic, backends.cudnn.benchmark = cudnn
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

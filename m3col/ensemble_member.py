@@ -41,7 +41,6 @@ class Member:
     ) -> None:
         self.method, self.transforms, self.dtype, self.task = method.to(device).eval(), transforms, dtype, task
         self.device = device
-        devices.set_up(method.config, device, {transform.kind for transform in transforms.values()})
 
     def probabilities(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
         """Probabilities [N, C] of each head."""
@@ -81,7 +80,8 @@ class Member:
         run, count = self.method.config, len(next(iter(sources.values())))
         size = evaluation_batch(run, sources)
         pieces = []
-        with torch.inference_mode(), autocast(run, self.device):
+        settings = devices.settings(run, self.device, {transform.kind for transform in self.transforms.values()})
+        with settings, torch.inference_mode(), autocast(run, self.device):
             for start in range(0, max(count, 1), size):
                 rows = slice(start, min(start + size, count))
                 batch = {name: source.rows(rows).to(self.device) for name, source in sources.items()}

@@ -74,5 +74,18 @@ class TrainResult:
 
 
 def history_frame(history: list[Record]) -> pd.DataFrame:
-    """One row per epoch: epoch, time (Unix seconds), value, and all metrics."""
+    """The epochs of a training as a table.
+
+    Args:
+        history: the record of each epoch.
+
+    Returns:
+        One row per epoch: epoch, time (Unix seconds), value, and all metrics.
+
+    Example:
+        >>> from m3col.train_result import history_frame
+        >>> from m3col.training.history import Record
+        >>> history_frame([Record(epoch=1, time=0.0, value=0.5, metrics={"val/accuracy": 0.5})]).columns.tolist()
+        ['epoch', 'time', 'value', 'val/accuracy']
+    """
     return pd.DataFrame([{"epoch": r.epoch, "time": r.time, "value": r.value, **r.metrics} for r in history])

@@ -85,7 +85,7 @@ class FoldTrainer:
         self.device = ranks.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.transforms = fitting.fit(config, train, features)
-        devices.set_up(config, self.device, {transform.kind for transform in self.transforms.values()})
+        self._kinds = {transform.kind for transform in self.transforms.values()}
         self._inputs = self.prepare(train.inputs, train.present)
         self._count = len(train)
         self._labels = None if train.labels is None else task.targets(train.labels).to(self.device)
@@ -173,6 +173,15 @@ class FoldTrainer:
         purpose = f"dropout/{self.ranks.rank}" if self.ranks.rank else "dropout"
         self._reseed(randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=epoch, purpose=purpose))
         self.method.train()
+        with devices.settings(self.config, self.device, self._kinds):
+            totals = self._train_steps(epoch)
+        means = {name: value / len(self) for name, value in self.ranks.mean(totals).items()}
+        if not np.isfinite(means["loss"]):
+            raise TrainingFailed(f"the training loss became {means['loss']} in epoch {epoch} (fold {self.fold})")
+        return means
+
+    def _train_steps(self, epoch: int) -> dict[str, float]:
+        """Trains on all batches of an epoch. Returns the sum over samples of the loss and of each of its terms."""
         names: list[str] = []
         # On the device until the epoch is over: reading a loss would wait for all work that a GPU still has to do.
         sums: Tensor | float = 0.0
@@ -189,11 +198,7 @@ class FoldTrainer:
             names = [*parts]
             sums = sums + torch.stack([value.detach().double() for value in parts.values()]) * batch.size
         assert isinstance(sums, Tensor), "an epoch has a batch"
-        totals = dict(zip(names, sums.tolist(), strict=True))
-        means = {name: value / len(self) for name, value in self.ranks.mean(totals).items()}
-        if not np.isfinite(means["loss"]):
-            raise TrainingFailed(f"the training loss became {means['loss']} in epoch {epoch} (fold {self.fold})")
-        return means
+        return dict(zip(names, sums.tolist(), strict=True))
 
     def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which DDP exchanges no gradients; does nothing for a single rank."""
@@ -288,7 +293,8 @@ class FoldTrainer:
         batches = ({name: source.rows(at) for name, source in inputs.items()} for at in slices)
         was_training = self.method.training
         self.method.eval()
-        with torch.no_grad(), autocast(self.config, self.device):
+        settings = devices.settings(self.config, self.device, self._kinds)
+        with settings, torch.no_grad(), autocast(self.config, self.device):
             pieces = [
                 self.method.logits(batch) for batch in (ahead(batches, self.device) if is_lazy(inputs) else batches)
             ]

@@ -15,7 +15,7 @@ from tests.support.helpers import tiny_data
 FUNCTIONS = (m3col.train, m3col.load, tune.search, tune.train)
 EXAMPLES = (
     "m3col.api", "m3col.predictor", "m3col.losses.m3co", "m3col.losses.multi_softclip", "m3col.tasks.registry",
-    "m3col.errors",
+    "m3col.errors", "m3col.train_result",
 )  # fmt: skip
 
 

@@ -1,5 +1,8 @@
 """What is set, refused and said about GPUs; PyTorch's own answers are replaced where a card would be needed."""
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +11,7 @@ import torch
 from torch import distributed as dist
 
 import m3col
-from m3col import devices
+from m3col import api, devices
 from m3col.config import loading
 from m3col.distributed import RankContext
 from m3col.errors import InputError, TrainingFailed
@@ -80,21 +83,59 @@ def test_determinism_is_for_tables_unless_it_is_set():
     assert not devices.is_deterministic(config(train__deterministic=False), {"numeric"})
 
 
-def test_precision_and_determinism_are_set_for_the_next_training_on_a_gpu(card):
+def state_of_torch() -> tuple[object, ...]:
+    backends: Any = torch.backends
+    precisions = [item.fp32_precision for item in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)]
+    return (
+        *precisions,
+        torch.are_deterministic_algorithms_enabled(),
+        backends.cudnn.deterministic,
+        backends.cudnn.benchmark,
+    )
+
+
+def test_precision_and_determinism_are_set_while_a_gpu_computes_and_put_back(card):
     card()
-    before = torch.backends.cuda.matmul.fp32_precision
-    try:
-        for precision, mode in (("tf32", "tf32"), ("float32", "ieee"), ("bfloat16", "ieee")):
-            devices.set_up(config(train__precision=precision), CUDA, {"numeric"})
-            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == mode
-            assert torch.are_deterministic_algorithms_enabled()
-        devices.set_up(config(), CUDA, {"image"})
-        assert not torch.are_deterministic_algorithms_enabled()
-    finally:
-        torch.use_deterministic_algorithms(False)
-        torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = False
-        for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-            backend.fp32_precision = before
+    before = state_of_torch()
+    for precision, mode in (("tf32", "tf32"), ("float32", "ieee"), ("bfloat16", "ieee")):
+        with devices.settings(config(train__precision=precision), CUDA, {"numeric"}):
+            assert state_of_torch() == (mode, mode, mode, True, True, False)
+        assert state_of_torch() == before
+    with pytest.raises(KeyError), devices.settings(config(), CUDA, {"image"}):
+        assert state_of_torch()[3:] == (False, False, True)
+        raise KeyError
+    assert state_of_torch() == before
+    with devices.settings(config(train__precision="tf32"), torch.device("cpu"), {"numeric"}):
+        assert state_of_torch() == before
+
+
+def test_a_training_and_a_prediction_compute_with_these_settings(monkeypatch, tmp_path):
+    entered: list[set[str]] = []
+
+    @contextlib.contextmanager
+    def settings(run: Any, device: torch.device, kinds: set[str]) -> Iterator[None]:
+        entered.append(kinds)
+        yield
+
+    monkeypatch.setattr(devices, "settings", settings)
+    result = m3col.train(
+        "digits", overrides={"train.epochs": 1, "validation.kind": "none"}, runs=tmp_path, tracking_uri="none"
+    )
+    assert entered == [{"numeric"}] * 2  # an epoch, and the test of the model
+    result.predictor.predict_proba(m3col.data.load("digits").test.inputs)
+    assert len(entered) == 3
+
+
+def test_a_model_of_a_cluster_is_tested_where_there_is_no_gpu(monkeypatch, tmp_path):
+    """The ranks had GPUs; the process that started them has none."""
+
+    def on_ranks(prepared: Any, folder: Any, report: Any) -> None:
+        api.run(replace(prepared, config=loading.load({}, overrides=small)), folder, report)
+
+    small = {"train.epochs": 1, "validation.kind": "none"}
+    cuda = {**small, "train.device": "cuda"}
+    result = m3col.train("digits", overrides=cuda, runs=tmp_path, tracking_uri="none", execute=on_ranks)
+    assert result.metrics["test/accuracy"] > 0
 
 
 def test_only_an_error_that_poisons_the_context_is_fatal():

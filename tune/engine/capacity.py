@@ -9,7 +9,7 @@ import ray
 
 from m3col import devices
 from m3col.config.schema import RunConfig
-from m3col.errors import InputError
+from m3col.errors import InputError, reason_of
 from m3col.runtime import notices
 from tune.config.resources import Request
 from tune.errors import NoCapacity
@@ -107,6 +107,9 @@ def check_device(config: RunConfig, request: Request) -> None:
     except ray.exceptions.GetTimeoutError:
         ray.cancel(task, force=True)
         return
+    except ray.exceptions.RayError as error:
+        reason = reason_of(getattr(error, "cause", None) or error)
+        raise InputError([f"train.device: a process of the cluster cannot use its GPU ({reason})"]) from error
     if faults:
         raise InputError(faults)
 

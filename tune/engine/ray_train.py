@@ -42,7 +42,7 @@ _DEATHS = 3  # restarts of a training's workers without a new checkpoint in betw
 
 _CONTROLLER_DEATHS = 3
 
-_MEMORY_TRIES = 1  # how often a training that ran out of GPU memory is tried again
+MEMORY_TRIES = 1  # how often a training that ran out of GPU memory is tried again
 
 _DASHBOARD_S = 25.0
 
@@ -204,7 +204,7 @@ def fit(
         Exception: the exception of a loop; raised at once.
         RuntimeError: workers died too often.
     """
-    deaths, before, memory_tries = 0, reached(), _MEMORY_TRIES
+    deaths, before, memory_tries = 0, reached(), MEMORY_TRIES
     while True:
         try:
             return _fit(

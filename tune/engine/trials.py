@@ -25,9 +25,7 @@ from tune.study.attempts import Attempts
 from tune.study.run_messages import RunReport
 from tune.study.run_spec import RunSpec
 
-_MEMORY_TRIES = 1  # how often a trial that ran out of GPU memory is tried again
-
-_MEMORY_WAIT_S = 5.0  # before that
+_MEMORY_WAIT_S = 5.0  # before a trial that ran out of GPU memory is tried again
 
 
 def failed_report(name: str, error: BaseException) -> RunReport:
@@ -73,7 +71,7 @@ class TrialActor(ray.tune.Trainable):
 
     def _open(self, config: Mapping[str, Any]) -> None:
         self._spec = RunSpec.from_dict(config["run"])
-        self._tries, self._log = _MEMORY_TRIES, list[str]()
+        self._tries, self._log = ray_train.MEMORY_TRIES, list[str]()
         self._start()
 
     def _start(self) -> None:

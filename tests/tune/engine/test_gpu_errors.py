@@ -24,6 +24,9 @@ from pathlib import Path
 import torch
 
 from m3col.methods.concat import Concat
+from tune.engine import trials
+
+trials._MEMORY_WAIT_S = 0.1
 
 FOLDER = Path({folder!r})
 
@@ -123,6 +126,17 @@ def test_a_gpu_that_torch_cannot_use_is_refused_from_where_the_trials_would_run(
     assert line.startswith("a GPU was requested for this training, but torch finds no GPU here: ")
     assert "nearest valid: resources.gpus_per_worker: 0" in line
     capacity.check_device(run, Request(1, 1.0, 0.0))  # none was asked for: nothing to check
+
+
+def test_a_check_that_fails_itself_is_a_fault_with_its_reason(cluster, monkeypatch):
+    def fail(config: Any, *, granted: bool) -> list[str]:
+        raise RuntimeError("CUDA driver initialization failed")
+
+    monkeypatch.setattr(capacity.devices, "device_faults", fail)
+    with pytest.raises(InputError) as caught:
+        check_with_a_promised_gpu(loading.load({}))
+    (line,) = caught.value.faults
+    assert line == "train.device: a process of the cluster cannot use its GPU (CUDA driver initialization failed)"
 
 
 def check_with_a_promised_gpu(run: Any) -> None:
