@@ -157,7 +157,8 @@ def test_rows_that_cannot_be_told_apart_are_faults() -> None:
     assert any("final.rows.majority" in fault and "reserved" in fault for fault in caught.value.faults)
 
 
-def test_leaderboard_ranks_by_cross_validation_within_a_data_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("metric", "order"), [("auroc", "cba"), ("loss", "cab")])
+def test_leaderboard_ranks_by_cross_validation_within_a_data_set(tmp_path: Path, metric: str, order: str) -> None:
     folders, reports = [], []
     for name, data, method, cv, test in (
         ("a", "rosmap", "concat", 0.7, 0.9), ("b", "rosmap", "m3col", 0.8, 0.6), ("c", "brca", "single", 0.5, 0.5),
@@ -167,11 +168,12 @@ def test_leaderboard_ranks_by_cross_validation_within_a_data_set(tmp_path: Path)
         described = {"format": 1, "name": name, "dataset": {"name": data, "modalities": ["mRNA"]},
                      "config": {"run": {"method": method}}, "digests": {}, "versions": {}}  # fmt: skip
         (folder.path / "study.json").write_text(json.dumps(described))
-        row = {"row": "winner", "label": "winner (trial 3)", "metric": "auroc", "cv": cv, "test": test}
+        row = {"row": "winner", "label": "winner (trial 3)", "metric": metric, "cv": cv, "test": test}
         rows = [dict.fromkeys(test_table.COLUMNS, np.nan) | row]
         folders.append(folder)
         reports.append(Report.of(test_metrics=pd.DataFrame(rows), trials=pd.DataFrame(), summary=""))
     board = leaderboard.leaderboard(folders, reports)
-    assert board["study"].tolist() == ["c", "b", "a"]
-    assert board["method"].tolist() == ["single:mRNA", "m3col", "concat"]
-    assert board["test"].tolist() == [0.5, 0.6, 0.9]
+    methods, scores = {"a": "concat", "b": "m3col", "c": "single:mRNA"}, {"a": 0.9, "b": 0.6, "c": 0.5}
+    assert board["study"].tolist() == [*order]
+    assert board["method"].tolist() == [methods[name] for name in order]
+    assert board["test"].tolist() == [scores[name] for name in order]
