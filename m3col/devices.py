@@ -22,7 +22,7 @@ _OLDEST = (7, 5)  # compute capability; PyTorch's CUDA 13 packages have no kerne
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read by cuBLAS when it starts; needed for deterministic products
 
-_TOOL_S = 10.0
+_TOOL_S = 10.0  # time limit of nvidia-smi
 
 LENGTHS = 32  # lengths of texts are rounded up to a multiple of it where encoders are compiled on a GPU
 
