@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from m3col.methods import registry
 from tests.support import lanes
 from tests.support.servers import S3
 
@@ -19,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves its workers while the other test process computes
 
 # The tests compute on the CPU, also where there is a GPU; those that need one are asked for by `make test-gpu`.
 if os.environ.get("M3COL_TEST_GPU") != "1":
@@ -41,6 +43,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lanes.longest_first(items)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_methods_are_forgotten() -> Iterator[None]:
+    """Methods of a test's own module are known to this process until the tests of the file are over."""
+    known = dict(registry._NAMED)
+    yield
+    registry._NAMED.clear()
+    registry._NAMED.update(known)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,8 +26,6 @@ import torch
 from m3col.methods.concat import Concat
 from tune.engine import trials
 
-trials._MEMORY_WAIT_S = 0.1
-
 FOLDER = Path({folder!r})
 
 
@@ -39,6 +37,7 @@ class Failing(Concat):
             file.write(f"{{self.rate}} {{os.getpid()}}\\n")
 
     def losses(self, batch, step):
+        trials._MEMORY_WAIT_S = 0.1  # in the actor alone
         marker = FOLDER / f"failed-{{self.rate}}"
         again = self.rate in ({full}, {hopeless})
         if step.epoch == 3 and self.rate != {good} and (again or not marker.exists()):
