@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from m3col.errors import InputError
+from m3col.losses import chunks
 from m3col.losses.common import embedding_faults, full_precision, temperature_faults, unit_rows, working_dtype
 
 
@@ -33,6 +34,8 @@ def m3co_loss(
     check_values: bool = True,
 ) -> Tensor:
     """The scalar M3Co loss, summed over pairs of modalities and averaged over samples (Eq. 12).
+
+    Above 8,192 samples it works in blocks of rows and stores no [N, N] matrix (`m3col.losses.chunks`).
 
     Args:
         clean: M embeddings [N, D] of the inputs, not yet normalised.
@@ -68,10 +71,11 @@ def m3co_loss(
         u = [unit_rows(p, dtype) for p in clean]
         v = [unit_rows(q, dtype) for q in mixed]
         lam = lam.to(dtype)
-        directions = [  # Eq. 6 where a < b, Eq. 7 where a > b
-            _one_direction(v[a] @ u[b].T / temperature, permutations[a].long(), lam)
-            for a, b in itertools.permutations(range(len(u)), 2)
-        ]
+        ordered = list(itertools.permutations(range(len(u)), 2))  # Eq. 6 where a < b, Eq. 7 where a > b
+        if len(lam) > chunks.WHOLE_UP_TO:
+            directions = [_in_chunks(v[a] / temperature, u[b], permutations[a].long(), lam) for a, b in ordered]
+        else:
+            directions = [_one_direction(v[a] @ u[b].T / temperature, permutations[a].long(), lam) for a, b in ordered]
         return torch.stack(directions).sum() / 2  # Eq. 8, 12
 
 
@@ -84,6 +88,17 @@ def _one_direction(similarity: Tensor, permutation: Tensor, lam: Tensor) -> Tens
     log_p = F.log_softmax(similarity, dim=1) + F.log_softmax(similarity, dim=0)  # Eq. 5, twice
     own = log_p.diagonal()
     partner = log_p.gather(1, permutation[:, None]).squeeze(1)
+    return -(lam * own + (1 - lam) * partner).mean()
+
+
+def _in_chunks(mixed: Tensor, clean: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
+    """`_one_direction` of S = mixed clean^T [N, N] without the matrix, from v_a / tau and u_b [N, D].
+
+    Of each log-softmax it needs two entries a row, S[i, i] and S[i, j], and the logarithms of the denominators.
+    """
+    rows, columns = chunks.log_normalizers(mixed, clean)
+    own = 2 * (mixed * clean).sum(1) - rows - columns
+    partner = 2 * (mixed * clean[permutation]).sum(1) - rows - columns[permutation]
     return -(lam * own + (1 - lam) * partner).mean()
 
 
