@@ -145,9 +145,10 @@ def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> 
 
 
 def layout(config: RunConfig) -> Layout:
-    """The columns of images, texts and labels that the config names."""
-    columns = config.data.text.columns
-    return Layout(config.data.image.column, None if columns is None else tuple(columns), config.data.label_column)
+    """The columns of images, texts and labels that the config names, and what is drawn."""
+    data = config.data
+    columns = None if data.text.columns is None else tuple(data.text.columns)
+    return Layout(data.image.column, columns, data.label_column, data.trifeatures)
 
 
 def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -> tuple[Dataset | None, list[str]]:
@@ -230,9 +231,9 @@ def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
     columns = [column for column in dataset.train.inputs.values() if isinstance(column, MediaColumn)]
     if not config.data.cache or not columns:
         return []
-    from m3col.inputs.images import ImageTransform  # imported here, because it imports torch
+    from m3col.inputs.images import of_config  # imported here, because it imports torch
 
-    side = ImageTransform(config.data.image.size, config.data.image.augment).short_side
+    side = of_config(config).short_side
     needed = sum(cache.needed_bytes(column, side) for column in columns if column.kind == "image")
     if not needed and all(column.kind == "image" for column in columns):
         return []

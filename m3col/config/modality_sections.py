@@ -13,12 +13,15 @@ class ImageDataConfig(Strict):
     Attributes:
         column: column of the CSV with the path of the image.
         size: side of the square input of the encoder, in pixels.
+        short_side: length to which the short side of each image is resized before the square is cut, in pixels; at
+            least `size`. None: 8/7 of `size`.
         augment: augmentation of training images. "crop": at a random place instead of the centre. "flip": left to
             right, at random.
     """
 
     column: str = "image"
     size: Annotated[int, Field(ge=8, le=2048)] = 224
+    short_side: Annotated[int, Field(ge=8, le=2400)] | None = None
     augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
 
 
@@ -39,6 +42,30 @@ class TextDataConfig(Strict):
     vocabulary: Annotated[int, Field(ge=100)] = 8000
     max_length: Annotated[int, Field(ge=4)] = 512
     group_by_length: bool = False
+
+
+class TrifeaturesConfig(Strict):
+    """The data sets `trifeatures` (pairs of images) and `trifeatures_captions` (images with captions).
+
+    Attributes:
+        target: what is predicted. Of pairs: "share", the shape that both images have; "unique1" or "unique2", the
+            texture of the first or second image; "synergy", whether the colour of the second image is the one that a
+            fixed random map gives to the texture of the first. Of images with captions: "shape", "texture" or "colour".
+            None: "share", or "shape".
+        size: side of the drawn images, in pixels; 224 is published.
+        train_pairs: largest number of training pairs, and of pairs for pretraining.
+        test_pairs: largest number of test pairs.
+        biased: whether the pairs for pretraining are only those that obey the rule of synergy; None: for the target
+            "synergy" alone. Training and test pairs are never biased.
+        seed: seed of the images, the splits, the pairs and the map.
+    """
+
+    target: Literal["share", "unique1", "unique2", "synergy", "shape", "texture", "colour"] | None = None
+    size: Annotated[int, Field(ge=16, le=448)] = 224
+    train_pairs: Annotated[int, Field(ge=10)] = 10_000
+    test_pairs: Annotated[int, Field(ge=10)] = 10_000
+    biased: bool | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
 
 
 class ImageModelConfig(Strict):

@@ -5,6 +5,7 @@ from typing import Any
 
 from m3col.config import yaml_files
 from m3col.config.keys import get
+from m3col.config.modality_sections import ImageDataConfig
 from m3col.config.validation import Fault
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
@@ -75,11 +76,18 @@ def _is_int(value: Any) -> bool:
 def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
     # Imported here, because the data package imports numpy and pandas, which `m3col --help` does not need.
     from m3col.data import catalog, preprocessing
+    from m3col.data.formats import trifeatures
 
     faults = []
     name = get(raw, "data.name", "digits")
     if isinstance(name, str) and name not in catalog.names() and name != IN_MEMORY:
         faults.append(Fault("data.name", f"data.name {name!r} is unknown{nearest(name, catalog.names())}"))
+    target = get(raw, "data.trifeatures.target")
+    faults += [Fault("data.trifeatures.target", text) for text in trifeatures.target_faults(name, target)]
+    side, size = get(raw, "data.image.short_side"), get(raw, "data.image.size", ImageDataConfig().size)
+    if _is_int(side) and _is_int(size) and side < size:
+        text = f"data.image.short_side must be >= data.image.size ({size}), but got {side}; the nearest valid value is"
+        faults.append(Fault("data.image.short_side", f"{text} {size}"))
     steps = get(raw, "data.preprocess")
     if steps is not None:
         faults += [Fault("data.preprocess", text) for text in preprocessing.faults(steps, "data.preprocess")]

@@ -6,7 +6,13 @@ from pydantic import Field
 
 from m3col.config import yaml_files
 from m3col.config.keys import Strict
-from m3col.config.modality_sections import ImageDataConfig, ImageModelConfig, TextDataConfig, TextModelConfig
+from m3col.config.modality_sections import (
+    ImageDataConfig,
+    ImageModelConfig,
+    TextDataConfig,
+    TextModelConfig,
+    TrifeaturesConfig,
+)
 from m3col.tasks import registry as tasks
 
 Positive = Annotated[float, Field(gt=0)]
@@ -39,6 +45,7 @@ class DataConfig(Strict):
         label_column: column of the labels in the CSV of `image_text`.
         image: how images are read.
         text: how texts are read.
+        trifeatures: what is drawn for the data sets `trifeatures` and `trifeatures_captions`.
         cache: whether decoded images and tokens are kept on disk.
     """
 
@@ -49,6 +56,7 @@ class DataConfig(Strict):
     label_column: str = "label"
     image: ImageDataConfig = ImageDataConfig()
     text: TextDataConfig = TextDataConfig()
+    trifeatures: TrifeaturesConfig = TrifeaturesConfig()
     cache: bool = True
 
 

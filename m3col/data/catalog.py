@@ -1,11 +1,11 @@
-"""TABLE of the named data sets, which are read from a folder or bundled with scikit-learn."""
+"""TABLE of the named data sets, which are read from a folder, drawn, or bundled with scikit-learn."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from m3col.data.dataset import Dataset
-from m3col.data.formats import digits, food101, image_text_csv, n24news, numbered_csv, pairs
+from m3col.data.formats import digits, food101, image_text_csv, n24news, numbered_csv, pairs, trifeatures
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
 
@@ -123,6 +123,24 @@ TABLE: dict[str, Entry] = {
                 "variants of one emoji, with nearly the same image and text, lie in different splits; headlines and "
                 "captions give some labels away (the caption of 253 flags is 'flag'), abstracts leave those words out"
             ),
+        ),
+        Entry(
+            "trifeatures",
+            "pairs of drawn images: shape in common, textures of their own, a rule across both (data.trifeatures)",
+            trifeatures.read_pairs,
+            modalities=trifeatures.PAIR_MODALITIES,
+            kinds=dict.fromkeys(trifeatures.PAIR_MODALITIES, "image"),
+            embedded=True,
+            known_issues=trifeatures.KNOWN_ISSUES,
+        ),
+        Entry(
+            "trifeatures_captions",
+            "2,600 drawn images of a shape with a texture and a colour, each with a caption that names all three",
+            trifeatures.read_captions,
+            modalities=trifeatures.CAPTION_MODALITIES,
+            kinds={"image": "image", "text": "text"},
+            embedded=True,
+            known_issues="the caption names every label",
         ),
         Entry(
             "image_text",

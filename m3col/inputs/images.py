@@ -52,10 +52,17 @@ class ImageSource(LazySource):
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """The input transform of an image modality: decode at 8/7 of `size` (256 for 224), then crop a square of `size`."""
+    """The input transform of an image modality: decode, then cut a square.
+
+    Attributes:
+        size: side of the square in pixels.
+        augment: augmentation of training images.
+        resized: short side of the decoded images in pixels; None: 8/7 of `size` (256 for 224).
+    """
 
     size: int
     augment: str
+    resized: int | None = None
 
     kind: ClassVar[str] = "image"
 
@@ -65,7 +72,7 @@ class ImageTransform:
 
     @property
     def short_side(self) -> int:
-        return round(self.size * 8 / 7)
+        return round(self.size * 8 / 7) if self.resized is None else self.resized
 
     def source(self, column: ModalityData, place: Placement) -> ImageSource:
         assert isinstance(column, MediaColumn)
@@ -75,16 +82,23 @@ class ImageTransform:
         )  # fmt: skip
 
     def state(self) -> Described:
-        return {"kind": self.kind, "size": self.size, "augment": self.augment}, {}
+        described = {"kind": self.kind, "size": self.size, "augment": self.augment}
+        return described | ({} if self.resized is None else {"short_side": self.resized}), {}
 
 
 def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> ImageTransform:
     """Returns the crop and the augmentation of the config. Nothing is fitted on the images."""
-    return ImageTransform(config.data.image.size, config.data.image.augment)
+    return of_config(config)
+
+
+def of_config(config: RunConfig) -> ImageTransform:
+    """The transform of all image modalities of a run."""
+    image = config.data.image
+    return ImageTransform(image.size, image.augment, image.short_side)
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ImageTransform:
     """Restores the transform of a checkpoint. Raises InputError."""
     if not isinstance(described.get("size"), int) or described["size"] < 1:
         raise InputError([f"stored preprocessing: must be of an image with its size, but is {dict(described)!r}"])
-    return ImageTransform(described["size"], str(described.get("augment", "none")))
+    return ImageTransform(described["size"], str(described.get("augment", "none")), described.get("short_side"))

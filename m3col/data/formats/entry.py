@@ -43,7 +43,7 @@ class Entry:
         default: modalities used if none are selected; None: all.
         kinds: kinds of the modalities that are not numeric tables.
         text: columns or fields whose texts are joined, if the config names none.
-        embedded: whether it is bundled with a library and needs no folder.
+        embedded: whether it needs no folder, because it is drawn or bundled with a library.
         generic: whether it stands for any folder of its layout.
         looks_like: whether a folder has its layout.
         known_issues: one line for reports.
