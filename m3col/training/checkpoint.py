@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from torch import Tensor
 from m3col.errors import InputError
 from m3col.models.named_modules import safe_keys
 from m3col.storage import atomic_files
+from m3col.training.background_write import BackgroundWrite
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import Best, Record
 from m3col.training.loop import LockstepTrainer
+from m3col.training.training_state import PROBES, TrainingState, best_file, fold_file
 from m3col.version import __version__
 
 FORMAT = 1
@@ -37,14 +40,14 @@ _CONTENT: dict[str, dict[str, Any]] = {
     "training": {"epoch": int, "history": list, "best": dict | None},
 }
 
-_PROBES = "probes.safetensors"
-
 # RuntimeError: raised by torch when a file is deleted after safetensors opened it and before torch maps it.
 _UNREADABLE = (OSError, SafetensorError, RuntimeError)
 
 _KEPT = 2  # how many checkpoints of a running training are kept, the newest ones
 
-_WRITING_SHARE = 0.05  # largest share of the training time that may be spent on writing checkpoints
+_WRITING_SHARE = 0.05  # largest share of the training time that may be spent on waiting for checkpoints
+
+_LARGE = 20_000_000  # bytes from which a thread writes a checkpoint; a smaller one takes about 0.1 s without a thread
 
 
 def versions() -> dict[str, str]:
@@ -218,32 +221,13 @@ def _write_description(folder: Path, kind: str, **content: Any) -> None:
     atomic_files.write_json(folder / DESCRIPTION, {**head, **content})
 
 
-def write_training(folder: Path, training: LockstepTrainer) -> None:
+def write_training(folder: Path, training: LockstepTrainer | TrainingState) -> None:
     """Writes a training checkpoint: all state that the remaining epochs depend on. The folder appears atomically."""
+    state = training if isinstance(training, TrainingState) else TrainingState.of(training)
     with atomic_files.new_folder(folder) as temporary:
-        for number, trainer in enumerate(training.trainers):
-            _save(trainer.state(), temporary / _fold(number))
-        test_logits = {str(epoch): torch.as_tensor(value) for epoch, value in training.test_logits.items()}
-        _save(test_logits, temporary / _PROBES)
-        best = training.best
-        if best is not None:
-            for number, weights in enumerate(best.weights):
-                _save(weights, temporary / _best(number))
-        _write_description(
-            temporary,
-            "training",
-            epoch=training.epoch,
-            history=[record.to_dict() for record in training.history],
-            best=None if best is None else {"epoch": best.epoch, "score": best.score},
-        )
-
-
-def _fold(number: int) -> str:
-    return f"fold-{number}.safetensors"
-
-
-def _best(number: int) -> str:
-    return f"best-{number}.safetensors"
+        for name, tensors in state.files.items():
+            _save(tensors, temporary / name)
+        _write_description(temporary, "training", **state.description)
 
 
 def restore_training(folder: Path, training: LockstepTrainer) -> None:
@@ -265,12 +249,12 @@ def read_training(folder: Path, training: LockstepTrainer) -> Callable[[], None]
         InputError: the checkpoint cannot be read.
     """
     description, folds = describe(folder, "training"), range(len(training.trainers))
-    states = [read_tensors(folder / _fold(number)) for number in folds]
+    states = [read_tensors(folder / fold_file(number)) for number in folds]
     best: Best | None = None
     if description["best"] is not None:
-        weights = [read_tensors(folder / _best(number)) for number in folds]
+        weights = [read_tensors(folder / best_file(number)) for number in folds]
         best = Best(description["best"]["epoch"], description["best"]["score"], weights)
-    test_logits = {int(epoch): value.numpy() for epoch, value in read_tensors(folder / _PROBES).items()}
+    test_logits = {int(epoch): value.numpy() for epoch, value in read_tensors(folder / PROBES).items()}
 
     def restore() -> None:
         training.restore(states, [Record(**record) for record in description["history"]])
@@ -284,8 +268,8 @@ def read_training(folder: Path, training: LockstepTrainer) -> Callable[[], None]
 def _needed(description: Mapping[str, Any], names: Collection[str]) -> set[str]:
     """The files that a complete training checkpoint has. `names`: its files, which show the number of folds."""
     folds = sum(name.startswith("fold-") for name in names)
-    best = {_best(number) for number in range(folds)} if description["best"] is not None else set()
-    return {_fold(number) for number in range(max(folds, 1))} | best | {_PROBES}
+    best = {best_file(number) for number in range(folds)} if description["best"] is not None else set()
+    return {fold_file(number) for number in range(max(folds, 1))} | best | {PROBES}
 
 
 def newest_training(folder: Path) -> Path | None:
@@ -307,45 +291,90 @@ def newest_training(folder: Path) -> Path | None:
     return max(complete)[1] if complete else None
 
 
+Store = Callable[[Callable[[], Path]], float]
+"""Calls a function that writes a checkpoint and returns its folder. Returns the seconds that this took."""
+
+
+def _store(write: Callable[[], Path]) -> float:
+    start = time.monotonic()
+    write()
+    return time.monotonic() - start
+
+
 @dataclass
 class Keeper:
     """Writes training checkpoints at intervals and keeps the newest two.
 
-    The interval is at least `every_s`, and long enough that writing takes at most a twentieth of the time.
+    Small ones are written at once. Of a large one the state is copied, and a thread writes it while the training
+    continues. At most one write is under way. The interval is at least `every_s`, and long enough that the training
+    waits for at most a twentieth of the time.
 
     Attributes:
         folder: folder of the checkpoints, one subfolder `epoch-...` each.
         every_s: least seconds between two checkpoints.
-        last: when the last checkpoint was written, in seconds of `time.monotonic`.
-        cost_s: how many seconds the last checkpoint took to write.
+        last: when the training continued after the last checkpoint, in seconds of `time.monotonic`.
+        cost_s: how many seconds the training waited for the last checkpoint.
+        epoch: epoch of the last checkpoint, which may still be written.
     """
 
     folder: Path
     every_s: float
     last: float = 0.0
     cost_s: float = 0.0
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         self.last = time.monotonic()
+        self._background = BackgroundWrite()
 
     def due(self) -> bool:
-        """Whether it is time to write the next checkpoint."""
+        """Whether it is time to write the next checkpoint. Never while the one before is being written."""
+        if self._background.is_running:
+            return False
         return time.monotonic() - self.last >= max(self.every_s, self.cost_s / _WRITING_SHARE)
 
-    def write(self, training: LockstepTrainer) -> Path:
-        """Writes a checkpoint and returns its folder. Raises OSError where the disk refuses; older ones are kept."""
+    def write(self, training: LockstepTrainer, *, store: Store = _store) -> None:
+        """Writes a checkpoint, or has it written by a thread while the caller continues.
+
+        Waits for a checkpoint that is still being written. Where writing fails, older checkpoints are kept.
+
+        Args:
+            training: the training, at the end of an epoch.
+            store: calls the function that writes, with retries for example; from the thread, if there is one.
+
+        Raises:
+            OSError: the disk refuses. For a checkpoint of a thread, `check` or `wait` raises it.
+            Exception: whatever `store` raises; of a thread as above.
+        """
+        self.wait()
         start = time.monotonic()
-        for path in self.folder.glob(".epoch-*"):  # left incomplete by a killed process
-            shutil.rmtree(path, ignore_errors=True)
-        path = self.folder / f"epoch-{training.epoch:06d}"
+        self.epoch, cost_s = training.epoch, None
         try:
-            write_training(path, training)
+            state = TrainingState.of(training)
+            if state.size >= _LARGE and state.fits_twice():
+                self._background.start(partial(store, partial(self._write, state.copied())))
+            else:
+                cost_s = store(partial(self._write, state))
         finally:
             self.last = time.monotonic()
-            self.cost_s = self.last - start
+            self.cost_s = self.last - start if cost_s is None else cost_s
+
+    def _write(self, state: TrainingState) -> Path:
+        for path in self.folder.glob(".epoch-*"):  # left incomplete by a killed process
+            shutil.rmtree(path, ignore_errors=True)
+        path = self.folder / f"epoch-{state.epoch:06d}"
+        write_training(path, state)
         for old in sorted(self.folder.glob("epoch-*"))[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return path
+
+    def check(self) -> None:
+        """Raises the error of a checkpoint that a thread could not write, once. Does not wait."""
+        self._background.check()
+
+    def wait(self) -> None:
+        """Waits until no checkpoint is being written. Raises the error of one that could not be written, once."""
+        self._background.wait()
 
     def clear(self) -> None:
         """Deletes all checkpoints in the folder, complete or not."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from m3col.checks.resolve import ResolvedRun
 from m3col.data.splits import Fold, draw, pool
 from m3col.distributed import SINGLE_RANK, RankContext
-from m3col.runtime import notices
+from m3col.runtime import exit_hooks, notices
 from m3col.storage import atomic_files
 from m3col.training import checkpoint
 from m3col.training.history import Record, TrainingJob
@@ -68,12 +69,17 @@ def run(prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ra
             return
         with (folder / HISTORY).open("a", encoding="utf-8") as stream:
             stream.write(_lines([record]))
+        _warn_of_failure(keeper.check, folder, keeper.epoch)
         if keeper.due() and not training.done:
-            _save(keeper, training, folder)
+            _warn_of_failure(partial(keeper.write, training), folder, training.epoch)
         if report is not None:
             report(record, config.train.epochs, folder)
 
-    training.advance(config.train.epochs, after_epoch=after_epoch)
+    try:
+        with exit_hooks.before_exit(keeper.wait):
+            training.advance(config.train.epochs, after_epoch=after_epoch)
+    finally:
+        _warn_of_failure(keeper.wait, folder, keeper.epoch)
     if ranks.is_rank_zero:
         checkpoint.write_model(
             folder / "model", training.trainers, config=config.to_dict(), classes=dataset.classes,
@@ -81,14 +87,14 @@ def run(prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ra
         )  # fmt: skip
 
 
-def _save(keeper: checkpoint.Keeper, training: LockstepTrainer, folder: Path) -> None:
-    """Writes a checkpoint. A full disk gives a warning: the training continues without it."""
+def _warn_of_failure(write: Callable[[], None], folder: Path, epoch: int) -> None:
+    """Writes the checkpoint of an epoch. A full disk gives a warning: the training continues without it."""
     try:
-        keeper.write(training)
+        write()
     except OSError as error:
         newest = checkpoint.newest_training(folder)
         stays = "there is none before it" if newest is None else f"{newest.name} stays"
-        notices.warn(f"{folder}: no checkpoint at epoch {training.epoch} ({error}); {stays}")
+        notices.warn(f"{folder}: no checkpoint at epoch {epoch} ({error}); {stays}")
 
 
 def _lines(records: Sequence[Record]) -> str:

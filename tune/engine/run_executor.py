@@ -5,12 +5,14 @@ an executor, and all step together; only rank 0 writes files and reports. It wri
 because a process can outlive a killed driver and must not write where its successor does.
 """
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ from m3col.config import loading
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold, pool
 from m3col.distributed import SINGLE_RANK, RankContext
-from m3col.errors import InputError, TrainingFailed
+from m3col.errors import InputError, TrainingFailed, reason_of
 from m3col.methods import registry
 from m3col.methods.supervised import FUSED
 from m3col.storage import atomic_files
@@ -33,10 +35,13 @@ from m3col.training import checkpoint
 from m3col.training.history import Record, TrainingJob
 from m3col.training.loop import LockstepTrainer
 from tune.study.attempts import Attempts
+from tune.study.run_folder import RunFolder
 from tune.study.run_messages import FinishedAttempt, RunReport
 from tune.study.run_spec import REFIT, RunSpec, report_steps
 
 _CHECKPOINT_TRIES = 5  # a checkpoint may be removed between listing and reading
+
+T = TypeVar("T")
 
 _BETWEEN_REPORTS_S = 1.0  # with several ranks, whose reports pass through other processes
 
@@ -145,10 +150,12 @@ class RunExecutor:
         try:
             return self._step()
         except TrainingFailed as error:
+            self.close()
             return self._report([], failure=str(error))
         except Exception as error:  # the actor is reused for the next trial
             # After a fatal CUDA error no trial of this process would work. Out of memory is tried once more from the
             # checkpoint, without this training in memory.
+            self.close()
             if self.ranks.size > 1 or devices.is_fatal(error) or isinstance(error, torch.OutOfMemoryError):
                 raise
             if isinstance(error, StorageUnavailable):
@@ -179,17 +186,37 @@ class RunExecutor:
         return self.ranks.broadcast(time.monotonic() - start >= _BETWEEN_REPORTS_S)
 
     def _after_epoch(self, record: Record) -> None:
-        if self.ranks.is_rank_zero and self._keeper.due() and not self.training.done:
-            path = self._retry_policy.call(lambda: self._keeper.write(self.training))
-            # An upload takes its share of the time as well, but not the wait for a storage that refused it.
-            self._keeper.cost_s += self._retry_policy.call(partial(self._publish, path))
-            self._keeper.last = time.monotonic()
+        if not self.ranks.is_rank_zero:
+            return
+        self._keeper.check()
+        if self._keeper.due() and not self.training.done:
+            self._keeper.write(self.training, store=self._store)
 
-    def _publish(self, path: Path) -> float:
-        """Publishes a checkpoint. Returns the seconds that took."""
-        start = time.monotonic()
-        self.attempts.publish(path)
-        return time.monotonic() - start
+    def _store(self, write: Callable[[], Path]) -> float:
+        """Writes and publishes a checkpoint, with retries; in a thread if it is large.
+
+        Returns:
+            The seconds that took, without the wait for a storage that refused.
+        """
+        written_s, path = self._retry_policy.call(partial(_timed, write))
+        published_s, _ = self._retry_policy.call(partial(_timed, partial(self.attempts.publish, path)))
+        return written_s + published_s
+
+    def close(self) -> None:
+        """Waits for a checkpoint that is being written. Call it before a run is given up, for whatever reason.
+
+        Nobody reads the checkpoints of a run that the driver has ended, so they are removed. An error of the write goes
+        to the run's log.
+        """
+        if not self.ranks.is_rank_zero:
+            return
+        try:
+            self._keeper.wait()
+        except Exception as error:  # the run ends anyway
+            self._log_lines.append(f"no checkpoint at epoch {self._keeper.epoch} ({reason_of(error)})")
+        with contextlib.suppress(OSError):
+            if RunFolder(self.attempts.folder).outcome() is not None:
+                self._keeper.clear()
 
     def _report(
         self, records: list[Record], *, restart: bool = False, failure: str | None = None, refused: str | None = None
@@ -214,6 +241,7 @@ class RunExecutor:
         names = self._write_refit() if self.spec.kind == REFIT else self._write_out_of_fold()
         if not self.ranks.is_rank_zero:
             return
+        self._keeper.wait()
         finished = FinishedAttempt(
             value=last.value,
             loss=training.smoothed_loss() if last.value is not None else None,
@@ -302,3 +330,10 @@ def _write_arrays(path: Path, **arrays: np.ndarray) -> None:
         save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
     except SafetensorError as error:
         raise OSError(f"{path}: {error}") from error
+
+
+def _timed(call: Callable[[], T]) -> tuple[float, T]:
+    """The seconds that a call took, and its result."""
+    start = time.monotonic()
+    result = call()
+    return time.monotonic() - start, result

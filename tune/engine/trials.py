@@ -76,6 +76,7 @@ class TrialActor(ray.tune.Trainable):
 
     def _start(self) -> None:
         """Creates the executor of the run; leaves it None where the GPU's memory does not suffice."""
+        self.cleanup()
         self._executor, self._broken = None, None
         devices.release_memory()
         try:
@@ -119,6 +120,11 @@ class TrialActor(ray.tune.Trainable):
             return self._executor.step()
         except torch.OutOfMemoryError:
             return None
+
+    def cleanup(self) -> None:
+        """Waits for a checkpoint that the run before is still writing. Called by Ray Tune where an actor ends."""
+        if self._executor is not None:
+            self._executor.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {}

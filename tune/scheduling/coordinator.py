@@ -292,7 +292,8 @@ class Coordinator:
                 failure=failure,
             )
         )
-        run.drop_checkpoints()
+        # A thread of the run's process may be writing one: that process removes it, or `tidy`.
+        run.drop_checkpoints(incomplete=False)
 
     @_remembering
     def failed(self, name: str, reason: str) -> None:

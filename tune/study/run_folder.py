@@ -101,9 +101,13 @@ class RunFolder:
         matching = [path for path in done if attempts.matches_config(descriptions[path], digest)]
         return max(matching, key=lambda path: (attempts.number_of(path.name), path.name), default=None)
 
-    def drop_checkpoints(self) -> None:
-        """Removes the training checkpoints of a run that will not continue."""
-        for pattern in ("attempt-*/epoch-*", "attempt-*/.epoch-*"):
+    def drop_checkpoints(self, *, incomplete: bool = True) -> None:
+        """Removes the training checkpoints of a run that will not continue.
+
+        Args:
+            incomplete: whether also those that are still being written, or were left so by a killed process.
+        """
+        for pattern in ["attempt-*/epoch-*", *(["attempt-*/.epoch-*"] if incomplete else [])]:
             for path in self.path.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
 
