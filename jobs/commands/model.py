@@ -110,13 +110,13 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
         faults.append(f"{arguments.inputs[0]!r}: --csv holds all modalities; leave the other files out")
     kinds, numeric = predictor.kinds, model_columns(predictor.features, predictor.kinds)
     columns = {
-        name: own if modality_kinds.of(kinds[name]).is_media else numeric[name]
+        name: numeric[name] if modality_kinds.of(kinds[name]).is_table else own
         for name, own in predictor.features.items()
     }
     inputs = unlabelled_csv.read(path, columns, kinds, collector)
     faults += collector.lines()
     for name in inputs:
-        if not modality_kinds.of(kinds[name]).is_media:
+        if modality_kinds.of(kinds[name]).is_table:
             try:
                 # Missing values are allowed here: the model may impute them, or refuses them later.
                 inputs[name] = user_arrays.numbers(

@@ -21,7 +21,7 @@ from m3col.data.columns import ModalityData
 from m3col.ensemble_member import Member
 from m3col.inputs.base import Input, Source
 from m3col.inputs.batches import Changed
-from m3col.inputs.specs import Partial, Tokens
+from m3col.inputs.specs import Partial, Sequences, Tokens
 
 _BATCH = 64
 
@@ -30,7 +30,8 @@ _BATCH = 64
 class Moments:
     """Mean and standard deviation of a modality, in a shape that broadcasts to one sample.
 
-    The shape is [D_m] for a numeric table, [3, 1, 1] for images with values in [0, 1], [E] for word embeddings.
+    The shape is [D_m] for a numeric table, [3, 1, 1] for images with values in [0, 1], [E] for word embeddings, [F] for
+    the steps of sequences.
     """
 
     mean: NDArray[np.float64]
@@ -65,7 +66,7 @@ def moments(member: Member, inputs: Mapping[str, ModalityData]) -> dict[str, Mom
     """Mean and standard deviation of each modality of training samples, after their preprocessing.
 
     They are computed per column of a numeric table, per colour channel of images, and per dimension of the word
-    embeddings of texts, over all tokens without padding.
+    embeddings of texts, over all tokens without padding, and per feature of sequences, over all their steps.
     """
     sums_of = {name: _Sums() for name in inputs}
     counts = dict[str, NDArray[np.int64]]()
@@ -77,6 +78,8 @@ def moments(member: Member, inputs: Mapping[str, ModalityData]) -> dict[str, Mom
                 assert batch.ids is not None
                 batch_counts = np.bincount(batch.ids[batch.mask].numpy())
                 counts[name] = _sum_padded(counts.get(name, np.zeros(0, np.int64)), batch_counts)
+            elif isinstance(batch, Sequences):
+                sums_of[name].add(batch.values[batch.mask].double().numpy())
             else:
                 values = batch.double().numpy()
                 sums_of[name].add(values if values.ndim == 2 else values.transpose(0, 2, 3, 1).reshape(-1, 3))
@@ -141,7 +144,11 @@ def replaced(source: Source, modality: str, statistics: Moments, draw: Draw, dty
     def change(rows: NDArray[np.int64], batch: Input) -> Input:
         assert not isinstance(batch, Partial), "a predictor has all modalities"
         if isinstance(batch, Tokens):
-            return _noisy_texts(rows, batch, modality, statistics, draw, dtype)
+            noise = _noisy_steps(rows, batch.mask, modality, statistics, draw)
+            return Tokens(None, batch.mask, torch.as_tensor(noise, dtype=dtype), batch.types)
+        if isinstance(batch, Sequences):
+            noise = _noisy_steps(rows, batch.mask, modality, statistics, draw)
+            return Sequences(torch.as_tensor(noise, dtype=dtype), batch.mask)
         shape = tuple(batch.shape[1:])
         noise = np.stack([statistics.mean + statistics.std * draw.normal(modality, int(row), shape) for row in rows])
         return torch.as_tensor(noise, dtype=dtype)
@@ -149,12 +156,13 @@ def replaced(source: Source, modality: str, statistics: Moments, draw: Draw, dty
     return Changed(source, change)
 
 
-def _noisy_texts(
-    rows: NDArray[np.int64], batch: Tokens, modality: str, statistics: Moments, draw: Draw, dtype: torch.dtype
-) -> Tokens:
-    lengths = batch.mask.sum(dim=1).tolist()
+def _noisy_steps(
+    rows: NDArray[np.int64], mask: Tensor, modality: str, statistics: Moments, draw: Draw
+) -> NDArray[np.float64]:
+    """Noise [n, L, E] in place of tokens or steps; 0 for padding. `mask`: [n, L]."""
+    lengths = mask.sum(dim=1).tolist()
     width = statistics.mean.shape[-1]
-    noise = np.zeros((*batch.mask.shape, width))
+    noise = np.zeros((*mask.shape, width))
     for position, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         noise[position, :length] = statistics.mean + statistics.std * draw.normal(modality, int(row), (length, width))
-    return Tokens(None, batch.mask, torch.as_tensor(noise, dtype=dtype), batch.types)
+    return noise

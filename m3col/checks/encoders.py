@@ -1,4 +1,4 @@
-"""Validates the encoders of images and texts before anything is computed: names, options, files, sizes.
+"""Validates the encoders of images, texts and sequences before anything is computed: names, options, files, sizes.
 
 m3col.pretrained finds their files: in a folder, in the cache of the hub on this machine, or on the hub.
 """
@@ -15,9 +15,10 @@ from m3col.config.schema import DataConfig, ModelConfig
 from m3col.config.validation import Fault
 from m3col.errors import InputError
 from m3col.inputs import tokenization
-from m3col.inputs.specs import ImageInput, TextInput
-from m3col.models import image, text
+from m3col.inputs.specs import ImageInput, SequenceInput, TextInput
+from m3col.models import image, sequence, text
 from m3col.models.image import ImageEncoder
+from m3col.models.sequence import SequenceEncoder
 from m3col.models.text import TextEncoder
 
 
@@ -30,13 +31,15 @@ def faults(model: ModelConfig, data: DataConfig, kinds: Collection[str]) -> list
     Args:
         model: the config section `model:`.
         data: the config section `data:`.
-        kinds: the kinds of the modalities: "numeric", "image", "text".
+        kinds: the kinds of the modalities: "numeric", "image", "text", "sequence".
     """
     texts: list[str] = []
     if "image" in kinds:
         texts += _image_faults(model, data)
     if "text" in kinds:
         texts += _text_faults(model, data)
+    if "sequence" in kinds:
+        texts += sequence.config_faults(model.sequence)
     return [Fault(_path(line), line) for line in dict.fromkeys(texts)]
 
 
@@ -55,6 +58,12 @@ def parameter_counts(model: ModelConfig, data: DataConfig, kinds: Collection[str
             input = _text_input(model, data)
             counts["text"] = _count(TextEncoder(model.text, input, model.embedding_dim, load_weights=False))
     return counts
+
+
+def sequence_parameters(model: ModelConfig, features: int) -> int:
+    """The number of weights of the encoder of sequences with so many features, counted on the meta device."""
+    with torch.device("meta"):
+        return _count(SequenceEncoder(model.sequence, SequenceInput(features), model.embedding_dim))
 
 
 def _count(module: torch.nn.Module) -> int:

@@ -51,12 +51,12 @@ def parameter_count(
         config: the config of the run.
         features: number of columns by modality.
         outputs: number of outputs of each head.
-        encoders: number of weights of the encoders of images and texts, by modality.
+        encoders: number of weights of the encoders of images, texts and sequences, by modality.
     """
     width, hidden = config.model.embedding_dim, config.model.classifier_dim
-    media = encoders or {}
-    count = sum(media.values())
-    count += sum((size + 1) * width + (width + 1) * width for name, size in features.items() if name not in media)
+    others = encoders or {}
+    count = sum(others.values())
+    count += sum((size + 1) * width + (width + 1) * width for name, size in features.items() if name not in others)
     between = (config.model.classifier_layers - 2) * (hidden + 1) * hidden
     count += len(features) * ((width + 1) * hidden + between + (hidden + 1) * outputs)
     return count + (width * len(features) + 1) * hidden + between + (hidden + 1) * outputs
@@ -65,12 +65,15 @@ def parameter_count(
 def _parameters(config: RunConfig, dataset: Dataset) -> int:
     sizes = {name: len(values) for name, values in dataset.features.items()}
     kinds, outputs = dataset.kinds, tasks.build(config.task, dataset.classes).width
-    if not modality_kinds.media(kinds.values()):
+    if modality_kinds.all_tables(kinds.values()):
         return parameter_count(config, sizes, outputs)
-    from m3col.checks.encoders import parameter_counts  # imported here, because it imports torch
+    from m3col.checks import encoders as checks  # imported here, because it imports torch
 
-    by_kind = parameter_counts(config.model, config.data, set(kinds.values()))
-    encoders = {name: by_kind[kind] for name, kind in kinds.items() if modality_kinds.of(kind).is_media}
+    by_kind = checks.parameter_counts(config.model, config.data, modality_kinds.media(kinds.values()))
+    encoders = {name: by_kind[kind] for name, kind in kinds.items() if kind in by_kind}
+    for name, kind in kinds.items():
+        if modality_kinds.of(kind).has_steps:
+            encoders[name] = checks.sequence_parameters(config.model, sizes[name])
     return parameter_count(config, sizes, outputs, encoders=encoders)
 
 

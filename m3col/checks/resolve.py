@@ -48,7 +48,7 @@ def as_dataset(data: Any) -> Dataset:
 
     Args:
         data: a `Dataset`, a pair (modalities, labels), or {"train": pair, "test": pair, "validation": pair}, where
-            `modalities` maps names to arrays or DataFrames [N, D_m], or to lists of N images or texts.
+            `modalities` maps names to arrays or DataFrames [N, D_m], or to lists of N images, texts or sequences.
 
     Returns:
         The data set.
@@ -215,9 +215,9 @@ def _faults_without_data(config: RunConfig, faulty: Collection[str]) -> list[Fau
 
 
 def _model_faults(config: RunConfig, kinds: Collection[str], faulty: Collection[str]) -> list[Fault]:
-    """Faults of the image and text encoders whose settings have no known faults."""
+    """Faults of the encoders of images, texts and sequences whose settings have no known faults."""
     shared_keys = ("model.embedding_dim", "model.gradient_checkpointing")
-    checked = [kind for kind in modality_kinds.TABLE if kind in modality_kinds.media(kinds)]
+    checked = [kind for kind in modality_kinds.TABLE if kind in kinds and not modality_kinds.of(kind).is_table]
     checked = [kind for kind in checked if not touches(faulty, f"model.{kind}", f"data.{kind}", *shared_keys)]
     if not checked:
         return []

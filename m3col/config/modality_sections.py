@@ -1,4 +1,4 @@
-"""The sections of a run config for images and texts: how they are read, and which model encodes them."""
+"""The sections of a run config for images, texts and sequences: how they are read, and which model encodes them."""
 
 from typing import Annotated, Any, Literal
 
@@ -68,6 +68,23 @@ class TrifeaturesConfig(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
 
 
+class SequenceDataConfig(Strict):
+    """How sequences are prepared.
+
+    Attributes:
+        scale: how each feature is scaled, by values of the training fold. "standard": mean 0, standard deviation 1.
+            "minmax": to [0, 1]. "none": not at all.
+        max_length: largest number of steps; longer sequences are cut. None: no limit.
+        cut: where longer sequences are cut off. "end": the first steps are kept. "front": the last ones.
+        group_by_length: whether batches consist of sequences of similar length.
+    """
+
+    scale: Literal["standard", "minmax", "none"] = "standard"
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    cut: Literal["end", "front"] = "end"
+    group_by_length: bool = False
+
+
 class ImageModelConfig(Strict):
     """The encoder of images.
 
@@ -99,3 +116,35 @@ class TextModelConfig(Strict):
     pretrained: bool = True
     pool: Literal["cls", "mean"] = "cls"
     options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+
+
+class SequenceModelConfig(Strict):
+    """The encoder of sequences.
+
+    Attributes:
+        name: "transformer", "gru" (recurrent) or "convolution" (causal convolutions).
+        width: width E of its layers and of the token at each step.
+        layers: number of layers.
+        heads: attention heads of the transformer; they divide `width`.
+        feedforward: hidden width of the transformer's feed-forward layers.
+        kernel: steps that a convolution reads. The distance between them doubles from layer to layer.
+        dropout: dropout rate.
+        pool: how the tokens become one embedding. "mean": their mean over the steps that exist. "last": that of the
+            last step.
+        positions: "sine": the transformer knows where a step is. "none": it does not.
+        final_norm: whether the transformer ends with a LayerNorm.
+        mask: whether padding is left out. False: padding counts as steps with the value 0, so that results depend on
+            the other samples of a batch; published code does this.
+    """
+
+    name: Literal["transformer", "gru", "convolution"] = "transformer"
+    width: Annotated[int, Field(ge=1)] = 64
+    layers: Annotated[int, Field(ge=1)] = 2
+    heads: Annotated[int, Field(ge=1)] = 4
+    feedforward: Annotated[int, Field(ge=1)] = 256
+    kernel: Annotated[int, Field(ge=2)] = 2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    pool: Literal["mean", "last"] = "mean"
+    positions: Literal["sine", "none"] = "sine"
+    final_norm: bool = True
+    mask: bool = True

@@ -9,6 +9,8 @@ from m3col.config.keys import Strict
 from m3col.config.modality_sections import (
     ImageDataConfig,
     ImageModelConfig,
+    SequenceDataConfig,
+    SequenceModelConfig,
     TextDataConfig,
     TextModelConfig,
     TrifeaturesConfig,
@@ -46,6 +48,7 @@ class DataConfig(Strict):
         image: how images are read.
         text: how texts are read.
         trifeatures: what is drawn for the data sets `trifeatures` and `trifeatures_captions`.
+        sequence: how sequences are prepared.
         cache: whether decoded images and tokens are kept on disk.
     """
 
@@ -57,6 +60,7 @@ class DataConfig(Strict):
     image: ImageDataConfig = ImageDataConfig()
     text: TextDataConfig = TextDataConfig()
     trifeatures: TrifeaturesConfig = TrifeaturesConfig()
+    sequence: SequenceDataConfig = SequenceDataConfig()
     cache: bool = True
 
 
@@ -71,6 +75,7 @@ class ModelConfig(Strict):
         dropout: dropout rate of each head.
         image: the encoder of images.
         text: the encoder of texts.
+        sequence: the encoder of sequences.
         gradient_checkpointing: whether encoders of images and texts save memory by recomputing activations.
         compile: whether encoders are compiled by torch.
     """
@@ -82,6 +87,7 @@ class ModelConfig(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     image: ImageModelConfig = ImageModelConfig()
     text: TextModelConfig = TextModelConfig()
+    sequence: SequenceModelConfig = SequenceModelConfig()
     gradient_checkpointing: bool = False
     compile: bool = False
 

@@ -9,12 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from m3col.data import labels as label_parser
-from m3col.data import numeric_tables, row_alignment
+from m3col.data import modality_kinds, numeric_tables, row_alignment
 from m3col.data.checks import naming
-from m3col.data.columns import FloatArray, IntArray
+from m3col.data.columns import IntArray, ModalityData, kind_of
 from m3col.data.dataset import Dataset, Split, build_split, generated_features
 from m3col.data.formats.missing_marks import is_missing
 from m3col.data.labels import Labels, training_label_faults, unseen_label_faults
+from m3col.data.sequences import values as sequence_values
 from m3col.errors import InputError
 
 Modalities = Mapping[str, Any]
@@ -32,14 +33,15 @@ def from_arrays(
     classes: Sequence[str] | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """Builds a data set from numeric tables in memory.
+    """Builds a data set from numeric tables and sequences in memory.
 
     Parts with a pandas index (modalities, labels, `ids`, `groups`) are aligned by it, in the row order of the first
     part whose index is not the default 0, 1, 2, ... Differing or repeated ids are refused. Parts without an index
     (arrays, lists, tensors) are aligned by position.
 
     Args:
-        modalities: name -> DataFrame, array, or tensor [N, D_m] of numbers; NaN means missing.
+        modalities: name -> DataFrame, array, or tensor [N, D_m] of numbers; or sequences: a list of N arrays, tensors
+            or DataFrames [T_i, F], or an array [N, T, F]. NaN means missing.
         labels: [N] integers 0..C-1, or class names, which are numbered in the order of `classes`, else sorted.
         test: pair (modalities, labels) with the same modalities and columns; its labels may be None.
         validation: pair (modalities, labels) like `test`; labels are required.
@@ -129,8 +131,8 @@ class _Part:
     """One split while it is validated.
 
     Attributes:
-        inputs: by modality, its table.
-        features: by modality, the names of its columns.
+        inputs: by modality, its table or sequences.
+        features: by modality, the names of its columns or features.
         labels: the parsed labels; None if they are absent or have faults.
         ids: ids from the common index; None if there is none.
         extra: the arguments `ids` and `groups`, if they were passed, in the common row order.
@@ -138,7 +140,7 @@ class _Part:
     """
 
     def __init__(self) -> None:
-        self.inputs: dict[str, FloatArray] = {}
+        self.inputs: dict[str, ModalityData] = {}
         self.features: dict[str, tuple[str, ...]] = {}
         self.labels: Labels | None = None
         self.ids: NDArray[np.str_] | None = None
@@ -164,12 +166,9 @@ def _part(
     faults += [f"{split}: {line}" for line in naming.repeats(modalities)]
     for name, values in modalities.items():
         try:
-            table = numeric_tables.read(values, f"{split}, modality {str(name)!r}")
+            _add_modality(part, indexes, str(name), values, f"{split}, modality {str(name)!r}")
         except InputError as error:
             faults += error.faults
-            continue
-        part.inputs[str(name)], indexes[f"modality {str(name)!r}"] = table.values, table.index
-        part.features[str(name)] = table.columns or generated_features(str(name), table.values.shape[1])
     counts = {name: len(x) for name, x in part.inputs.items()}
     columns: dict[str, list[Any]] = {}
     for argument, column in {**({} if labels is None else {"labels": labels}), **(extra or {})}.items():
@@ -196,6 +195,19 @@ def _part(
             part.labels = parsed if order is None else replace(parsed, values=parsed.values[order])
             part.warnings += parsed.warnings
     return part
+
+
+def _add_modality(part: _Part, indexes: dict[str, pd.Index | None], name: str, values: Any, where: str) -> None:
+    """Reads one modality into `part` and its index into `indexes`. Raises InputError."""
+    if sequence_values.are_sequences(values):
+        sequences = sequence_values.read(values, where)
+        part.inputs[name], index = sequences.column, sequences.index
+        part.features[name] = sequences.features or generated_features(name, sequences.column.width)
+    else:
+        table = numeric_tables.read(values, where)
+        part.inputs[name], index = table.values, table.index
+        part.features[name] = table.columns or generated_features(name, table.values.shape[1])
+    indexes[f"modality {name!r}"] = index
 
 
 def _reorder(part: _Part, extra: Mapping[str, list[Any]], aligned: row_alignment.Alignment) -> None:
@@ -257,9 +269,14 @@ def _agreement_faults(part: _Part, train: _Part, split: str) -> list[str]:
     if part.inputs.keys() != train.inputs.keys():
         faults.append(f"{split}: modalities must be {[*train.inputs]}, but are {[*part.inputs]}")
     for name in part.inputs.keys() & train.inputs.keys():
-        width, expected = part.inputs[name].shape[1], train.inputs[name].shape[1]
-        if width != expected:
-            faults.append(f"{split}, modality {name!r}: has {width} columns, but training has {expected}")
+        width, expected = len(part.features[name]), len(train.features[name])
+        kind, trained = kind_of(part.inputs[name]), kind_of(train.inputs[name])
+        if kind != trained:
+            given = f"{modality_kinds.of(kind).given_as}, but training has {modality_kinds.of(trained).given_as}"
+            faults.append(f"{split}, modality {name!r}: has {given}")
+        elif width != expected:
+            unit = "columns" if modality_kinds.of(kind).is_table else "features"
+            faults.append(f"{split}, modality {name!r}: has {width} {unit}, but training has {expected}")
         elif part.features[name] != train.features[name]:
             pairs = zip(part.features[name], train.features[name], strict=True)
             index, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])

@@ -1,4 +1,5 @@
-"""The data of one modality for N samples: a numeric table [N, D_m], or N images or texts that are read when needed.
+"""The data of one modality for N samples: a numeric table [N, D_m], N sequences, or N images or texts that are read
+when needed.
 
 A `MediaColumn` refers to the images or texts of the whole data set by position. Folds, splits and their concatenation
 thus share one cache of decoded images or tokens, see m3col.data.images.cache.
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from m3col.data import modality_kinds
 from m3col.data.formats.missing_marks import MARKS
+from m3col.data.sequences.column import SequenceColumn
 
 FloatArray = NDArray[np.float64]
 
@@ -57,7 +59,7 @@ class MediaColumn:
         return self.source[self.at]
 
 
-ModalityData = FloatArray | MediaColumn
+ModalityData = FloatArray | MediaColumn | SequenceColumn
 
 
 def text_fault(text: object) -> str:
@@ -99,7 +101,7 @@ def encodable(text: str) -> bool:
 
 
 def kind_of(column: ModalityData) -> Kind:
-    return column.kind if isinstance(column, MediaColumn) else modality_kinds.NUMERIC
+    return modality_kinds.NUMERIC if isinstance(column, np.ndarray) else column.kind
 
 
 def join(a: ModalityData, b: ModalityData) -> ModalityData:
@@ -108,6 +110,8 @@ def join(a: ModalityData, b: ModalityData) -> ModalityData:
         if a.source is b.source:
             return MediaColumn(a.kind, a.source, np.concatenate([a.at, b.at]))
         return MediaColumn(a.kind, np.concatenate([a.source, b.source]), np.concatenate([a.at, b.at + len(a.source)]))
-    if isinstance(a, MediaColumn) or isinstance(b, MediaColumn):
+    if isinstance(a, SequenceColumn) and isinstance(b, SequenceColumn):
+        return a.joined(b)
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
         raise ValueError(f"a modality must be of one kind, but got {kind_of(a)} and {kind_of(b)}")
     return np.concatenate([a, b])

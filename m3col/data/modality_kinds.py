@@ -1,4 +1,4 @@
-"""TABLE of the kinds of modality (numeric table, image, text) and the functions that depend on the kind.
+"""TABLE of the kinds of modality (numeric table, image, text, sequence) and the functions that depend on the kind.
 
 A new kind needs one entry here and the functions that it names: usually one file in `m3col/inputs` (transform and
 batches) and one in `m3col/models` (encoder). Functions are written as "module:function", so that heavy libraries are
@@ -20,14 +20,16 @@ class ModalityKind:
     Attributes:
         name: as in `Dataset.kinds` and in checkpoints.
         is_media: True: samples are images or texts in a `MediaColumn`, read when needed, one column per modality.
-            False: a table [N, D_m] in memory with one column per feature.
+            False: in memory.
         given_as: what users pass for N samples, for messages.
         user_values: (values, columns, where, may_miss, precision) -> validated `ModalityData` of new samples.
         fit: (config, modality, train, features) -> `InputTransform`, fitted on the split `train` only.
         restore: (description, arrays) -> the `InputTransform` of a checkpoint.
         encoder: (spec, model config, load_weights, stored) -> a module that maps batches to embeddings [n, D].
         linear: (views, modality, train, apply, frozen) -> features of two splits for a linear model.
-        mlflow_type: type of a column in MLflow: double, string, or any.
+        mlflow_type: type of a column in MLflow: double, string, any, or sequence (a list of steps, each a list of
+            doubles).
+        has_steps: whether samples are sequences in a `SequenceColumn`.
         record_faults: (values) -> the fault of each unusable value, by position; media only.
         digests: (values) -> a digest of the content of each value; media only.
     """
@@ -40,9 +42,15 @@ class ModalityKind:
     restore: str
     encoder: str
     linear: str
-    mlflow_type: Literal["double", "string", "any"]
+    mlflow_type: Literal["double", "string", "any", "sequence"]
     record_faults: str = ""
     digests: str = ""
+    has_steps: bool = False
+
+    @property
+    def is_table(self) -> bool:
+        """Whether samples are rows [D_m] of a table, with a column per feature. Other samples fill one field each."""
+        return not (self.is_media or self.has_steps)
 
     def call(self, function: str, *values: Any, **named: Any) -> Any:
         """Imports and calls the function that the attribute `function` names."""
@@ -90,6 +98,18 @@ TABLE: dict[str, ModalityKind] = {
             record_faults="m3col.data.columns:text_faults",
             digests="m3col.data.columns:text_digests",
         ),
+        ModalityKind(
+            "sequence",
+            is_media=False,
+            given_as="arrays [steps, features]",
+            user_values="m3col.data.sequences.values:user_sequences",
+            fit="m3col.inputs.sequences:fit",
+            restore="m3col.inputs.sequences:restore",
+            encoder="m3col.models.build:sequence_encoder",
+            linear="m3col.evaluation.linear_features:of_sequences",
+            mlflow_type="sequence",
+            has_steps=True,
+        ),
     )
 }
 
@@ -106,3 +126,8 @@ def of(name: str) -> ModalityKind:
 def media(kinds: Collection[str]) -> set[str]:
     """Those of `kinds` whose samples are images or texts."""
     return {name for name in kinds if of(name).is_media}
+
+
+def all_tables(kinds: Collection[str]) -> bool:
+    """Whether the samples of all `kinds` are rows of numeric tables."""
+    return all(of(name).is_table for name in kinds)

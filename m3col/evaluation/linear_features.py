@@ -1,7 +1,8 @@
 """Features of each modality for the linear baselines.
 
 Numeric tables are preprocessed as for training. Texts become TF-IDF features. Images become frozen embeddings where the
-config names pretrained weights, else small squares of pixels. Everything is fitted on the training fold only.
+config names pretrained weights, else small squares of pixels. Sequences become the mean, the standard deviation and the
+last value of each feature. Everything is fitted on the training fold only.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,11 +17,12 @@ from torch import nn
 
 from m3col.config.schema import RunConfig
 from m3col.data import modality_kinds
-from m3col.data.columns import Kind, MediaColumn, kind_of
+from m3col.data.columns import Kind, MediaColumn, ModalityData, kind_of
 from m3col.data.dataset import Split
 from m3col.data.preprocessing import Pipeline
+from m3col.data.sequences.column import SequenceColumn
 from m3col.devices import device_of
-from m3col.inputs import fitting, tables
+from m3col.inputs import fitting, sequences, tables
 from m3col.inputs.base import Placement, Source
 from m3col.inputs.images import ImageTransform
 from m3col.models import build
@@ -91,6 +93,24 @@ def of_texts(views: Views, name: str, train: Split, apply: Split, frozen: bool) 
     first, second = train.inputs[name], apply.inputs[name]
     assert isinstance(first, MediaColumn) and isinstance(second, MediaColumn)
     return _tfidf(first, second)
+
+
+def of_sequences(views: Views, name: str, train: Split, apply: Split, frozen: bool) -> Pair:
+    """Features [N, 3 F] of sequences, prepared as for training: mean and standard deviation over the steps of each
+    feature, and its value at the last step."""
+    transform = sequences.fit(views.config, name, train, views.features[name])
+    return _over_time(transform, train.inputs[name]), _over_time(transform, apply.inputs[name])
+
+
+def _over_time(transform: sequences.SequenceTransform, column: ModalityData) -> NDArray[np.float64]:
+    assert isinstance(column, SequenceColumn)
+    prepared = transform.transform(column)
+    steps, starts = prepared.table.astype(np.float64), prepared.starts
+    lengths = prepared.lengths[:, None]
+    means = np.add.reduceat(steps, starts) / lengths
+    centred = steps - np.repeat(means, prepared.lengths, axis=0)
+    deviations = np.sqrt(np.add.reduceat(centred**2, starts) / lengths)
+    return np.concatenate([means, deviations, steps[starts + prepared.lengths - 1]], axis=1)
 
 
 def frozen_differs(config: RunConfig, kinds: Iterable[Kind]) -> bool:

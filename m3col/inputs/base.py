@@ -10,9 +10,9 @@ from torch import Tensor
 
 from m3col.data.columns import ModalityData
 from m3col.data.images.cache import Table
-from m3col.inputs.specs import MediaSpec, Partial, Tokens
+from m3col.inputs.specs import MediaSpec, Partial, Sequences, Tokens
 
-Input = Tensor | Tokens | Partial
+Input = Tensor | Tokens | Sequences | Partial
 
 Index = Tensor | slice
 

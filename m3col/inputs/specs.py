@@ -1,6 +1,7 @@
-"""Input specifications of image and text encoders, and the batch types that encoders receive.
+"""Input specifications of encoders of images, texts and sequences, and the batch types that encoders receive.
 
-Notation: n texts, L tokens of the longest text of the batch, E width of the word embeddings, S side of an image.
+Notation: n samples, L tokens or steps of the longest one of the batch, E width of the word embeddings, F features of a
+sequence, S side of an image.
 """
 
 from dataclasses import dataclass
@@ -43,6 +44,15 @@ class TextInput:
     max_length: int
 
     kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class SequenceInput:
+    """Input of an encoder of sequences. `features`: F, the number of features at each step."""
+
+    features: int
+
+    kind: ClassVar[str] = "sequence"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +108,38 @@ class Tokens:
 
 
 @dataclass(frozen=True, eq=False)
+class Sequences:
+    """n sequences, padded behind.
+
+    Attributes:
+        values: [n, L, F], 0 for padding; possibly mixed (Mixup).
+        mask: [n, L] bool, False for padding.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or self.values.shape[:2] != self.mask.shape:
+            shapes = f"values {list(self.values.shape)} and the mask {list(self.mask.shape)}"
+            raise InputError([f"sequences must have values [n, L, F] and a mask [n, L], but have {shapes}"])
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Sequences":
+        """Returns the sequences at `rows`: a slice, positions or a mask."""
+        return Sequences(self.values[rows], self.mask[rows])
+
+    def to(self, device: torch.device | str) -> "Sequences":
+        """Returns the same sequences on `device`."""
+        return Sequences(self.values.to(device), self.mask.to(device))
+
+
+@dataclass(frozen=True, eq=False)
 class Partial:
     """A batch of one modality that some of its samples lack.
 
@@ -106,7 +148,7 @@ class Partial:
         present: [n] bool, False if the sample lacks the modality.
     """
 
-    rows: Tensor | Tokens
+    rows: Tensor | Tokens | Sequences
     present: Tensor
 
     def __len__(self) -> int:
@@ -117,11 +159,15 @@ class Partial:
         return Partial(self.rows.to(device), self.present.to(device))
 
 
-def one_like(rows: Tensor | Tokens) -> Tensor | Tokens:
-    """One dummy row with the shape of `rows` (which may be empty): zeros for numbers and pixels, else one token."""
+def one_like(rows: Tensor | Tokens | Sequences) -> Tensor | Tokens | Sequences:
+    """One dummy row with the shape of `rows` (which may be empty): zeros for numbers and pixels, else one token or
+    step."""
     if isinstance(rows, Tensor):
         return rows.new_zeros((1, *rows.shape[1:]))
     device = rows.mask.device
+    if isinstance(rows, Sequences):
+        step = rows.values.new_zeros((1, 1, rows.values.shape[2]))
+        return Sequences(step, torch.ones((1, 1), dtype=torch.bool, device=device))
     return Tokens(
         torch.zeros((1, 1), dtype=torch.long, device=device), torch.ones((1, 1), dtype=torch.bool, device=device)
     )

@@ -7,7 +7,9 @@ Paper: Kumar et al., arXiv 2409.17777, section 3 (two-layer encoders and classif
 with three-layer classifiers for image and text).
 
 Every encoder has three methods: `forward` from a batch of inputs to embeddings [n, D], `mix(x, permutation, lam)` for
-Eq. 2, and `stored()`, which returns what a checkpoint needs beside the weights to build the encoder again.
+Eq. 2, and `stored()`, which returns what a checkpoint needs beside the weights to build the encoder again. Encoders of
+sequences also have `sequence(x)`, which returns a token for each step, [n, L, E], and their mask [n, L], False for
+padding.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +19,7 @@ from torch import nn
 
 from m3col.data import modality_kinds
 from m3col.errors import InputError, nearest
-from m3col.inputs.specs import ImageInput, MediaSpec, TextInput
+from m3col.inputs.specs import ImageInput, MediaSpec, SequenceInput, TextInput
 from m3col.models.heads import MLPHead
 from m3col.models.mlp import MLPEncoder
 
@@ -44,7 +46,7 @@ def build_encoder(
     """Builds the encoder of one modality. Random weights come from torch's global generator, which the caller seeds.
 
     Args:
-        spec: the number of columns of a numeric table, or the description of images or texts.
+        spec: the number of columns of a numeric table, or the description of images, texts or sequences.
         config: the config section `model:`.
         load_weights: whether to load pretrained weights. False for a model whose weights are then loaded from a
             checkpoint.
@@ -90,6 +92,15 @@ def text_encoder(
         config.text, spec, config.embedding_dim,
         checkpointing=config.gradient_checkpointing, load_weights=load_weights, described=stored,
     )  # fmt: skip
+
+
+def sequence_encoder(
+    spec: SequenceInput, config: "ModelConfig", load_weights: bool, stored: Mapping[str, Any] | None
+) -> nn.Module:
+    """The encoder of sequences that the config names. Raises InputError."""
+    from m3col.models.sequence import SequenceEncoder
+
+    return SequenceEncoder(config.sequence, spec, config.embedding_dim)
 
 
 def build_head(in_features: int, hidden: int, num_classes: int, dropout: float, *, layers: int = 2) -> MLPHead:

@@ -387,9 +387,14 @@ def serve(load: Callable[[Path], Callable[[pd.DataFrame], pd.DataFrame]]) -> Non
 def _signature(columns: Mapping[str, str], classes: Sequence[str]) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType
+    from mlflow.types.schema import AnyType, Array
 
-    types: dict[str, Any] = {"double": DataType.double, "string": DataType.string, "any": AnyType()}
+    types: dict[str, Any] = {
+        "double": DataType.double,
+        "string": DataType.string,
+        "any": AnyType(),
+        "sequence": Array(Array(DataType.double)),
+    }
     return ModelSignature(
         inputs=Schema([ColSpec(types[modality_kinds.of(kind).mlflow_type], name) for name, kind in columns.items()]),
         outputs=Schema([ColSpec(DataType.double, name) for name in classes]),

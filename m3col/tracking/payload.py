@@ -81,10 +81,10 @@ def _text(value: Any) -> str:
 def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
     """Column medians [D_m] of the training split by modality; 0 for a column without any value.
 
-    None for a data set with images or texts: they have no median, and an example of them may be a person's.
+    None for a data set with images, texts or sequences: they have no median, and an example of them may be a person's.
     """
     by_modality = {}
-    if modality_kinds.media(dataset.kinds.values()):
+    if not modality_kinds.all_tables(dataset.kinds.values()):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns of columns without values
@@ -96,15 +96,15 @@ def medians(dataset: "Dataset") -> dict[str, np.ndarray] | None:
 def model_columns(features: Mapping[str, Sequence[str]], kinds: Mapping[str, str]) -> dict[str, list[str]]:
     """Names of the input columns of a logged model, by modality.
 
-    A numeric table has the columns `<modality>.<feature>`. Images (paths or file contents) and texts have one column
-    with the name of the modality.
+    A numeric table has the columns `<modality>.<feature>`. Images (paths or file contents), texts and sequences have
+    one column with the name of the modality.
 
     Names are unique. Modality `a` with feature `b.c` and modality `a.b` with feature `c` would both give `a.b.c`; the
     second one becomes `a.b.c (2)`.
     """
     preferred = {
         modality: [f"{modality}.{name}" for name in names]
-        if not modality_kinds.of(kinds[modality]).is_media
+        if modality_kinds.of(kinds[modality]).is_table
         else [modality]
         for modality, names in features.items()
     }

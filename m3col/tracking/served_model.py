@@ -14,7 +14,7 @@ def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """Loads a checkpoint; returns a function from an input DataFrame to one column of probabilities per class.
 
     The input has one column `<modality>.<feature>` per feature of a numeric table, in any order. It has one column with
-    the modality's name for images (paths or contents of files) or texts.
+    the modality's name for images (paths or contents of files), texts, or sequences (lists of steps).
     """
     model = predictor.load(checkpoint)
     kinds = model.kinds
@@ -22,9 +22,9 @@ def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
     def predict(table: pd.DataFrame) -> pd.DataFrame:
         inputs = {
-            name: table[name].tolist()
-            if modality_kinds.of(kinds[name]).is_media
-            else table[group].set_axis(list(model.features[name]), axis=1)
+            name: table[group].set_axis(list(model.features[name]), axis=1)
+            if modality_kinds.of(kinds[name]).is_table
+            else table[name].tolist()
             for name, group in columns.items()
         }
         return pd.DataFrame(model.predict_proba(inputs), columns=list(model.classes), index=table.index)

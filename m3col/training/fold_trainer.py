@@ -19,10 +19,10 @@ from m3col.data.dataset import Split
 from m3col.devices import autocast, device_of
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import InputError, TrainingFailed
-from m3col.inputs import base, fitting
+from m3col.inputs import base, fitting, length_groups
 from m3col.inputs.base import Source
 from m3col.inputs.batches import PartialSource, ahead, is_lazy
-from m3col.inputs.texts import TokenSource, by_length
+from m3col.inputs.texts import by_length
 from m3col.methods import registry
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.tasks.base import Task
@@ -226,9 +226,9 @@ class FoldTrainer:
             return [slice(None)]
         draw = randomness.generator(seed=self.seed, fold=self.fold, epoch=epoch, step=0, shard=0, purpose="order")
         order = draw.permutation(len(self))
-        texts = [source.lengths() for source in self._inputs.values() if isinstance(source, TokenSource)]
-        if texts and self.config.data.text.group_by_length:
-            order = by_length(order, np.sum(texts, axis=0), size, draw)
+        lengths = length_groups.lengths(self.config.data, self._inputs)
+        if lengths is not None:
+            order = by_length(order, lengths, size, draw)
         # Images and texts are read by the CPU, which would wait for a GPU to return the positions.
         place = torch.device("cpu") if is_lazy(self._inputs) else self.device
         batches = [*torch.as_tensor(order, device=place).split(size)]

@@ -16,6 +16,7 @@ from m3col.data.columns import FloatArray, IntArray, MediaColumn, ModalityData
 from m3col.data.dataset import Dataset, Split
 from m3col.data.images import cache
 from m3col.data.labels import case_warnings
+from m3col.data.sequences.column import SequenceColumn
 from m3col.data.splits import Fold
 
 _SHOWN = 5  # columns listed individually; the others are only counted
@@ -36,8 +37,10 @@ def of_training(dataset: Dataset) -> list[str]:
     labels = dataset.train.labels
     if labels is not None and labels.dtype.kind in "iu":  # classes, not regression targets
         for name, column in dataset.train.inputs.items():
-            if not isinstance(column, MediaColumn):
-                prefix = f"{dataset.name}, modality {name!r}"
+            prefix = f"{dataset.name}, modality {name!r}"
+            if isinstance(column, SequenceColumn):
+                warnings += _empty_features(column, dataset.features[name], prefix)
+            elif isinstance(column, np.ndarray):
                 warnings += _column_warnings(column, labels, dataset.features[name], prefix)
         counts = np.bincount(labels, minlength=dataset.num_classes).tolist()
         warnings += case_warnings(dataset.classes, counts, dataset.name)
@@ -140,6 +143,8 @@ def equal_rows(a: Split, b: Split, *, same: bool) -> list[tuple[int, int]]:
 
 
 def _width(column: ModalityData) -> int | str:
+    if isinstance(column, SequenceColumn):
+        return f"{column.kind} {column.width}"
     return column.kind if isinstance(column, MediaColumn) else column.shape[1]
 
 
@@ -152,6 +157,10 @@ def sample_keys(split: Split) -> list[bytes]:
 def _row_keys(column: ModalityData) -> list[bytes]:
     if isinstance(column, MediaColumn):
         return [digest.encode() for digest in cache.content_digests(column)]
+    if isinstance(column, SequenceColumn):
+        steps = column.canonical() + np.float32(0)  # one zero
+        parts = np.split(steps, column.offsets[1:-1])
+        return [hashlib.blake2b(part.tobytes(), digest_size=16).digest() for part in parts]
     # One bit pattern for every NaN, and one zero.
     canonical = np.ascontiguousarray(np.where(np.isnan(column), np.nan, column) + 0.0)
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in canonical]
@@ -196,6 +205,15 @@ def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], w
         if len(columns) > _SHOWN:
             warnings.append(f"{where}: {len(columns) - _SHOWN} more columns of this kind")
     return warnings
+
+
+def _empty_features(column: SequenceColumn, features: Sequence[str], where: str) -> list[str]:
+    """Warnings about features of the training sequences that never have a value."""
+    empty = np.flatnonzero(np.isnan(column.steps).all(axis=0))
+    lines = [
+        f"{where}: feature {at + 1} ({features[at]}) has no value at any step; it becomes 0" for at in empty[:_SHOWN]
+    ]
+    return lines + ([f"{where}: {len(empty) - _SHOWN} more features without a value"] if len(empty) > _SHOWN else [])
 
 
 def _is_permutation(x: FloatArray) -> NDArray[np.bool_]:

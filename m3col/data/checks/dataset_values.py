@@ -22,7 +22,7 @@ def faults(dataset: Dataset, spec: Any, where: str = "data.preprocess", *, preci
     feature of the training split, and values that do not fit into `precision` after preprocessing. Modalities with
     values that are too large before preprocessing are skipped: `value_faults` reports them.
     """
-    numeric = [name for name, kind in dataset.kinds.items() if not modality_kinds.of(kind).is_media]
+    numeric = [name for name, kind in dataset.kinds.items() if modality_kinds.of(kind).is_table]
     lines: list[str] = []
     try:
         steps = preprocessing.resolve(spec, numeric, where) if numeric else {}
@@ -46,7 +46,7 @@ def _value_faults(dataset: Dataset, modality: str, precision: str) -> list[str]:
     return [
         fault
         for split, part in dataset.splits.items()
-        if modality in part.inputs and not isinstance(column := part.inputs[modality], MediaColumn)
+        if modality in part.inputs and isinstance(column := part.inputs[modality], np.ndarray)
         for fault in number_limits.faults(
             column,
             f"{dataset.name}, modality {modality!r}, {split}",
@@ -60,7 +60,7 @@ def _value_faults(dataset: Dataset, modality: str, precision: str) -> list[str]:
 def _fitting_faults(dataset: Dataset, modality: str, steps: Sequence[Any], where: str, precision: str) -> list[str]:
     """Faults of steps fitted on the whole training split: a step that fails, or values too large after the steps."""
     column, labels = dataset.train.inputs[modality], dataset.train.labels
-    if isinstance(column, MediaColumn):
+    if not isinstance(column, np.ndarray):
         return []
     if labels is None:
         raise ValueError("the training split has no labels")
@@ -70,7 +70,7 @@ def _fitting_faults(dataset: Dataset, modality: str, steps: Sequence[Any], where
             lines = []
             for split, part in dataset.splits.items():
                 x = part.inputs[modality]
-                assert not isinstance(x, MediaColumn)
+                assert isinstance(x, np.ndarray)
                 prefix = f"{dataset.name}, modality {modality!r}, {split}, after {where}"
                 lines += number_limits.faults(fitted.transform(x), prefix, fitted.feature_names, precision=precision)
     except InputError as error:
@@ -98,7 +98,7 @@ def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
     lines: list[str] = []
     for split, part in dataset.splits.items():
         x = part.inputs[modality]
-        if isinstance(x, MediaColumn):
+        if not isinstance(x, np.ndarray):
             continue
         rows, columns = np.nonzero(np.isnan(x))
         if len(rows):

@@ -1,0 +1,1 @@
+"""Sequences of steps: the column of a data set, values from Python, files."""
