@@ -19,7 +19,8 @@ from m3col.models import build as models_build
 from m3col.models.text import TextEncoder
 from tests.models.builders import VIT, image_config, image_encoder, text_folder
 from tests.support import pairs
-from tests.support.helpers import tiny_data
+from tests.support.helpers import tiny_config, tiny_data
+from tests.support.sequence_data import sequence_dataset
 
 IMAGE, TEXT = "image", "text"
 
@@ -168,3 +169,18 @@ def test_texts_without_a_word_are_compared_by_their_characters():
     train, apply = MediaColumn.of("text", ["\N{CAT}", "\N{DOG}", "1"]), MediaColumn.of("text", ["\N{DOG}", "x"])
     fitted, applied = linear_features._tfidf(train, apply)
     assert fitted.shape == (3, 3) and (applied[0] != fitted[1]).nnz == 0 and applied[1].nnz == 0
+
+
+def test_sequences_become_mean_deviation_and_last_value_of_each_prepared_feature():
+    data = sequence_dataset()
+    series = data.train.inputs["series"]
+    views = linear_features.Views(tiny_config(), data.features)
+    train, test = views.of("series", data.train, data.test)
+    steps = np.concatenate([series.sequence(row) for row in range(len(series))]).astype(np.float64)
+    mean, deviation = steps.mean(axis=0), steps.std(axis=0)
+    for rows, features in ((data.train, train), (data.test, test)):
+        assert features.shape == (len(rows), 9)
+        for row in range(len(rows)):
+            scaled = (rows.inputs["series"].sequence(row) - mean) / deviation
+            wanted = np.concatenate([scaled.mean(axis=0), scaled.std(axis=0), scaled[-1]])
+            assert np.allclose(features[row], wanted, rtol=0, atol=1e-6)
