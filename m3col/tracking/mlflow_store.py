@@ -389,12 +389,8 @@ def _signature(columns: Mapping[str, str], classes: Sequence[str]) -> Any:
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType, Array
 
-    types: dict[str, Any] = {
-        "double": DataType.double,
-        "string": DataType.string,
-        "any": AnyType(),
-        "sequence": Array(Array(DataType.double)),
-    }
+    steps = Array(Array(DataType.double))
+    types: dict[str, Any] = {"double": DataType.double, "string": DataType.string, "any": AnyType(), "sequence": steps}
     return ModelSignature(
         inputs=Schema([ColSpec(types[modality_kinds.of(kind).mlflow_type], name) for name, kind in columns.items()]),
         outputs=Schema([ColSpec(DataType.double, name) for name in classes]),
