@@ -386,8 +386,7 @@ def serve(load: Callable[[Path], Callable[[pd.DataFrame], pd.DataFrame]]) -> Non
 
 def _signature(columns: Mapping[str, str], classes: Sequence[str]) -> Any:
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType, Array
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema
 
     steps = Array(Array(DataType.double))
     types: dict[str, Any] = {"double": DataType.double, "string": DataType.string, "any": AnyType(), "sequence": steps}
