@@ -27,7 +27,7 @@ class Member:
         method: the model, on `device` and in evaluation mode.
         transforms: the fitted preprocessing by modality.
         dtype: of the model's inputs and weights.
-        task: what is predicted.
+        task: what is predicted, with what was fitted to the labels of the training split.
         device: where the model computes. Samples and results are on the CPU; each batch is moved.
     """
 
@@ -43,7 +43,7 @@ class Member:
         self.device = device
 
     def probabilities(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
-        """Probabilities [N, C] of each head."""
+        """Predictions [N, C] of each head, such as probabilities."""
         return self._link(self._passes(self.sources(inputs), self.method.logits))
 
     def sources(self, inputs: Mapping[str, ModalityData]) -> dict[str, Source]:
@@ -61,7 +61,7 @@ class Member:
         return self._passes(sources, lambda batch: self.method.encode(batch, list(batch)))
 
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Probabilities [N, C] of each head from the embeddings of all modalities."""
+        """Predictions [N, C] of each head from the embeddings of all modalities."""
         tables = {name: TableSource(value) for name, value in embeddings.items()}
         return self._link(self._passes(tables, self.method.classify))
 
@@ -71,7 +71,7 @@ class Member:
         return self._passes({modality: source}, lambda batch: {modality: encoder.tokens(batch[modality])})[modality]
 
     def _link(self, logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        return {name: self.task.link(value.double().numpy()) for name, value in logits.items()}
+        return {name: self.task.link(self.task.unscaled(value.double().numpy())) for name, value in logits.items()}
 
     def _passes(
         self, sources: Mapping[str, Source], call: Callable[[dict[str, Any]], Mapping[str, Tensor]]

@@ -28,13 +28,13 @@ _MOST_CLASSES = 10  # largest number of classes that a notebook lists
 
 
 class Predictor:
-    """An ensemble of one or several trained models; it predicts the mean of their probabilities. Made by `m3col.load`.
+    """An ensemble of one or several trained models; it predicts the mean of their predictions. Made by `m3col.load`.
 
     Attributes:
         modalities: names of the modalities of the input.
         features: names of the columns by modality, in their order.
         kinds: "numeric", "image" or "text" by modality.
-        classes: names of the C classes, in the order of the columns of `predict_proba`.
+        classes: names of the C classes, labels or targets, in the order of the columns of predictions.
         config: the config of the training.
         task: what is predicted.
     """
@@ -48,14 +48,20 @@ class Predictor:
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name} [N, {len(columns)}]" for name, columns in self.features.items())
-        return f"Predictor({self.config['method']}, {len(self)} models: {inputs} -> {len(self.classes)} classes)"
+        return f"Predictor({self.config['method']}, {len(self)} models: {inputs} -> {self._outputs})"
 
     def _repr_html_(self) -> str:
         columns = {name: [self.kinds[name], len(names)] for name, names in self.features.items()}
         table = pd.DataFrame.from_dict(columns, orient="index", columns=["kind", "columns"]).to_html(border=0)
         shown = ", ".join(self.classes[:_MOST_CLASSES]) + (", ..." if len(self.classes) > _MOST_CLASSES else "")
-        about = f"{self.config['method']}, {len(self)} models, {len(self.classes)} classes: {shown}"
+        about = f"{self.config['method']}, {len(self)} models, {self._outputs}: {shown}"
         return f"<p><b>{html.escape(about)}</b></p>{table}"
+
+    @property
+    def _outputs(self) -> str:
+        """Number and kind of the outputs, such as "10 classes"."""
+        count, called = len(self.classes), self.task.outputs_called
+        return f"{count} {called if count != 1 else 'target' if called == 'targets' else 'label'}"
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -89,13 +95,13 @@ class Predictor:
         return len(self._members)
 
     def votes(self, data: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Class probabilities of each head.
+        """Predictions of each head, averaged over the models: probabilities, or numbers for the task `regression`.
 
         Args:
             data: by modality N samples, see `predict_proba`.
 
         Returns:
-            Probabilities [N, C] by head: "fused" and, where they were trained, one per modality.
+            Predictions [N, C] by head: "fused" and, where they were trained, one per modality.
 
         Raises:
             InputError: the data does not fit the model, see `predict_proba`.
@@ -103,7 +109,7 @@ class Predictor:
         return self._votes(self._inputs(data)[0])
 
     def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
-        """Class probabilities, averaged over the models.
+        """Probabilities of classes or labels, averaged over the models.
 
         Modalities with a pandas index are aligned by it. The result then has the row order of the first modality with
         an index of its own; `predict_table` also returns the index. Without an index, rows are matched by position.
@@ -113,38 +119,47 @@ class Predictor:
                 tensor [N, D_m]. Images: N paths or file contents (bytes). Texts: N strings.
 
         Returns:
-            Probabilities [N, C], with one column per class in the order of `classes`.
+            Probabilities [N, C], with one column per class or label in the order of `classes`. Those of a sample add up
+            to 1 for classes, but not for labels.
 
         Raises:
-            InputError: with one line for each missing modality or column, rows that do not match between modalities, a
-                wrong number of columns, a value that is missing, infinite or too large, an image that cannot be read,
-                or an empty text.
+            InputError: the model predicts numbers, which have no probabilities; or with one line for each missing
+                modality or column, rows that do not match between modalities, a wrong number of columns, a value that
+                is missing, infinite or too large, an image that cannot be read, or an empty text.
         """
+        if not self.task.probabilities:
+            raise InputError(
+                [f"predict_proba: a model of task {self.task.name!r} predicts numbers, which have no probabilities; "
+                 "call predict for the numbers, or votes for those of each head"]
+            )  # fmt: skip
         return self.votes(data)[self.primary]
 
     def predict(self, data: Mapping[str, Any]) -> np.ndarray:
-        """The most probable class of each sample.
+        """The most probable class of each sample, or its labels, or its numbers.
 
         Args:
             data: by modality N samples, see `predict_proba`.
 
         Returns:
-            Class names [N], in the row order of `predict_proba`.
+            Of classes their names [N]; of several labels per sample 0 and 1 [N, C]; of numbers the predictions [N, K]
+            in the units of the targets. Columns are in the order of `classes`, rows in that of `predict_proba`.
 
         Raises:
             InputError: the data does not fit the model, see `predict_proba`.
         """
-        return self.task.answers(self.predict_proba(data))
+        return self.task.answers(self.votes(data)[self.primary])
 
     def predict_table(self, data: Mapping[str, Any]) -> pd.DataFrame:
-        """Labels, probabilities and votes of the modalities, one row per sample.
+        """Labels or numbers, probabilities and votes of the modalities, one row per sample.
 
         Args:
             data: by modality N samples, see `predict_proba`.
 
         Returns:
-            A table of N rows, with the index of the input where it has one. Columns: `label`, the class; `p(<class>)`,
-            the probability of each class; `vote(<modality>)`, the label that the head of that modality alone predicts.
+            A table of N rows, with the index of the input where it has one. Columns: `label`, the class, or `labels`,
+            the names of several labels with `|` between them; `p(<class>)`, the probability of each class or label;
+            `vote(<modality>)`, what the head of that modality alone predicts. Of numbers: `<target>`, and
+            `vote(<modality>) <target>`.
 
         Raises:
             InputError: the data does not fit the model, see `predict_proba`.
@@ -183,7 +198,9 @@ class Predictor:
         if dataset.test is None or dataset.test.labels is None or not len(dataset.test):
             faults.append(f"{name}: has no labelled test split")
         if dataset.classes != self.classes:
-            faults.append(f"{name}: has the classes {dataset.classes}, but the checkpoint has {self.classes}")
+            faults.append(
+                f"{name}: has the {self.task.outputs_called} {dataset.classes}, but the checkpoint has {self.classes}"
+            )
         return faults + [
             f"{name}: the features of {modality!r} are not those that the checkpoint was trained on"
             for modality, features in self.features.items()
@@ -195,9 +212,9 @@ class Predictor:
         votes = {name: np.mean([outputs[name] for outputs in by_member], axis=0) for name in by_member[0]}
         wrong = ~np.logical_and.reduce([np.isfinite(p).all(axis=1) for p in votes.values()])
         if wrong.any():
-            row = int(wrong.argmax())
+            row, lacks = int(wrong.argmax()), "probabilities" if self.task.probabilities else "finite numbers"
             raise InputError(
-                [f"row {row + 1}: the model gives no probabilities ({int(wrong.sum())} such rows in all): its numbers "
+                [f"row {row + 1}: the model gives no {lacks} ({int(wrong.sum())} such rows in all): its numbers "
                  f"overflow; {_largest(inputs, row)}"]
             )  # fmt: skip
         return votes
@@ -320,6 +337,8 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
             name: fitting.from_state(member["preprocess"][name], _below(tensors, prefix))
             for name, prefix in prefixes.items()
         }
+        task = tasks.of(run, described["classes"]).restored(_below(tensors, checkpoint.TASK_PREFIX))
+        task = task.with_choices(described.get("choices", {}))
     except (KeyError, TypeError) as error:
         raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: a member lacks {error}"]) from None
     except InputError as error:
@@ -328,7 +347,6 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         features = tuple(described["features"][name])
         if isinstance(transform, NumericTransform) and transform.pipeline.feature_names_in != features:
             raise InputError([f"{folder / checkpoint.DESCRIPTION}: damaged: two lists of the features of {name!r}"])
-    task = tasks.build(run.task, described["classes"])
     method = registry.load(run.method)(
         run,
         features={name: transform.spec for name, transform in transforms.items()},

@@ -59,7 +59,7 @@ class TrainResult:
         return {}
 
     def predict_proba(self, data: Mapping[str, Any]) -> np.ndarray:
-        """Class probabilities for new samples.
+        """Probabilities of classes or labels for new samples.
 
         Args:
             data: by modality N samples, see `Predictor.predict_proba`.

@@ -36,7 +36,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     faults += predictor.dataset_faults(dataset)
     if faults or dataset.test is None or dataset.test.labels is None:
         raise InputError(faults)
-    metrics = predictor.task.scores(dataset.test.labels, predictor.predict_proba(dataset.test.inputs))
+    metrics = predictor.task.scores(dataset.test.labels, predictor.votes(dataset.test.inputs)[predictor.primary])
     by = f"evaluate/{'+'.join(str(Path(folder).absolute()) for folder in arguments.checkpoint)}"
     test_ledger.add(runs_of(arguments), dataset=dataset.name, digest=dataset.digests()["test"], by=by, rows=1)
     print_metrics({f"test/{key}": value for key, value in metrics.items()})

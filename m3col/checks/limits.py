@@ -64,7 +64,7 @@ def parameter_count(
 
 def _parameters(config: RunConfig, dataset: Dataset) -> int:
     sizes = {name: len(values) for name, values in dataset.features.items()}
-    kinds, outputs = dataset.kinds, tasks.build(config.task, dataset.classes).width
+    kinds, outputs = dataset.kinds, tasks.of(config, dataset.classes).width
     if modality_kinds.all_tables(kinds.values()):
         return parameter_count(config, sizes, outputs)
     from m3col.checks import encoders as checks  # imported here, because it imports torch

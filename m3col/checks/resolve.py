@@ -12,7 +12,7 @@ from m3col.config.loading import with_overrides
 from m3col.config.rules import IN_MEMORY
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault, Where, lines
-from m3col.data import arrays, loading, modality_kinds, splits
+from m3col.data import arrays, label_tables, loading, modality_kinds, splits
 from m3col.data import catalog as datasets
 from m3col.data.checks import data_warnings, dataset_values, naming
 from m3col.data.columns import MediaColumn
@@ -40,15 +40,16 @@ class ResolvedRun:
     @property
     def task(self) -> Task:
         """The task of the config on this data set."""
-        return tasks.build(self.config.task, self.dataset.classes)
+        return tasks.of(self.config, self.dataset.classes)
 
 
-def as_dataset(data: Any) -> Dataset:
+def as_dataset(data: Any, task: str = tasks.DEFAULT) -> Dataset:
     """The data set from data in memory.
 
     Args:
         data: a `Dataset`, a pair (modalities, labels), or {"train": pair, "test": pair, "validation": pair}, where
             `modalities` maps names to arrays or DataFrames [N, D_m], or to lists of N images, texts or sequences.
+        task: what the labels are for, see `m3col.data.from_arrays`.
 
     Returns:
         The data set.
@@ -59,7 +60,7 @@ def as_dataset(data: Any) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, tuple) and len(data) == 2:
-        return arrays.from_arrays(*data)
+        return arrays.from_arrays(*data, task=task)
     if isinstance(data, Mapping) and "train" in data:
         unknown = [key for key in data if key not in SPLITS]
         faults = [f"data: unknown split {key!r}{nearest(key, SPLITS)}" for key in unknown]
@@ -70,7 +71,7 @@ def as_dataset(data: Any) -> Dataset:
         ]
         if faults:
             raise InputError(faults)
-        return arrays.from_arrays(*data["train"], test=data.get("test"), validation=data.get("validation"))
+        return arrays.from_arrays(*data["train"], test=data.get("test"), validation=data.get("validation"), task=task)
     raise InputError(
         ["data: must be a Dataset, a pair (modalities, labels), or a mapping with 'train' and maybe 'test' pairs, "
          f"but got {type(data).__name__}"]
@@ -103,6 +104,10 @@ def check_against_data(
     if dataset is None:
         return None, [*faults, *([] if data is not None else lines(_faults_without_data(config, faulty), where))]
     faults += [] if data is None else dataset_values.unreadable(dataset)
+    form = None if touches(faulty, "task") else tasks.load(config.task).label_form
+    label_faults = [] if form is None else label_tables.dataset_faults(dataset, form, config.task)
+    if label_faults:  # everything below relies on the form of the labels
+        return None, [*faults, *label_faults]
     named = naming.faults(dataset.modalities, dataset.features, dataset.classes, dataset.kinds)
     faults += [f"{dataset.name}: {line}" for line in named]
     faults += [] if touches(faulty, "train.precision") else dataset_values.value_faults(dataset, config.train.precision)
@@ -117,7 +122,7 @@ def check_against_data(
             "data.name": dataset.name if data is None else IN_MEMORY,
             "data.modalities": list(dataset.modalities),
             "validation.kind": kind,
-            "metric": config.metric or f"val/{tasks.build(config.task, dataset.classes).default_metric}",
+            "metric": config.metric or f"val/{tasks.of(config, dataset.classes).default_metric}",
             **({"data.dir": str(Path(config.data.dir).absolute())} if config.data.dir else {}),
         },
     )
@@ -138,7 +143,7 @@ def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> 
             folds=validation.folds,
             fraction=validation.fraction,
             seed=validation.seed,
-            task=tasks.build(config.task, dataset.classes),
+            task=tasks.of(config, dataset.classes),
         )
         warnings += data_warnings.across_folds(dataset.name, dataset.train, folds)
     return replace(dataset, warnings=tuple(dict.fromkeys((*dataset.warnings, *warnings)))) if warnings else dataset
@@ -156,7 +161,9 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
     modalities = None if touches(faulty, "data.modalities") else config.data.modalities
     try:
         if data is not None:
-            dataset = as_dataset(data)
+            if touches(faulty, "task") and not isinstance(data, Dataset):
+                return None, []  # nothing says what its labels are for
+            dataset = as_dataset(data, config.task)
             return dataset if modalities is None else dataset.select(modalities), []
         if touches(faulty, "data.name", "data.dir", "data.modalities"):
             return None, []
@@ -177,7 +184,7 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
 def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[str]) -> list[Fault]:
     """The faults of the config for this data set."""
     faults: list[Fault] = []
-    task = tasks.build(config.task, dataset.classes)
+    task = tasks.of(config, dataset.classes)
     if not touches(faulty, "data.preprocess"):
         texts = dataset_values.faults(dataset, config.data.preprocess, precision=config.train.precision)
         faults += [Fault("data.preprocess", text) for text in texts]
@@ -194,11 +201,8 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     faults += model_faults
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)
-    weights = config.objective.class_weight
-    if isinstance(weights, list) and len(weights) != task.width:
-        text = f"objective.class_weight must have one weight for each of the {task.width} classes"
-        faults.append(Fault("objective.class_weight", f"{text}, but has {len(weights)}: {weights!r}"))
-    return faults
+    weight_fault = task.class_weight_fault(config.objective.class_weight)
+    return [*faults, *([Fault("objective.class_weight", weight_fault)] if weight_fault else [])]
 
 
 def _faults_without_data(config: RunConfig, faulty: Collection[str]) -> list[Fault]:
@@ -269,15 +273,22 @@ def _metric_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
     # Imported here, because the module imports torch, which takes seconds that a misspelt key should not cost.
     from m3col.evaluation.epoch_metrics import known_metrics
 
-    name, task = config.metric, tasks.build(config.task, dataset.classes)
+    name, task = config.metric, tasks.of(config, dataset.classes)
     known = [m for m in known_metrics(config, dataset.modalities, task) if m.startswith("val/")]
     if name is None or name in known:
         return []
     default = f"val/{task.default_metric}"
     if name.startswith("train/"):
         text = f"metric {name!r} is of the training samples; choose one that starts with val/, such as {default!r}"
-    elif name in known_metrics(config, dataset.modalities, tasks.build(config.task, 2)):
+    elif name in known_metrics(config, dataset.modalities, tasks.of(config, 2)):
         text = f"metric {name!r} is for two classes, but the data has {task.width}; use {default!r}"
+    elif other := _task_of_metric(name.partition("/")[2]):
+        text = f"metric {name!r} is of task {other}, but the task is {config.task!r}; use {default!r}"
     else:
         text = f"metric {name!r} is never reported{nearest(name, known)}"
     return [Fault("metric", text)]
+
+
+def _task_of_metric(name: str) -> str:
+    """The tasks that have a metric; "" if none has."""
+    return ", ".join(repr(task) for task in tasks.names() if name in tasks.build(task, 2).metrics)

@@ -26,7 +26,22 @@ def faults(raw: Mapping[str, Any]) -> list[Fault]:
 
 
 def _task_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    return [Fault("task", line) for line in tasks.faults(raw.get("task", tasks.DEFAULT))]
+    name, method = raw.get("task", tasks.DEFAULT), raw.get("method", registry.DEFAULT)
+    lines = tasks.faults(name)
+    if lines:
+        return [Fault("task", line) for line in lines]
+    faults = []
+    has = registry.find(method).tasks if registry.is_method(method) else None
+    if has is not None and name not in has:
+        faults.append(Fault("task", f"task {name!r} is not one of method {method!r}; it has {', '.join(has)}"))
+    threshold = raw.get("threshold")
+    if threshold is not None and not tasks.load(name).has_threshold:
+        having = ", ".join(other for other in tasks.names() if tasks.load(other).has_threshold)
+        faults.append(Fault("threshold", f"threshold is of task {having}, but the task is {name!r}; leave it out"))
+    elif threshold == "validation" and get(raw, "validation.kind") == "none":
+        text = "threshold 'validation' needs validation predictions, but validation.kind is 'none'; nearest: 0.5"
+        faults.append(Fault("threshold", text))
+    return faults
 
 
 def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:

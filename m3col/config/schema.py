@@ -97,7 +97,8 @@ class ObjectiveConfig(Strict):
 
     Attributes:
         class_weight: class weights of the cross-entropy. "balanced": N / (C * samples of the class). A list: one weight
-            per class.
+            per class. With several labels per sample these are weights of present labels, and "balanced" is absent over
+            present; a task without classes has none.
     """
 
     class_weight: Literal["none", "balanced"] | list[NotNegative] = "none"
@@ -218,7 +219,10 @@ class RunConfig(Strict):
         method: a name or "module:Class", see m3col.methods.registry.
         task: what is predicted, see m3col.tasks.registry.
         metric: the watched metric, which the plateau schedule, the `value` of the history and a search use; None: the
-            default of the task, which is val/auroc for two classes and val/macro_f1 for more.
+            default of the task: val/auroc for two classes, val/macro_f1 for more and for several labels per sample,
+            val/r2 for numbers.
+        threshold: above which probability a label is predicted, for several labels per sample: a number for all labels,
+            or "validation": for each label the one with the highest F1 on validation predictions. None: 0.5.
         data: the data set and its preprocessing.
         model: the encoders and heads.
         objective: settings of the method, see `m3col.config.loading.model_of`.
@@ -232,6 +236,7 @@ class RunConfig(Strict):
     method: str
     task: str = tasks.DEFAULT
     metric: str | None = None
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["validation"] | None = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -243,8 +248,8 @@ class RunConfig(Strict):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without sections that the method does not have; `loading.load` reads them back."""
-        plain = self.model_dump()
-        return plain if self.mix is not None else {key: value for key, value in plain.items() if key != "mix"}
+        absent = {key for key in ("mix", "threshold") if getattr(self, key) is None}
+        return {key: value for key, value in self.model_dump().items() if key not in absent}
 
     def to_yaml(self) -> str:
         """The YAML text of `to_dict`."""

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from m3col.data import label_tables, modality_kinds, numeric_tables, row_alignment
 from m3col.data import labels as label_parser
-from m3col.data import modality_kinds, numeric_tables, row_alignment
 from m3col.data.checks import naming
 from m3col.data.columns import IntArray, ModalityData, kind_of
 from m3col.data.dataset import Dataset, Split, build_split, generated_features
@@ -17,6 +17,7 @@ from m3col.data.formats.missing_marks import is_missing
 from m3col.data.labels import Labels, training_label_faults, unseen_label_faults
 from m3col.data.sequences import values as sequence_values
 from m3col.errors import InputError
+from m3col.tasks import registry as tasks
 
 Modalities = Mapping[str, Any]
 HeldOutData = tuple[Modalities, Any]
@@ -32,6 +33,7 @@ def from_arrays(
     groups: Sequence[Any] | None = None,
     classes: Sequence[str] | None = None,
     name: str = "arrays",
+    task: str = tasks.DEFAULT,
 ) -> Dataset:
     """Builds a data set from numeric tables and sequences in memory.
 
@@ -42,13 +44,16 @@ def from_arrays(
     Args:
         modalities: name -> DataFrame, array, or tensor [N, D_m] of numbers; or sequences: a list of N arrays, tensors
             or DataFrames [T_i, F], or an array [N, T, F]. NaN means missing.
-        labels: [N] integers 0..C-1, or class names, which are numbered in the order of `classes`, else sorted.
+        labels: of the task `single_label`: [N] integers 0..C-1, or class names, which are numbered in the order of
+            `classes`, else sorted. Of `multi_label`: [N, C] of 0 and 1. Of `regression`: [N, K] numbers. A table may be
+            a DataFrame, whose columns name the labels or targets; one column may be a Series or an array [N].
         test: pair (modalities, labels) with the same modalities and columns; its labels may be None.
         validation: pair (modalities, labels) like `test`; labels are required.
         ids: [N] ids of the training samples; default: the common index, if a part has one that is not the default.
         groups: [N] group of each training sample; samples of one group are kept in the same fold.
-        classes: class names, in the order of their numbers.
+        classes: class names, in the order of their numbers; names of labels or targets, in the order of the columns.
         name: name of the data set, for reports.
+        task: what the labels are for, the config key `task`.
 
     Returns:
         The data set.
@@ -59,19 +64,23 @@ def from_arrays(
     faults = _argument_faults(test, validation, classes)
     if faults:
         raise InputError(faults)
+    form = tasks.load(task).label_form
     extra = {key: values for key, values in (("ids", ids), ("groups", groups)) if values is not None}
-    train = _part(modalities, labels, "train", faults, classes=classes, extra=extra)
+    train = _part(modalities, labels, "train", faults, form=form, classes=classes, extra=extra)
     held_out = {split: pair for split, pair in (("validation", validation), ("test", test)) if pair is not None}
     parts = {
-        split: _part(pair[0], pair[1], split, faults, classes=classes, training=train.labels)
+        split: _part(pair[0], pair[1], split, faults, form=form, classes=classes, training=train.labels)
         for split, pair in held_out.items()
     }
     if faults:
         raise InputError(faults)
     if train.labels is None:
         raise InputError(["train: labels are needed, but are None"])
-    integers, named = train.labels.values, train.labels.classes or classes
-    faults += training_label_faults(integers, "train labels", named)
+    values, named = train.labels.values, train.labels.classes or classes
+    if form == label_tables.CLASS:
+        faults += training_label_faults(values, "train labels", named)
+    else:
+        faults += label_tables.training_faults(values, named or (), form, "train labels")
     for split, part in parts.items():
         faults += _agreement_faults(part, train, split)
     own_ids = train.extra.get("ids")
@@ -154,6 +163,7 @@ def _part(
     split: str,
     faults: list[str],
     *,
+    form: str,
     classes: Sequence[str] | None = None,
     training: Labels | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -171,7 +181,14 @@ def _part(
             faults += error.faults
     counts = {name: len(x) for name, x in part.inputs.items()}
     columns: dict[str, list[Any]] = {}
-    for argument, column in {**({} if labels is None else {"labels": labels}), **(extra or {})}.items():
+    named_labels = {} if labels is None else {"labels": labels}
+    if labels is not None and form != label_tables.CLASS:
+        named_labels = {}
+        parsed = label_tables.read(labels, f"{split} labels", faults, form=form, names=classes, training=training)
+        if parsed is not None:
+            part.labels, indexes["labels"] = parsed
+            counts["labels"] = len(parsed[0].values)
+    for argument, column in {**named_labels, **(extra or {})}.items():
         cells_and_index = _cells(column, f"{split} {argument}", faults)
         if cells_and_index is not None and argument != "labels":
             empty = [row for row, cell in enumerate(cells_and_index[0]) if is_missing(cell)]
@@ -189,11 +206,13 @@ def _part(
     _reorder(part, {argument: cells for argument, cells in columns.items() if argument != "labels"}, aligned)
     if "labels" in columns:
         # Parsed before they are reordered, so that faults name the rows of the caller.
-        parsed = label_parser.parse(columns["labels"], f"{split} labels", faults, classes=classes, training=training)
-        order = aligned.orders.get("labels")
-        if parsed is not None:
-            part.labels = parsed if order is None else replace(parsed, values=parsed.values[order])
-            part.warnings += parsed.warnings
+        part.labels = label_parser.parse(
+            columns["labels"], f"{split} labels", faults, classes=classes, training=training
+        )
+    order = aligned.orders.get("labels")
+    if part.labels is not None:
+        part.labels = part.labels if order is None else replace(part.labels, values=part.labels.values[order])
+        part.warnings += part.labels.warnings
     return part
 
 
@@ -246,7 +265,9 @@ def _cells(column: Any, where: str, faults: list[str]) -> tuple[list[Any], pd.In
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
-        faults.append(f"{where}: must be a list of N values, but has shape {list(array.shape)}")
+        several = "; of several labels per sample the task is multi_label, of numbers regression"
+        hint = several if where.endswith("labels") and array.ndim == 2 else ""
+        faults.append(f"{where}: must be a list of N values, but has shape {list(array.shape)}{hint}")
         return None
     return array.tolist(), index
 
@@ -281,9 +302,9 @@ def _agreement_faults(part: _Part, train: _Part, split: str) -> list[str]:
             pairs = zip(part.features[name], train.features[name], strict=True)
             index, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
             faults.append(f"{split}, modality {name!r}: column {index + 1} is {a!r}, but {b!r} in training")
-    if part.labels is not None and train.labels is not None:
+    if part.labels is not None and train.labels is not None and part.labels.values.ndim == 1:
         faults += unseen_label_faults(part.labels.values, train.labels.values, f"{split} labels", train.labels.classes)
-    elif split == "validation":
+    elif part.labels is None and split == "validation":
         faults.append("validation: labels are needed, but are None")
     part.inputs = {name: part.inputs[name] for name in train.inputs if name in part.inputs}
     return faults

@@ -30,7 +30,8 @@ class Split:
 
     Attributes:
         ids: [N] sample ids.
-        labels: [N] integers 0..C-1, or float targets [N, C] for a regression task; None if unknown.
+        labels: [N] integers 0..C-1; or [N, C] integers 0 and 1, several labels per sample; or [N, K] floats, numbers to
+            be predicted; None if unknown.
         inputs: by modality: a numeric table [N, D_m] (NaN means missing), or N images or texts.
         present: by modality, a mask [N]; False if the sample lacks the whole modality.
         groups: [N] group ids; samples of one group are kept in the same fold. None: samples are not grouped.
@@ -111,7 +112,7 @@ class Dataset:
 
     Attributes:
         name: of the data set, for messages and reports.
-        classes: the C class names, in the order of the labels.
+        classes: the C class names, in the order of the labels; names of labels or targets, in the order of the columns.
         features: by modality, the names of its D_m columns; for images and texts, the columns they were read from.
         train: the training split.
         validation: the validation split, if the data set has one.

@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from m3col.data.columns import FloatArray, IntArray
 from m3col.data.dataset import MAX_LISTED
@@ -25,12 +26,13 @@ class Labels:
     """The labels of one split.
 
     Attributes:
-        values: [N] integers.
-        classes: class names in the order of the integers if the labels are names; else None.
+        values: [N] integers; or a table [N, C], see m3col.data.label_tables.
+        classes: class names in the order of the integers if the labels are names; else None. Of a table the names of
+            its columns.
         warnings: changes made while reading, one line each.
     """
 
-    values: IntArray
+    values: NDArray[Any]
     classes: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
 

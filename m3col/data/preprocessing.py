@@ -49,6 +49,9 @@ def _variance(x: FloatArray, labels: IntArray | None, value: float) -> State:
 def _anova(x: FloatArray, labels: IntArray | None, value: float) -> State:
     if labels is None:
         raise InputError(["step anova ranks features by their labels, but these samples have none"])
+    if labels.ndim > 1:
+        raise InputError(["step anova ranks features by one class per sample, but these labels are a table; nearest: "
+                          "variance"])  # fmt: skip
     scores = f_statistic(x, labels)
     best = np.argsort(-scores, kind="stable")[: int(value)]
     return {"keep": np.sort(best)}

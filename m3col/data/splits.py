@@ -84,17 +84,17 @@ def _kfold_faults(dataset: Dataset, folds: int, task: Task) -> list[str]:
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         return [f"validation.folds: must be a whole number >= 2, but got {folds!r}; nearest 2"]
     strata, groups = task.strata(_labels(dataset.train)), dataset.train.groups
+    if not task.exact_strata:
+        strata = np.zeros_like(strata)
     unit = "samples" if groups is None else "groups"
-    masks = [strata == stratum for stratum in range(task.num_strata)]
+    masks = [strata == stratum for stratum in range(task.num_strata if task.exact_strata else 1)]
     counts = [int(m.sum()) if groups is None else len(np.unique(groups[m])) for m in masks]
     smallest = int(np.argmin(counts))
     if folds <= counts[smallest]:
         return []
+    has = f"{task.stratum(smallest)} has only" if task.exact_strata else "there are only"
     most = f"at most {counts[smallest]} folds are possible" if counts[smallest] >= 2 else "no k is possible"
-    return [
-        f"validation.folds: {folds} folds, but {task.stratum(smallest)} has only "
-        f"{counts[smallest]} training {unit}; {most}"
-    ]
+    return [f"validation.folds: {folds} folds, but {has} {counts[smallest]} training {unit}; {most}"]
 
 
 def _holdout_faults(dataset: Dataset, fraction: float, task: Task) -> list[str]:
@@ -103,6 +103,9 @@ def _holdout_faults(dataset: Dataset, fraction: float, task: Task) -> list[str]:
         return [f"{where}: must be a number between 0 and 1, but got {fraction!r}; nearest 0.2"]
     if dataset.train.groups is not None:
         return ["validation.kind: 'holdout' does not keep groups together; use 'kfold'"]
+    if not task.exact_strata:
+        count = len(dataset.train)
+        return [] if count > 1 else [f"validation.kind: 'holdout' needs 2 training samples, but there is {count}"]
     counts = np.bincount(task.strata(_labels(dataset.train)), minlength=task.num_strata)
     smallest = int(np.argmin(counts))
     if counts[smallest] < 2:
@@ -131,9 +134,9 @@ def draw(
 
     Args:
         dataset: the data set to divide.
-        kind: `kfold`: stratified folds, with the samples of a group kept together; `holdout`: one fold that validates
-            on a share of the samples; `given`: one fold that validates on the data set's validation split; `none`:
-            one fold that trains on all samples.
+        kind: `kfold`: stratified folds (as far as the task has exact strata), with the samples of a group kept
+            together; `holdout`: one fold that validates on a share of the samples; `given`: one fold that validates on
+            the data set's validation split; `none`: one fold that trains on all samples.
         folds: number of folds of kfold.
         fraction: share of validation samples of holdout.
         seed: of the random numbers.
@@ -154,6 +157,11 @@ def draw(
         return [_complement(np.empty(0, dtype=np.int64), count)]
     if kind == "given":
         return [_complement(np.arange(len(dataset.train), count), count)]
+    if not task.exact_strata:
+        strata = task.strata(_labels(dataset.train))
+        share = None if kind == "kfold" else float(fraction)
+        parts = _dealt(strata, folds=folds, fraction=share, seed=seed, groups=dataset.train.groups)
+        return [_complement(part, count) for part in parts]
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit  # slow to import
 
     strata, placeholder = task.strata(_labels(dataset.train)), np.zeros((count, 1))
@@ -165,6 +173,28 @@ def draw(
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         pairs = splitter.split(placeholder, strata, dataset.train.groups)
     return [_complement(validation, count) for _, validation in pairs]
+
+
+def _dealt(
+    strata: IntArray, *, folds: int, fraction: float | None, seed: int, groups: NDArray[np.str_] | None
+) -> list[IntArray]:
+    """Validation positions of each fold, dealt out like cards: every fold gets an equal share of each stratum, to one.
+
+    Samples are shuffled within strata, and the strata laid one after the other. With k folds, sample i of that row
+    belongs to fold i modulo k; with a fraction, evenly spaced ones validate. Groups are dealt like samples: the stratum
+    of a group is the most frequent one of its samples.
+    """
+    draw = np.random.default_rng(seed)
+    unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    votes = np.zeros((unit.max() + 1, strata.max() + 1), dtype=np.int64)
+    np.add.at(votes, (unit, strata), 1)
+    row = np.lexsort((draw.permutation(len(votes)), votes.argmax(axis=1)))
+    if fraction is None:
+        place = np.empty(len(row), dtype=np.int64)
+        place[row] = np.arange(len(row))
+        return [np.flatnonzero(place[unit] % folds == fold) for fold in range(folds)]
+    size = min(max(int(np.ceil(fraction * len(row))), 1), len(row) - 1)
+    return [row[((np.arange(size) + draw.random()) * len(row) / size).astype(np.int64)]]
 
 
 def _complement(positions: NDArray[np.integer], count: int) -> Fold:

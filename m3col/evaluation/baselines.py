@@ -60,17 +60,7 @@ def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes:
         InputError: with every fault: shapes, NaN or infinity, labels, one class only.
     """
     train, apply, labels = _matrix(x_train), _matrix(x_apply), np.asarray(y_train)
-    faults = _label_faults(labels, num_classes)
-    for name, x in (("x_train", train), ("x_apply", apply)):
-        if x.ndim != 2 or x.shape[-1] == 0:
-            faults.append(f"{name} must have the shape [samples, features >= 1], but has {list(x.shape)}")
-        else:
-            for row, column in _not_finite(x)[:1]:
-                faults.append(f"{name} must be finite, but row {row}, column {column} is {x[row, column]}")
-    if train.shape[:1] != labels.shape[:1]:
-        faults.append(f"x_train must have one row per label {labels.shape}, but has {list(train.shape)}")
-    if train.shape[1:] != apply.shape[1:]:
-        faults.append(f"x_apply must have the columns of x_train, but has {apply.shape} for {train.shape}")
+    faults = _label_faults(labels, num_classes) + _feature_faults(train, apply, labels.shape[:1])
     if not faults and len(np.unique(labels)) < 2:
         faults.append(f"y_train must hold at least two classes, but holds only {labels[0]}")
     if faults:
@@ -82,6 +72,43 @@ def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes:
     if apply.shape[0]:
         probabilities[:, model.classes_] = model.predict_proba(apply)
     return probabilities
+
+
+def checked_features(x_train: Table, x_apply: Table, rows: int) -> tuple[Any, Any]:
+    """Features as float64, sparse where they are sparse.
+
+    Args:
+        x_train: [N_train, D] features.
+        x_apply: [N, D] features of the samples to predict.
+        rows: N_train, the number of labels.
+
+    Returns:
+        Both.
+
+    Raises:
+        InputError: with every fault: shapes, NaN or infinity.
+    """
+    train, apply = _matrix(x_train), _matrix(x_apply)
+    faults = _feature_faults(train, apply, (rows,))
+    if faults:
+        raise InputError(faults)
+    return train, apply
+
+
+def _feature_faults(train: Any, apply: Any, rows: tuple[int, ...]) -> list[str]:
+    """Faults of the features [N_train, D] and [N, D]. `rows`: the shape of the training labels without columns."""
+    faults = []
+    for name, x in (("x_train", train), ("x_apply", apply)):
+        if x.ndim != 2 or x.shape[-1] == 0:
+            faults.append(f"{name} must have the shape [samples, features >= 1], but has {list(x.shape)}")
+        else:
+            for row, column in _not_finite(x)[:1]:
+                faults.append(f"{name} must be finite, but row {row}, column {column} is {x[row, column]}")
+    if train.shape[:1] != rows:
+        faults.append(f"x_train must have one row per label {rows}, but has {list(train.shape)}")
+    if train.shape[1:] != apply.shape[1:]:
+        faults.append(f"x_apply must have the columns of x_train, but has {apply.shape} for {train.shape}")
+    return faults
 
 
 def _matrix(x: Any) -> Any:

@@ -37,6 +37,7 @@ class Method(nn.Module):
         inherits: field of `Settings` -> the field whose value replaces it where it is None.
         primary_output: name of the output that makes the predictions and is scored in validation and test; None: the
             method has no outputs.
+        tasks: names of the tasks that it can be trained on; None: any.
         settings: the values of `Settings` in the config.
     """
 
@@ -48,6 +49,7 @@ class Method(nn.Module):
     comparable_from: ClassVar[str | None] = None
     inherits: ClassVar[Mapping[str, str]] = {}
     primary_output: ClassVar[str | None] = None
+    tasks: ClassVar[tuple[str, ...] | None] = None
 
     settings: ObjectiveConfig
     class_weight: Tensor | None

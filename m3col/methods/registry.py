@@ -44,6 +44,7 @@ class MethodSpec:
         comparable_from: the field of `settings` with the share of the epochs after which scores are comparable; None:
             `COMPARABLE_FROM`.
         inherits: field of `settings` -> the field whose value replaces it where it is None.
+        tasks: names of the tasks that it can be trained on; None: any.
     """
 
     target: str
@@ -54,6 +55,7 @@ class MethodSpec:
     one_modality: bool = False
     comparable_from: str | None = None
     inherits: Mapping[str, str] = field(default_factory=dict)
+    tasks: tuple[str, ...] | None = None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -188,6 +190,7 @@ def _of_class(name: str, target: str, *, display_name: str) -> MethodSpec:
             one_modality=method.one_modality,
             comparable_from=method.comparable_from,
             inherits=method.inherits,
+            tasks=method.tasks,
         )
     return _NAMED[name]
 

@@ -5,7 +5,7 @@ Letters: N test samples, C classes, B bootstrap draws, R models of one setting t
 difference between two settings is paired: subtract scores and bootstrap scores, then call `interval`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,14 +133,31 @@ def bootstrap_scores(metric: str, labels: ArrayLike, probabilities: ArrayLike, c
     """
     y, p = classification.checked(labels, probabilities)
     classification.require(metric, p.shape[1])
-    drawn = np.asarray(counts)
-    if drawn.ndim != 2 or drawn.shape[1] != len(y):
-        raise InputError([f"counts must have the shape [draws, {len(y)}], but have {list(drawn.shape)}"])
     if not np.isfinite(p).all():
-        return np.full(len(drawn), np.nan)
-    rows = max(1, _BLOCK // len(y))
+        return in_blocks(counts, len(y), lambda block: np.full(len(block), np.nan))
+    return in_blocks(counts, len(y), lambda block: _scores(metric, y, p, block))
+
+
+def in_blocks(counts: ArrayLike, samples: int, scores: Callable[[Floats], Floats]) -> Floats:
+    """Scores [B] of bootstrap draws, computed for a limited number of draws at a time.
+
+    Args:
+        counts: [B, N] integers >= 0, see `bootstrap_counts`.
+        samples: N.
+        scores: from counts [b, N] as floats to scores [b].
+
+    Returns:
+        The scores of all draws.
+
+    Raises:
+        InputError: for counts of another shape.
+    """
+    drawn = np.asarray(counts)
+    if drawn.ndim != 2 or drawn.shape[1] != samples:
+        raise InputError([f"counts must have the shape [draws, {samples}], but have {list(drawn.shape)}"])
+    rows = max(1, _BLOCK // samples)
     blocks = [drawn[start : start + rows].astype(np.float64) for start in range(0, len(drawn), rows)]
-    return np.concatenate([_scores(metric, y, p, block) for block in blocks])
+    return np.concatenate([scores(block) for block in blocks])
 
 
 def interval(scores: ArrayLike, boots: ArrayLike, n: int) -> Interval:
@@ -217,7 +234,7 @@ def _scores(metric: str, labels: Labels, probabilities: Floats, counts: Floats) 
         means: Floats = counts @ classification.per_sample(metric, labels, probabilities) / counts.sum(axis=1)
         return means
     if spec.TABLE[metric].ranking:
-        return _ranking_scores(metric, labels, probabilities[:, 1], counts)
+        return ranking_scores(metric, labels, probabilities[:, 1], counts)
     num_classes = probabilities.shape[1]
     cells = labels * num_classes + probabilities.argmax(axis=1)
     occupied, column = np.unique(cells, return_inverse=True)
@@ -226,8 +243,18 @@ def _scores(metric: str, labels: Labels, probabilities: Floats, counts: Floats) 
     return classification.from_confusion(confusion.reshape(-1, num_classes, num_classes))[metric]
 
 
-def _ranking_scores(metric: str, labels: Labels, positive: Floats, counts: Floats) -> Floats:
-    """auroc or average_precision [B]; samples of equal probability form one step of the curve."""
+def ranking_scores(metric: str, labels: Labels, positive: Floats, counts: Floats) -> Floats:
+    """auroc or average_precision on each draw; samples of equal probability form one step of the curve.
+
+    Args:
+        metric: "auroc" or "average_precision".
+        labels: [N] of 0 and 1.
+        positive: [N] probabilities of 1, finite.
+        counts: [B, N] how often each draw has each sample, as floats.
+
+    Returns:
+        Scores [B]; NaN for draws without a positive or without a negative sample.
+    """
     order = np.argsort(-positive, kind="stable")
     starts = np.flatnonzero(np.diff(positive[order], prepend=np.inf))
     weights, truth = counts[:, order], labels[order]

@@ -20,6 +20,8 @@ class MetricSpec:
         per_sample: whether it is the mean of one value per sample.
         ranking: whether it depends on the order of the samples only. Over folds it is then averaged and never pooled,
             because the scores of different models are not on one scale.
+        has_unit: whether it has the unit of the targets (or its square), so that its size says nothing by itself.
+            Tables then show significant digits instead of decimals.
     """
 
     name: str
@@ -28,6 +30,7 @@ class MetricSpec:
     bounded: bool = True
     per_sample: bool = False
     ranking: bool = False
+    has_unit: bool = False
 
 
 def _loss(name: str, *, per_sample: bool = False) -> MetricSpec:
@@ -47,8 +50,18 @@ TABLE: dict[str, MetricSpec] = {
         MetricSpec("auroc", ranking=True),
         MetricSpec("average_precision", ranking=True),
         MetricSpec("mcc"),
+        MetricSpec("micro_f1"),
+        MetricSpec("samples_f1", per_sample=True),
+        MetricSpec("map", ranking=True),
+        MetricSpec("subset_accuracy", per_sample=True),
+        MetricSpec("mse", higher_is_better=False, unit="", bounded=False, per_sample=True, has_unit=True),
+        MetricSpec("mae", higher_is_better=False, unit="", bounded=False, per_sample=True, has_unit=True),
+        MetricSpec("r2", unit=""),
+        MetricSpec("pearson", unit=""),
         _loss("loss"),  # what a training minimises, and its parts
         _loss("ce"),  # the cross-entropy of one output
+        _loss("bce"),  # the binary cross-entropy of one output, averaged over its labels
+        _loss("nmse"),  # the squared error of one output on standardised targets
     )
 }
 

@@ -8,6 +8,7 @@ __getattr__ = lazy_names(
         "TABLE": "m3col.tasks.registry:TABLE",
         "Task": "m3col.tasks.base:Task",
         "build": "m3col.tasks.registry:build",
+        "of": "m3col.tasks.registry:of",
         "names": "m3col.tasks.registry:names",
     },
 )

@@ -8,7 +8,7 @@ Letters: N samples (of the global batch in training), n of them on this rank, C 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,12 @@ class Task(ABC):
         default_metric: the metric that ranks trials when the config names none, without a split.
         constant_baseline: row of a test table for a model that ignores its input, see `constant`.
         linear_baseline: row of a test table for a linear model, see `linear`.
+        label_form: the labels of a data set for this task: "class", "binary" or "number", see m3col.data.label_tables.
+        outputs_called: what the C outputs are called in messages, such as "classes".
+        probabilities: whether predictions are probabilities.
+        has_threshold: whether the config key `threshold` applies.
+        exact_strata: whether every stratum must occur in every fold. If not, strata are spread as evenly as they can.
+        model_type: the type of a model in MLflow.
         classes: names of the C outputs of each head.
     """
 
@@ -52,14 +58,67 @@ class Task(ABC):
     loss_name: ClassVar[str]
     constant_baseline: ClassVar[str]
     linear_baseline: ClassVar[str]
+    label_form: ClassVar[str] = "class"
+    outputs_called: ClassVar[str] = "classes"
+    probabilities: ClassVar[bool] = True
+    has_threshold: ClassVar[bool] = False
+    exact_strata: ClassVar[bool] = True
+    model_type: ClassVar[str] = "classifier"
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str], *, threshold: "float | str | None" = None) -> None:
+        """Builds the task of one data set.
+
+        Args:
+            classes: names of the C outputs of each head.
+            threshold: the config key `threshold`; None, and for tasks without it: its default.
+        """
         self.classes = tuple(classes)
+        self.threshold = threshold
 
     @property
     def width(self) -> int:
         """C, the outputs of each head."""
         return len(self.classes)
+
+    # What is fitted to labels, and chosen on validation predictions
+
+    def fitted(self, labels: NDArray[Any]) -> Self:
+        """The task with what its targets and outputs need to know of the labels of a training fold."""
+        return self
+
+    def state(self) -> dict[str, Floats]:
+        """What `fitted` computed, by name. A checkpoint stores it with each model."""
+        return {}
+
+    def restored(self, state: Mapping[str, NDArray[Any]]) -> Self:
+        """The task with a `state` from a checkpoint. Raises KeyError where it lacks a part."""
+        return self
+
+    def unscaled(self, outputs: Floats) -> Floats:
+        """The outputs [N, C] of a head in the units of the labels. All methods below expect such outputs."""
+        return outputs
+
+    @property
+    def chooses(self) -> bool:
+        """Whether something is chosen on validation predictions, see `chosen`."""
+        return False
+
+    def chosen(self, labels: Sequence[ArrayLike], predictions: Sequence[ArrayLike]) -> Self:
+        """The task with what it chooses on validation samples, such as thresholds.
+
+        Args:
+            labels: of the validation samples of each fold.
+            predictions: [N_k, C] of each fold, by models that were not trained on these samples.
+        """
+        return self
+
+    def choices(self) -> dict[str, list[float]]:
+        """What `chosen` chose, by name. A checkpoint stores it once for all of its models."""
+        return {}
+
+    def with_choices(self, choices: Mapping[str, Sequence[float]]) -> Self:
+        """The task with `choices` from a checkpoint."""
+        return self
 
     # Training
 
@@ -103,6 +162,13 @@ class Task(ABC):
             The weights; None for equal weights, as in every task without classes.
         """
         return None
+
+    def class_weight_fault(self, setting: str | Sequence[float]) -> str:
+        """Why `objective.class_weight` cannot have this value; "" if it can."""
+        if isinstance(setting, str) or len(setting) == self.width:
+            return ""
+        rule = f"must have one weight for each of the {self.width} {self.outputs_called}"
+        return f"objective.class_weight {rule}, but has {len(setting)}: {setting!r}"
 
     def relative_weight(self, part: "Tensor", whole: "Tensor", weight: "Tensor") -> float:
         """The mean class weight of the targets `part`, divided by that of `whole`, which contains them."""
@@ -192,7 +258,11 @@ class Task(ABC):
 
     @abstractmethod
     def strata(self, labels: ArrayLike) -> NDArray[np.int64]:
-        """A stratum [N] in 0..num_strata-1 for each label. Splits and bootstraps draw within strata."""
+        """A stratum [N] in 0..num_strata-1 for each label. Splits draw within strata."""
+
+    def bootstrap_strata(self, labels: ArrayLike) -> NDArray[np.int64]:
+        """A stratum [N] for each label, within which bootstraps draw."""
+        return self.strata(labels)
 
     @property
     @abstractmethod
@@ -230,3 +300,8 @@ class Task(ABC):
     @abstractmethod
     def outputs_of(self, rows: pd.DataFrame) -> Floats:
         """The outputs [N, C] of rows with `columns`."""
+
+
+def full_precision(outputs: "Tensor") -> "Tensor":
+    """Outputs for a loss: those in half precision, as autocast gives them, in float32."""
+    return outputs.float() if outputs.dtype.itemsize < 4 else outputs

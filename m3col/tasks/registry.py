@@ -7,7 +7,7 @@ none of them.
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from m3col.errors import InputError, nearest
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 DEFAULT = "single_label"
 
 # name -> "module:Class"
-TABLE: dict[str, str] = {DEFAULT: "m3col.tasks.single_label:SingleLabel"}
+TABLE: dict[str, str] = {
+    DEFAULT: "m3col.tasks.single_label:SingleLabel",
+    "multi_label": "m3col.tasks.multi_label:MultiLabel",
+    "regression": "m3col.tasks.regression:Regression",
+}
 
 
 def names() -> tuple[str, ...]:
@@ -41,12 +45,36 @@ def load(name: str) -> "type[Task]":
     return task
 
 
-def build(name: str = DEFAULT, classes: Sequence[str] | int = 2) -> "Task":
+class TaskSettings(Protocol):
+    """What a config says of its task, see m3col.config.schema.RunConfig."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def threshold(self) -> float | str | None: ...
+
+
+def of(config: TaskSettings, classes: Sequence[str] | int) -> "Task":
+    """The task of a config for one data set, with the settings that the config has for it.
+
+    Args:
+        config: the config of a run, or what it says of its task.
+        classes: names of the outputs of each head, or their number where names do not matter.
+
+    Returns:
+        The task.
+    """
+    return build(config.task, classes, threshold=config.threshold)
+
+
+def build(name: str = DEFAULT, classes: Sequence[str] | int = 2, *, threshold: float | str | None = None) -> "Task":
     """The task of a config for one data set.
 
     Args:
         name: an entry of `TABLE`: the config key `task`.
         classes: names of the outputs of each head, or their number where names do not matter.
+        threshold: the config key `threshold`; None: its default.
 
     Returns:
         The task.
@@ -59,4 +87,4 @@ def build(name: str = DEFAULT, classes: Sequence[str] | int = 2) -> "Task":
         'auroc'
     """
     names_of_outputs = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
-    return load(name)(names_of_outputs)
+    return load(name)(names_of_outputs, threshold=threshold)

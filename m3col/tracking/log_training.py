@@ -78,8 +78,9 @@ def _send_figures(tracker: Tracker, run: str, result: "TrainResult", dataset: "D
         curves = model_plots.learning_curves([result.history], metric=result.config.metric)
         model_plots.save(curves, folder / "learning_curves.png")
         if dataset.test is not None and dataset.test.labels is not None:
-            probabilities = result.predict_proba(dataset.test.inputs)
-            for name, figure in result.predictor.task.figures(dataset.test.labels, probabilities).items():
+            predictor = result.predictor
+            predictions = predictor.votes(dataset.test.inputs)[predictor.primary]
+            for name, figure in predictor.task.figures(dataset.test.labels, predictions).items():
                 model_plots.save(figure, folder / f"{name}.png")
         tracker.artifacts(run, folder, "figures")
 

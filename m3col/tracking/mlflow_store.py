@@ -25,6 +25,7 @@ from m3col.errors import InputError
 from m3col.runtime import exit_hooks
 from m3col.storage import atomic_files, sqlite_urls
 from m3col.storage.redaction import redacted
+from m3col.tasks import registry as tasks
 from m3col.tracking import connection, mlflow_names, payload
 from m3col.tracking.payload import Point, cut, model_columns, stored_kinds, whole_epochs
 from m3col.version import __version__
@@ -280,7 +281,7 @@ class Tracker:
     ) -> str:
         """Logs a model checkpoint as an MLflow model of the run; returns its URI, `models:/...`.
 
-        The model takes a DataFrame with the columns of `payload.model_columns` and returns one column per class.
+        The model takes a DataFrame with the columns of `payload.model_columns` and returns one column per output.
 
         `example`: values per modality [D_m] for the input example: medians, as a row of the data may be a person's.
         `listed`: list the model among the run's outputs. MLflow's page of a run with outputs shows its note last.
@@ -295,15 +296,14 @@ class Tracker:
         kinds = stored_kinds(described)
         groups = model_columns(described["features"], kinds)
         columns = [column for group in groups.values() for column in group]
-        input_example = (
-            None if example is None else pd.DataFrame([np.concatenate(list(example.values()))], columns=columns)
-        )
+        row = None if example is None else [np.concatenate(list(example.values()))]
+        input_example = None if row is None else pd.DataFrame(row, columns=columns)
         stored_run = self.client.get_run(run)
         logged = self.client.create_logged_model(
             stored_run.info.experiment_id,
             name="model",
             source_run_id=run,
-            model_type="classifier",
+            model_type=tasks.load(described["config"].get("task", tasks.DEFAULT)).model_type,
             params=stored_run.data.params,
         )
         try:

@@ -11,7 +11,9 @@ from m3col.tracking import mlflow_store, payload
 
 
 def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Loads a checkpoint; returns a function from an input DataFrame to one column of probabilities per class.
+    """Loads a checkpoint; returns a function from an input DataFrame to one column per class, label or target.
+
+    Columns hold probabilities, or for the task `regression` the predicted numbers.
 
     The input has one column `<modality>.<feature>` per feature of a numeric table, in any order. It has one column with
     the modality's name for images (paths or contents of files), texts, or sequences (lists of steps).
@@ -27,7 +29,7 @@ def load(checkpoint: Path) -> Callable[[pd.DataFrame], pd.DataFrame]:
             else table[name].tolist()
             for name, group in columns.items()
         }
-        return pd.DataFrame(model.predict_proba(inputs), columns=list(model.classes), index=table.index)
+        return pd.DataFrame(model.votes(inputs)[model.primary], columns=list(model.classes), index=table.index)
 
     return predict
 

@@ -40,6 +40,8 @@ _CONTENT: dict[str, dict[str, Any]] = {
     "training": {"epoch": int, "history": list, "best": dict | None},
 }
 
+TASK_PREFIX = "task."  # of the tensors that a task needs for a model's outputs, see `Task.state`
+
 # RuntimeError: raised by torch when a file is deleted after safetensors opened it and before torch maps it.
 _UNREADABLE = (OSError, SafetensorError, RuntimeError)
 
@@ -108,6 +110,7 @@ def _checks(description: Mapping[str, Any], kind: str) -> list[tuple[str, bool]]
             ("features", bool(features) and all(_are(str, names) for names in features.values())),
             ("members", bool(members)),
             ("encoders", isinstance(encoders, dict) and _are(dict, list(encoders.values()))),
+            ("choices", _are_choices(description.get("choices", {}), len(description["classes"]))),
             *((f"file or preprocess of member {at}", _is_member(member)) for at, member in enumerate(members)),
         ]
     best, history = description["best"], description["history"]
@@ -125,6 +128,11 @@ def _is(expected: Any, value: Any) -> bool:
 def _are(expected: Any, values: Any) -> bool:
     """Whether `values` is a list whose items all have the expected type."""
     return isinstance(values, list) and all(_is(expected, value) for value in values)
+
+
+def _are_choices(choices: Any, outputs: int) -> bool:
+    """Whether each value is a list with a number for each output."""
+    return isinstance(choices, dict) and all(_are(int | float, v) and len(v) == outputs for v in choices.values())
 
 
 def _is_member(member: Any) -> bool:
@@ -160,7 +168,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def write_model(
     folder: Path, trainers: Sequence[FoldTrainer], *, config: Mapping[str, Any], classes: Sequence[str],
-    features: Mapping[str, Sequence[str]],
+    features: Mapping[str, Sequence[str]], choices: Mapping[str, Sequence[float]] | None = None,
 ) -> None:  # fmt: skip
     """Writes a model checkpoint with one member per trainer. The folder appears atomically, with all of its files.
 
@@ -170,11 +178,13 @@ def write_model(
         config: the config of the run, as plain values.
         classes: names of the classes, in the order of the logits.
         features: names of the columns by modality.
+        choices: what the task chose on validation predictions, see `Task.choices`.
     """
     with atomic_files.new_folder(folder) as temporary:
         members = []
         for number, trainer in enumerate(trainers):
             tensors = {f"weights.{name}": value.cpu() for name, value in trainer.method.state_dict().items()}
+            tensors |= {TASK_PREFIX + key: torch.as_tensor(value) for key, value in trainer.task.state().items()}
             preprocess = {}
             prefixes = preprocess_prefixes(trainer.transforms)
             for modality, transform in trainer.transforms.items():
@@ -187,7 +197,8 @@ def write_model(
         stored = {name: encoder.stored() for name, encoder in encoders.items()}
         _write_description(temporary, "model", config=config, classes=list(classes), members=members,
                            features={name: list(values) for name, values in features.items()},
-                           encoders={name: encoder for name, encoder in stored.items() if encoder})  # fmt: skip
+                           encoders={name: encoder for name, encoder in stored.items() if encoder},
+                           **({"choices": choices} if choices else {}))  # fmt: skip
 
 
 def preprocess_prefixes(modalities: Iterable[str]) -> dict[str, str]:
@@ -195,12 +206,13 @@ def preprocess_prefixes(modalities: Iterable[str]) -> dict[str, str]:
     return {name: f"preprocess.{key}." for name, key in safe_keys(modalities).items()}
 
 
-def join_models(folder: Path, sources: Sequence[Path]) -> None:
+def join_models(folder: Path, sources: Sequence[Path], *, choices: Mapping[str, Sequence[float]] | None = None) -> None:
     """Joins the members of several model checkpoints into one checkpoint, the ensemble that a search delivers.
 
     Args:
         folder: folder of the new checkpoint.
         sources: folders of the model checkpoints. Config, classes and features are those of the last one.
+        choices: what the task chose on validation predictions, see `Task.choices`.
     """
     with atomic_files.new_folder(folder) as temporary:
         members: list[dict[str, Any]] = []
@@ -213,7 +225,8 @@ def join_models(folder: Path, sources: Sequence[Path]) -> None:
                 members.append({**member, "file": name})
         _write_description(temporary, "model", config=description["config"], classes=description["classes"],
                            members=members, features=description["features"],
-                           encoders=description.get("encoders", {}))  # fmt: skip
+                           encoders=description.get("encoders", {}),
+                           **({"choices": choices} if choices else {}))  # fmt: skip
 
 
 def _write_description(folder: Path, kind: str, **content: Any) -> None:

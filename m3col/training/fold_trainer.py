@@ -61,7 +61,7 @@ class FoldTrainer:
         config: the config of the run.
         train: the samples to train on.
         features: names of the columns by modality.
-        task: what is predicted.
+        task: what is predicted; the trainer's own is fitted to the labels of `train`.
         fold: number of the fold, which keys its random draws.
         ranks: this process among the ranks of the training; default: the only one.
 
@@ -81,7 +81,7 @@ class FoldTrainer:
     ) -> None:
         check_shards(config.train.shards, ranks.size)
         self.config, self.fold, self.seed, self.ranks = config, fold, config.train.seed, ranks
-        self.task = task
+        self.task = task = task if train.labels is None else task.fitted(train.labels)
         self.device = ranks.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.transforms = fitting.fit(config, train, features)
@@ -279,7 +279,7 @@ class FoldTrainer:
             inputs: what `prepare` returned, N samples.
 
         Returns:
-            Logits [N, C] in float64 by output, on every rank.
+            Logits [N, C] in float64 by output, on every rank; of numbers the predictions in the units of the targets.
         """
         count = len(next(iter(inputs.values())))
         if not count:
@@ -302,7 +302,10 @@ class FoldTrainer:
         counts = self.ranks.counts(count, self.ranks.size)
         whole = self.ranks.gather(torch.cat([*parts.values()], dim=1), counts).cpu().numpy()
         self.method.train(was_training)
-        return dict(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
+        return {
+            name: self.task.unscaled(value)
+            for name, value in zip(parts, np.split(whole, len(parts), axis=1), strict=True)
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Weights and optimizer moments by flat name: all state that the next epoch depends on."""

@@ -16,6 +16,7 @@ from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import TrainingFailed
 from m3col.evaluation.epoch_metrics import default_metric, window
 from m3col.metrics.spec import higher_is_better
+from m3col.tasks.base import Task
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import Best, Record, TrainingJob
 from m3col.training.schedule import Schedule
@@ -134,7 +135,10 @@ class LockstepTrainer:
         task = self.job.task
         logits = [trainer.logits(inputs) for trainer, inputs, _ in self._validation]
         labels = [truth for _, _, truth in self._validation]
-        folds = [task.output_metrics(value, truth, self.primary) for value, truth in zip(logits, labels, strict=True)]
+        folds = [
+            trainer.task.output_metrics(value, truth, self.primary)
+            for (trainer, _, truth), value in zip(self._validation, logits, strict=True)
+        ]
         metrics = {f"val/{name}": float(np.mean([fold[name] for fold in folds])) for name in folds[0]}
         scores = task.cross_validated(labels, [task.link(value[self.primary]) for value in logits])
         metrics |= {f"val/{name}": value for name, value in scores.items()}
@@ -167,6 +171,14 @@ class LockstepTrainer:
             folds.append(np.full(len(fold.validation), number))
             logits.append(trainer.logits(inputs)[self.primary])
         return np.concatenate(rows), np.concatenate(folds), np.concatenate(logits)
+
+    def chosen_task(self) -> Task:
+        """The task with what it chooses on the validation predictions of the present weights, such as thresholds."""
+        task = self.job.task
+        if not task.chooses:
+            return task
+        logits = [trainer.logits(inputs)[self.primary] for trainer, inputs, _ in self._validation]
+        return task.chosen([truth for *_, truth in self._validation], [task.link(value) for value in logits])
 
     def restore(self, states: Sequence[Mapping[str, Any]], history: Sequence[Record]) -> None:
         """Restores the state of a checkpoint. The epochs after it equal those of an uninterrupted run.

@@ -80,10 +80,11 @@ def run(prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ra
             training.advance(config.train.epochs, after_epoch=after_epoch)
     finally:
         _warn_of_failure(keeper.wait, folder, keeper.epoch)
+    choices = training.chosen_task().choices()
     if ranks.is_rank_zero:
         checkpoint.write_model(
             folder / "model", training.trainers, config=config.to_dict(), classes=dataset.classes,
-            features=dataset.features,
+            features=dataset.features, choices=choices,
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from m3col import metrics
 from m3col.errors import InputError
-from m3col.metrics import classification, spec
+from m3col.metrics import classification, multilabel, regression, spec
 
 RNG = np.random.default_rng(3)
 LABELS = np.arange(30) % 2
@@ -38,9 +38,11 @@ def test_ranking_metrics_ignore_what_keeps_the_order(name):
 
 
 def test_losses_are_shown_as_they_are_and_the_rest_in_percent():
-    assert {s.name for s in spec.TABLE.values() if s.unit == ""} == {"log_loss", "brier", "loss", "ce"}
-    assert {s.name for s in spec.TABLE.values() if s.unit == "%"} == set(REPORTED) - {"log_loss", "brier"}
-    assert all(s.bounded == (s.unit == "%") for s in spec.TABLE.values())
+    plain = {"log_loss", "brier", "loss", "ce", "bce", "nmse", *regression.NAMES}
+    assert {s.name for s in spec.TABLE.values() if s.unit == ""} == plain
+    assert {s.name for s in spec.TABLE.values() if s.unit == "%"} == {*REPORTED, *multilabel.NAMES} - plain
+    assert all(s.bounded == (s.unit == "%" or s.name in ("r2", "pearson")) for s in spec.TABLE.values())
+    assert {s.name for s in spec.TABLE.values() if s.has_unit} == {"mse", "mae"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from m3col import tasks
+from m3col.data import label_tables
 from m3col.errors import InputError
 from m3col.metrics import spec
 from m3col.tasks.base import Mixed, Task
@@ -17,7 +18,12 @@ DATA = tiny_data(classes=CLASSES)
 N = len(DATA.train)
 FEATURES = next(iter(DATA.train.inputs.values()))
 OUTPUTS = np.random.default_rng(0).normal(size=(N, CLASSES))
-LABELS = {"toy_regression": FEATURES[:, :CLASSES] + OUTPUTS / 4}  # of other tasks: classes
+# By task, else one class per sample.
+LABELS = {
+    "toy_regression": FEATURES[:, :CLASSES] + OUTPUTS / 4,
+    "regression": FEATURES[:, :CLASSES] + OUTPUTS / 4,
+    "multi_label": (FEATURES[:, :CLASSES] + OUTPUTS / 4 > 0).astype(np.int64),
+}
 
 
 @pytest.fixture(params=[*tasks.names(), toy_regression.NAME])
@@ -127,6 +133,45 @@ def test_strata_are_numbered(task, labels):
     strata = task.strata(labels)
     assert strata.shape == (N,) and set(strata.tolist()) <= set(range(task.num_strata))
     assert all(task.stratum(number) for number in range(task.num_strata))
+
+
+def test_bootstraps_draw_within_strata(task, labels):
+    strata = task.bootstrap_strata(labels)
+    assert strata.shape == (N,) and strata.dtype.kind == "i" and strata.min() >= 0
+
+
+def test_what_is_fitted_comes_back_from_a_checkpoint_and_serves_outputs_and_targets(task, labels):
+    fitted = task.fitted(labels[: N // 2])
+    restored = task.restored(fitted.state())
+    assert restored.state().keys() == fitted.state().keys()
+    for name, value in fitted.state().items():
+        assert np.array_equal(restored.state()[name], value)
+    assert np.array_equal(restored.unscaled(OUTPUTS), fitted.unscaled(OUTPUTS))
+    loss = fitted.loss(torch.as_tensor(OUTPUTS), fitted.targets(labels), rows=slice(0, N))
+    reported = fitted.output_metrics({"fused": fitted.unscaled(OUTPUTS)}, labels, "fused")
+    assert reported[f"{task.loss_name}_fused"] == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_what_is_chosen_comes_back_from_a_checkpoint(task, labels):
+    setting = "validation" if task.has_threshold else None
+    choosing = tasks.build(task.name, CLASSES, threshold=setting)
+    assert choosing.chooses == task.has_threshold and not task.chooses
+    predictions = task.link(OUTPUTS)
+    chosen = choosing.chosen([labels[:20], labels[20:]], [predictions[:20], predictions[20:]])
+    assert bool(chosen.choices()) == task.has_threshold
+    again = choosing.with_choices(chosen.choices())
+    assert np.array_equal(again.decide(predictions), chosen.decide(predictions))
+    if task.has_threshold:
+        assert not np.array_equal(chosen.decide(predictions), task.decide(predictions))
+
+
+def test_weights_of_classes_are_refused_with_a_reason_where_they_do_not_fit(task):
+    assert task.class_weight_fault("none") == ""
+    assert "objective.class_weight" in task.class_weight_fault([1.0] * (CLASSES + 1))
+
+
+def test_the_labels_have_the_form_that_the_task_names(task, labels):
+    assert label_tables.form_of(labels) == task.label_form
 
 
 def test_baselines_are_predictions(task, labels):

@@ -20,6 +20,7 @@ class ToyRegression(Task):
 
     name = NAME
     loss_name = "mse"
+    label_form = "number"
     constant_baseline = "mean"
     linear_baseline = "least squares"
     metrics = ("mse",)

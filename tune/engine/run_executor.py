@@ -93,7 +93,7 @@ class RunExecutor:
         dataset = shared_data.dataset
         if run.data.modalities is not None:
             dataset = dataset.select(run.data.modalities)  # a row of the test table may use fewer than the study
-        task = tasks.build(run.task, dataset.classes)
+        task = tasks.of(run, dataset.classes)
         job = _job(spec, shared_data.folds, dataset, task, test_inputs() if spec.kind == REFIT else None)
         self.training = LockstepTrainer(run, job, ranks)
         self._dataset = dataset

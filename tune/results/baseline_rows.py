@@ -31,7 +31,7 @@ def baseline_predictions(run: RunConfig, dataset: Dataset, samples: Split, folds
         encoders `logistic frozen` (on their embeddings), and `logistic <modality>` for the best single modality on
         these folds.
     """
-    task = tasks.build(run.task, dataset.classes)
+    task = tasks.of(run, dataset.classes)
     fitter = _Fitter(linear_features.Views(run, dataset.features), dataset, samples, folds, task)
     modalities, linear = list(dataset.modalities), task.linear_baseline
     frozen = f"{linear} frozen"

@@ -38,7 +38,7 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
         config: its config.
         dataset: its data, with the test labels if there are any.
     """
-    samples, task = pool(dataset, config.run.validation.kind or "none"), tasks.build(config.run.task, dataset.classes)
+    samples, task = pool(dataset, config.run.validation.kind or "none"), tasks.of(config.run, dataset.classes)
     runs = [(name, run) for name, run in folder.runs() if is_wanted(name, seeds=config.settings.final.seeds)]
     parts = [part for name, run in runs if (part := _of_run(name, run, samples, dataset.test, task)) is not None]
     if config.settings.final.baselines:

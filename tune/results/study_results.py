@@ -103,7 +103,7 @@ class StudyResults:
     @cached_property
     def task(self) -> Task:
         """The task of the study's models."""
-        return tasks.build(self.config.run.task, self.described["dataset"]["classes"])
+        return tasks.of(self.config.run, self.described["dataset"]["classes"])
 
     @cached_property
     def declared(self) -> str:

@@ -15,7 +15,7 @@ def partitions(study: StudyConfig, dataset: Dataset) -> dict[str, list[splits.Fo
     """Returns the folds of the search and of the confirmation by partition. They depend on the study's seed only."""
     validation = study.run.validation
     assert validation.kind is not None
-    task = tasks.build(study.run.task, dataset.classes)
+    task = tasks.of(study.run, dataset.classes)
 
     def draw(seed: int) -> list[splits.Fold]:
         return splits.draw(

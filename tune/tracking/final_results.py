@@ -257,7 +257,7 @@ def _draw(mlflow_study: StudyToMlflow, folder: Path) -> None:
     rows = prediction_table.read(mlflow_study.folder)
     rows = rows[(rows["kind"] == prediction_table.TEST) & rows["job"].str.startswith(f"{REFITS}/{WINNER}/")]
     members = [group for _, group in rows.groupby("job", sort=True)]
-    task = tasks.build(mlflow_study.config.run.task, mlflow_study.described["dataset"]["classes"])
+    task = tasks.of(mlflow_study.config.run, mlflow_study.described["dataset"]["classes"])
     labels = task.labels_of(members[0]) if members else None
     if labels is not None:
         mean = np.mean([task.link(task.outputs_of(group)) for group in members], axis=0)

@@ -35,7 +35,7 @@ def of_training(dataset: Dataset) -> list[str]:
     """Warnings about the training split alone: its columns and its classes."""
     warnings: list[str] = []
     labels = dataset.train.labels
-    if labels is not None and labels.dtype.kind in "iu":  # classes, not regression targets
+    if labels is not None and labels.ndim == 1:  # classes, not a table of labels or numbers
         for name, column in dataset.train.inputs.items():
             prefix = f"{dataset.name}, modality {name!r}"
             if isinstance(column, SequenceColumn):
