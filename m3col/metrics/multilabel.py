@@ -165,8 +165,8 @@ def _chosen_elsewhere(parts: Sequence[tuple[Labels, Floats]], number: int) -> Ar
 def best_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> Floats:
     """The threshold of each label with the highest F1 on these samples.
 
-    Candidates are the middles between neighbouring probabilities, and 0.5. Of equally good ones the nearest to 0.5 is
-    taken. A label without a positive sample gets 0.5.
+    Candidates are the middles between neighbouring probabilities, half of the lowest one (which predicts the label
+    everywhere), and 0.5. Of equally good ones the nearest to 0.5 is taken. A label without a positive sample gets 0.5.
 
     Args:
         labels: [N, C] of 0 and 1, of samples that the model was not trained on.
@@ -190,7 +190,7 @@ def _best_threshold(truth: Labels, positive: Floats) -> float:
     if not truth.any() or not np.isfinite(positive).all():
         return HALF
     levels = np.unique(positive)
-    candidates = np.unique([*((levels[1:] + levels[:-1]) / 2), HALF])
+    candidates = np.unique([levels[0] / 2, *((levels[1:] + levels[:-1]) / 2), HALF])
     order = np.argsort(positive, kind="stable")
     # Samples above each candidate, and positive ones among them.
     below = np.searchsorted(positive[order], candidates, side="right")

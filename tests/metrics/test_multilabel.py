@@ -112,7 +112,7 @@ def test_a_model_that_diverged_has_no_value():
 
 def slow_threshold(truth, scores) -> float:
     levels = sorted(set(scores))
-    candidates = sorted({0.5, *((a + b) / 2 for a, b in itertools.pairwise(levels))})
+    candidates = sorted({0.5, levels[0] / 2, *((a + b) / 2 for a, b in itertools.pairwise(levels))})
     best, chosen = -1.0, 0.5
     for candidate in sorted(candidates, key=lambda t: (abs(t - 0.5), t)):
         decided = [score > candidate for score in scores]
@@ -128,6 +128,8 @@ def test_thresholds_have_the_highest_f1_and_are_near_a_half_otherwise():
     assert chosen.tolist() == pytest.approx(expected)
     assert multilabel.best_thresholds([[0], [0]], [[0.9], [0.1]]).tolist() == [0.5]
     assert multilabel.best_thresholds([[0], [1]], [[0.1], [0.9]]).tolist() == [0.5]
+    # A constant prediction has its highest F1 where the label is predicted everywhere.
+    assert multilabel.best_thresholds([[0], [0], [1]], [[0.3], [0.3], [0.3]]).tolist() == [0.15]
 
 
 def test_no_sample_chooses_its_own_threshold():

@@ -9,10 +9,11 @@ from m3col.config.loading import with_overrides
 from m3col.config.schema import RunConfig
 from m3col.data.checks import naming
 from m3col.errors import InputError
+from m3col.tasks import registry as tasks
 from tune.config.schema import slug
 from tune.study.run_spec import folder_fault
 
-TAKEN = ("winner", "default", "ensemble", "majority")  # rows that every test table may have
+TAKEN = ("winner", "default", "ensemble")  # rows that every test table may have, beside the baselines
 
 
 def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[str, RunConfig], list[str]]:
@@ -35,8 +36,10 @@ def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
 
 def _row_fault(name: str, others: Collection[str]) -> str | None:
     """Why a row cannot have this name beside `others`. Names are compared without case, as some file systems do."""
-    folder = naming.folded(slug(name))
-    if folder in TAKEN or name.strip().startswith("logistic"):
+    folder, words = naming.folded(slug(name)), [tasks.load(known) for known in tasks.names()]
+    linear = tuple(task.linear_baseline for task in words)
+    constant = {naming.folded(slug(task.constant_baseline)) for task in words}
+    if folder in {*TAKEN, *constant} or name.strip().startswith(linear):
         return "this name is reserved for a row of the test table"
     twins = [other for other in others if naming.folded(slug(other)) == folder]
     if twins:

@@ -6,7 +6,7 @@ are -1: the fold of a test row, the seed of a baseline, the label of an unlabell
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from m3col.training import checkpoint
 from tune.config.schema import StudyConfig
 from tune.results.baseline_rows import baseline_predictions
 from tune.results.prediction_table import TEST, columns, deciding_partition, ledger_name, prediction_frame, write
+from tune.results.study_results import StudyResults
 from tune.study.record import PREDICTIONS_FILE, StudyFolder
 from tune.study.run_folder import RunFolder
 from tune.study.run_name import REFITS, WINNER, RunName
@@ -47,7 +48,7 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
         parts += list(baseline_predictions(config.run, dataset, samples, folds))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns(task))
     write(folder.path / PREDICTIONS_FILE, table)
-    _deliver(folder, runs)
+    _deliver(folder, runs, _choices(folder, task))
     if dataset.test is not None and dataset.test.labels is not None:
         jobs = table.loc[table["kind"] == TEST, "job"].unique()
         test_ledger.add(
@@ -81,7 +82,17 @@ def _of_run(name: str, run: RunFolder, samples: Split, test: Split | None, task:
     )
 
 
-def _deliver(folder: StudyFolder, runs: Sequence[tuple[str, RunFolder]]) -> None:
+def _choices(folder: StudyFolder, task: Task) -> dict[str, list[float]]:
+    """Returns what the task chooses for the winner, on the out-of-fold predictions that selected it."""
+    if not task.chooses:
+        return {}
+    results = StudyResults.read(folder)
+    if results.decision is None:
+        return {}
+    return results.task_of(results.deciding_runs(results.decision.winner)).choices()
+
+
+def _deliver(folder: StudyFolder, runs: Sequence[tuple[str, RunFolder]], choices: Mapping[str, list[float]]) -> None:
     models = []
     for name, run in runs:
         parsed = RunName.parse(name)
@@ -90,6 +101,6 @@ def _deliver(folder: StudyFolder, runs: Sequence[tuple[str, RunFolder]]) -> None
             models.append(run.path / str(outcome.attempt) / "model")
     target = folder.results / "model"
     if models:
-        checkpoint.join_models(target, models)
+        checkpoint.join_models(target, models, choices=choices)
     else:
         shutil.rmtree(target, ignore_errors=True)

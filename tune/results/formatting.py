@@ -15,12 +15,13 @@ def is_percent(metric: str) -> bool:
 
 
 def shown(value: float, metric: str, *, samples: int = 0, sign: bool = False) -> str:
-    """Formats a score: a percentage with one decimal, or two with many samples; other metrics with three decimals."""
+    """Formats a score: a percentage with one decimal, or two with many samples; other metrics with three decimals, or
+    with four significant digits where they have the unit of the targets."""
     if not np.isfinite(value):
         return EMPTY
     decimals = (2 if samples > _MANY else 1) if is_percent(metric) else 3
-    text = f"{100 * value if is_percent(metric) else value:{'+' if sign else ''}.{decimals}f}"
-    return text.replace("-", "−")
+    form = f"{'+' if sign else ''}{'.4g' if spec.of(metric).has_unit else f'.{decimals}f'}"
+    return f"{100 * value if is_percent(metric) else value:{form}}".replace("-", "−")
 
 
 def p_value(value: float) -> str:

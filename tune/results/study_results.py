@@ -1,6 +1,6 @@
 """The files of a finished study, read once for tables, summary and plots."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -175,6 +175,20 @@ class StudyResults:
     def _tests(self) -> dict[str, pd.DataFrame]:
         tests = self.predictions[self.predictions["kind"] == prediction_table.TEST]
         return {str(job): rows for job, rows in tests.groupby("job", sort=False)}
+
+    def task_of(self, jobs: Sequence[str]) -> Task:
+        """Returns the task with what it chooses on the out-of-fold predictions of these jobs, such as thresholds.
+
+        Where there are none (a row of the test table without validation), it is the task itself.
+        """
+        rows = self.predictions
+        if not self.task.chooses:
+            return self.task
+        chosen = rows[rows["job"].isin(list(jobs)) & (rows["kind"] == prediction_table.OOF)]
+        labels = None if chosen.empty else self.task.labels_of(chosen)
+        return (
+            self.task if labels is None else self.task.chosen([labels], [self.task.link(self.task.outputs_of(chosen))])
+        )
 
     def baselines(self) -> list[str]:
         """Returns the rows of the baselines, in the order in which they were computed."""

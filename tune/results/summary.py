@@ -59,7 +59,7 @@ def sections(results: StudyResults, table: pd.DataFrame) -> list[Section]:
 def _score(results: StudyResults, value: float, *, sign: bool = False) -> str:
     """Formats a value of the search metric, with its unit."""
     if not formatting.is_percent(results.metric):
-        return f"{value:{'+' if sign else ''}.3f}".replace("-", "−")
+        return shown(value, results.metric, sign=sign)
     return f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−") + (" points" if sign else " %")
 
 
@@ -224,15 +224,21 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
     samples = int(table["samples"].iloc[0])
     if results.test_labels is not None:
         seeds = results.config.settings.final.seeds
-        compared = int(table["p"].notna().sum())
+        compared, classes = int(table["p"].notna().sum()), results.task.exact_strata
+        points = f", one is {100 / samples:.2g} points of accuracy" if classes else ""
         lines.append(
-            f"{_units(results, samples)}, one is {100 / samples:.2g} points of accuracy; {_count(seeds, 'seed')} per "
+            f"{_units(results, samples)}{points}; {_count(seeds, 'seed')} per "
             f"trained row; {_count(compared, 'row')} compared with the default (p adjusted by Holm)."
         )
         lines.append(
-            "Intervals: bootstrap of samples within class and spread over seeds; those of the ensemble and the "
-            "baselines are of one model, and so are their sides of a difference."
+            f"Intervals: bootstrap of samples{' within class' if classes else ''} and spread over seeds; those of the "
+            "ensemble and the baselines are of one model, and so are their sides of a difference."
         )
+        if results.task.chooses:
+            lines.append(
+                "Thresholds of each row were chosen on its own validation predictions, those of a CV value on other "
+                "validation samples than it scores; a row without validation predictions has 0.5."
+            )
         lines.append(_ledger(results))
         if results.config.settings.final.optimistic:
             lines.append("`optimistic`: the best epoch on the test split itself, as the published numbers were chosen.")

@@ -10,6 +10,7 @@ import pandas as pd
 
 from m3col.metrics import intervals, spec
 from m3col.metrics.intervals import Interval
+from m3col.tasks.base import Task
 from tune.config.schema import slug
 from tune.results import collect, prediction_table
 from tune.results.formatting import EMPTY, is_percent, p_value, shown
@@ -111,16 +112,21 @@ def all_metrics(results: StudyResults) -> pd.DataFrame:
     order = [results.declared, *(name for name in results.task.metrics if name != results.declared)]
     compared = rows(results)
     probabilities = {row.key: _probabilities(results, row) for row in compared}
+    row_tasks = {row.key: results.task_of(_validated(results, row)) for row in compared}
     counts = None
     if results.test_labels is not None:
         draws = results.config.settings.final.draws
-        strata = results.task.strata(results.test_labels)
+        strata = results.task.bootstrap_strata(results.test_labels)
         counts = intervals.bootstrap_counts(strata, draws=draws, groups=results.test_groups)
     probes = _probes(results, compared)
     lines: list[dict[str, Any]] = []
     for metric in order:
-        scored = {key: _score(results, metric, models, counts) for key, models in probabilities.items()}
-        lines += _lines(results, metric, compared, scored, probes)
+        scored = {
+            key: _score(row_tasks[key], results.test_labels, metric, models, counts)
+            for key, models in probabilities.items()
+        }
+        best = {key: _optimistic(row_tasks[key], results.test_labels, metric, epochs) for key, epochs in probes.items()}
+        lines += _lines(results, metric, compared, scored, best)
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -142,8 +148,15 @@ def _probabilities(results: StudyResults, row: Row) -> dict[int, np.ndarray]:
     return by_seed
 
 
-def _score(results: StudyResults, metric: str, models: dict[int, np.ndarray], counts: np.ndarray | None) -> _Scored:
-    labels, task = results.test_labels, results.task
+def _validated(results: StudyResults, row: Row) -> list[str]:
+    """Returns the jobs whose out-of-fold predictions belong to a row: of its trial, or of its baseline."""
+    trial = results.decision.winner if row.key == ENSEMBLE and results.decision is not None else row.trial
+    return list(row.jobs.values()) if trial is None else results.deciding_runs(trial)
+
+
+def _score(
+    task: Task, labels: np.ndarray | None, metric: str, models: dict[int, np.ndarray], counts: np.ndarray | None
+) -> _Scored:
     if labels is None or counts is None:
         return _Scored({}, {})
     return _Scored(
@@ -153,7 +166,7 @@ def _score(results: StudyResults, metric: str, models: dict[int, np.ndarray], co
 
 
 def _lines(
-    results: StudyResults, metric: str, compared: Sequence[Row], scored: dict[str, _Scored], probes: dict[str, Any]
+    results: StudyResults, metric: str, compared: Sequence[Row], scored: dict[str, _Scored], best: dict[str, float]
 ) -> list[dict[str, Any]]:
     baseline_row = WINNER if results.winner_is_default else DEFAULT
     samples = _units(results)
@@ -163,7 +176,7 @@ def _lines(
         line: dict[str, Any] = {"row": row.key, "label": row.label, "metric": metric, "note": row.note}
         line["cv"] = _cv(results, row, metric)
         line["published"] = _published(results, row, metric)
-        line["optimistic"] = _optimistic(results, metric, probes.get(row.key, []))
+        line["optimistic"] = best.get(row.key, float("nan"))
         line |= {"seeds": len(own.scores), "samples": samples}
         if own.scores:
             line |= _absolute(own, samples)
@@ -244,13 +257,12 @@ def _probes(results: StudyResults, compared: Sequence[Row]) -> dict[str, list[li
     return probes
 
 
-def _optimistic(results: StudyResults, metric: str, probes: list[list[np.ndarray]]) -> float:
+def _optimistic(task: Task, labels: np.ndarray | None, metric: str, probes: list[list[np.ndarray]]) -> float:
     """Returns the mean over seeds of the best test epoch, as the published numbers were selected."""
-    labels = results.test_labels
-    if labels is None or not probes:
+    if labels is None:
         return float("nan")
     best = max if spec.of(metric).higher_is_better else min
-    score = partial(results.task.score, metric, labels)
+    score = partial(task.score, metric, labels)
     return float(np.mean([best(score(epoch) for epoch in epochs) for epochs in probes]))
 
 
