@@ -1,4 +1,4 @@
-"""Shared parts of the contrastive losses: validation of arguments, the dtype of the computation, unit rows.
+"""Shared parts of the losses: validation of arguments, the dtype of the computation, unit rows.
 
 Letters: N samples in the batch, M modalities, D embedding width.
 Paper: Kumar et al., "Harnessing Shared Relations via Multimodal Mixup Contrastive Learning for Multimodal
@@ -8,36 +8,79 @@ Differs: an embedding of length 0, for which the paper's division is undefined, 
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 
-def embedding_faults(name: str, tensors: Sequence[Tensor]) -> list[str]:
+def embedding_faults(name: str, tensors: Sequence[Tensor], *, at_least: int = 2) -> list[str]:
     """Validates a list of embeddings.
 
     Args:
         name: name of the argument, for messages.
         tensors: one embedding [N, D] per modality.
+        at_least: the smallest number of them, default 2.
 
     Returns:
-        One line per fault: fewer than two modalities, a shape other than [N, D], unequal shapes, N = 0, or a dtype that
-        is not floating.
+        One line per fault: too few modalities, a shape other than [N, D], unequal shapes, N = 0, or a dtype that is not
+        floating.
     """
-    if len(tensors) < 2:
-        return [f"{name} must hold at least two modalities, but got {len(tensors)}"]
-    first = list(tensors[0].shape)
+    if len(tensors) < at_least:
+        parts = "two modalities" if at_least == 2 else f"{at_least} tensors"
+        return [f"{name} must hold at least {parts}, but got {len(tensors)}"]
+    return shape_faults({f"{name}[{m}]": tensor for m, tensor in enumerate(tensors)}, of=name)
+
+
+def shape_faults(named: Mapping[str, Tensor], *, of: str | None = None) -> list[str]:
+    """Validates embeddings that must have one shape.
+
+    Args:
+        named: embeddings [N, D] by name of their argument.
+        of: name of the argument that holds all of them; None (default): the first one's.
+
+    Returns:
+        One line per fault: a shape other than [N, D], unequal shapes, N = 0, or a dtype that is not floating.
+    """
+    (reference, tensor), *_ = named.items()
+    first = list(tensor.shape)
     faults = []
+    for name, tensor in named.items():
+        if not tensor.is_floating_point():
+            faults.append(f"{name} must have a floating dtype, but got {tensor.dtype}")
+        if tensor.ndim != 2:
+            faults.append(f"{name} must have shape [N, D], but got {list(tensor.shape)}")
+        elif list(tensor.shape) != first:
+            faults.append(f"{name} must have the shape of {reference}, {first}, but got {list(tensor.shape)}")
+    if len(first) == 2 and first[0] == 0:
+        faults.append(f"{of or reference} must hold at least one sample, but got N = 0")
+    return faults
+
+
+def second_list_faults(
+    name: str, tensors: Sequence[Tensor], reference: str, first: Sequence[Tensor], *, per: str = "modality"
+) -> list[str]:
+    """Validates embeddings that must match those of another, valid argument.
+
+    Args:
+        name: name of the argument, for messages.
+        tensors: one embedding per modality.
+        reference: name of the other argument.
+        first: the embeddings of the other argument.
+        per: what one tensor stands for, default `modality`.
+
+    Returns:
+        One line per fault: another number of tensors, another shape than `first[0]`, or a dtype that is not floating.
+    """
+    faults, shape = [], list(first[0].shape)
+    if len(tensors) != len(first):
+        rule = f"one tensor per {per} of {reference} ({len(first)})"
+        faults.append(f"{name} must hold {rule}, but got {len(tensors)}")
     for m, tensor in enumerate(tensors):
+        if list(tensor.shape) != shape:
+            faults.append(f"{name}[{m}] must have the shape of {reference}[0], {shape}, but got {[*tensor.shape]}")
         if not tensor.is_floating_point():
             faults.append(f"{name}[{m}] must have a floating dtype, but got {tensor.dtype}")
-        if tensor.ndim != 2:
-            faults.append(f"{name}[{m}] must have shape [N, D], but got {list(tensor.shape)}")
-        elif list(tensor.shape) != first:
-            faults.append(f"{name}[{m}] must have the shape of {name}[0], {first}, but got {list(tensor.shape)}")
-    if len(first) == 2 and first[0] == 0:
-        faults.append(f"{name} must hold at least one sample, but got N = 0")
     return faults
 
 
@@ -50,10 +93,15 @@ def temperature_faults(temperature: object) -> list[str]:
     Returns:
         One line that names the fault; an empty list for a valid temperature.
     """
-    is_number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
-    if is_number and math.isfinite(temperature) and temperature > 0:  # type: ignore[arg-type,operator]
+    if is_positive(temperature):
         return []
     return [f"temperature must be a finite number > 0, but got {temperature!r}"]
+
+
+def is_positive(value: object) -> bool:
+    """Whether `value` is a finite number above 0. A bool is not a number here."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
 
 
 def working_dtype(tensors: Sequence[Tensor]) -> torch.dtype:

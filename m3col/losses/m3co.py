@@ -21,7 +21,14 @@ from torch import Tensor
 
 from m3col.errors import InputError
 from m3col.losses import chunks
-from m3col.losses.common import embedding_faults, full_precision, temperature_faults, unit_rows, working_dtype
+from m3col.losses.common import (
+    embedding_faults,
+    full_precision,
+    second_list_faults,
+    temperature_faults,
+    unit_rows,
+    working_dtype,
+)
 
 
 def m3co_loss(
@@ -109,16 +116,11 @@ def _faults(
     faults = embedding_faults("clean", clean)
     if faults:
         return faults
-    n, shape = clean[0].shape[0], list(clean[0].shape)
-    for name, tensors in (("mixed", mixed), ("permutations", permutations)):
-        if len(tensors) != len(clean):
-            rule = f"one tensor per modality of clean ({len(clean)})"
-            faults.append(f"{name} must hold {rule}, but got {len(tensors)}")
-    for m, tensor in enumerate(mixed):
-        if list(tensor.shape) != shape:
-            faults.append(f"mixed[{m}] must have the shape of clean[0], {shape}, but got {[*tensor.shape]}")
-        if not tensor.is_floating_point():
-            faults.append(f"mixed[{m}] must have a floating dtype, but got {tensor.dtype}")
+    n = clean[0].shape[0]
+    faults += second_list_faults("mixed", mixed, "clean", clean)
+    if len(permutations) != len(clean):
+        rule = f"one tensor per modality of clean ({len(clean)})"
+        faults.append(f"permutations must hold {rule}, but got {len(permutations)}")
     for m, tensor in enumerate(permutations):
         faults += _permutation_faults(f"permutations[{m}]", tensor, n, check_values)
     return faults + _weight_faults(lam, n, check_values)
