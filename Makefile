@@ -33,8 +33,8 @@ test: $(VENV)/.complete ## the tests, in two processes (about 15 minutes on two 
 test-all: $(VENV)/.complete ## all tests, also the few that take too long for every change
 	$(PYTEST) -n 2 -m "not gpu" $(ARGS)
 
-test-gpu: $(VENV)/.complete ## the tests that need CUDA
-	M3COL_TEST_GPU=1 $(PYTEST) -m gpu tests/gpu $(ARGS)
+test-gpu: $(VENV)/.complete ## the tests that need one GPU or two (about 8 minutes; skipped with a reason elsewhere)
+	M3COL_TEST_GPU=1 CUDA_LAUNCH_BLOCKING=0 $(PYTEST) -rs -m gpu tests/gpu $(ARGS)
 
 test-random: $(VENV)/.complete ## the tests in a random order: make test-random ARGS="--randomly-seed=7"
 	$(PYTEST) --override-ini 'addopts=-q --strict-markers --durations=20' -n 2 -m "not dear and not gpu" $(ARGS)
