@@ -34,12 +34,14 @@ def pair_config(place: Path, device: torch.device, **changes: Any) -> RunConfig:
     return pairs.config(place, **{**sizes, **changes})
 
 
-def trainer_of(config: RunConfig, device: torch.device, *, data: Dataset | None = None) -> FoldTrainer:
-    """A trainer of all training samples. `data`: in memory; None: the config names it."""
+def trainer_of(
+    config: RunConfig, device: torch.device, *, data: Dataset | None = None, ranks: RankContext | None = None
+) -> FoldTrainer:
+    """A trainer of all training samples. `data`: in memory; None: the config names it. `ranks`: None: one rank."""
     resolved = resolve(config, data=data)
     return FoldTrainer(
         resolved.config, resolved.dataset.train, features=resolved.dataset.features, task=resolved.task,
-        ranks=RankContext(device=device),
+        ranks=ranks or RankContext(device=device),
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def one_epoch(case: tuple[str, int, str, str, str], ranks: RankContext, *, count
     found = {f"loss.{name}": np.array(value) for name, value in means.items()}
     for name, parameter in trainer.method.named_parameters():
         assert parameter.grad is not None, name
-        found[f"grad.{name}"] = parameter.grad.numpy().copy()
+        found[f"grad.{name}"] = parameter.grad.cpu().numpy().copy()
     return found
 
 
