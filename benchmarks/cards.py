@@ -18,7 +18,7 @@ _TOOL_S = 10.0  # time limit of nvidia-smi
 
 _QUERIED = ("driver_version", "clocks.max.sm", "clocks.sm", "power.limit")
 
-BARS_FOR = "H100"  # the bars are for this card, in the name that its driver gives it
+BARS_FOR = ("H100", "H200")  # the cards that the bars are for, in the names that their driver gives them
 
 
 @cache
@@ -49,7 +49,9 @@ def _queried() -> Sequence[str]:
 
 
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if os.path.exists("/proc/cpuinfo") else ():
+    for line in (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if os.path.exists("/proc/cpuinfo") else ()
+    ):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -70,6 +72,35 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
+class Stopwatch:
+    """The time of the optimizer steps in the middle of an epoch; no step within waits for the GPU.
+
+    Args:
+        device: that computes.
+        skip: first steps that are left out.
+        last: number of the last step.
+    """
+
+    def __init__(self, device: torch.device, *, skip: int, last: int) -> None:
+        self.device, self.skip, self.last, self.seconds = device, skip, last, 0.0
+        self._done, self._start = 0, 0.0
+
+    @property
+    def steps(self) -> int:
+        """Steps that are timed."""
+        return self.last - self.skip
+
+    def step_done(self) -> None:
+        """To be called after each optimizer step."""
+        self._done += 1
+        if self._done in (self.skip, self.last):
+            synchronize(self.device)
+            now = time.perf_counter()
+            if self._done == self.last:
+                self.seconds = now - self._start
+            self._start = now
+
+
 @dataclass(frozen=True)
 class Bar:
     """A figure with its bar.
@@ -88,10 +119,14 @@ class Bar:
     at_least: bool = False
     unit: str = ""
 
+    def text(self, value: float) -> str:
+        """A value with the unit."""
+        return f"{f'{value:,.0f}' if value >= 100 else f'{value:.3g}'} {self.unit}".strip()
+
     def verdict(self, card: str) -> str:
-        """"met" or "missed"; on another card than the bar is for, and without one, that it is not judged."""
-        if BARS_FOR not in card:
-            return f"not judged: the bar is for an {BARS_FOR}"
+        """ "met" or "missed"; on another card than the bar is for, and without one, that it is not judged."""
+        if not any(name in card for name in BARS_FOR):
+            return f"not judged: the bar is for an {' or '.join(BARS_FOR)}"
         return "met" if (self.value >= self.limit if self.at_least else self.value <= self.limit) else "missed"
 
 
@@ -99,8 +134,7 @@ def bar_table(bars: Sequence[Bar]) -> str:
     """Markdown table of measured values, bars and verdicts."""
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     rows = [
-        [bar.what, f"{bar.value:.3g} {bar.unit}".strip(), f"{'>=' if bar.at_least else '<='} {bar.limit:g} {bar.unit}".strip(),
-         bar.verdict(card)]
+        [bar.what, bar.text(bar.value), f"{'>=' if bar.at_least else '<='} {bar.text(bar.limit)}", bar.verdict(card)]
         for bar in bars
-    ]  # fmt: skip
+    ]
     return table(["figure", "measured", "bar", "verdict"], rows, words=["verdict"])

@@ -75,7 +75,9 @@ def problem(*, quick: bool, threads: int, data_dir: Path | None) -> Problem:
 class Plain:
     """The model and its training step, written in the most direct way."""
 
-    def __init__(self, trainer: FoldTrainer, inputs: Mapping[str, Tensor], labels: Tensor) -> None:
+    def __init__(
+        self, trainer: FoldTrainer, inputs: Mapping[str, Tensor], labels: Tensor, *, fused: bool = False
+    ) -> None:
         self.config = trainer.config
         self.names = list(inputs)
         self.x, self.y = [inputs[name] for name in self.names], labels
@@ -98,7 +100,7 @@ class Plain:
             lr=self.config.train.learning_rate,
             weight_decay=self.config.train.weight_decay,
             foreach=False,
-            fused=False,
+            fused=fused,
         )
 
     def _take_weights(self, trainer: FoldTrainer) -> None:
@@ -116,7 +118,7 @@ class Plain:
         seed = self.config.train.seed
         torch.manual_seed(randomness.torch_seed(seed=seed, fold=0, epoch=epoch, purpose="dropout"))
         p = [encoder(x) for encoder, x in zip(self.encoders, self.x, strict=True)]
-        loss = torch.zeros((), dtype=p[0].dtype)
+        loss = torch.zeros((), dtype=p[0].dtype, device=p[0].device)
         for head, embedding in zip(self.heads, p, strict=True):
             loss = loss + F.cross_entropy(head(embedding), self.y)
         loss = loss + F.cross_entropy(self.fusion(torch.cat(p, dim=1)), self.y)
@@ -136,13 +138,14 @@ class Plain:
             shards=1,
             key={"seed": self.config.train.seed, "fold": 0, "epoch": epoch, "step": 0},
             dtype=p[0].dtype,
+            device=p[0].device,
         )
         lam, pi = drawn.lam, [drawn.permutations[name] for name in self.names]
-        tau, i = self.config.objective.temperature, torch.arange(len(self.y))
+        tau, i = self.config.objective.temperature, torch.arange(len(self.y), device=self.y.device)
         q = []
         for m, x in enumerate(self.x):
             q.append(self.encoders[m](lam[:, None] * x + (1 - lam)[:, None] * x[pi[m]]))
-        total = torch.zeros((), dtype=p[0].dtype)
+        total = torch.zeros((), dtype=p[0].dtype, device=p[0].device)
         for a in range(len(p)):
             for b in range(a + 1, len(p)):
                 for one, other in ((a, b), (b, a)):
@@ -157,7 +160,7 @@ class Plain:
     def _softclip(self, p: list[Tensor]) -> Tensor:
         """Eq. 9-11 and 13."""
         tau = self.config.objective.temperature
-        total = torch.zeros((), dtype=p[0].dtype)
+        total = torch.zeros((), dtype=p[0].dtype, device=p[0].device)
         for a in range(len(p)):
             for b in range(a + 1, len(p)):
                 for one, other in ((a, b), (b, a)):
@@ -212,10 +215,10 @@ class Products:
             torch.mm(a, b, out=out)
 
 
-def plain_twin(setup: Problem, trainer: FoldTrainer) -> Plain:
+def plain_twin(setup: Problem, trainer: FoldTrainer, *, fused: bool = False) -> Plain:
     train = setup.dataset.train
     inputs = {name: source.rows(slice(None)) for name, source in trainer.prepare(train.inputs).items()}
-    return Plain(trainer, inputs, torch.as_tensor(np.array(train.labels)))
+    return Plain(trainer, inputs, torch.as_tensor(np.array(train.labels)).to(trainer.device), fused=fused)
 
 
 def disagreement(setup: Problem, phase: str) -> float:

@@ -1,4 +1,6 @@
-"""Samples per second of a training step on images and texts, with each of our ways beside the plain one.
+"""Samples per second of training on images and texts, with each of our ways beside a plain one.
+
+One batch of each row is one step, and the host waits for each:
 
     plain            decodes every image again, pads every text to max_length, float32: what a first script does
     no cache         ours, but images are decoded and texts tokenised for every batch
@@ -7,12 +9,22 @@
     bfloat16         grouped, with autocast (on a GPU)
     compiled         bfloat16, with torch.compile (on a GPU)
 
-Images are JPEG files of 500 x 375 pixels, texts have 10 to 400 words (median 50), weights are random, and the loss is
-M3CoL's with mixing, so that each step passes every sample through its encoder twice. Each row is a process of its own,
-because peak memory is a process's. `tokens`: mean padded length of a batch. On a GPU `peak` is the share of the card's
-bfloat16 peak that the floating-point operations of the step amount to.
+Four batches are one step, in bfloat16, as the shipped configs train on a GPU, and nothing waits within an epoch:
 
-    python benchmarks/image_text.py [--pair small base] [--steps 8] [--peak-tflops 989]
+    plain bf16       a careful plain loop: all samples in memory, the same padded lengths, fused Adam (plain_pair.py)
+    accumulate 4     ours
+    plain switch     plain bf16, after the switch to MultiSClip
+    switch           ours, after the switch
+    epoch            ours: whole epochs, with validation, and from the first batch on; and again with checkpoints
+    compiled 4, checkpointing, tf32, float32    accumulate 4, with one setting changed (on a GPU)
+
+Images are JPEG files of 500 x 375 pixels, texts have 10 to 400 words (median 50; or `--words`, all alike), weights are
+random. Before the switch the loss is M3CoL's with mixing, so that each step passes every sample through its encoder
+twice. Each row is a process of its own, because peak memory is a process's. `tokens`: mean padded length of a batch.
+`peak`: the share of the card's bfloat16 peak that the floating-point operations of the steps amount to; `busy`: that of
+the time in which it computes. Bars are for ViT-B/16 with BERT-base on an H100, texts of 80 tokens.
+
+    python benchmarks/image_text.py [--pair small base] [--row ...] [--words 78] [--peak-tflops 989]
 """
 
 import argparse
@@ -24,7 +36,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +45,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import cards, pair_rates
 from benchmarks.common import machine, parser, table
 from m3col import tasks
-from m3col.checks.resolve import resolve
+from m3col.checks.resolve import ResolvedRun, resolve
 from m3col.config.loading import load, with_overrides
 from m3col.config.schema import RunConfig
 from m3col.data.images import decoding
@@ -74,11 +88,26 @@ ROWS: dict[str, dict[str, Any]] = {
     "bfloat16": {"data.text.group_by_length": True, "train.precision": "bfloat16"},
     "compiled": {"data.text.group_by_length": True, "train.precision": "bfloat16", "model.compile": True},
 }
-ON_GPU = ("bfloat16", "compiled")
+_FOUR = {"train.precision": "bfloat16", "train.accumulate": 4}
+_SWITCHED = {**_FOUR, "objective.switch_point": 0.0}
+PLAIN = ("plain bf16", "plain switch")
+FOUR: dict[str, dict[str, Any]] = {
+    "plain bf16": _FOUR,
+    "accumulate 4": _FOUR,
+    "plain switch": _SWITCHED,
+    "switch": _SWITCHED,
+    "epoch": {**_FOUR, "validation.kind": "holdout", "validation.fraction": 0.1},
+    "compiled 4": {**_FOUR, "model.compile": True},
+    "checkpointing": {**_FOUR, "model.gradient_checkpointing": True},
+    "tf32": {**_FOUR, "train.precision": "tf32"},
+    "float32": {**_FOUR, "train.precision": "float32"},
+}
+ON_GPU = ("bfloat16", "compiled", *FOUR)
 
 
-def make_folder(folder: Path, count: int) -> None:
-    """Writes random images and texts in the layout of the data set `image_text`."""
+def make_folder(folder: Path, count: int, word_count: int | None = None) -> None:
+    """Writes random images and texts in the layout of the data set `image_text`. `word_count`: of each text; None: they
+    differ."""
     draw = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = ["".join(draw.choice(letters, draw.integers(2, 11))) for _ in range(5000)]
@@ -87,7 +116,7 @@ def make_folder(folder: Path, count: int) -> None:
     for number in range(count):
         coarse = draw.integers(0, 255, (24, 32, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"imgs/{number}.jpg")
-        length = int(np.clip(draw.lognormal(np.log(50), 0.8), 10, 400))
+        length = word_count or int(np.clip(draw.lognormal(np.log(50), 0.8), 10, 400))
         lines.append(f"imgs/{number}.jpg,{' '.join(draw.choice(words, length))},{number % 4}")
     (folder / "train.csv").write_text("\n".join(lines) + "\n")
 
@@ -98,7 +127,8 @@ def config_of(pair: str, row: str, folder: Path, options: argparse.Namespace) ->
     raw["data"]["text"] |= {"tokenizer": "fitted", "vocabulary": 8000}
     for part in ("image", "text"):
         raw["model"][part]["pretrained"] = False
-    overrides = {**ROWS[row], "validation.kind": "none", "train.epochs": 1000, "train.schedule.kind": "none"}
+    overrides: dict[str, Any] = {"validation.kind": "none", "train.epochs": 1000, "train.schedule.kind": "none"}
+    overrides |= {**ROWS, **FOUR}[row]
     if options.batch:
         overrides["train.batch_size"] = options.batch
     return load(raw, overrides=overrides)
@@ -157,20 +187,52 @@ def measure(pair: str, row: str, place: str, options: argparse.Namespace, result
     if not torch.cuda.is_available():
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     ready = resolve(config_of(pair, row, Path(place), options))
-    split = ready.dataset.train
-    trainer = FoldTrainer(ready.config, split, features=ready.dataset.features, task=tasks.build(classes=4))
+    result = (measure_four if row in FOUR else measure_one)(row, ready, options)
+    if not torch.cuda.is_available():
+        result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    results.put(result)
+
+
+def new_trainer(ready: ResolvedRun, **changes: Any) -> FoldTrainer:
+    return FoldTrainer(
+        with_overrides(ready.config, changes), ready.dataset.train, features=ready.dataset.features,
+        task=tasks.build(classes=4),
+    )  # fmt: skip
+
+
+def measure_four(row: str, ready: ResolvedRun, options: argparse.Namespace) -> dict[str, float]:
+    """A row whose steps have four batches each."""
+    if row == "epoch":
+        result = pair_rates.rates_of_epochs(ready, rounds=options.rounds)
+        if torch.cuda.is_available():
+            result["memory"] = torch.cuda.max_memory_allocated() / 1e6
+        return result
+
+    def epochs(trainer: FoldTrainer) -> pair_rates.Epoch:
+        if row in PLAIN:
+            return pair_rates.plain_epochs(trainer, mixing=row == "plain bf16")
+        return pair_rates.our_epochs(trainer)
+
+    trainer = new_trainer(ready)
+    result = pair_rates.measured(trainer, epochs(trainer), rounds=options.rounds)
+    if torch.cuda.is_available() or options.quick:
+        eager = new_trainer(ready, **{"model.compile": False})
+        result["flops"] = pair_rates.flops(eager, epochs(eager))
+    return result
+
+
+def measure_one(row: str, ready: ResolvedRun, options: argparse.Namespace) -> dict[str, float]:
+    """A row whose steps have one batch each."""
+    split, trainer = ready.dataset.train, new_trainer(ready)
     warm = 3 if trainer.device.type == "cuda" else 1
     taken = list(steps(trainer, split, plain=row == "plain", count=options.steps + warm))[warm:]
     seconds = statistics.median(s / n for s, n, _ in taken)
     result = {"rate": 1 / seconds, "tokens": statistics.mean(length for *_, length in taken)}
     if trainer.device.type == "cuda":
         result["memory"] = torch.cuda.max_memory_allocated() / 1e6
-        uncompiled = with_overrides(ready.config, {"model.compile": False})
-        again = FoldTrainer(uncompiled, split, features=ready.dataset.features, task=tasks.build(classes=4))
+        again = new_trainer(ready, **{"model.compile": False})
         result["flops"] = flops_per_sample(again, split, plain=row == "plain", skip=warm, count=options.steps)
-    else:
-        result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    results.put(result)
+    return result
 
 
 def flops_per_sample(trainer: FoldTrainer, split: Any, *, plain: bool, skip: int, count: int) -> float:
@@ -179,8 +241,6 @@ def flops_per_sample(trainer: FoldTrainer, split: Any, *, plain: bool, skip: int
     They are counted by torch, for matrix products and attention. `trainer` must not be compiled, because the counter
     does not see operations in compiled kernels.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter:
         taken = []
         for number, (_, samples, _) in enumerate(steps(trainer, split, plain=plain, count=skip + count)):
@@ -202,37 +262,60 @@ def one_row(pair: str, row: str, place: Path, options: argparse.Namespace) -> di
     return measured
 
 
-def main() -> int:
-    arguments = parser(__doc__)
-    arguments.add_argument("--pair", nargs="+", choices=list(PAIRS), default=list(PAIRS))
-    arguments.add_argument("--row", nargs="+", choices=list(ROWS), help="default: all that the machine can run")
-    arguments.add_argument("--samples", type=int, default=512)
-    arguments.add_argument("--steps", type=int, default=8, help="that are timed, in each row")
-    arguments.add_argument("--batch", type=int, help="default: 32, as in Table 6")
-    arguments.add_argument(
-        "--peak-tflops", type=float, default=989.0, help="of the GPU in bfloat16; default: an H100 or H200"
-    )
-    options = arguments.parse_args()
+def arguments() -> argparse.Namespace:
+    given = parser(__doc__)
+    given.add_argument("--pair", nargs="+", choices=list(PAIRS), default=list(PAIRS))
+    given.add_argument("--row", nargs="+", choices=[*ROWS, *FOUR], help="default: all that the machine can run")
+    given.add_argument("--samples", type=int, help="default: 1,280 on a GPU, else 512")
+    given.add_argument("--words", type=int, help="of each text; default: 10 to 400, median 50")
+    given.add_argument("--steps", type=int, default=8, help="that are timed, in rows of one batch a step")
+    given.add_argument("--rounds", type=int, default=5, help="epochs that are timed, in rows of four batches a step")
+    given.add_argument("--batch", type=int, help="default: 32, as in Table 6")
+    given.add_argument("--peak-tflops", type=float, default=989.0,
+                       help="of the GPU in bfloat16; default: an H100 or H200")  # fmt: skip
+    options = given.parse_args()
+    options.samples = options.samples or (1280 if torch.cuda.is_available() else 512)
     if options.quick:
-        options.pair, options.samples, options.steps, options.batch = ["small"], 32, 2, 8
+        options.pair, options.samples, options.words = ["small"], 48, 8
+        options.steps, options.batch, options.rounds = 2, 4, 1
+    return options
+
+
+def table_of(results: Mapping[str, Mapping[str, float]], peak_tflops: float) -> str:
+    """Markdown table of the rows of a pair; a dash where a row has no such figure."""
+    first = next(iter(results))
+
+    def cells(row: str) -> list[str]:
+        values = results[row]
+        operations, busy = values.get("flops"), values.get("busy")
+        peak = operations and operations * values["rate"] / (peak_tflops * 1e12)
+        return [
+            row, f"{values['rate']:.3g}", f"{values['rate'] / results[first]['rate']:.2f}",
+            f"{values['memory']:.0f}", f"{values['tokens']:.0f}" if "tokens" in values else "-",
+            f"{peak:.1%}" if peak else "-", f"{busy:.0%}" if busy else "-",
+        ]  # fmt: skip
+
+    return table(["loop", "samples / s", f"of {first}", "peak MB", "tokens", "peak", "busy"], [*map(cells, results)])
+
+
+def main() -> int:
+    options = arguments()
     on_gpu = torch.cuda.is_available()
-    rows = options.row or [row for row in ROWS if on_gpu or row not in ON_GPU]
-    print(machine() if not on_gpu else f"{torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores")
+    rows = options.row or [row for row in (*ROWS, *FOUR) if on_gpu or row not in ON_GPU]
     with tempfile.TemporaryDirectory(prefix="m3col-benchmark-") as scratch:
         os.environ["M3COL_CACHE"] = f"{scratch}/cache"
-        make_folder(Path(scratch) / "data", options.samples)
+        make_folder(Path(scratch) / "data", options.samples, options.words)
         for pair in options.pair:
             batch = options.batch or PAIRS[pair]["train"]["batch_size"]
-            print(f"\n{pair}: batches of {batch}, median of {options.steps} steps\n", flush=True)
+            print(f"\n{cards.description()}\n{machine()}")
+            print(
+                f"{pair}: batches of {batch}, median of {options.steps} steps or {options.rounds} epochs\n", flush=True
+            )
             results = {row: one_row(pair, row, Path(scratch) / "data", options) for row in rows}
-            base = results[rows[0]]["rate"]
-            header = ["loop", "samples / s", f"of {rows[0]}", "peak MB", "tokens", *(["peak"] if on_gpu else [])]
-            lines = []
-            for row, values in results.items():
-                share = values.get("flops", 0.0) * values["rate"] / (options.peak_tflops * 1e12)
-                lines.append([row, f"{values['rate']:.3g}", f"{values['rate'] / base:.2f}", f"{values['memory']:.0f}",
-                              f"{values['tokens']:.0f}", *([f"{share:.1%}"] if on_gpu else [])])  # fmt: skip
-            print(table(header, lines), flush=True)
+            print(table_of(results, options.peak_tflops), flush=True)
+            bars = pair_rates.bars(results, peak_tflops=options.peak_tflops) if pair == "base" or options.quick else []
+            if bars:
+                print(f"\n{cards.bar_table(bars)}", flush=True)
     return 0
 
 

@@ -29,8 +29,7 @@ CASES = [
         ("m3col", "mixup", "concat", "single"), (1, EPOCHS), ("input", "embedding"), ("none", "balanced"), (1, 2)
     )
     # Only m3col has a second phase, and only the first one mixes.
-    if (case[0] == "m3col" or case[1] == 1)
-    and (case[2] == "input" or (case[0] in ("m3col", "mixup") and case[1] == 1))
+    if (case[0] == "m3col" or case[1] == 1) and (case[2] == "input" or (case[0] in ("m3col", "mixup") and case[1] == 1))
 ]
 
 
