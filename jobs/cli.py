@@ -353,12 +353,20 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     example = f"Example: {_EXAMPLES['data']}"
     check = actions.add_parser("check", help="check the data in a folder", epilog=example)
     check.add_argument("folder", type=Path, help="folder of tables, or of images and texts")
+    check.add_argument(
+        "--task",
+        default="single_label",
+        help="what the labels are for: single_label (default), multi_label, regression",
+    )
     pairs = check.add_argument_group("images and texts")
     pairs.add_argument("--image", help="column with paths of images; default: image")
     pairs.add_argument(
         "--text", metavar="A,B", help="columns or field with texts; default: the data set's own, or text"
     )
-    pairs.add_argument("--label", help="column with labels; default: label")
+    pairs.add_argument(
+        "--label", metavar="A,B",
+        help="column with labels, or several for multi_label and regression; default: label, or all label:<name>",
+    )  # fmt: skip
     pairs.add_argument(
         "--tokenizer", help="name or folder of a tokenizer: count text lengths in its tokens, not in words"
     )

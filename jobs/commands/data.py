@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 from rich.table import Table
 
@@ -11,6 +12,7 @@ from m3col.data import loading
 from m3col.data.formats.csv_columns import Layout
 from m3col.errors import InputError
 from m3col.storage.redaction import scrubbed
+from m3col.tasks import registry as tasks
 
 _MAX_COLUMNS = 7  # columns of a table on a terminal
 
@@ -35,10 +37,17 @@ def _data_list(arguments: argparse.Namespace) -> int:
 def _data_check(arguments: argparse.Namespace) -> int:
     from m3col.data.checks.check_folder import check
 
-    columns_given = {name: value for name, value in vars(arguments).items() if name in ("image", "label") and value}
+    columns_given: dict[str, Any] = {"image": arguments.image} if arguments.image else {}
+    columns_given |= {"label": arguments.label} if arguments.label else {}
+    task_faults = tasks.faults(arguments.task)
+    form = "class" if task_faults else tasks.load(arguments.task).label_form
+    if form != "class":
+        columns_given["form"] = form
+        if arguments.label and "," in arguments.label:
+            columns_given["label"] = tuple(arguments.label.split(","))
     if arguments.text:
         columns_given["text"] = tuple(arguments.text.split(","))
-    tokenizer, faults = None, list[str]()
+    tokenizer, faults = None, [f"--task: {line}" for line in task_faults]
     if arguments.max_length < 1:
         faults.append(f"--max-length {arguments.max_length}: must be >= 1; nearest valid: 1")
     if arguments.tokenizer:

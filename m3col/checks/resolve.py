@@ -153,7 +153,8 @@ def layout(config: RunConfig) -> Layout:
     """The columns of images, texts and labels that the config names, and what is drawn."""
     data = config.data
     columns = None if data.text.columns is None else tuple(data.text.columns)
-    return Layout(data.image.column, columns, data.label_column, data.trifeatures)
+    label = data.label_column if isinstance(data.label_column, str) else tuple(data.label_column)
+    return Layout(data.image.column, columns, label, data.trifeatures, tasks.load(config.task).label_form)
 
 
 def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -> tuple[Dataset | None, list[str]]:

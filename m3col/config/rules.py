@@ -41,6 +41,10 @@ def _task_rules(raw: Mapping[str, Any]) -> list[Fault]:
     elif threshold == "validation" and get(raw, "validation.kind") == "none":
         text = "threshold 'validation' needs validation predictions, but validation.kind is 'none'; nearest: 0.5"
         faults.append(Fault("threshold", text))
+    column = get(raw, "data.label_column")
+    if isinstance(column, list) and (not column or tasks.load(name).label_form == "class"):
+        text = "must be one column" if column else "must name at least one column"
+        faults.append(Fault("data.label_column", f"data.label_column {text} for task {name!r}, but is {column!r}"))
     return faults
 
 

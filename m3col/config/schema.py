@@ -44,7 +44,8 @@ class DataConfig(Strict):
         dir: folder that is searched first for the files.
         modalities: names or 1-based numbers; None: the default of the data set.
         preprocess: steps for all numeric modalities, or a list of steps per modality.
-        label_column: column of the labels in the CSV of `image_text`.
+        label_column: column of the labels in the CSV of `image_text`. Of several labels per sample and of numbers: a
+            list of columns, or the start of their names ("label" for columns `label:<name>`).
         image: how images are read.
         text: how texts are read.
         trifeatures: what is drawn for the data sets `trifeatures` and `trifeatures_captions`.
@@ -56,7 +57,7 @@ class DataConfig(Strict):
     dir: str | None = None
     modalities: list[str | int] | None = None
     preprocess: Steps | dict[str, Steps] = ["minmax"]  # noqa: RUF012 - pydantic copies it
-    label_column: str = "label"
+    label_column: str | list[str] = "label"
     image: ImageDataConfig = ImageDataConfig()
     text: TextDataConfig = TextDataConfig()
     trifeatures: TrifeaturesConfig = TrifeaturesConfig()

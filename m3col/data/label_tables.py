@@ -4,7 +4,7 @@ N samples, C labels or targets. Labels that are one class per sample are read by
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,6 +172,25 @@ def training_faults(values: NDArray[Any], names: Sequence[str], form: str, where
             fault = f"label {names[number]!r} is in {'every' if value else 'no'} training sample"
         lines.append(f"{where}: {fault}, so that nothing can be learned of it; leave it out")
     return lines
+
+
+def describe(
+    by_split: Mapping[str, NDArray[Any]], names: Sequence[str], form: str
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Header and rows of a table for people: how many samples have each label, or mean and range of each target."""
+    header = (_CALLED[form], *by_split)
+    shown = _share if form == BINARY else _spread
+    return header, tuple(
+        (name, *(shown(values[:, number]) for values in by_split.values())) for number, name in enumerate(names)
+    )
+
+
+def _share(column: NDArray[Any]) -> str:
+    return f"{int(column.sum())} of {len(column)}"
+
+
+def _spread(column: NDArray[Any]) -> str:
+    return f"{column.mean():.4g} ({column.min():.4g} to {column.max():.4g})" if len(column) else "-"
 
 
 def form_of(labels: NDArray[Any]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3col.data import label_tables
 from m3col.data.catalog import TABLE
 from m3col.data.checks import data_warnings, dataset_values, naming
 from m3col.data.checks.folder_report import Report, Row
@@ -31,7 +32,8 @@ def check(
 
     Args:
         folder: the folder, which may be that of a named data set.
-        layout: columns of images, texts and labels; default: those of the named data set.
+        layout: columns of images, texts and labels, and what the labels are; default: those of the named data set,
+            and one class per sample.
         tokenizer: see `check_pairs`.
         max_length: see `check_pairs`.
     """
@@ -44,7 +46,8 @@ def check(
         return check_pairs(folder, name=pairs, layout=layout, tokenizer=tokenizer, max_length=max_length)
     entry = TABLE["omics"] if named is None or named.embedded else named
     modalities = list(entry.modalities) if entry.modalities else None
-    parts = numbered_csv.scan(folder, entry, modalities, SPLITS)
+    form = label_tables.CLASS if layout is None else layout.form
+    parts = numbered_csv.scan(folder, entry, modalities, SPLITS, form=form)
     warnings = [f"{parts.file(split, name)}: modality {name!r} is missing from {split}" for split, name in parts.absent]
     rows = []
     for split in SPLITS:
@@ -56,12 +59,17 @@ def check(
     faults, content_warnings = _content(parts, entry)
     warnings += [*parts.warnings, *content_warnings]
     splits = [split for split in SPLITS if split in parts.labels]
+    if form == label_tables.CLASS:
+        class_columns, class_rows = ("class", *splits), _class_rows(parts, splits)
+    else:
+        tables = {split: parts.labels[split] for split in splits}
+        class_columns, class_rows = label_tables.describe(tables, parts.classes or (), form)
     return Report(
         folder=folder,
         columns=("file", "modality", "split", "samples", "features", "constant", "with missing"),
         rows=tuple(rows),
-        class_columns=("class", *splits),
-        class_rows=_class_rows(parts, splits),
+        class_columns=class_columns,
+        class_rows=class_rows,
         faults=(*parts.faults, *faults),
         warnings=tuple(warnings),
     )

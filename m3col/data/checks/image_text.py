@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3col.data import label_tables
 from m3col.data.checks.folder_report import Report, Row
 from m3col.data.columns import encodable
 from m3col.data.dataset import SPLITS
@@ -63,6 +64,10 @@ def check_pairs(
         for split, members in pairs.splits.items()
         if members
     ]
+    class_columns, class_rows = ("class", *pairs.splits), _class_rows(pairs)
+    if pairs.tables:
+        tables = {split: labels.values for split, labels in pairs.tables.items()}
+        class_columns, class_rows = label_tables.describe(tables, pairs.classes, layout.form)
     warnings = [f"{count} pairs are left out, {reason}" for reason, count in pairs.dropped.items()]
     counts = Counter(pair.label for pair in pairs.splits.get("train", ()))
     warnings += case_warnings(pairs.classes, [counts[label] for label in pairs.classes], str(folder))
@@ -70,8 +75,8 @@ def check_pairs(
         folder=folder,
         columns=columns,
         rows=tuple(rows),
-        class_columns=("class", *pairs.splits),
-        class_rows=_class_rows(pairs),
+        class_columns=class_columns,
+        class_rows=class_rows,
         faults=tuple(pairs.faults.lines()),
         warnings=(*warnings, *pairs.warnings, *(overlap.line for overlap in overlaps.find(pairs.splits, infos))),
     )

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3col.data import labels
+import pandas as pd
+
+from m3col.data import label_tables, labels
 from m3col.data.dataset import SPLITS, Dataset
 from m3col.data.formats import text_files
 from m3col.data.formats.csv_columns import Layout
@@ -81,9 +83,12 @@ def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
     for split, table in tables.items():
         texts = [column for column in pairs.columns if require(table, column, "data.text.columns", pairs.faults)]
         has_image = require(table, layout.image, "data.image.column", pairs.faults)
-        has_label = require(table, layout.label, "data.label_column", pairs.faults)
-        if has_label:
-            raw = [row[layout.label] for _, row in table.rows]
+        label = layout.label if layout.form == label_tables.CLASS and isinstance(layout.label, str) else None
+        has_label = label is not None and require(table, label, "data.label_column", pairs.faults)
+        if label is None:
+            _read_label_table(pairs, split, table, layout)
+        elif has_label:
+            raw = [row[label] for _, row in table.rows]
             pairs.warnings += labels.blank_warnings(raw, str(table.path))
         pairs.splits[split] = [
             read_pair(
@@ -92,12 +97,33 @@ def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
                 number,
                 image=row[layout.image] if has_image else None,
                 text=joined(row[column] for column in texts) if texts else None,
-                label=row[layout.label] if has_label else None,
+                label=row[label] if label is not None and has_label else None,
             )
             for number, row in table.rows
         ]
     validate_labels(pairs)
     return pairs
+
+
+def _read_label_table(pairs: Pairs, split: str, table: Table, layout: Layout) -> None:
+    """Reads several labels per sample, or numbers, from columns of their own."""
+    named, missing = layout.label_columns(table.header)
+    for column in missing:
+        require(table, column, "data.label_column", pairs.faults)
+    if missing or not table.rows:
+        return
+    cells = pd.DataFrame({name: [row[column] for _, row in table.rows] for column, name in named.items()}, dtype=object)
+    lines: list[str] = []
+    parsed = label_tables.read(
+        cells, str(table.path), lines, form=layout.form, training=pairs.tables.get("train"), text_numbers=True
+    )
+    if parsed is not None:
+        pairs.tables[split] = parsed[0]
+        if split == "train":
+            names = parsed[0].classes or ()
+            lines += label_tables.training_faults(parsed[0].values, names, layout.form, str(table.path))
+    for line in lines:
+        pairs.faults.add(table.path, line, line.removeprefix(f"{table.path}: "))
 
 
 def _text_columns(table: Table, layout: Layout, faults: FaultCollector) -> tuple[str, ...]:
@@ -106,17 +132,24 @@ def _text_columns(table: Table, layout: Layout, faults: FaultCollector) -> tuple
     if layout.text is None:
         if "text" in table.header:
             return ("text",)
-        others = [name for name in table.header if name not in (layout.image, layout.label) and _wordy(table, name)]
+        used = {layout.image, *_label_columns(table, layout)}
+        others = [name for name in table.header if name not in used and _wordy(table, name)]
         hint = f"say where the texts are: {where}: [{', '.join(others)}]" if others else "no column holds texts"
         faults.add(table.path, "text column", f"column 'text' is missing; {hint}")
         return ()
     if not layout.text:
         faults.add(table.path, "text column", f"{where} must name at least one column, but the list is empty")
-    used = {layout.image: "data.image.column", layout.label: "data.label_column"}
+    keys = {layout.image: "data.image.column"} | dict.fromkeys(_label_columns(table, layout), "data.label_column")
     for name in layout.text:
-        if name in used:
-            faults.add(table.path, "text column", f"{where}: {name!r} cannot be a text, because it is {used[name]}")
-    return tuple(name for name in dict.fromkeys(layout.text) if name not in used)
+        if name in keys:
+            faults.add(table.path, "text column", f"{where}: {name!r} cannot be a text, because it is {keys[name]}")
+    return tuple(name for name in dict.fromkeys(layout.text) if name not in keys)
+
+
+def _label_columns(table: Table, layout: Layout) -> tuple[str, ...]:
+    if layout.form == label_tables.CLASS and isinstance(layout.label, str):
+        return (layout.label,)
+    return tuple(layout.label_columns(table.header)[0])
 
 
 def _wordy(table: Table, column: str) -> bool:

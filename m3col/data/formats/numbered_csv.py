@@ -1,7 +1,8 @@
 """Reads a folder in the MOGONET layout, or refuses it with all faults.
 
 `<k>_tr.csv`, `<k>_te.csv`: numbers of modality k = 1..M without a header, one sample per row, in the same order in all
-modalities. `labels_tr.csv`, `labels_te.csv`: one label per line, an integer 0..C-1 or the name of a class. Optional:
+modalities. `labels_tr.csv`, `labels_te.csv`: one label per line, an integer 0..C-1 or the name of a class; for several
+labels per sample and for numbers a table with one column for each, whose first line may name them. Optional:
 `<k>_featname.csv` (one name per line), `classes.csv` (header `index,name`), and a validation split (`<k>_va.csv`,
 `labels_va.csv`). Every file may also end with .tsv, .csv.gz or .tsv.gz.
 """
@@ -11,9 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from m3col.data import labels
-from m3col.data.columns import FloatArray, IntArray
+import pandas as pd
+from numpy.typing import NDArray
+
+from m3col.data import label_tables, labels
+from m3col.data.columns import FloatArray
 from m3col.data.dataset import SPLITS, Dataset, Split, build_split, choose, generated_features
 from m3col.data.formats import table_csv, text_files
 from m3col.data.formats.csv_columns import Layout
@@ -34,7 +39,8 @@ class Parts:
         folder: the folder.
         modalities: names of all modalities, in the order of their files.
         matrices: by (split, modality), the table [N, D_m].
-        labels: by split, the labels [N].
+        form: what the labels are, see m3col.data.label_tables.
+        labels: by split, the labels [N], or a table [N, C].
         features: by modality, names of its columns.
         classes: class names; None if they are not known.
         absent: pairs (split, modality) without a file in a split that exists.
@@ -44,9 +50,10 @@ class Parts:
     """
 
     folder: Path
+    form: str = label_tables.CLASS
     modalities: tuple[str, ...] = ()
     matrices: dict[tuple[str, str], FloatArray] = field(default_factory=dict)
-    labels: dict[str, IntArray] = field(default_factory=dict)
+    labels: dict[str, NDArray[Any]] = field(default_factory=dict)
     features: dict[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
     absent: list[tuple[str, str]] = field(default_factory=list)
@@ -82,7 +89,7 @@ def read(
     Raises:
         InputError: with all faults.
     """
-    parts = scan(folder, entry, select, splits)
+    parts = scan(folder, entry, select, splits, form=layout.form)
     for split, name in parts.absent:
         others = ", ".join(m for m in parts.features if (split, m) not in parts.absent)
         parts.faults.append(
@@ -104,10 +111,10 @@ def dataset_of(parts: Parts, entry: Entry) -> Dataset:
         )
         for split, values in parts.labels.items()
     }
-    count = int(parts.labels["train"].max()) + 1
+    training = parts.labels["train"]
     return Dataset(
         name=entry.name,
-        classes=parts.classes or tuple(map(str, range(count))),
+        classes=parts.classes or tuple(map(str, range(int(training.max()) + 1))),
         features=parts.features,
         train=built["train"],
         validation=built.get("validation"),
@@ -117,12 +124,19 @@ def dataset_of(parts: Parts, entry: Entry) -> Dataset:
     )
 
 
-def scan(folder: Path, entry: Entry, select: Sequence[str | int] | None, splits: Sequence[str]) -> Parts:
-    """Reads `folder` and collects the faults.
+def scan(
+    folder: Path,
+    entry: Entry,
+    select: Sequence[str | int] | None,
+    splits: Sequence[str],
+    *,
+    form: str = label_tables.CLASS,
+) -> Parts:
+    """Reads `folder` and collects the faults. `form`: what the labels are, see m3col.data.label_tables.
 
     A modality without a file in a split that has other files is not a fault but listed in `absent`.
     """
-    parts = Parts(folder)
+    parts = Parts(folder, form)
     if not os.path.isdir(folder):
         parts.faults.append(f"{folder}: is not a folder")
         return parts
@@ -184,10 +198,12 @@ def _read_split(parts: Parts, split: str, chosen: Sequence[str]) -> None:
             parts.matrices[split, name] = matrix
             rows[path.name] = len(matrix)
     path = parts.labels_file(split, parts.faults)
-    cells = table_csv.read_labels(path, parts.faults)
+    cells = table_csv.read_labels(path, parts.faults) if parts.form == label_tables.CLASS else None
     if cells is not None:
         rows[path.name] = len(cells)
         _read_labels(parts, split, path, cells)
+    elif parts.form != label_tables.CLASS:
+        rows |= _read_label_table(parts, split, path)
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in rows.items())
         hint = _header_hint(rows, path.name, cells)
@@ -204,6 +220,28 @@ def _read_labels(parts: Parts, split: str, path: Path, cells: Sequence[str]) -> 
     parts.warnings += parsed.warnings
     if split == "train":
         parts.training_labels, parts.classes = parsed, parsed.classes or parts.classes
+
+
+def _read_label_table(parts: Parts, split: str, path: Path) -> dict[str, int]:
+    """Reads several labels per sample, or numbers. Returns the number of rows by name of the file; {} with faults."""
+    table = table_csv.read_label_table(path, parts.faults)
+    if table is None:
+        return {}
+    header, rows = table
+    parsed = label_tables.read(
+        rows if header is None else pd.DataFrame(rows, columns=list(header)),
+        str(path),
+        parts.faults,
+        form=parts.form,
+        names=parts.classes,
+        training=parts.training_labels,
+        text_numbers=True,
+    )
+    if parsed is not None:
+        parts.labels[split] = parsed[0].values
+        if split == "train":
+            parts.training_labels, parts.classes = parsed[0], parsed[0].classes
+    return {path.name: len(rows)}
 
 
 def _header_hint(rows: Mapping[str, int], labels_file: str, cells: Sequence[str] | None) -> str:
@@ -240,6 +278,10 @@ def _validate_features(parts: Parts, chosen: Sequence[str]) -> None:
 def _validate_labels(parts: Parts) -> None:
     training = parts.labels.get("train")
     if training is None:
+        return
+    if parts.form != label_tables.CLASS:
+        where = str(parts.labels_file("train"))
+        parts.faults += label_tables.training_faults(training, parts.classes or (), parts.form, where)
         return
     parts.faults += training_label_faults(training, str(parts.labels_file("train")), parts.classes)
     for split in ("validation", "test"):

@@ -62,7 +62,7 @@ def read_pair(pairs: Pairs, file: Path, row: int, *, image: str | None, text: st
 def validate_labels(pairs: Pairs) -> None:
     """Checks that training has at least two classes, and that all labels of other splits occur in training."""
     classes, train = pairs.classes, pairs.splits.get("train")
-    if not train or not classes:
+    if not train or not classes or pairs.tables:
         return
     if len(classes) == 1:
         fault = f"at least two classes are needed, but every label is {classes[0]!r}"
@@ -137,7 +137,9 @@ def _splits(pairs: Pairs) -> dict[str, Split]:
                 "image": MediaColumn("image", images, image_at[positions]),
                 "text": MediaColumn("text", texts, text_at[positions]),
             },
-            np.array([numbers[pair.label] for pair in members], dtype=np.int64),
+            pairs.tables[split].values
+            if split in pairs.tables
+            else np.array([numbers[pair.label] for pair in members], dtype=np.int64),
             split,
             ids=np.array([_unique(pair.image, used) for pair in members], dtype=np.str_),
         )

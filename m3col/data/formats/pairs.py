@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from m3col.data.columns import Kind
+from m3col.data.labels import Labels
 
 MODALITIES = ("image", "text")
 
@@ -63,6 +64,7 @@ class Pairs:
         folder: the folder.
         columns: columns or fields whose texts are joined.
         splits: the pairs of each split.
+        tables: of several labels per sample, or numbers: the labels of each split; the pairs then have none.
         dropped: number of pairs that were left out, by reason.
         faults: the faults.
         warnings: suspicious properties, one line each.
@@ -71,6 +73,7 @@ class Pairs:
     folder: Path
     columns: tuple[str, ...] = ()
     splits: dict[str, list[Pair]] = field(default_factory=dict)
+    tables: dict[str, Labels] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     faults: FaultCollector = field(default_factory=FaultCollector)
     warnings: list[str] = field(default_factory=list)
@@ -80,7 +83,9 @@ class Pairs:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels that occur in training, sorted."""
+        """The labels that occur in training, sorted; of tables the names of their columns."""
+        if "train" in self.tables:
+            return self.tables["train"].classes or ()
         return tuple(sorted({pair.label for pair in self.splits.get("train", ()) if pair.label}))
 
     def drop(self, reason: str) -> None:

@@ -218,6 +218,44 @@ def read_labels(path: Path, faults: list[str]) -> list[str] | None:
     return labels
 
 
+def read_label_table(path: Path, faults: list[str]) -> tuple[tuple[str, ...] | None, list[list[str]]] | None:
+    """Reads a table of labels or numbers, one row per sample, whose first line may name the columns.
+
+    Returns:
+        The names of the columns, None without such a line, and the fields of each row as text for
+        `m3col.data.label_tables`; None if there are faults.
+    """
+    lines = text_files.read_lines(path, faults)
+    if lines is None:
+        return None
+    table = _separated(lines)
+    if table is None:
+        faults.append(f"{path}: has no rows below its first line, which names the separator")
+        return None
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(table.rows, delimiter=table.separator or " ")]
+    except csv.Error as error:
+        faults.append(f"{path}: is not CSV ({error}); look for a quote that is not closed")
+        return None
+    names = None if all(map(table_faults.is_number, rows[0])) else tuple(rows.pop(0))
+    first, width = table.first + (names is not None), len(names if names is not None else rows[0])
+    uneven = [number for number, row in enumerate(rows) if len(row) != width]
+    faults += [f"{path}: row {first + at}: has {len(rows[at])} fields, but the first row has {width}" for at in
+               uneven[:_SHOWN]]  # fmt: skip
+    if (
+        names is not None
+        and not names[0]
+        and rows
+        and not uneven
+        and [row[0] for row in rows] == [str(number) for number in range(len(rows))]
+    ):
+        faults.append(
+            f"{path}: column 1 is the row number; save the table without it (pandas: to_csv(..., index=False))"
+        )
+        return None
+    return None if uneven else (names, rows)
+
+
 def _columns_fault(cells: list[list[str]], wide: list[int], path: Path, first: int) -> str:
     """The fault of a label file in which the rows `wide` have more than one field."""
     if len(wide) < len(cells):
