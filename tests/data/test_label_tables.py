@@ -157,7 +157,9 @@ def test_commands_check_train_evaluate_and_predict(folder, task, tmp_path, capsy
     assert main(["data", "check", str(folder), "--task", task]) == 0
     assert "comedy" in capsys.readouterr().out
     settings = [f"task={task}", "method=concat", "train.epochs=2", "validation.kind=none"]
-    assert main(["train", "omics", "--data-dir", str(folder), *settings, "--runs", "runs", "--tracking-uri", "none"]) == 0
+    assert (
+        main(["train", "omics", "--data-dir", str(folder), *settings, "--runs", "runs", "--tracking-uri", "none"]) == 0
+    )
     model = next(Path("runs/train").glob("*/model"))
     capsys.readouterr()
     assert main(["evaluate", str(model), "--runs", "runs"]) == 0
