@@ -41,12 +41,15 @@ def analyse(
 
     Raises:
         InputError: with all faults, before anything is written: an unknown name, an analysis that does not apply,
-            words for a model without images and texts, a data set with other classes or features, a folder that
-            cannot be written.
+            words for a model without images and texts, a model without classes, a data set with other classes or
+            features, a folder that cannot be written.
     """
     predictor = checkpoint if isinstance(checkpoint, Predictor) else load(checkpoint)
     faults = word_faults(words, only, predictor) + name_faults(only) + folder_faults(Path(out))
     faults += predictor.dataset_faults(dataset)
+    if predictor.task.label_form != "class":
+        faults.append(f"analyse: the analyses need one class per sample, but this is a model of task "
+                      f"{predictor.task.name!r}; `m3col evaluate` has its metrics")  # fmt: skip
     if faults:
         raise InputError(faults)
     case = AnalysisContext(predictor, dataset, Options(words=tuple(words), seed=seed))

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from m3col.data import labels
+from m3col.data import label_tables, labels
 from m3col.data.formats import missing_marks, table_csv
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data_formats.md").read_text(encoding="utf-8")
@@ -57,6 +58,22 @@ def test_labels(tmp_path):
             parsed = labels.parse(table_csv.read_labels(path, faults) or [], str(path), faults)
             assert (parsed is None) == bool(messages)
             assert [fault.removeprefix(f"{path}: ") for fault in faults] == messages
+
+
+def test_tables_of_labels(tmp_path):
+    path = tmp_path / "labels_tr.csv"
+    for kind, count in (("label-table", 2), ("label-table-refused", 1)):
+        assert len(blocks(kind)) == count
+        for text, messages in blocks(kind):
+            path.write_text(text, encoding="utf-8")
+            faults: list[str] = []
+            names, rows = table_csv.read_label_table(path, faults)
+            table = pd.DataFrame(rows, columns=None if names is None else list(names))
+            parsed = label_tables.read(table if names else rows, str(path), faults, form="binary", text_numbers=True)
+            assert [fault.removeprefix(f"{path}: ") for fault in faults] == messages
+            if not messages:
+                assert parsed[0].values.tolist() == [[1, 0], [0, 1], [1, 1]]
+                assert parsed[0].classes == (("action", "comedy") if names else ("label_0", "label_1"))
 
 
 def test_the_marks_of_missing_values_are_those_of_the_code():

@@ -182,6 +182,31 @@ def test_groups_stay_together():
         draw(dataset, kind="kfold", folds=31, task=built)
 
 
+# Warnings and analyses
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_column_that_equals_a_label_is_a_warning(task):
+    from m3col.data.checks import data_warnings
+
+    tables, labels = table_labels.frames(task)["train"]
+    leaking = {"a": tables["a"].assign(leak=labels.iloc[:, 1]), "b": tables["b"]}
+    (line,) = data_warnings.of_training(from_arrays(leaking, labels, task=task))
+    assert line.startswith("arrays, modality 'a': column 5 (leak) equals a label in every row")
+    assert data_warnings.of_training(from_arrays(tables, labels, task=task)) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_analyses_of_classes_are_refused(task, tmp_path):
+    from m3col.analysis.runner import analyse
+
+    model = train(task, tmp_path, train__epochs=1).predictor
+    parts = table_labels.frames(task)
+    dataset = from_arrays(*parts["train"], test=parts["test"], task=task)
+    with pytest.raises(m3col.InputError, match=f"need one class per sample, but this is a model of task '{task}'"):
+        analyse(model, dataset, tmp_path / "out")
+
+
 # Bad input
 
 

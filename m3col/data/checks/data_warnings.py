@@ -8,6 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations_with_replacement, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +36,16 @@ def of_training(dataset: Dataset) -> list[str]:
     """Warnings about the training split alone: its columns and its classes."""
     warnings: list[str] = []
     labels = dataset.train.labels
-    if labels is not None and labels.ndim == 1:  # classes, not a table of labels or numbers
+    if labels is not None:
         for name, column in dataset.train.inputs.items():
             prefix = f"{dataset.name}, modality {name!r}"
             if isinstance(column, SequenceColumn):
                 warnings += _empty_features(column, dataset.features[name], prefix)
             elif isinstance(column, np.ndarray):
                 warnings += _column_warnings(column, labels, dataset.features[name], prefix)
-        counts = np.bincount(labels, minlength=dataset.num_classes).tolist()
-        warnings += case_warnings(dataset.classes, counts, dataset.name)
+        if labels.ndim == 1:  # classes, not a table of labels or numbers
+            counts = np.bincount(labels, minlength=dataset.num_classes).tolist()
+            warnings += case_warnings(dataset.classes, counts, dataset.name)
     return warnings
 
 
@@ -169,7 +171,7 @@ def _row_keys(column: ModalityData) -> list[bytes]:
 # Columns that number the rows
 
 
-def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], where: str) -> list[str]:
+def _column_warnings(x: FloatArray, labels: NDArray[Any], features: Sequence[str], where: str) -> list[str]:
     """Warnings about columns of the training split that follow the row order or equal the labels."""
     warnings = [
         f"{where}: {_named(column, features)} is what pandas or R calls a column of row numbers; remove it"
@@ -181,9 +183,11 @@ def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], w
     steps = np.diff(x, axis=0)
     counts = (steps == 1).all(axis=0)
     rises = ((steps > 0).all(axis=0) | (steps < 0).all(axis=0)) & ~counts
-    is_label = (x == labels[:, None]).all(axis=0)
-    is_sorted = len(np.unique(labels)) == 1 + int((np.diff(labels) != 0).sum())
-    follows = (steps >= 0).all(axis=0) | (steps <= 0).all(axis=0)
+    targets = labels.reshape(len(labels), -1)
+    is_label = np.any([(x == target[:, None]).all(axis=0) for target in targets.T], axis=0)
+    has_classes = labels.ndim == 1
+    is_sorted = has_classes and len(np.unique(labels)) == 1 + int((np.diff(labels) != 0).sum())
+    follows = ((steps >= 0).all(axis=0) | (steps <= 0).all(axis=0)) & has_classes
     follows &= ~(counts | rises | is_label)
     # A monotonic column can separate the classes only if the rows are sorted by class.
     follows[follows] = [_separates(column, labels) for column in x[:, follows].T]
@@ -193,7 +197,7 @@ def _column_warnings(x: FloatArray, labels: IntArray, features: Sequence[str], w
         (shuffled, "holds each of as many whole numbers as there are rows once, as row numbers in another order do"),
         (counts, f"is the row number{leak}"),
         (rises, f"grows or falls from each row to the next, as a sample number or a date does{leak}"),
-        (is_label, "equals the label in every row"),
+        (is_label, f"equals {'the' if has_classes else 'a'} label in every row"),
         (follows, "follows the order of the rows, which are sorted by class, and alone separates the classes"),
     )
     for mask, text in findings:
