@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.distributed import _functional_collectives as collectives
 from torch.nn import functional
 
+from m3col import devices
+
 T = TypeVar("T")
 
 
@@ -80,7 +82,7 @@ class RankContext:
         if min(counts) == longest:
             return gathered
         kept = [rank * longest + row for rank, count in enumerate(counts) for row in range(count)]
-        return gathered[torch.tensor(kept, device=gathered.device)]
+        return gathered[devices.moved(torch.tensor(kept), gathered.device)]
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """The mean over ranks of each value, in float64; all ranks must pass the same names in the same order."""

@@ -16,7 +16,7 @@ from m3col.config.validation import Fault
 from m3col.errors import InputError
 from m3col.inputs import tokenization
 from m3col.inputs.specs import ImageInput, SequenceInput, TextInput
-from m3col.models import image, sequence, text
+from m3col.models import image, sequence, text, token_positions
 from m3col.models.image import ImageEncoder
 from m3col.models.sequence import SequenceEncoder
 from m3col.models.text import TextEncoder
@@ -141,7 +141,7 @@ def _text_faults(model: ModelConfig, data: DataConfig) -> list[str]:
 
 def _length_faults(values: dict[str, object], input: TextInput) -> list[str]:
     with torch.device("meta"):
-        limit = text.longest(text.build(values))
+        limit = token_positions.longest(text.build(values))
     if limit is None or input.max_length <= limit:
         return []
     line = f"data.text.max_length must be <= {limit}, the positions of {values['model_type']!r}"

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m3col import devices
 from m3col.inputs.base import Index, Input, LazySource, Source
 from m3col.inputs.specs import Partial
 
@@ -34,10 +35,16 @@ class Changed:
 
 
 class PartialSource:
-    """Wraps a source of a modality that some samples lack. Its batches are `Partial`. `present`: [N] mask."""
+    """Wraps a source of a modality that some samples lack. Its batches are `Partial`.
 
-    def __init__(self, source: Source, present: Tensor) -> None:
-        self.source, self._present = source, present
+    Args:
+        source: the source, with placeholders.
+        present: [N] bool on the CPU, False for a placeholder.
+        device: of the batches.
+    """
+
+    def __init__(self, source: Source, present: Tensor, device: torch.device) -> None:
+        self.source, self._present, self._placed, self._device = source, present, present.to(device), device
 
     def __len__(self) -> int:
         return len(self.source)
@@ -45,7 +52,9 @@ class PartialSource:
     def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Input:
         rows = self.source.rows(index, draws)
         assert not isinstance(rows, Partial)
-        return Partial(rows, self._present[index])
+        if isinstance(index, slice) or index.device == self._placed.device:
+            return Partial(rows, self._placed[index])
+        return Partial(rows, devices.moved(self._present[index], self._device))  # a GPU would wait for the positions
 
 
 def is_lazy(sources: Mapping[str, Source]) -> bool:

@@ -64,6 +64,7 @@ class Tokens:
         mask: [n, L] bool, False for padding.
         embeddings: [n, L, E] word embeddings, possibly mixed (Mixup).
         types: [n, L] int64, which of two joined texts a token belongs to; None: the first.
+        padded: whether a text is shorter than L; None: only the mask says so, which a GPU would have to be asked for.
 
     Raises:
         InputError: neither is set, or shapes differ.
@@ -73,6 +74,7 @@ class Tokens:
     mask: Tensor
     embeddings: Tensor | None = None
     types: Tensor | None = None
+    padded: bool | None = None
 
     def __post_init__(self) -> None:
         if self.ids is None and self.embeddings is None:
@@ -95,6 +97,7 @@ class Tokens:
             mask=self.mask[rows],
             embeddings=None if self.embeddings is None else self.embeddings[rows],
             types=None if self.types is None else self.types[rows],
+            padded=None if self.padded else self.padded,
         )
 
     def to(self, device: torch.device | str) -> "Tokens":
@@ -104,6 +107,7 @@ class Tokens:
             mask=self.mask.to(device),
             embeddings=None if self.embeddings is None else self.embeddings.to(device),
             types=None if self.types is None else self.types.to(device),
+            padded=self.padded,
         )
 
 
@@ -168,6 +172,5 @@ def one_like(rows: Tensor | Tokens | Sequences) -> Tensor | Tokens | Sequences:
     if isinstance(rows, Sequences):
         step = rows.values.new_zeros((1, 1, rows.values.shape[2]))
         return Sequences(step, torch.ones((1, 1), dtype=torch.bool, device=device))
-    return Tokens(
-        torch.zeros((1, 1), dtype=torch.long, device=device), torch.ones((1, 1), dtype=torch.bool, device=device)
-    )
+    ids, mask = torch.zeros((1, 1), dtype=torch.long, device=device), torch.ones(1, 1, dtype=torch.bool, device=device)
+    return Tokens(ids, mask, padded=False)

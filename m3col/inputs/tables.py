@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m3col import devices
 from m3col.config.schema import RunConfig
 from m3col.data.checks import number_limits as ranges
 from m3col.data.columns import Kind, ModalityData, kind_of
@@ -28,6 +29,8 @@ class TableSource:
         return len(self.values)
 
     def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tensor:
+        if isinstance(index, Tensor) and index.device != self.values.device:
+            index = devices.moved(index, self.values.device)  # else a GPU finishes all its work first
         return self.values[index]
 
 

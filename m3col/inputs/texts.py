@@ -53,7 +53,8 @@ class TokenSource(LazySource):
         mask = np.zeros((len(texts), longest), np.bool_)
         for row, text in enumerate(texts):
             ids[row, : len(text)], mask[row, : len(text)] = text, True
-        return Tokens(*(devices.moved(torch.from_numpy(array), self._device) for array in (ids, mask)))
+        placed = (devices.moved(torch.from_numpy(array), self._device) for array in (ids, mask))
+        return Tokens(*placed, padded=not mask.all())
 
 
 def by_length(

@@ -13,6 +13,7 @@ import contextlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,9 +34,11 @@ from m3col.augmentation import sample_mixing
 from m3col.config.modality_sections import TextModelConfig
 from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs.specs import TextInput, Tokens
+from m3col.models import attention_masks
 from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.image import misfit
 from m3col.models.mlp import check_widths, linear
+from m3col.models.token_positions import longest, padding_position, positions
 
 KEY = "model.text.name"
 # Keys of a stored config that are dropped: its origin, settings of classifiers, and settings that change how code and
@@ -94,6 +97,7 @@ class TextEncoder(nn.Module):
             config, values
         )  # first, because its messages are clearer than those of `load` and `build`
         self.model = load(config, values) if config.pretrained and load_weights else build(values)
+        attention_masks.read_no_masks(self.model)
         self.model.train()  # from_pretrained returns a model in evaluation mode
         self._parameters_of_forward = frozenset(inspect.signature(self.model.forward).parameters)
         self._padding_position = padding_position(self.model)
@@ -122,7 +126,7 @@ class TextEncoder(nn.Module):
         """The same texts with the word embeddings [n, L, E] in place of their ids."""
         if tokens.embeddings is not None:
             return tokens
-        return Tokens(None, tokens.mask, self.model.get_input_embeddings()(tokens.ids), tokens.types)
+        return replace(tokens, ids=None, embeddings=self.model.get_input_embeddings()(tokens.ids))
 
     def mix(self, tokens: Tokens, permutation: Tensor, lam: Tensor) -> Tokens:
         """Eq. 2 at the word embeddings: lam w + (1 - lam) w[permutation] at each position; permutation, lam: [n].
@@ -135,7 +139,10 @@ class TextEncoder(nn.Module):
         weight = lam.to(own.embeddings.dtype).unsqueeze(1)  # rounded as in `sample_mixing.mix`
         own_mask, partner_mask = own.mask & (weight > 0), own.mask[permutation] & (weight < 1)
         types = None if own.types is None else torch.where(partner_mask & ~own_mask, own.types[permutation], own.types)
-        return Tokens(None, own_mask | partner_mask, sample_mixing.mix(own.embeddings, permutation, lam), types)
+        return Tokens(
+            None, own_mask | partner_mask, sample_mixing.mix(own.embeddings, permutation, lam), types,
+            padded=False if tokens.padded is False else None,
+        )  # fmt: skip
 
     def stored(self) -> dict[str, Any]:
         """The encoder's config, which is passed as `described` to build the encoder from a checkpoint."""
@@ -143,7 +150,10 @@ class TextEncoder(nn.Module):
 
     def _run(self, tokens: Tokens) -> Tensor:
         """The encoder's output [n, L, width]."""
-        arguments: dict[str, Tensor] = {"attention_mask": tokens.mask.long()}
+        arguments: dict[str, Tensor] = {}
+        # Without a mask attention is faster. Not while compiling, so that there is one graph for both cases.
+        if torch.compiler.is_compiling() or tokens.padded is not False:
+            arguments["attention_mask"] = tokens.mask.long()
         if tokens.embeddings is not None:
             arguments["inputs_embeds"] = tokens.embeddings
         else:
@@ -156,12 +166,6 @@ class TextEncoder(nn.Module):
             arguments["token_type_ids"] = tokens.types
         hidden: Tensor = self.model(**arguments).last_hidden_state
         return hidden
-
-
-def positions(mask: Tensor, padding: int) -> Tensor:
-    """Position ids [n, L] for encoders such as RoBERTa: tokens have padding + 1, padding + 2, ..., others `padding`."""
-    counted = mask.long()
-    return counted.cumsum(dim=1) * counted + padding
 
 
 def kinds() -> list[str]:
@@ -340,29 +344,6 @@ def _without_pooling(config: Any) -> dict[str, bool]:
     kind: Any = MODEL_MAPPING[type(config)]
     kind = kind[0] if isinstance(kind, tuple | list) else kind
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
-
-
-def padding_position(model: nn.Module) -> int | None:
-    """The position id of padding in encoders such as RoBERTa (1; the first token has 2); None for other encoders."""
-    parameters = inspect.signature(model.forward).parameters
-    table = position_table(model)
-    return table.padding_idx if table is not None and "position_ids" in parameters else None
-
-
-def position_table(model: nn.Module) -> nn.Embedding | None:
-    """The embeddings of absolute positions; None where the encoder has none."""
-    tables = (m for name, m in model.named_modules() if name.endswith("position_embeddings"))
-    return next((table for table in tables if isinstance(table, nn.Embedding)), None)
-
-
-def longest(model: PreTrainedModel) -> int | None:
-    """The largest number of tokens per text that the encoder accepts; None: no limit."""
-    table = position_table(model)
-    if table is None:
-        limit: int | None = getattr(model.config, "max_position_embeddings", None)
-        return limit if limit and limit > 0 else None
-    padding = padding_position(model)
-    return table.num_embeddings - (0 if padding is None else padding + 1)
 
 
 def inspect_model(config: TextModelConfig, values: Mapping[str, Any]) -> DryRun:

@@ -88,14 +88,17 @@ class FoldTrainer:
         self._kinds = {transform.kind for transform in self.transforms.values()}
         self._inputs = self.prepare(train.inputs, train.present)
         self._count = len(train)
-        self._labels = None if train.labels is None else task.targets(train.labels).to(self.device)
-        weight = None if train.labels is None else task.class_weights(config.objective.class_weight, train.labels)
+        # Also on the host, where reading them waits for no work of a GPU.
+        self._targets = None if train.labels is None else task.targets(train.labels)
+        self._labels = None if self._targets is None else self._targets.to(self.device)
+        weights = None if train.labels is None else task.class_weights(config.objective.class_weight, train.labels)
+        self._class_weight = None if weights is None else torch.as_tensor(weights, dtype=self.dtype)
         self._reseed(randomness.torch_seed(seed=self.seed, fold=fold, epoch=0, purpose="weights"))
         self.method = registry.load(config.method)(
             config,
             features={name: transform.spec for name, transform in self.transforms.items()},
             task=task,
-            class_weight=None if weight is None else torch.as_tensor(weight, dtype=self.dtype),
+            class_weight=self._class_weight,
         ).to(device=self.device, dtype=self.dtype)
         if self.device.type == "cuda":
             self.method.to(memory_format=torch.channels_last)  # the layout in which GPUs compute convolutions fastest
@@ -150,8 +153,7 @@ class FoldTrainer:
         for name, transform in self.transforms.items():
             sources[name] = fitting.source_of(name, transform, inputs[name], placement)
             if present is not None and not present[name].all():
-                mask = torch.as_tensor(np.array(present[name]), device=self.device)
-                sources[name] = PartialSource(sources[name], mask)
+                sources[name] = PartialSource(sources[name], torch.as_tensor(np.array(present[name])), self.device)
         return sources
 
     def train_epoch(self, epoch: int, *, learning_rate: float) -> dict[str, float]:
@@ -220,7 +222,7 @@ class FoldTrainer:
             yield batch, Step(self.seed, self.fold, epoch, number), part
 
     def _indices(self, epoch: int) -> Sequence[Tensor | slice]:
-        """The samples of each batch of an epoch."""
+        """The samples of each batch of an epoch, on the CPU, which reads images and texts."""
         size = self.config.train.batch_size
         if size is None or size >= len(self):
             return [slice(None)]
@@ -229,9 +231,7 @@ class FoldTrainer:
         lengths = length_groups.lengths(self.config.data, self._inputs)
         if lengths is not None:
             order = by_length(order, lengths, size, draw)
-        # Images and texts are read by the CPU, which would wait for a GPU to return the positions.
-        place = torch.device("cpu") if is_lazy(self._inputs) else self.device
-        batches = [*torch.as_tensor(order, device=place).split(size)]
+        batches = [*torch.as_tensor(order).split(size)]
         if len(batches[-1]) == 1 and self._needs_two:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
@@ -250,12 +250,14 @@ class FoldTrainer:
             }
             for view in self.method.views
         }
-        labels = None if self._labels is None else self._labels[index]
+        labels = self._labels
+        if self._targets is not None and not isinstance(index, slice):
+            labels = devices.moved(self._targets[index], self.device)
         return Batch(views, size, labels, shards, self.ranks, self._weighing(index, group))
 
     def _weighing(self, index: Tensor | slice, group: Sequence[Tensor | slice]) -> float:
         """The mean class weight of a batch over that of its whole optimizer step, see `Batch.weighing`."""
-        weight, labels = self.method.class_weight, self._labels
+        weight, labels = self._class_weight, self._targets
         if weight is None or labels is None or len(group) == 1:
             return 1.0
         step_labels = torch.cat([labels[rows] for rows in group])

@@ -1,14 +1,17 @@
 """Text encoders: mixing at the word embeddings is the ordinary call at lambda 1 and the partner's at lambda 0."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 from transformers import AutoModel, CLIPConfig, CLIPModel
+from transformers.masking_utils import bidirectional_mask_function
 
 from m3col.config.modality_sections import TextModelConfig
 from m3col.inputs.specs import TextInput, Tokens
+from m3col.models.attention_masks import padding_mask
 from m3col.models.text import TextEncoder, encoder_config, kinds
 from tests.models.builders import VOCABULARY, batch, text_config, text_encoder, text_folder
 
@@ -64,6 +67,41 @@ def test_each_text_has_its_own_lambda(kind, pad, pool, types, width):
     torch.testing.assert_close(found[[0, 3]], plain[[0, 3]], rtol=0, atol=1e-6)
     torch.testing.assert_close(found[1], plain[2], rtol=0, atol=1e-6)
     assert min((found[2] - plain[2]).abs().max(), (found[2] - plain[3]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "pad", "pool", "types", "width"), CASES)
+def test_where_the_host_knows_of_no_padding_no_mask_is_passed_and_the_bits_are_the_same(
+    kind, pad, pool, types, width, monkeypatch
+):
+    encoder, tokens = built(kind, pad, pool, width), batch((9, 9, 9, 9), pad=pad, types=types)
+    known, lam = replace(tokens, padded=False), torch.tensor([0.3, 1.0, 0.0, 0.9])
+    masks: list[bool] = []
+    monkeypatch.setattr(
+        encoder.model, "forward", lambda _forward=encoder.model.forward, **named: (
+            masks.append("attention_mask" in named), _forward(**named))[1],
+    )  # fmt: skip
+    with torch.no_grad():
+        assert torch.equal(encoder(known), encoder(tokens))
+        assert torch.equal(encoder(encoder.mix(known, PARTNER, lam)), encoder(encoder.mix(tokens, PARTNER, lam)))
+    assert masks == [False, True, False, True]
+
+
+def test_what_the_host_knows_of_padding():
+    padded, full = replace(batch(), padded=True), replace(batch((9, 9)), padded=False)
+    encoder, partner, lam = built("bert", 0, "cls", 32), torch.tensor([1, 0]), torch.ones(2)
+    assert padded[1:].padded is None and full[:1].padded is False and full.to("meta").padded is False
+    assert encoder.mix(full, partner, lam).padded is False and encoder.embed(padded).padded is True
+    assert encoder.mix(padded, PARTNER, torch.ones(4)).padded is None
+
+
+def test_a_mask_on_another_device_is_passed_on_unread():
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    named = {"batch_size": 2, "q_length": 4, "kv_length": 4, "allow_is_bidirectional_skip": True}
+    named |= {"mask_function": bidirectional_mask_function, "allow_is_causal_skip": False}
+    assert padding_mask(attention_mask=mask, **named) is None
+    there = padding_mask(attention_mask=mask.to("meta"), device=torch.device("meta"), **named)
+    assert there.shape == (2, 1, 4, 4) and there.device.type == "meta"
+    assert padding_mask(attention_mask=None, **named) is None
 
 
 def test_embeddings_are_mixed_and_masks_joined():
@@ -136,7 +174,7 @@ def test_weights_follow_the_seed_and_the_vocabulary_the_tokeniser():
     assert torch.equal(vectors[0], vectors[1]) and not torch.equal(vectors[0], vectors[2])
     assert one.model.get_input_embeddings().num_embeddings == VOCABULARY
     assert {p.dtype for p in one.parameters()} == {torch.float32} and one.training
-    assert one.model.config._attn_implementation == "sdpa" and one.model.pooler is None
+    assert one.model.config._attn_implementation == "m3col_sdpa" and one.model.pooler is None
     assert isinstance(text_encoder(text_config()).projection, torch.nn.Identity)
 
 
@@ -170,7 +208,7 @@ def test_a_stored_config_cannot_name_code():
         "auto_map": {"A": "b.c"},
     }
     encoder = text_encoder(text_config(), load_weights=False, described=described)
-    assert encoder.model.config._attn_implementation == "sdpa" and "auto_map" not in encoder.stored()
+    assert encoder.model.config._attn_implementation == "m3col_sdpa" and "auto_map" not in encoder.stored()
 
 
 def test_kinds_are_encoders():
