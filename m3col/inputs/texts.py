@@ -53,8 +53,8 @@ class TokenSource(LazySource):
         mask = np.zeros((len(texts), longest), np.bool_)
         for row, text in enumerate(texts):
             ids[row, : len(text)], mask[row, : len(text)] = text, True
-        placed = (devices.moved(torch.from_numpy(array), self._device) for array in (ids, mask))
-        return Tokens(*placed, padded=not mask.all())
+        placed = [devices.moved(torch.from_numpy(array), self._device) for array in (ids, mask)]
+        return Tokens(placed[0], placed[1], padded=not mask.all())
 
 
 def by_length(

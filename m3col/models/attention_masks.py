@@ -15,11 +15,10 @@ from transformers.masking_utils import sdpa_mask
 _NAME = "m3col_sdpa"
 
 
-def padding_mask(*args: Any, attention_mask: Tensor | None = None, **named: Any) -> Tensor | None:
+def padding_mask(*, attention_mask: Tensor | None = None, **named: Any) -> Tensor | None:
     """transformers' mask for scaled_dot_product_attention; the values of a mask on a GPU are not read.
 
     Args:
-        args: see `sdpa_mask` of transformers.
         attention_mask: [n, L], 0 for padding; None: no padding.
         named: see `sdpa_mask` of transformers.
 
@@ -28,7 +27,7 @@ def padding_mask(*args: Any, attention_mask: Tensor | None = None, **named: Any)
     """
     if attention_mask is not None and attention_mask.device.type != "cpu":
         named["allow_is_bidirectional_skip"] = False
-    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **named)
+    mask: Tensor | None = sdpa_mask(attention_mask=attention_mask, **named)
     return mask
 
 
