@@ -4,11 +4,8 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from jobs.terminal.console import print_metrics, runs_of
 from m3col.config import loading as run_config
@@ -64,10 +61,7 @@ def predict(arguments: argparse.Namespace) -> int:
     import m3col
 
     predictor = m3col.load(arguments.checkpoint, device=arguments.device)
-    if arguments.csv is not None:
-        inputs = _read_csv(arguments, predictor)
-    else:
-        inputs = _read_inputs(arguments, predictor.modalities)
+    inputs = _read_csv(arguments, predictor) if arguments.csv is not None else _read_inputs(arguments, predictor)
     try:
         table = predictor.predict_table(inputs)
     except InputError as error:
@@ -109,6 +103,11 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
     if arguments.inputs:
         faults.append(f"{arguments.inputs[0]!r}: --csv holds all modalities; leave the other files out")
     kinds, numeric = predictor.kinds, model_columns(predictor.features, predictor.kinds)
+    series = [name for name, kind in kinds.items() if modality_kinds.of(kind).has_steps]
+    if series:
+        files = " ".join(f"{name}={name}.csv" for name in kinds)
+        text = f"has one row per sample, which cannot hold the sequences of {', '.join(series)}; give {files} instead"
+        raise InputError([*faults, f"--csv {path}: {text}"])
     columns = {
         name: numeric[name] if modality_kinds.of(kinds[name]).is_table else own
         for name, own in predictor.features.items()
@@ -129,12 +128,17 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
     return inputs
 
 
-def _read_inputs(arguments: argparse.Namespace, modalities: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads the files of `modality=file.csv` words. Raises InputError with every fault of words, files and --out."""
+def _read_inputs(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str, Any]:
+    """Reads the files of `modality=file.csv` words, also files of sequences. They must have their samples in one order.
+
+    Raises InputError with every fault of words, files and --out.
+    """
     from m3col.data.formats.table_csv import read_matrix
+    from m3col.data.sequences.files import read_file
 
     faults: list[str] = []
-    inputs: dict[str, np.ndarray] = {}
+    inputs: dict[str, Any] = {}
+    modalities = predictor.modalities
     named: list[str] = []
     for word in arguments.inputs:
         name, sign, file = word.partition("=")
@@ -144,8 +148,10 @@ def _read_inputs(arguments: argparse.Namespace, modalities: Sequence[str]) -> di
         if name in named:
             faults.append(f"{word!r}: modality {name!r} is given twice")
         named.append(name)
-        matrix = read_matrix(Path(file), faults)
-        if matrix is not None:
+        if modality_kinds.of(predictor.kinds[name]).has_steps:
+            sequences = read_file(Path(file), faults)
+            inputs[name] = None if sequences is None else sequences.select(predictor.features[name], faults)
+        elif (matrix := read_matrix(Path(file), faults)) is not None:
             inputs[name] = matrix
     faults += [f"modality {name!r} is missing; add {name}=file.csv" for name in modalities if name not in named]
     faults += _out_faults(arguments.out)

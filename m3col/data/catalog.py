@@ -5,7 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from m3col.data.dataset import Dataset
-from m3col.data.formats import digits, food101, image_text_csv, n24news, numbered_csv, pairs, trifeatures
+from m3col.data.formats import (
+    digits,
+    food101,
+    image_text_csv,
+    n24news,
+    numbered_csv,
+    pairs,
+    sequence_folder,
+    trifeatures,
+)
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
 
@@ -150,6 +159,13 @@ TABLE: dict[str, Entry] = {
             kinds=pairs.KINDS,
             generic=True,
             looks_like=image_text_csv.looks_like,
+        ),
+        Entry(
+            "sequences",
+            "any folder with train.csv (id, label) and a file per modality: sequences or tables; given with --data-dir",
+            sequence_folder.read,
+            generic=True,
+            looks_like=sequence_folder.looks_like,
         ),
     )
 }

@@ -1,0 +1,271 @@
+"""Reads a folder of sequences and tables: `train.csv` (`val.csv`, `test.csv`) with ids and labels, a file per modality.
+
+A modality is a long CSV (`id,time,feature...`), a `.safetensors` or `.npz` file of sequences, or a table with one row
+per sample (`id,feature...`). Its file has the samples of all splits.
+"""
+
+import gzip
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m3col.data import arrays
+from m3col.data.dataset import SPLITS, Dataset, choose
+from m3col.data.formats import image_text_csv, table_faults, text_files
+from m3col.data.formats.csv_columns import Layout
+from m3col.data.formats.entry import Entry
+from m3col.data.formats.image_text_csv import FILES, Table
+from m3col.data.formats.missing_marks import MARKS
+from m3col.data.formats.pairs import FaultCollector
+from m3col.data.sequences import files
+from m3col.data.sequences.files import SequenceFile
+from m3col.data.sequences.long_csv import ID, TIME
+from m3col.errors import InputError
+
+GROUP = "group"
+
+_SHOWN = 5  # ids listed in a message; the others are only counted
+
+
+@dataclass
+class Content:
+    """What a folder has, as far as it could be read.
+
+    Attributes:
+        folder: the folder.
+        label: name of the column of labels.
+        splits: by split the rows of its file by id.
+        paths: by split its file.
+        modalities: by name the sequences, or a table [N, D] with the ids as index.
+        sources: by name the file of a modality.
+        faults: the faults, one line each.
+        warnings: suspicious properties, one line each.
+    """
+
+    folder: Path
+    label: str
+    splits: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
+    modalities: dict[str, SequenceFile | pd.DataFrame] = field(default_factory=dict)
+    sources: dict[str, Path] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def labels(self, split: str) -> list[str] | None:
+        """The labels of a split in the order of its file; None for a test split without them."""
+        rows = [*self.splits[split].values()]
+        return [row[self.label] for row in rows] if rows and self.label in rows[0] else None
+
+
+def looks_like(folder: Path) -> bool:
+    """Whether the folder has the layout, with at least one modality of sequences."""
+    train = text_files.find(folder, FILES["train"])
+    return train.is_file() and ID in _header(train) and any(map(_has_sequences, _sources(folder, []).values()))
+
+
+def read(
+    folder: Path,
+    entry: Entry,
+    select: Sequence[str | int] | None,
+    splits: Sequence[str],
+    *,
+    layout: Layout = Layout(),  # noqa: B008 - frozen
+    images: bool = False,
+) -> Dataset:
+    """Reads the data set of `folder`. Label files of splits that are not requested are not opened.
+
+    Raises:
+        InputError: with all faults.
+    """
+    content = scan(folder, splits, layout, select)
+    if content.faults:
+        raise InputError(content.faults)
+    return dataset_of(content, entry.name)
+
+
+def scan(
+    folder: Path, splits: Sequence[str], layout: Layout, select: Sequence[str | int] | None = None
+) -> Content:  # fmt: skip
+    """Reads `folder` and collects the faults. `select`: modalities by name, or number from 1; None: all."""
+    content = Content(folder, layout.label)
+    if not os.path.isdir(folder):
+        content.faults.append(f"{folder}: is not a folder")
+        return content
+    for split in (s for s in SPLITS if s in splits):
+        path = text_files.find(folder, FILES[split], content.faults)
+        if split == "train" or path.exists():
+            _read_split(content, split, path)
+    sources = _sources(folder, content.faults)
+    if not sources:
+        content.faults.append(f"{folder}: has no file of a modality, such as motion.csv with the header id,time,x,y")
+    if select is not None and sources:
+        names, lines = choose(select, [*sources])
+        content.faults += lines
+        sources = {name: sources[name] for name in names}
+    for name, path in sources.items():
+        modality = files.read_file(path, content.faults) if _has_sequences(path) else _read_table(path, content.faults)
+        content.sources[name] = path
+        if modality is not None:
+            content.modalities[name] = modality
+            _compare_ids(content, name, modality, complete=set(SPLITS) <= set(splits))
+    return content
+
+
+def _sources(folder: Path, faults: list[str]) -> dict[str, Path]:
+    """The files of modalities by name, in alphabetical order."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((s for s in (*text_files.SUFFIXES[::-1], *files.ARRAYS) if path.name.endswith(s)), None)
+        name = path.name.removesuffix(suffix or "")
+        if suffix is not None and name and not name.startswith(".") and name not in FILES.values() and path.is_file():
+            found.setdefault(name, []).append(path)
+    for paths in found.values():
+        if len(paths) > 1:
+            names = " and ".join(path.name for path in paths)
+            faults.append(f"{folder}: {names} are two files of one modality; keep one of them")
+    return {name: paths[0] for name, paths in found.items()}
+
+
+def _has_sequences(path: Path) -> bool:
+    return path.suffix in files.ARRAYS or {ID, TIME} <= _header(path)
+
+
+def _header(path: Path) -> set[str]:
+    """The names in the first line of a CSV; empty if it cannot be read."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", errors="replace") as file:
+            line = str(file.readline(1_000_000))
+    except (OSError, EOFError):
+        return set()
+    mark = next((mark for mark in (",", ";", "\t") if mark in line), ",")
+    return {name.strip().strip('"') for name in line.split(mark)}
+
+
+def _read_split(content: Content, split: str, path: Path) -> None:
+    """Reads ids, labels and groups of one split."""
+    collector = FaultCollector()
+    table = image_text_csv.read_table(path, collector)
+    if table is not None:
+        has_id = image_text_csv.require(table, ID, "", collector)
+        has_label = split == "test" or image_text_csv.require(table, content.label, "data.label_column", collector)
+        if has_id and has_label:
+            content.paths[split] = path
+            content.splits[split] = _by_id(table, collector, content)
+    content.faults += collector.lines()
+
+
+def _by_id(table: Table, faults: FaultCollector, content: Content) -> dict[str, dict[str, str]]:
+    """The rows of a table by id; rows without an id, and repeated ids, are faults."""
+    rows: dict[str, dict[str, str]] = {}
+    elsewhere = {name: split for split, others in content.splits.items() for name in others}
+    for number, row in table.rows:
+        name = row[ID].strip()
+        if name in MARKS:
+            faults.add(table.path, "the id is missing", f"the id is missing ({row[ID]!r})", number)
+        elif name in rows or name in elsewhere:
+            where = content.paths[elsewhere[name]].name if name in elsewhere else "a row above"
+            faults.add(table.path, "repeated ids", f"id {name!r} is in {where} as well; each sample has one id", number)
+        else:
+            rows[name] = row
+    return rows
+
+
+def _read_table(path: Path, faults: list[str]) -> pd.DataFrame | None:
+    """Reads a table with one row per sample; None if there are faults."""
+    collector = FaultCollector()
+    table = image_text_csv.read_table(path, collector)
+    rows: dict[str, dict[str, str]] = {}
+    features: list[str] = []
+    if table is not None and image_text_csv.require(table, ID, "", collector):
+        features = [name for name in table.header if name not in (ID, "")]
+        if not features:
+            collector.add(path, "header", "there is no column of a feature beside 'id'")
+        rows = _by_id(table, collector, Content(path.parent, ""))
+        for number, row in table.rows:
+            for name in features:
+                if not table_faults.is_number(row[name]):
+                    text = f"column {name!r}: {row[name].strip()!r:.40} is not a number"
+                    text += table_faults.why(row[name].strip())
+                    collector.add(path, "not a number", text, number)
+    lines = collector.lines()
+    faults += lines
+    if lines:
+        return None
+    values = [[table_faults.to_number(row[name]) for name in features] for row in rows.values()]
+    return pd.DataFrame(np.array(values, dtype=np.float64), index=_index(rows), columns=features)
+
+
+def _index(ids: Iterable[str]) -> pd.Index:
+    return pd.Index([*ids], dtype=object)
+
+
+def _compare_ids(content: Content, name: str, modality: SequenceFile | pd.DataFrame, *, complete: bool) -> None:
+    """Adds a fault for ids without a row in a modality, and a warning for ids in no split (if all were read)."""
+    path = content.sources[name]
+    own = set(_ids(modality))
+    for split, rows in content.splits.items():
+        missing = [row for row in rows if row not in own]
+        if missing:
+            unit = "sequence" if isinstance(modality, SequenceFile) else "row"
+            content.faults.append(f"{path}: has no {unit} for {_listed(missing)} of {content.paths[split].name}")
+    used = {row for rows in content.splits.values() for row in rows}
+    unused = [row for row in _ids(modality) if row not in used]
+    if unused and complete and content.splits:
+        content.warnings.append(f"{path}: {_listed(unused)} are in no split and left out")
+
+
+def _ids(modality: SequenceFile | pd.DataFrame) -> Iterable[str]:
+    return modality.ids if isinstance(modality, SequenceFile) else map(str, modality.index)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, ids[:_SHOWN]))
+    return f"the ids {shown}" + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
+
+
+def dataset_of(content: Content, name: str) -> Dataset:
+    """Builds the data set of a folder without faults. Raises InputError for faults of its labels."""
+    pairs: dict[str, tuple[dict[str, Any], Any]] = {}
+    for split, rows in content.splits.items():
+        labels = content.labels(split)
+        index = _index(rows)
+        pairs[split] = (
+            {key: _part(modality, [*rows]) for key, modality in content.modalities.items()},
+            None if labels is None else pd.Series(labels, index=index, dtype=object),
+        )
+    train = content.splits["train"]
+    groups = [row.get(GROUP) for row in train.values()]
+    try:
+        dataset = arrays.from_arrays(
+            *pairs["train"],
+            test=pairs.get("test"),
+            validation=pairs.get("validation"),
+            groups=None if None in groups else pd.Series(groups, index=_index(train), dtype=object),
+            name=name,
+        )
+    except InputError as error:
+        raise InputError([f"{content.folder}: {line}" for line in error.faults]) from None
+    features = {
+        key: modality.features if isinstance(modality, SequenceFile) else dataset.features[key]
+        for key, modality in content.modalities.items()
+    }
+    splits = {
+        split: replace(part, ids=np.array([*content.splits[split]], dtype=np.str_))
+        for split, part in dataset.splits.items()
+    }
+    others = tuple(key for key in _sources(content.folder, []) if key not in features)
+    return replace(dataset, features=features, unselected=others, **splits,
+                   warnings=(*content.warnings, *dataset.warnings))  # fmt: skip
+
+
+def _part(modality: SequenceFile | pd.DataFrame, ids: Sequence[str]) -> Any:
+    """The samples `ids` of a modality, in this order."""
+    if isinstance(modality, pd.DataFrame):
+        return modality.loc[list(ids)]
+    at = {name: row for row, name in enumerate(modality.ids)}
+    return modality.column[np.array([at[name] for name in ids], dtype=np.int64)]
