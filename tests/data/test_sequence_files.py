@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from jobs.cli import main
 from m3col.data import loading
 from m3col.data.checks.check_folder import check
+from m3col.data.formats.csv_columns import Layout
 from m3col.data.sequences import files, npz
 from m3col.errors import InputError
 from tests.data.test_data_formats_doc import blocks
@@ -290,3 +291,24 @@ def test_a_folder_is_trained_and_new_files_are_predicted(folder, tmp_path, capsy
     )
     assert main(["evaluate", str(checkpoint), "--runs-dir", str(runs)]) == 0
     assert re.search(r"test/accuracy +. +(0\.[789]|1)", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("form", "labels"), [("binary", ["1,0", "0,1"]), ("number", ["0.5,-3", "2,4"])])
+def test_several_labels_or_numbers_and_groups_are_read_from_columns_of_their_own(folder, form, labels):
+    for name, rows in (("train", range(60)), ("test", range(60, 80))):
+        lines = [f"s{row},{labels[row % 2]},g{row // 2}" for row in rows]
+        (folder / f"{name}.csv").write_text("\n".join(["id,label:left,label:right,group", *lines]) + "\n")
+    layout = Layout(form=form)
+    dataset = loading.load("sequences", data_dir=folder, layout=layout)
+    assert dataset.classes == ("left", "right") and dataset.train.groups[3] == "g1"
+    assert dataset.test.labels[1].tolist() == [float(cell) for cell in labels[1].split(",")]
+    report = check(folder, layout=layout)
+    assert report.ok and [row[0] for row in report.class_rows] == ["left", "right"]
+    with (folder / "train.csv").open("a") as file:
+        file.write("s0x,abc,1,g\n")
+    assert any("'s0x'" in line for line in check(folder, layout=layout).faults)
+    (folder / "test.csv").write_text("id\ns60\ns61\n")
+    (folder / "train.csv").write_text("id,label:left,label:right\ns0,1,0\ns1,0,1\n")
+    assert loading.load("sequences", data_dir=folder, layout=layout).test.labels is None
+    (folder / "train.csv").write_text("id,label:left,label:right\ns0,1,soon\ns1,0,1\n")
+    assert any("must be a number, but is 'soon'" in line for line in check(folder, layout=layout).faults)

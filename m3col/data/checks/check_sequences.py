@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from m3col.data import label_tables
 from m3col.data.checks import data_warnings, dataset_values, naming
 from m3col.data.checks.folder_report import Report, Row
-from m3col.data.dataset import SPLITS
+from m3col.data.dataset import SPLITS, Dataset
 from m3col.data.formats import sequence_folder
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.sequence_folder import Content
@@ -29,6 +30,7 @@ def check_sequences(folder: Path, *, layout: Layout) -> Report:
     rows = [
         _describe(content, name, split) for name in content.modalities for split in content.splits if not content.faults
     ]
+    dataset = None
     if not faults:
         try:
             dataset = sequence_folder.dataset_of(content, "sequences")
@@ -42,18 +44,29 @@ def check_sequences(folder: Path, *, layout: Layout) -> Report:
                 *data_warnings.of_training(dataset),
                 *data_warnings.across_splits(dataset, within=True),
             ]
-    labelled = [split for split in content.splits if content.labels(split) is not None]
-    counts = {split: Counter(content.labels(split)) for split in labelled}
-    names = sorted({name for counter in counts.values() for name in counter})
+    class_columns, class_rows = _labels(content, dataset)
     return Report(
         folder=folder,
         columns=("file", "split", "samples", "features", "missing", "fewest steps", "median", "most"),
         rows=tuple(rows),
-        class_columns=("class", *labelled),
-        class_rows=tuple((name, *(str(counts[split][name]) for split in labelled)) for name in names),
+        class_columns=class_columns,
+        class_rows=class_rows,
         faults=tuple(faults),
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _labels(content: Content, dataset: Dataset | None) -> tuple[Row, tuple[Row, ...]]:
+    """The header and the rows of the table of labels: samples of each class, or a description of each label."""
+    labels = {split: own for split in content.splits if (own := content.labels(split)) is not None}
+    if content.layout.form == label_tables.CLASS:
+        counts = {split: Counter(map(str, own)) for split, own in labels.items()}
+        names = sorted({name for counter in counts.values() for name in counter})
+        return ("class", *labels), tuple((name, *(str(counts[s][name]) for s in labels)) for name in names)
+    if dataset is None:
+        return (), ()
+    tables = {split: part.labels for split, part in dataset.splits.items() if part.labels is not None}
+    return label_tables.describe(tables, dataset.classes, content.layout.form)
 
 
 def _describe(content: Content, name: str, split: str) -> Row:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3col.data import arrays
+from m3col.data import arrays, label_tables
 from m3col.data.dataset import SPLITS, Dataset, choose
 from m3col.data.formats import image_text_csv, table_faults, text_files
 from m3col.data.formats.csv_columns import Layout
@@ -26,6 +26,7 @@ from m3col.data.sequences import files
 from m3col.data.sequences.files import SequenceFile
 from m3col.data.sequences.long_csv import ID, TIME
 from m3col.errors import InputError
+from m3col.tasks import registry as tasks
 
 GROUP = "group"
 
@@ -38,7 +39,7 @@ class Content:
 
     Attributes:
         folder: the folder.
-        label: name of the column of labels.
+        layout: the columns of labels.
         splits: by split the rows of its file by id.
         paths: by split its file.
         modalities: by name the sequences, or a table [N, D] with the ids as index.
@@ -48,7 +49,7 @@ class Content:
     """
 
     folder: Path
-    label: str
+    layout: Layout
     splits: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
     modalities: dict[str, SequenceFile | pd.DataFrame] = field(default_factory=dict)
@@ -56,14 +57,36 @@ class Content:
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def labels(self, split: str) -> list[str] | None:
-        """The labels of a split in the order of its file; None for a test split without them."""
-        rows = [*self.splits[split].values()]
-        return [row[self.label] for row in rows] if rows and self.label in rows[0] else None
+    def labels(self, split: str) -> pd.Series | pd.DataFrame | None:
+        """The labels of a split, with its ids as index; None for a test split without them."""
+        rows = self.splits[split]
+        named, missing = label_columns(self.layout, [*next(iter(rows.values()), {})])
+        if missing:
+            return None
+        index = _index(rows)
+        if self.layout.form == label_tables.CLASS:
+            (column,) = named
+            return pd.Series([row[column] for row in rows.values()], index=index, dtype=object)
+        cells = {name: [_cell(row[column]) for row in rows.values()] for column, name in named.items()}
+        return pd.DataFrame(cells, index=index)
+
+
+def label_columns(layout: Layout, header: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The name of each label or target by its column, and the columns that the header lacks."""
+    if layout.form == label_tables.CLASS and isinstance(layout.label, str):
+        return {layout.label: layout.label}, () if layout.label in header else (layout.label,)
+    return layout.label_columns(header)
+
+
+def _cell(cell: str) -> float | str:
+    """A number, or the text that is none."""
+    return table_faults.to_number(cell) if table_faults.is_number(cell) else cell
 
 
 def looks_like(folder: Path) -> bool:
     """Whether the folder has the layout, with at least one modality of sequences."""
+    if not os.path.isdir(folder):  # False also for a path that is too long
+        return False
     train = text_files.find(folder, FILES["train"])
     return train.is_file() and ID in _header(train) and any(map(_has_sequences, _sources(folder, []).values()))
 
@@ -92,7 +115,7 @@ def scan(
     folder: Path, splits: Sequence[str], layout: Layout, select: Sequence[str | int] | None = None
 ) -> Content:  # fmt: skip
     """Reads `folder` and collects the faults. `select`: modalities by name, or number from 1; None: all."""
-    content = Content(folder, layout.label)
+    content = Content(folder, layout)
     if not os.path.isdir(folder):
         content.faults.append(f"{folder}: is not a folder")
         return content
@@ -152,8 +175,10 @@ def _read_split(content: Content, split: str, path: Path) -> None:
     table = image_text_csv.read_table(path, collector)
     if table is not None:
         has_id = image_text_csv.require(table, ID, "", collector)
-        has_label = split == "test" or image_text_csv.require(table, content.label, "data.label_column", collector)
-        if has_id and has_label:
+        missing = () if split == "test" else label_columns(content.layout, table.header)[1]
+        for column in missing:
+            image_text_csv.require(table, column, "data.label_column", collector)
+        if has_id and not missing:
             content.paths[split] = path
             content.splits[split] = _by_id(table, collector, content)
     content.faults += collector.lines()
@@ -185,7 +210,7 @@ def _read_table(path: Path, faults: list[str]) -> pd.DataFrame | None:
         features = [name for name in table.header if name not in (ID, "")]
         if not features:
             collector.add(path, "header", "there is no column of a feature beside 'id'")
-        rows = _by_id(table, collector, Content(path.parent, ""))
+        rows = _by_id(table, collector, Content(path.parent, Layout()))
         for number, row in table.rows:
             for name in features:
                 if not table_faults.is_number(row[name]):
@@ -232,21 +257,19 @@ def dataset_of(content: Content, name: str) -> Dataset:
     """Builds the data set of a folder without faults. Raises InputError for faults of its labels."""
     pairs: dict[str, tuple[dict[str, Any], Any]] = {}
     for split, rows in content.splits.items():
-        labels = content.labels(split)
-        index = _index(rows)
-        pairs[split] = (
-            {key: _part(modality, [*rows]) for key, modality in content.modalities.items()},
-            None if labels is None else pd.Series(labels, index=index, dtype=object),
-        )
+        inputs = {key: _part(modality, [*rows]) for key, modality in content.modalities.items()}
+        pairs[split] = (inputs, content.labels(split))
     train = content.splits["train"]
-    groups = [row.get(GROUP) for row in train.values()]
+    given = [row.get(GROUP) for row in train.values()]
+    groups: Any = None if None in given else pd.Series(given, index=_index(train), dtype=object)
     try:
         dataset = arrays.from_arrays(
             *pairs["train"],
             test=pairs.get("test"),
             validation=pairs.get("validation"),
-            groups=None if None in groups else pd.Series(groups, index=_index(train), dtype=object),
+            groups=groups,
             name=name,
+            task=next(task for task in tasks.names() if tasks.load(task).label_form == content.layout.form),
         )
     except InputError as error:
         raise InputError([f"{content.folder}: {line}" for line in error.faults]) from None
@@ -254,7 +277,7 @@ def dataset_of(content: Content, name: str) -> Dataset:
         key: modality.features if isinstance(modality, SequenceFile) else dataset.features[key]
         for key, modality in content.modalities.items()
     }
-    splits = {
+    splits: dict[str, Any] = {
         split: replace(part, ids=np.array([*content.splits[split]], dtype=np.str_))
         for split, part in dataset.splits.items()
     }

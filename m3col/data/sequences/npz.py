@@ -84,4 +84,4 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     if len(content) != size:
         raise ValueError(f"is damaged: it must have {size} bytes, but has {len(content)}")
     order = "F" if header["fortran"] == "True" else "C"
-    return np.frombuffer(content, dtype=dtype).reshape(shape, order=order)  # type: ignore[call-overload, no-any-return]
+    return np.frombuffer(content, dtype=dtype).reshape(shape, order=order)  # type: ignore[call-overload]
