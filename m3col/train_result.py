@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from m3col.config.schema import RunConfig
+from m3col.metrics import spec
 from m3col.predictor import Predictor, load
 from m3col.training.history import Record
 
@@ -43,11 +44,12 @@ class TrainResult:
         return load(self.checkpoint)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in self._shown().items())
+        shown = ", ".join(f"{name} {spec.text(name, value)}" for name, value in self._shown().items())
         return f"TrainResult({self.config.method} on {self.config.data.name}, {len(self.history)} epochs: {shown})"
 
     def _repr_html_(self) -> str:
-        table = pd.DataFrame({"value": self._shown()}).to_html(float_format="{:.4f}".format, border=0)
+        values = {name: spec.text(name, value) for name, value in self._shown().items()}
+        table = pd.DataFrame({"value": values}).to_html(border=0)
         about = html.escape(f"{self.config.method} on {self.config.data.name}, {len(self.history)} epochs")
         return f"<p><b>{about}</b><br><code>{html.escape(str(self.checkpoint))}</code></p>{table}"
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from m3col.metrics import spec
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -31,7 +33,7 @@ class SearchResult:
     leaderboard: pd.DataFrame | None = None
 
     def __repr__(self) -> str:
-        scores = ", ".join(f"{name} {value:.4f}" for name, value in self.best_metrics.items())
+        scores = ", ".join(f"{name} {spec.text(name, value)}" for name, value in self.best_metrics.items())
         return f"SearchResult({', '.join(path.name for path in self.studies)}: {len(self.trials)} trials; {scores})"
 
     def _repr_html_(self) -> str:

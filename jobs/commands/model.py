@@ -67,8 +67,9 @@ def predict(arguments: argparse.Namespace) -> int:
     except InputError as error:
         place = "" if arguments.csv is None else f"{arguments.csv}: "
         raise InputError([f"{place}{line}" for line in error.faults]) from None
+    digits = 6 if predictor.task.probabilities else 12  # numbers keep what is below a large mean
     rows = [
-        [number, *(f"{value:.6g}" if isinstance(value, float) else value for value in line)]
+        [number, *(f"{value:.{digits}g}" if isinstance(value, float) else value for value in line)]
         for number, line in enumerate(table.itertuples(index=False, name=None), start=1)
     ]
     text = io.StringIO()

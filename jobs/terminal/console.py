@@ -10,6 +10,7 @@ from rich.table import Table
 
 from m3col.config import loading as run_config
 from m3col.errors import InputError
+from m3col.metrics import spec
 
 
 def parse_overrides(words: Sequence[str], data_dir: Path | None) -> tuple[dict[str, Any], list[str]]:
@@ -66,7 +67,7 @@ def print_metrics(metrics: dict[str, float]) -> None:
     table.columns[1].justify = "right"
     for name, value in metrics.items():
         if name.startswith(("val/", "test/")):
-            table.add_row(name, f"{value:.4f}")
+            table.add_row(name, spec.text(name, value))
     if table.row_count:
         console().print(table)
 

@@ -93,3 +93,20 @@ def of(name: str) -> MetricSpec:
 def higher_is_better(name: str) -> bool:
     """Direction of a metric, see `of`."""
     return of(name).higher_is_better
+
+
+def text(name: str, value: float) -> str:
+    """A value for messages: four decimals, or four significant digits for a metric in the units of the targets.
+
+    Args:
+        name: of the metric, see `of`.
+        value: its value.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> text("test/accuracy", 0.5), text("test/mse", 0.000123456)
+        ('0.5000', '0.0001235')
+    """
+    return f"{value:.4g}" if of(name).has_unit else f"{value:.4f}"

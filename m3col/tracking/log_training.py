@@ -91,5 +91,10 @@ def _note(result: "TrainResult") -> str:
     names = [name for name in spec.TABLE if name in tested]
     lines = [f"**{result.config.method}** on **{result.config.data.name}**, {len(result.history)} epochs", ""]
     if names:
-        lines += ["| test metric | value |", "|---|---|", *(f"| {name} | {tested[name]:.4f} |" for name in names), ""]
+        lines += [
+            "| test metric | value |",
+            "|---|---|",
+            *(f"| {name} | {spec.text(name, tested[name])} |" for name in names),
+            "",
+        ]
     return "\n".join([*lines, f"Checkpoint and log: `{result.folder}`"])

@@ -181,3 +181,23 @@ def test_the_commands_refuse_other_tasks_and_labels(folder, task, tmp_path, caps
     assert f"task '{task}' needs" in capsys.readouterr().err
     assert main(["train", "digits", "data.label_column=[a, b]", "--tracking-uri", "none"]) == 2
     assert "data.label_column must be one column for task 'single_label', but is ['a', 'b']" in capsys.readouterr().err
+
+
+def test_numbers_below_a_large_mean_are_printed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "data")
+    values = 1e6 + labels("regression", TRAIN) / 1000
+    lines = ["action,comedy", *(f"{a!r},{b!r}" for a, b in values.tolist())]
+    (tmp_path / "data" / "labels_tr.csv").write_text("\n".join(lines), encoding="utf-8")
+    settings = ["task=regression", "method=concat", "train.epochs=1", "validation.kind=none"]
+    folder = tmp_path / "data"
+    (folder / "labels_te.csv").unlink()
+    for path in folder.glob("*_te.csv"):
+        path.rename(tmp_path / path.name)
+    command = ["train", "omics", "--data-dir", str(folder), *settings, "--runs", "runs", "--tracking-uri", "none"]
+    assert main(command) == 0
+    model = next(Path("runs/train").glob("*/model"))
+    capsys.readouterr()
+    assert main(["predict", str(model), "modality_1=1_te.csv", "modality_2=2_te.csv"]) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert len({row.split(",")[1] for row in rows}) > 3  # six digits would leave one

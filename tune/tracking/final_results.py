@@ -11,6 +11,7 @@ import pandas as pd
 
 from m3col.data import loading
 from m3col.errors import InputError
+from m3col.metrics import spec
 from m3col.plots import model_plots
 from m3col.tasks import registry as tasks
 from m3col.tracking import mlflow_store, payload
@@ -185,9 +186,8 @@ def verdict(mlflow_study: StudyToMlflow, standing: Standing, tests: pd.DataFrame
     best = standing[0]
     number, setting = int(best["number"]), _setting(mlflow_study, best)
     is_confirmed = np.isfinite(best["confirmed"])
-    scored = f"{mlflow_study.metric} {best['confirmed'] if is_confirmed else best['value']:.4f}" + (
-        " in confirmation" if is_confirmed else " in the search"
-    )
+    score = spec.text(mlflow_study.metric, best["confirmed"] if is_confirmed else best["value"])
+    scored = f"{mlflow_study.metric} {score} in {'confirmation' if is_confirmed else 'the search'}"
     if DEFAULT in best["role"]:
         head = f"**The default setting (trial {number}) stays the best**"
     else:
@@ -206,8 +206,8 @@ def _test_words(tests: pd.DataFrame) -> str:
     if not len(line) or not np.isfinite(line.iloc[0]["test"]):
         return ""
     result = line.iloc[0]
-    interval = f" [{result['low']:.4f}, {result['high']:.4f}]" if np.isfinite(result["low"]) else ""
-    return f"; test {declared} {result['test']:.4f}{interval}"
+    test, low, high = (spec.text(declared, result[name]) for name in ("test", "low", "high"))
+    return f"; test {declared} {test}" + (f" [{low}, {high}]" if np.isfinite(result["low"]) else "")
 
 
 def _send_model(mlflow_study: StudyToMlflow) -> None:

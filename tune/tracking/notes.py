@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from m3col.metrics import spec
 from m3col.tracking import mlflow_names, mlflow_store
 from tune.config.schema import StudyConfig
 from tune.study.run_messages import COMPLETE, FAILED, PRUNED, RunOutcome
@@ -46,7 +47,9 @@ def progress_note(
     scored = {number: o.value for number, o in outcomes.items() if o.is_complete and o.value is not None}
     if scored:
         best = (max if maximize else min)(scored, key=lambda number: scored[number])
-        text += f" Best so far: trial {best} with {config.run.metric} {scored[best]:.4f}."
+        text += (
+            f" Best so far: trial {best} with {config.run.metric} {spec.text(str(config.run.metric), scored[best])}."
+        )
     return f"{text}\n\n{tail}"
 
 
