@@ -36,10 +36,21 @@ CASES = [
 ]
 
 
-def dataset(modalities: int, count: int = 17) -> Dataset:
+# Several labels per sample, and numbers.
+TABLE_CASES = [
+    (task, (method, 2, "first", "balanced" if task == "multi_label" else "none", "input"))
+    for task in ("multi_label", "regression")
+    for method in ("m3col", "mixup")
+]
+
+
+def dataset(modalities: int, count: int = 17, task: str = "single_label") -> Dataset:
     draw = np.random.default_rng(3)
     inputs = {f"m{number}": draw.normal(size=(count, 4 + number)) for number in range(modalities)}
-    return from_arrays(inputs, np.array([0, 1, 2, 1] * count)[:count])
+    if task == "single_label":
+        return from_arrays(inputs, np.array([0, 1, 2, 1] * count)[:count])
+    numbers = draw.normal(size=(count, 3))
+    return from_arrays(inputs, numbers if task == "regression" else (numbers > 0.3).astype(int), task=task)
 
 
 def config(method: str, *, precision: str = "float64", level: str = "input", **more: object) -> RunConfig:
@@ -50,12 +61,14 @@ def config(method: str, *, precision: str = "float64", level: str = "input", **m
     )  # fmt: skip
 
 
-def one_epoch(case: tuple[str, int, str, str, str], ranks: RankContext, *, count: int = 17) -> dict[str, np.ndarray]:
+def one_epoch(
+    case: tuple[str, int, str, str, str], ranks: RankContext, *, count: int = 17, task: str = "single_label"
+) -> dict[str, np.ndarray]:
     """Losses of an epoch of `count` samples in which no weight moves, and the gradient of its last batch."""
     method, modalities, phase, weights, level = case
-    data = dataset(modalities, count)
-    run = config(method, level=level, train__epochs=10, objective__class_weight=weights)
-    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=3), ranks=ranks)
+    data = dataset(modalities, count, task)
+    run = config(method, level=level, train__epochs=10, objective__class_weight=weights, task=task)
+    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(task, 3), ranks=ranks)
     means = trainer.train_epoch(1 if phase == "first" else 10, learning_rate=0.0)
     found = {f"loss.{name}": np.array(value) for name, value in means.items()}
     for name, parameter in trainer.method.named_parameters():
@@ -90,6 +103,10 @@ def everything(ranks: RankContext) -> dict[str, np.ndarray]:
     # Of 14 samples the last batch is a whole one: all workers have rows, and not equally many.
     found |= {
         f"whole {case}|{key}": value for case in CASES for key, value in one_epoch(case, ranks, count=14).items()
+    }  # fmt: skip
+    found |= {
+        f"{task} {case}|{key}": value
+        for task, case in TABLE_CASES for key, value in one_epoch(case, ranks, task=task).items()
     }  # fmt: skip
     found |= {f"few {count}": few(count, ranks) for count in (1, 2, 5)}
     for precision in ("float64", "float32"):
