@@ -201,6 +201,7 @@ def _text_input(model: ModelConfig, data: DataConfig) -> TextInput:
     if name == tokenization.FITTED:
         return TextInput(data.text.vocabulary, 0, data.text.max_length)
     tokenizer, pad = tokenization.load(name, key=tokenization.key(data.text))
+    tokenization.check_mask_token(tokenizer, data.text)
     return TextInput(tokenization.vocabulary_size(tokenizer), pad, data.text.max_length)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from m3col.checks.limits import disk_faults, memory_faults
 from m3col.config.keys import touches
 from m3col.config.loading import with_overrides
-from m3col.config.rules import IN_MEMORY
+from m3col.config.rules import AUGMENT, IN_MEMORY
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault, Where, lines
 from m3col.data import arrays, label_tables, loading, modality_kinds, splits
@@ -196,6 +196,7 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     if not touches(faulty, "method", "data.modalities"):
         faults += _modality_faults(config, dataset.modalities)
     faults += _per_modality_faults(config, dataset.modalities, (*dataset.modalities, *dataset.unselected))
+    faults += _augment_faults(config, dataset, faulty)
     model_faults = _model_faults(config, set(dataset.kinds.values()), faulty)
     if not model_faults and not touches(faulty, "model", "data.image", "data.text"):
         model_faults = memory_faults(with_overrides(config, {"validation.kind": kind}), dataset)
@@ -236,9 +237,10 @@ def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
     columns = [column for column in dataset.train.inputs.values() if isinstance(column, MediaColumn)]
     if not config.data.cache or not columns:
         return []
-    from m3col.inputs.images import of_config  # imported here, because it imports torch
+    from m3col.inputs.images import ImageTransform  # imported here, because it imports torch
 
-    side = of_config(config).short_side
+    image = config.data.image
+    side = ImageTransform(image.size, "none", image.short_side).short_side
     needed = sum(cache.needed_bytes(column, side) for column in columns if column.kind == "image")
     if not needed and all(column.kind == "image" for column in columns):
         return []
@@ -267,6 +269,20 @@ def _per_modality_faults(config: RunConfig, modalities: Sequence[str], known: Se
     missing = [name for name in modalities if isinstance(level, dict) and name not in level]
     if missing:
         faults.append(Fault("mix.level", f"mix.level must name every modality, but lacks {', '.join(missing)}"))
+    return faults
+
+
+def _augment_faults(config: RunConfig, dataset: Dataset, faulty: Collection[str]) -> list[Fault]:
+    """Augmentations by modality that name one which the data set lacks, or which is of another kind."""
+    faults = []
+    for key, kind in AUGMENT.items():
+        spec = getattr(config.data, kind).augment
+        for name in spec if isinstance(spec, dict) and not touches(faulty, key) else ():
+            of_kind = [modality for modality, own in dataset.kinds.items() if own == kind]
+            if name in dataset.unselected or name in of_kind:
+                continue
+            text = f"is {dataset.kinds[name]}, not {kind}" if name in dataset.kinds else "is unknown"
+            faults.append(Fault(key, f"{key}: modality {name!r} {text}{nearest(name, of_kind)}"))
     return faults
 
 

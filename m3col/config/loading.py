@@ -190,8 +190,8 @@ def _validated(raw: Mapping[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
     # For these keys the messages of the rules are more helpful than those of the types.
     refused = registry.ignored_keys(method)
     faults = [fault for fault in faults if fault.path not in refused]
-    if any(fault.path == "data.preprocess" for fault in rule_faults):
-        faults = [fault for fault in faults if not fault.path.startswith("data.preprocess")]
+    ruled = {fault.path for fault in rule_faults} & {"data.preprocess", *rules.AUGMENT}
+    faults = [fault for fault in faults if not any(fault.path.startswith(key) for key in ruled)]
     faults += rule_faults
     return (None if faults else config), faults
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from m3col.config.keys import Strict
 
+Augment = str | list[str | dict[str, Any]]
+
 
 class ImageDataConfig(Strict):
     """How images are read.
@@ -15,14 +17,26 @@ class ImageDataConfig(Strict):
         size: side of the square input of the encoder, in pixels.
         short_side: length to which the short side of each image is resized before the square is cut, in pixels; at
             least `size`. None: 8/7 of `size`.
-        augment: augmentation of training images. "crop": at a random place instead of the centre. "flip": left to
-            right, at random.
+        augment: how training images are augmented: "none", "crop" (the square is cut at a random place), "flip" (left
+            to right, at random), "crop_flip", "simclr", "weak", or a list of augmentations with their settings; or a
+            mapping from modalities to these. See m3col.augmentation.registry.
     """
 
     column: str = "image"
     size: Annotated[int, Field(ge=8, le=2048)] = 224
     short_side: Annotated[int, Field(ge=8, le=2400)] | None = None
-    augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
+    augment: Augment | dict[str, Augment] = "none"
+
+
+class NumericDataConfig(Strict):
+    """How numeric tables are augmented; `data.preprocess` scales them.
+
+    Attributes:
+        augment: how training rows are augmented, after preprocessing: "none", the name of an augmentation, or a list of
+            them with their settings; or a mapping from modalities to these. See m3col.augmentation.registry.
+    """
+
+    augment: Augment | dict[str, Augment] = "none"
 
 
 class TextDataConfig(Strict):
@@ -35,6 +49,8 @@ class TextDataConfig(Strict):
         vocabulary: number of entries of a fitted tokenizer.
         max_length: largest number of tokens of a text; longer texts are cut off.
         group_by_length: whether batches consist of texts of similar length.
+        augment: how training texts are augmented: "none", "mask" (random tokens become the mask token), or a list with
+            settings; or a mapping from modalities to these. See m3col.augmentation.registry.
     """
 
     columns: list[str] | None = None
@@ -42,6 +58,7 @@ class TextDataConfig(Strict):
     vocabulary: Annotated[int, Field(ge=100)] = 8000
     max_length: Annotated[int, Field(ge=4)] = 512
     group_by_length: bool = False
+    augment: Augment | dict[str, Augment] = "none"
 
 
 class TrifeaturesConfig(Strict):
@@ -77,12 +94,15 @@ class SequenceDataConfig(Strict):
         max_length: largest number of steps; longer sequences are cut. None: no limit.
         cut: where longer sequences are cut off. "end": the first steps are kept. "front": the last ones.
         group_by_length: whether batches consist of sequences of similar length.
+        augment: how training sequences are augmented, after scaling: as for numeric tables, with steps in place of
+            features.
     """
 
     scale: Literal["standard", "minmax", "none"] = "standard"
     max_length: Annotated[int, Field(ge=1)] | None = None
     cut: Literal["end", "front"] = "end"
     group_by_length: bool = False
+    augment: Augment | dict[str, Augment] = "none"
 
 
 class ImageModelConfig(Strict):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from m3col.augmentation import registry as augmentations
 from m3col.config import yaml_files
 from m3col.config.keys import get
 from m3col.config.modality_sections import ImageDataConfig
@@ -14,6 +15,8 @@ from m3col.tasks import registry as tasks
 IN_MEMORY = "arrays"  # data.name of a data set that was passed as arrays in Python
 
 OPTIONS = ("model.image.options", "model.text.options")
+
+AUGMENT = {f"data.{kind}.augment": kind for kind in ("image", "numeric", "text", "sequence")}
 
 _ABSENT = object()
 
@@ -110,7 +113,16 @@ def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
     steps = get(raw, "data.preprocess")
     if steps is not None:
         faults += [Fault("data.preprocess", text) for text in preprocessing.faults(steps, "data.preprocess")]
-    return faults
+    return faults + _augment_rules(raw)
+
+
+def _augment_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    return [
+        Fault(key, text)
+        for key, kind in AUGMENT.items()
+        if (spec := get(raw, key)) is not None
+        for text in augmentations.faults(spec, kind=kind, where=key)
+    ]
 
 
 def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:

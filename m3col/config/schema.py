@@ -9,6 +9,7 @@ from m3col.config.keys import Strict
 from m3col.config.modality_sections import (
     ImageDataConfig,
     ImageModelConfig,
+    NumericDataConfig,
     SequenceDataConfig,
     SequenceModelConfig,
     TextDataConfig,
@@ -33,7 +34,10 @@ Steps = list[str | dict[str, Any]]
 
 
 # Mappings by modality: their keys are names, which may contain dots.
-BY_MODALITY = ("data.preprocess", "mix.level", "train.encoder_learning_rate")
+BY_MODALITY = (
+    "data.preprocess", "data.image.augment", "data.numeric.augment", "data.text.augment",
+    "data.sequence.augment", "mix.level", "train.encoder_learning_rate",
+)  # fmt: skip
 
 
 class DataConfig(Strict):
@@ -46,6 +50,7 @@ class DataConfig(Strict):
         preprocess: steps for all numeric modalities, or a list of steps per modality.
         label_column: column of the labels in the CSV of `image_text`. Of several labels per sample and of numbers: a
             list of columns, or the start of their names ("label" for columns `label:<name>`).
+        numeric: how numeric tables are augmented.
         image: how images are read.
         text: how texts are read.
         trifeatures: what is drawn for the data sets `trifeatures` and `trifeatures_captions`.
@@ -58,6 +63,7 @@ class DataConfig(Strict):
     modalities: list[str | int] | None = None
     preprocess: Steps | dict[str, Steps] = ["minmax"]  # noqa: RUF012 - pydantic copies it
     label_column: str | list[str] = "label"
+    numeric: NumericDataConfig = NumericDataConfig()
     image: ImageDataConfig = ImageDataConfig()
     text: TextDataConfig = TextDataConfig()
     trifeatures: TrifeaturesConfig = TrifeaturesConfig()

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m3col.augmentation.draws import Draws
 from m3col.data.columns import ModalityData
 from m3col.data.images.cache import Table
 from m3col.inputs.specs import MediaSpec, Partial, Sequences, Tokens
@@ -22,8 +23,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Input:
-        """Returns the samples at `index`. `draws` [n, 3]: uniform random numbers for augmentation, if any."""
+    def rows(self, index: Index, draws: Draws | None = None) -> Input:
+        """Returns the samples at `index`. `draws`: the random numbers of their augmentation; None: as in evaluation."""
         ...
 
 
@@ -68,6 +69,9 @@ class InputTransform(Protocol):
     Attributes:
         kind: its key in m3col.data.modality_kinds.TABLE.
         spec: what the encoder must know about its input.
+
+    A transform whose samples can be augmented also has the attribute `augment`, the value of `data.<kind>.augment` for
+    this modality: "none" or [] where they are not.
     """
 
     @property

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m3col import devices
+from m3col.augmentation.draws import Draws
 from m3col.inputs.base import Index, Input, LazySource, Source
 from m3col.inputs.specs import Partial
 
@@ -29,7 +30,7 @@ class Changed:
     def __len__(self) -> int:
         return len(self.source)
 
-    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Input:
+    def rows(self, index: Index, draws: Draws | None = None) -> Input:
         positions = np.arange(len(self))[index if isinstance(index, slice) else index.cpu().numpy()]
         return self._change(positions, self.source.rows(index, draws))
 
@@ -49,7 +50,7 @@ class PartialSource:
     def __len__(self) -> int:
         return len(self.source)
 
-    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Input:
+    def rows(self, index: Index, draws: Draws | None = None) -> Input:
         rows = self.source.rows(index, draws)
         assert not isinstance(rows, Partial)
         if isinstance(index, slice) or index.device == self._placed.device:

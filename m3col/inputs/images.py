@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m3col import devices
+from m3col.augmentation import registry
+from m3col.augmentation.draws import Draws
+from m3col.augmentation.images import CROP_DRAWS, resized_crop
+from m3col.augmentation.registry import Chosen
 from m3col.config.schema import RunConfig
 from m3col.data.columns import MediaColumn, ModalityData
 from m3col.data.dataset import Split
@@ -21,33 +25,57 @@ from m3col.inputs.specs import ImageInput
 
 
 class ImageSource(LazySource):
-    """Images as [n, 3, S, S] in [0, 1], center-cropped to a square, or augmented if random numbers are passed."""
+    """Images as [n, 3, S, S] in [0, 1], center-cropped to a square, or augmented if random numbers are passed.
+
+    Args:
+        table: the decoded images.
+        at: [N] positions of the samples in the table.
+        place: where and how batches are made.
+        size: S, the side of the square in pixels.
+        augment: the augmentations, in order.
+    """
 
     def __init__(
-        self, table: Table, at: NDArray[np.int64], device: torch.device, *, size: int, dtype: torch.dtype, augment: str
+        self, table: Table, at: NDArray[np.int64], place: Placement, *, size: int, augment: Sequence[Chosen] = ()
     ) -> None:
-        super().__init__(table, at, device)
-        self._size, self._dtype = size, dtype
-        self._crop, self._flip = "crop" in augment, "flip" in augment
+        super().__init__(table, at, place.device)
+        self._size, self._dtype = size, place.dtype
+        self._steps = {chosen.name: chosen.settings for chosen in augment}
+        self._of_batches = [chosen for chosen in augment if chosen.augmentation.function]
 
-    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tensor:
+    def rows(self, index: Index, draws: Draws | None = None) -> Tensor:
         positions, size = self._positions(index), self._size
         batch = np.empty((len(positions), size, size, 3), np.uint8)
+        moves = draws.uniform(3) if draws is not None and self._steps.keys() & {"crop", "flip"} else None
+        parts = (
+            draws.uniform(CROP_DRAWS, "resized_crop") if draws is not None and "resized_crop" in self._steps else None
+        )
         for number, position in enumerate(positions):
             image = self._table[int(position)]
-            draw = None if draws is None else draws[number]
-            batch[number] = self._square(image, draw)
-        pixels = devices.moved(torch.from_numpy(batch), self._device).permute(0, 3, 1, 2)
-        return pixels.to(self._dtype) / 255
+            move = None if moves is None else moves[number]
+            part = None if parts is None else parts[number]
+            batch[number] = self._square(image, move, part)
+        squares = devices.moved(torch.from_numpy(batch), self._device).permute(0, 3, 1, 2)
+        pixels = squares.to(self._dtype) / 255
+        for chosen in self._of_batches if draws is not None and len(positions) else ():
+            pixels = chosen.augmentation.apply(pixels, chosen.settings, draws)
+        return pixels
 
-    def _square(self, image: NDArray[np.uint8], draw: NDArray[np.float64] | None) -> NDArray[np.uint8]:
+    def _square(
+        self, image: NDArray[np.uint8], move: NDArray[np.float64] | None, part: NDArray[np.float64] | None
+    ) -> NDArray[np.uint8]:
+        """The square of one image. `move` [3]: random numbers of crop and flip; `part`: those of resized_crop."""
         size = self._size
-        down, right = image.shape[0] - size, image.shape[1] - size
-        top, left = down // 2, right // 2
-        if draw is not None and self._crop:
-            top, left = int(draw[0] * (down + 1)), int(draw[1] * (right + 1))
-        square = image[top : top + size, left : left + size]
-        return square[:, ::-1] if draw is not None and self._flip and draw[2] < 0.5 else square
+        if part is not None:
+            square = resized_crop(image, self._steps["resized_crop"], size, part)
+        else:
+            down, right = image.shape[0] - size, image.shape[1] - size
+            top, left = down // 2, right // 2
+            if move is not None and "crop" in self._steps:
+                top, left = int(move[0] * (down + 1)), int(move[1] * (right + 1))
+            square = image[top : top + size, left : left + size]
+        flip = self._steps.get("flip")
+        return square[:, ::-1] if move is not None and flip is not None and move[2] < flip.p else square
 
 
 @dataclass(frozen=True)
@@ -56,12 +84,12 @@ class ImageTransform:
 
     Attributes:
         size: side of the square in pixels.
-        augment: augmentation of training images.
+        augment: how training images are augmented, a name or a list (m3col.augmentation.registry).
         resized: short side of the decoded images in pixels; None: 8/7 of `size` (256 for 224).
     """
 
     size: int
-    augment: str
+    augment: Any
     resized: int | None = None
 
     kind: ClassVar[str] = "image"
@@ -77,9 +105,8 @@ class ImageTransform:
     def source(self, column: ModalityData, place: Placement) -> ImageSource:
         assert isinstance(column, MediaColumn)
         table = cache.decoded(column, self.short_side, cached=place.cached)
-        return ImageSource(
-            table, column.at, place.device, size=self.size, dtype=place.dtype, augment=self.augment
-        )  # fmt: skip
+        steps = registry.parse(self.augment, kind=self.kind)
+        return ImageSource(table, column.at, place, size=self.size, augment=steps)
 
     def state(self) -> Described:
         described = {"kind": self.kind, "size": self.size, "augment": self.augment}
@@ -88,17 +115,12 @@ class ImageTransform:
 
 def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> ImageTransform:
     """Returns the crop and the augmentation of the config. Nothing is fitted on the images."""
-    return of_config(config)
-
-
-def of_config(config: RunConfig) -> ImageTransform:
-    """The transform of all image modalities of a run."""
     image = config.data.image
-    return ImageTransform(image.size, image.augment, image.short_side)
+    return ImageTransform(image.size, registry.of_modality(image.augment, modality), image.short_side)
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ImageTransform:
     """Restores the transform of a checkpoint. Raises InputError."""
     if not isinstance(described.get("size"), int) or described["size"] < 1:
         raise InputError([f"stored preprocessing: must be of an image with its size, but is {dict(described)!r}"])
-    return ImageTransform(described["size"], str(described.get("augment", "none")), described.get("short_side"))
+    return ImageTransform(described["size"], described.get("augment", "none"), described.get("short_side"))

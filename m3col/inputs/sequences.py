@@ -4,14 +4,19 @@ Letters: n sequences of a batch, L steps of the longest of them, F features.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from m3col import devices
+from m3col.augmentation import registry
+from m3col.augmentation.arrays import mixup
+from m3col.augmentation.draws import Draws
+from m3col.augmentation.registry import Chosen
 from m3col.config.modality_sections import SequenceDataConfig
 from m3col.config.schema import RunConfig
 from m3col.data.columns import ModalityData
@@ -31,10 +36,13 @@ class SequenceSource(LazySource):
         column: the sequences, after preprocessing.
         place: where and how batches are made.
         longest: the largest number of steps of a sequence; None: no limit.
+        augment: the augmentations, in order.
     """
 
-    def __init__(self, column: SequenceColumn, place: Placement, *, longest: int | None = None) -> None:
-        self._column, self._place, self._longest = column, place, longest
+    def __init__(
+        self, column: SequenceColumn, place: Placement, *, longest: int | None = None, augment: Sequence[Chosen] = ()
+    ) -> None:
+        self._column, self._place, self._longest, self._augment = column, place, longest, augment
 
     def __len__(self) -> int:
         return len(self._column)
@@ -43,18 +51,38 @@ class SequenceSource(LazySource):
         """Number of steps of each sample [N]."""
         return self._column.lengths
 
-    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Sequences:
+    def rows(self, index: Index, draws: Draws | None = None) -> Sequences:
         part = self._column[index if isinstance(index, slice) else index.cpu().numpy()]
         longest = int(part.lengths.max(initial=1))  # the batch of a rank may be empty
         multiple = self._place.length_multiple
         rounded = -(-longest // multiple) * multiple
         longest = max(longest, rounded if self._longest is None else min(rounded, self._longest))
+        mask = devices.moved(torch.from_numpy(np.arange(longest) < part.lengths[:, None]), self._place.device)
+        values = self._padded(part, longest)
+        if draws is not None:
+            values = self._augmented(values, mask, draws, part.lengths)
+        return Sequences(values, mask)
+
+    def _augmented(self, values: Tensor, mask: Tensor, draws: Draws, lengths: NDArray[np.int64]) -> Tensor:
+        for chosen in self._augment:
+            if chosen.name == "mixup":
+                longest = values.shape[1]
+                mixed = mixup(
+                    values, chosen.settings, draws, count=len(self),
+                    others=lambda at, longest=longest: self._padded(self._column[at], longest),
+                )  # fmt: skip
+                values = torch.where(mask[:, :, None], mixed, values)  # the other sequence may be longer
+            else:
+                values = chosen.augmentation.apply(values, chosen.settings, draws, lengths=lengths)
+        return values
+
+    def _padded(self, part: SequenceColumn, longest: int) -> Tensor:
+        """The first `longest` steps of each sequence [n, longest, F], with zeros behind its end."""
         step = np.arange(longest)
         mask = step < part.lengths[:, None]
         at = part.starts[:, None] + np.minimum(step, part.lengths[:, None] - 1)
         values = np.where(mask[:, :, None], part.table[at], np.float32(0))
-        moved = devices.moved(torch.from_numpy(values), self._place.device).to(self._place.dtype)
-        return Sequences(moved, devices.moved(torch.from_numpy(mask), self._place.device))
+        return devices.moved(torch.from_numpy(values), self._place.device).to(self._place.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +99,7 @@ class SequenceTransform:
         feature_names: names of the F features.
         max_length: largest number of steps; None: no limit.
         cut: where the steps beyond it are cut off, "end" or "front".
+        augment: how training sequences are augmented, a name or a list (m3col.augmentation.registry).
     """
 
     fill: NDArray[np.float64]
@@ -79,6 +108,7 @@ class SequenceTransform:
     feature_names: tuple[str, ...]
     max_length: int | None = None
     cut: str = "end"
+    augment: Any = "none"
 
     kind: ClassVar[str] = "sequence"
 
@@ -88,7 +118,8 @@ class SequenceTransform:
 
     def source(self, column: ModalityData, place: Placement) -> SequenceSource:
         assert isinstance(column, SequenceColumn)
-        return SequenceSource(self.transform(column), place, longest=self.max_length)
+        steps = registry.parse(self.augment, kind=self.kind)
+        return SequenceSource(self.transform(column), place, longest=self.max_length, augment=steps)
 
     def transform(self, column: SequenceColumn) -> SequenceColumn:
         """The truncated, filled and scaled sequences. Raises InputError for a value that overflows."""
@@ -120,7 +151,8 @@ def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str])
     column = train.inputs[modality]
     assert isinstance(column, SequenceColumn)
     present = train.present[modality]  # placeholders of samples that lack the modality are excluded
-    return fit_column(config.data.sequence, column if present.all() else column[present], features)
+    fitted = fit_column(config.data.sequence, column if present.all() else column[present], features)
+    return replace(fitted, augment=registry.of_modality(config.data.sequence.augment, modality))
 
 
 def fit_column(config: SequenceDataConfig, column: SequenceColumn, features: Sequence[str]) -> SequenceTransform:

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m3col import devices
+from m3col.augmentation import registry
+from m3col.augmentation.arrays import mixup
+from m3col.augmentation.draws import Draws
+from m3col.augmentation.registry import Chosen
 from m3col.config.schema import RunConfig
 from m3col.data.checks import number_limits as ranges
 from m3col.data.columns import Kind, ModalityData, kind_of
@@ -20,25 +24,42 @@ from m3col.inputs.base import Described, Index, Placement
 
 
 class TableSource:
-    """Preprocessed rows [N, D_m], stored on the device."""
+    """Preprocessed rows [N, D_m], stored on the device. `augment`: the augmentations, in order."""
 
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
+    def __init__(self, values: Tensor, augment: Sequence[Chosen] = ()) -> None:
+        self.values, self._augment = values, augment
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tensor:
+    def rows(self, index: Index, draws: Draws | None = None) -> Tensor:
         if isinstance(index, Tensor) and index.device != self.values.device:
             index = devices.moved(index, self.values.device)  # else a GPU finishes all its work first
-        return self.values[index]
+        rows = self.values[index]
+        if draws is None:
+            return rows
+        for chosen in self._augment:
+            if chosen.name == "mixup":
+                rows = mixup(rows, chosen.settings, draws, count=len(self), others=self._at)
+            else:
+                rows = chosen.augmentation.apply(rows, chosen.settings, draws)
+        return rows
+
+    def _at(self, positions: NDArray[np.int64]) -> Tensor:
+        return self.values[torch.as_tensor(positions, device=self.values.device)]
 
 
 @dataclass(frozen=True, eq=False)
 class NumericTransform:
-    """The input transform of a numeric modality: its fitted preprocessing steps."""
+    """The input transform of a numeric modality: its fitted preprocessing steps.
+
+    Attributes:
+        pipeline: the steps.
+        augment: how training rows are augmented, a name or a list (m3col.augmentation.registry).
+    """
 
     pipeline: Pipeline
+    augment: Any = "none"
 
     kind: ClassVar[str] = "numeric"
 
@@ -56,7 +77,8 @@ class NumericTransform:
         faults = ranges.faults(values, "after preprocessing", self.pipeline.feature_names, precision=precision)
         if faults:
             raise InputError(faults)
-        return TableSource(torch.as_tensor(values, dtype=place.dtype, device=place.device))
+        rows = torch.as_tensor(values, dtype=place.dtype, device=place.device)
+        return TableSource(rows, registry.parse(self.augment, kind=self.kind))
 
     def state(self) -> Described:
         return self.pipeline.state()
@@ -70,7 +92,8 @@ def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str])
     present, labels = train.present[modality], train.labels
     if not present.all():  # exclude placeholders of samples that lack the modality
         column, labels = column[present], None if labels is None else labels[present]
-    return NumericTransform(Pipeline.fit(column, labels, steps, feature_names=features))
+    augment = registry.of_modality(config.data.numeric.augment, modality)
+    return NumericTransform(Pipeline.fit(column, labels, steps, feature_names=features), augment)
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> NumericTransform:

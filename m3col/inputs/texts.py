@@ -1,6 +1,6 @@
 """Texts as model input: the fitted tokenizer, and batches of tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from m3col import devices
+from m3col.augmentation import registry
+from m3col.augmentation.draws import Draws
 from m3col.config.schema import RunConfig
 from m3col.data.columns import MediaColumn, ModalityData
 from m3col.data.dataset import Split
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from m3col.inputs.tokenization import TextPreparation
 
 
+Augment = Callable[[list[NDArray[np.int32]], Draws], list[NDArray[np.int32]]]
+
+
 class TokenSource(LazySource):
     """Texts as tokens. Each batch is padded on the right to its longest text.
 
@@ -31,21 +36,25 @@ class TokenSource(LazySource):
         pad: the token of padding.
         multiple: lengths are rounded up to a multiple of it, but not beyond `longest`.
         longest: the largest number of tokens of a text.
+        augment: changes the tokens of a batch of texts with random numbers; None: nothing is augmented.
     """
 
     def __init__(
         self, table: Table, at: NDArray[np.int64], device: torch.device, *, pad: int, multiple: int = 1,
-        longest: int | None = None,
+        longest: int | None = None, augment: "Augment | None" = None,
     ) -> None:  # fmt: skip
         super().__init__(table, at, device)
+        self._augment = augment
         self._pad, self._multiple, self._longest = pad, multiple, longest
 
     def lengths(self) -> NDArray[np.int64]:
         """Number of tokens of each sample [N]."""
         return self._table.lengths()[self._at]
 
-    def rows(self, index: Index, draws: NDArray[np.float64] | None = None) -> Tokens:
+    def rows(self, index: Index, draws: Draws | None = None) -> Tokens:
         texts = [self._table[int(position)] for position in self._positions(index)]
+        if draws is not None and self._augment is not None:
+            texts = self._augment(texts, draws)
         longest = max((len(text) for text in texts), default=1)  # the batch of a rank may be empty
         rounded = -(-longest // self._multiple) * self._multiple
         longest = max(longest, rounded if self._longest is None else min(rounded, self._longest))
@@ -87,9 +96,15 @@ def by_length(
 
 @dataclass(frozen=True)
 class TextTransform:
-    """The input transform of a text modality: a tokenizer with a maximal number of tokens."""
+    """The input transform of a text modality: a tokenizer with a maximal number of tokens.
+
+    Attributes:
+        prepared: the tokenizer.
+        augment: how training texts are augmented, a name or a list (m3col.augmentation.registry).
+    """
 
     prepared: "TextPreparation"
+    augment: Any = "none"
 
     kind: ClassVar[str] = "text"
 
@@ -102,8 +117,23 @@ class TextTransform:
         table = cache.encoded(column, self.prepared.encode, settings=self.prepared.digest, cached=place.cached)
         return TokenSource(
             table, column.at, place.device, pad=self.prepared.pad, multiple=place.length_multiple,
-            longest=self.prepared.max_length,
+            longest=self.prepared.max_length, augment=self._augment(),
         )  # fmt: skip
+
+    def _augment(self) -> Augment | None:
+        """Applies the configured augmentations to tokens; None where there are none."""
+        steps = registry.parse(self.augment, kind=self.kind)
+        if not steps:
+            return None
+        token, kept = self.prepared.mask_token, self.prepared.ends
+        assert token is not None, "the tokenizer was checked before"
+
+        def change(texts: list[NDArray[np.int32]], draws: Draws) -> list[NDArray[np.int32]]:
+            for chosen in steps:
+                texts = chosen.augmentation.apply(texts, chosen.settings, draws, token=token, kept=kept)
+            return texts
+
+        return change
 
     def state(self) -> Described:
         return {"kind": self.kind, **self.prepared.state()}, {}
@@ -115,7 +145,8 @@ def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str])
 
     column = train.inputs[modality]
     assert isinstance(column, MediaColumn)
-    return TextTransform(tokenization.fit(list(column.values), config.data.text, config.model.text))
+    prepared = tokenization.fit(list(column.values), config.data.text, config.model.text)
+    return TextTransform(prepared, registry.of_modality(config.data.text.augment, modality))
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TextTransform:

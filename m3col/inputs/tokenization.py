@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from m3col.augmentation import registry
 from m3col.config.modality_sections import TextDataConfig, TextModelConfig
 from m3col.errors import InputError, reason_of
 
 FITTED = "fitted"
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+_MASK_TOKENS = ("[MASK]", "<mask>")
 
 _PREFIX = "##"
 
@@ -46,6 +49,16 @@ class TextPreparation:
     def vocabulary(self) -> int:
         """All token ids are smaller than this number."""
         return vocabulary_size(self._tokenizer)
+
+    @property
+    def mask_token(self) -> int | None:
+        """The id of the token that stands for a masked one; None if the tokenizer has none."""
+        return mask_token(self._tokenizer)
+
+    @property
+    def ends(self) -> set[int]:
+        """The ids of padding and of the tokens that are put around every text, such as [CLS] and [SEP]."""
+        return {self.pad, *self._tokenizer.encode("").ids}
 
     @property
     def digest(self) -> str:
@@ -85,7 +98,23 @@ def fit(texts: Sequence[str], config: TextDataConfig, model: TextModelConfig) ->
     if name == FITTED:
         return TextPreparation(learn(texts, config.vocabulary).to_str(), 0, config.max_length)
     tokenizer, pad = load(name, key=key(config))
+    check_mask_token(tokenizer, config)
     return TextPreparation(tokenizer.to_str(), pad, config.max_length)
+
+
+def mask_token(tokenizer: Tokenizer) -> int | None:
+    """The id of the token that stands for a masked one; None if the tokenizer has none."""
+    ids = (tokenizer.token_to_id(token) for token in _MASK_TOKENS)
+    return next((token for token in ids if token is not None), None)
+
+
+def check_mask_token(tokenizer: Tokenizer, config: TextDataConfig) -> None:
+    """Raises InputError if texts are to be masked and the tokenizer has no token for it."""
+    if registry.is_used(config.augment) and mask_token(tokenizer) is None:
+        names = " or ".join(_MASK_TOKENS)
+        raise InputError(
+            [f"data.text.augment: 'mask' needs a tokenizer with the token {names}; {key(config)} has none"]
+        )
 
 
 def source(config: TextDataConfig, model: TextModelConfig) -> str:

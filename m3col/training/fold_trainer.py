@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from m3col import devices, randomness
+from m3col.augmentation.draws import Draws
 from m3col.config.rules import shard_faults
 from m3col.config.schema import RunConfig
 from m3col.data.columns import ModalityData
@@ -263,14 +264,12 @@ class FoldTrainer:
         step_labels = torch.cat([labels[rows] for rows in group])
         return self.task.relative_weight(labels[index], step_labels, weight)
 
-    def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice, *, view: str) -> np.ndarray | None:
-        """Uniform numbers [n, 3] for the augmentation of this rank's rows; None: the modality is not augmented."""
-        if getattr(self.transforms[name], "augment", "none") == "none":
+    def _draws(self, name: str, count: int, epoch: int, step: int, rows: slice, *, view: str) -> Draws | None:
+        """The random numbers for the augmentation of this rank's rows; None: the modality is not augmented."""
+        if getattr(self.transforms[name], "augment", "none") in ("none", []):
             return None
-        purpose = f"augment/{name}" if view == CLEAN else f"augment/{name}/{view}"
-        draw = randomness.generator(seed=self.seed, fold=self.fold, epoch=epoch, step=step, purpose=purpose)
-        # Drawn for the whole batch, so that they do not depend on the number of ranks.
-        return draw.random((count, 3))[rows]
+        key = {"seed": self.seed, "fold": self.fold, "epoch": epoch, "step": step}
+        return Draws(key, name, "" if view == CLEAN else view, count, rows)
 
     def logits(self, inputs: Mapping[str, Source]) -> dict[str, np.ndarray]:
         """Logits of all samples, computed in evaluation mode (without dropout).

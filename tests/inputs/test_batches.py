@@ -1,6 +1,7 @@
 """Batches of images and texts against a slow reference, and the order of batches by length."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,15 +50,20 @@ def test_without_draws_the_middle_is_cut(images):
                 assert torch.equal(batch[row, :, y, x], expected)
 
 
+def fixed(*numbers):
+    """Draws that are given, not drawn."""
+    return SimpleNamespace(uniform=lambda width, name="": np.array([numbers])[:, :width])
+
+
 def test_draws_move_and_mirror_the_cut(images):
     whole = cache.decoded(images, 18)[0]
     made = source(images[:1], augment="crop_flip")
-    corner = made.rows(slice(None), np.array([[0.0, 0.0, 0.9]]))[0]
+    corner = made.rows(slice(None), fixed(0.0, 0.0, 0.9))[0]
     assert torch.equal(corner, torch.tensor(whole[:16, :16].transpose(2, 0, 1).astype(float) / 255))
-    other = made.rows(slice(None), np.array([[0.999, 0.999, 0.1]]))[0]
+    other = made.rows(slice(None), fixed(0.999, 0.999, 0.1))[0]
     expected = whole[-16:, -16:][:, ::-1].transpose(2, 0, 1).astype(float) / 255
     assert torch.equal(other, torch.tensor(expected))
-    still = source(images[:1], augment="flip").rows(slice(None), np.array([[0.9, 0.9, 0.9]]))[0]
+    still = source(images[:1], augment="flip").rows(slice(None), fixed(0.9, 0.9, 0.9))[0]
     assert torch.equal(still, source(images[:1]).rows(slice(None))[0])
 
 

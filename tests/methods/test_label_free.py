@@ -62,7 +62,8 @@ def test_each_view_has_draws_of_its_own_and_the_clean_one_those_of_before():
     trainer = FoldTrainer(config(), UNLABELLED, features=DATA.features, task=tasks.build(classes=2))
     trainer.transforms["view_0"] = SimpleNamespace(augment="flip")
     draws = {view: trainer._draws("view_0", 6, 1, 0, slice(1, 4), view=view) for view in ("clean", "a", "b")}
-    assert all(found is not None and found.shape == (3, 3) for found in draws.values())
+    draws = {view: keyed.uniform(3) for view, keyed in draws.items()}
+    assert all(numbers.shape == (3, 3) for numbers in draws.values())
     assert not np.array_equal(draws["a"], draws["b"]) and not np.array_equal(draws["a"], draws["clean"])
     key = randomness.generator(seed=0, fold=0, epoch=1, step=0, purpose="augment/view_0")
     assert np.array_equal(draws["clean"], key.random((6, 3))[1:4])

@@ -1,0 +1,86 @@
+"""The table of augmentations: what a config may compose, and every fault at once."""
+
+import pytest
+
+from m3col.augmentation import registry
+from m3col.config import loading
+from m3col.config.schema import RunConfig
+from m3col.errors import InputError
+
+
+@pytest.mark.parametrize(("kind", "name"), registry.TABLE)
+def test_every_entry_has_defaults_and_a_function_unless_the_source_applies_it(kind, name):
+    entry = registry.TABLE[kind, name]
+    (chosen,) = registry.parse(name, kind=kind)
+    assert chosen.settings == entry.settings() and entry.settings.__doc__
+    assert callable(entry.apply) if entry.function else name in ("crop", "flip", "resized_crop")
+
+
+@pytest.mark.parametrize(("kind", "name"), registry.PRESETS)
+def test_every_preset_is_a_list_without_faults(kind, name):
+    assert registry.faults(registry.PRESETS[kind, name], kind=kind, where="x") == []
+    assert [chosen.name for chosen in registry.parse(name, kind=kind)] == [
+        next(iter(item)) if isinstance(item, dict) else item for item in registry.PRESETS[kind, name]
+    ]
+
+
+def test_the_published_recipes():
+    crop, jitter, grey, blur, flip = registry.parse("simclr", kind="image")
+    assert crop.settings.area == [0.08, 1.0] and crop.settings.aspect == [3 / 4, 4 / 3]
+    assert jitter.settings.model_dump() == {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8}
+    assert (grey.settings.p, blur.settings.p, flip.settings.p) == (0.2, 0.5, 0.5) and blur.settings.radius == [0.1, 2.0]
+    (weak,) = registry.parse("weak", kind="image")
+    assert weak.settings.area == [0.5, 1.0]
+    noise, drop = registry.parse(["noise", "drop"], kind="numeric")
+    assert (noise.settings.sd, noise.settings.p, drop.settings.share, drop.settings.p) == (0.1, 0.5, [0.0, 0.8], 0.5)
+
+
+def test_settings_by_modality_survive_a_config():
+    augment = {"image_1": "simclr", "image_2": [{"blur": {"p": 0.1}}, "flip"]}
+    config = loading.load({"data": {"name": "trifeatures", "image": {"augment": augment}}})
+    assert isinstance(loading.load(config.to_dict()), RunConfig)
+    assert registry.of_modality(config.data.image.augment, "image_1") == "simclr"
+    blur, flip = registry.parse(registry.of_modality(config.data.image.augment, "image_2"), kind="image")
+    assert blur.settings.p == 0.1 and flip.settings.p == 0.5
+    assert registry.parse(registry.of_modality(config.data.image.augment, "other"), kind="image") == ()
+    one = loading.load(config, overrides={"data.image.augment.image_1": "none"})
+    assert one.data.image.augment == {**augment, "image_1": "none"}
+
+
+def test_every_fault_is_reported_at_once():
+    raw = {
+        "data": {
+            "image": {"augment": ["noise", {"blur": {"radius": [2, 1], "p": 1.5}}, "flip", "flip", {"crop": {"size": 3}},
+                                  "resized_crop", "simclr"]},
+            "numeric": {"augment": {"a": "simclr", "b": [{"drop": {"share": [0.5]}}, 3], "c": 7}},
+            "text": {"augment": "maks"},
+        }
+    }  # fmt: skip
+    with pytest.raises(InputError) as error:
+        loading.load(raw, where="x.yaml")
+    lines = error.value.faults
+    expected = [
+        "data.image.augment[0]: augmentation 'noise' is an augmentation of numeric tables and series, not of images",
+        "data.image.augment[1].blur.radius must be [smallest, largest], but got [2, 1]; did you mean [1, 2]?",
+        "data.image.augment[1].blur.p must be <= 1, but got 1.5; the nearest valid value is 1",
+        "data.image.augment names 'flip' twice; leave one out",
+        "unknown key 'data.image.augment[4].crop.size'",
+        "data.image.augment must have one of 'crop' and 'resized_crop', which both choose the place, but has both",
+        "data.image.augment[6] 'simclr' is a preset, which cannot be an entry of a list; write it alone",
+        "data.numeric.augment.a: augmentation 'simclr' is an augmentation of images, not of numeric tables",
+        "data.numeric.augment.b[0].drop.share",
+        "data.numeric.augment.b[1] must be a name or one `name: {setting: value}`, but got 3",
+        "data.numeric.augment.c must be the name of an augmentation or a list of them, but got 7",
+        "data.text.augment: augmentation 'maks' is unknown; did you mean 'mask'?",
+    ]
+    for text in expected:
+        assert sum(line.startswith(f"x.yaml: {text}") for line in lines) == 1, (text, lines)
+    assert len(lines) == len(expected)
+
+
+@pytest.mark.parametrize("spec", [None, {}, {"a": {}}, "", [[]], [{"flip": None}], [{"flip": {"p": "x"}}], [{}]])
+def test_odd_values_are_refused_or_mean_none(spec):
+    lines = registry.faults(spec, kind="image", where="data.image.augment")
+    assert lines if spec != {} else not lines
+    with pytest.raises(InputError):
+        registry.parse(spec, kind="image")
