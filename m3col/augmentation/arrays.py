@@ -1,8 +1,8 @@
-"""Augmentations of numeric tables and series.
+"""Augmentations of numeric tables and sequences.
 
-Letters: n samples of this rank, L features of a table or steps of the longest series, F features of a step. A table is
-[n, L], a batch of series [n, L, F] with the number of steps of each in `lengths` [n]; what is behind the end of one
-stays as it is. Below, "steps" are the features of a table as well.
+Letters: n samples of this rank, L features of a table or steps of the longest sequence, F features of a step. A table
+is [n, L], a batch of sequences [n, L, F] with the number of steps of each in `lengths` [n]; what is behind the end of a
+sequence stays as it is. Below, "steps" are the features of a table as well.
 Source: Liang et al., FactorCL, NeurIPS 2023, and CoMM (arXiv 2409.07402), appendix.
 Differs: the published mixup takes the other sample from the batch; here it is one of the training fold, so that ranks
   that have different samples need none of each other's.
@@ -100,7 +100,7 @@ def _shares(
 
 
 def _step_keys(x: Tensor, draws: Draws, name: str, lengths: IntArray | None) -> FloatArray:
-    """A random number per step [n, L]; infinity behind the end of a series."""
+    """A random number per step [n, L]; infinity behind the end of a sequence."""
     if lengths is None:
         return draws.uniform(x.shape[1], name)
     return _padded(draws.of_steps(lengths, name), x, fill=np.inf)
@@ -124,7 +124,7 @@ def _without(x: Tensor, dropped: BoolArray) -> Tensor:
 
 
 def _padded(numbers: FloatArray, x: Tensor, fill: float = 0.0) -> FloatArray:
-    """`numbers` with as many steps as `x`, which is padded to a longer series of the batch."""
+    """`numbers` with as many steps as `x`, which is padded to a longer sequence of the batch."""
     missing = x.shape[1] - numbers.shape[1]
     return np.pad(numbers, [(0, 0), (0, missing), *[(0, 0)] * (numbers.ndim - 2)], constant_values=fill)
 

@@ -106,7 +106,7 @@ class Noise(Strict):
 
 
 class Drop(Strict):
-    """Sets a random share of the features of a table, or of the steps of a series, to 0.
+    """Sets a random share of the features of a table, or of the steps of a sequence, to 0.
 
     Attributes:
         share: smallest and largest share.
@@ -124,7 +124,7 @@ class ConsecutiveDrop(Drop):
 
 
 class Permute(Strict):
-    """Puts the features of a table, or the steps of a series, in random order. `p`: probability."""
+    """Puts the features of a table, or the steps of a sequence, in random order. `p`: probability."""
 
     p: Share = 0.5
 
@@ -235,7 +235,7 @@ PRESETS: dict[tuple[str, str], list[Any]] = {
     ("image", "weak"): [{"resized_crop": {"area": [0.5, 1.0]}}],
 }
 
-_PLURAL = {"image": "images", "numeric": "numeric tables", "sequence": "series", "text": "texts"}
+_PLURAL = {"image": "images", "numeric": "numeric tables", "sequence": "sequences", "text": "texts"}
 
 
 def names(kind: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Letters: n sequences of a batch, L steps of the longest of them, F features.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -66,15 +67,15 @@ class SequenceSource(LazySource):
     def _augmented(self, values: Tensor, mask: Tensor, draws: Draws, lengths: NDArray[np.int64]) -> Tensor:
         for chosen in self._augment:
             if chosen.name == "mixup":
-                longest = values.shape[1]
-                mixed = mixup(
-                    values, chosen.settings, draws, count=len(self),
-                    others=lambda at, longest=longest: self._padded(self._column[at], longest),
-                )  # fmt: skip
+                others = partial(self._first_steps, longest=values.shape[1])
+                mixed = mixup(values, chosen.settings, draws, count=len(self), others=others)
                 values = torch.where(mask[:, :, None], mixed, values)  # the other sequence may be longer
             else:
                 values = chosen.augmentation.apply(values, chosen.settings, draws, lengths=lengths)
         return values
+
+    def _first_steps(self, at: NDArray[np.int64], longest: int) -> Tensor:
+        return self._padded(self._column[at], longest)
 
     def _padded(self, part: SequenceColumn, longest: int) -> Tensor:
         """The first `longest` steps of each sequence [n, longest, F], with zeros behind its end."""

@@ -1,4 +1,4 @@
-"""Augmentations of tables and series against plain loops, and their shares."""
+"""Augmentations of tables and sequences against plain loops, and their shares."""
 
 import math
 
@@ -18,9 +18,9 @@ def draws(n=N, rows=None, modality="x"):
     return Draws({"seed": 0, "fold": 0, "epoch": 1, "step": 0}, modality, "", n, rows or slice(0, n))
 
 
-@pytest.fixture(params=["table", "series"])
+@pytest.fixture(params=["table", "sequences"])
 def case(request):
-    """x, and the lengths of its series; None for a table."""
+    """x, and the lengths of its sequences; None for a table."""
     numbers = torch.rand((N, L, F), dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 1
     if request.param == "table":
         return numbers[:, :, 0], None

@@ -1,9 +1,11 @@
 """The table of augmentations: what a config may compose, and every fault at once."""
 
+from pathlib import Path
+
 import pytest
 
 from m3col.augmentation import registry
-from m3col.config import loading
+from m3col.config import loading, yaml_files
 from m3col.config.schema import RunConfig
 from m3col.errors import InputError
 
@@ -50,8 +52,10 @@ def test_settings_by_modality_survive_a_config():
 def test_every_fault_is_reported_at_once():
     raw = {
         "data": {
-            "image": {"augment": ["noise", {"blur": {"radius": [2, 1], "p": 1.5}}, "flip", "flip", {"crop": {"size": 3}},
-                                  "resized_crop", "simclr"]},
+            "image": {"augment": [
+                "noise", {"blur": {"radius": [2, 1], "p": 1.5}}, "flip", "flip", {"crop": {"size": 3}}, "resized_crop",
+                "simclr",
+            ]},
             "numeric": {"augment": {"a": "simclr", "b": [{"drop": {"share": [0.5]}}, 3], "c": 7}},
             "text": {"augment": "maks"},
         }
@@ -60,7 +64,7 @@ def test_every_fault_is_reported_at_once():
         loading.load(raw, where="x.yaml")
     lines = error.value.faults
     expected = [
-        "data.image.augment[0]: augmentation 'noise' is an augmentation of numeric tables and series, not of images",
+        "data.image.augment[0]: augmentation 'noise' is an augmentation of numeric tables and sequences, not of images",
         "data.image.augment[1].blur.radius must be [smallest, largest], but got [2, 1]; did you mean [1, 2]?",
         "data.image.augment[1].blur.p must be <= 1, but got 1.5; the nearest valid value is 1",
         "data.image.augment names 'flip' twice; leave one out",
@@ -76,6 +80,19 @@ def test_every_fault_is_reported_at_once():
     for text in expected:
         assert sum(line.startswith(f"x.yaml: {text}") for line in lines) == 1, (text, lines)
     assert len(lines) == len(expected)
+
+
+def test_the_page_of_the_documentation_has_every_entry_with_its_defaults():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    loading.load(yaml_files.parse(page.partition("```yaml\n")[2].partition("```")[0]))
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| `")}
+    for kind, name in (*registry.TABLE, *registry.PRESETS):
+        assert f"`{name}`" in rows, (kind, name)
+    for entry in registry.TABLE.values():
+        row = rows["`drop`"] if entry.name == "consecutive_drop" else rows[f"`{entry.name}`"]
+        for key, value in entry.settings().model_dump().items():
+            shown = [round(part, 3) for part in value] if isinstance(value, list) else value
+            assert f"`{key}: {str(shown).lower()}`" in row, (entry.name, key)
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"a": {}}, "", [[]], [{"flip": None}], [{"flip": {"p": "x"}}], [{}]])

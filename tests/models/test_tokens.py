@@ -9,9 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from m3col.config.modality_sections import TextDataConfig, TextModelConfig
+from m3col.errors import InputError
 from m3col.inputs import tokenization
 from tests.models.builders import TEXTS, text_folder
 
@@ -142,3 +143,15 @@ def test_which_tokeniser():
     assert tokenization.source(data, RANDOM) == tokenization.FITTED
     assert tokenization.source(data, TextModelConfig()) == "bert-base-uncased"
     assert tokenization.source(TextDataConfig(tokenizer="x"), TextModelConfig()) == "x"
+
+
+def test_masks_need_a_token_and_leave_the_ends_alone():
+    prepared = learnt()
+    assert prepared.mask_token == 4 and prepared.ends == {0, 2, 3}
+    without = Tokenizer(models.WordLevel({"[PAD]": 0, "a": 1}, unk_token="[PAD]"))
+    tokenization.check_mask_token(without, TextDataConfig())
+    tokenization.check_mask_token(without, TextDataConfig(augment={"text": "none"}))
+    tokenization.check_mask_token(Tokenizer.from_str(prepared.tokenizer), TextDataConfig(augment="mask"))
+    for augment in ("mask", ["mask"], {"a": "none", "b": [{"mask": {"p": 0.3}}]}):
+        with pytest.raises(InputError, match=r"'mask' needs a tokenizer with the token \[MASK\] or <mask>; model.text"):
+            tokenization.check_mask_token(without, TextDataConfig(augment=augment))
