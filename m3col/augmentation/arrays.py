@@ -18,7 +18,7 @@ from torch import Tensor
 
 from m3col import devices
 from m3col.augmentation.draws import Draws
-from m3col.augmentation.registry import ConsecutiveDrop, Drop, Mixup, Noise, Permute, Window
+from m3col.augmentation.registry import ConsecutiveDrop, Drop, InputMixup, Noise, Permute, Window
 from m3col.data.columns import FloatArray, IntArray
 from m3col.data.dataset import BoolArray
 
@@ -71,7 +71,7 @@ def permute(x: Tensor, settings: Permute, draws: Draws, *, lengths: IntArray | N
     return x[rows, _moved(order, x)]
 
 
-def mixup(x: Tensor, settings: Mixup, draws: Draws, *, count: int, others: Others) -> Tensor:
+def input_mixup(x: Tensor, settings: InputMixup, draws: Draws, *, count: int, others: Others) -> Tensor:
     """lam x + (1 - lam) x', lam ~ Beta(alpha, alpha).
 
     Args:
@@ -81,8 +81,8 @@ def mixup(x: Tensor, settings: Mixup, draws: Draws, *, count: int, others: Other
         count: number of samples of the training fold.
         others: returns samples of the training fold by position.
     """
-    lam = np.where(draws.coin(settings.p, "mixup"), draws.beta(settings.alpha, "mixup"), 1.0)
-    partners = (draws.uniform(1, "mixup")[:, 0] * count).astype(np.int64)
+    lam = np.where(draws.coin(settings.p, "input_mixup"), draws.beta(settings.alpha, "input_mixup"), 1.0)
+    partners = (draws.uniform(1, "input_mixup")[:, 0] * count).astype(np.int64)
     weight = _moved(lam, x).reshape(-1, *[1] * (x.ndim - 1))
     return torch.where(weight == 1, x, weight * x + (1 - weight) * others(partners))
 

@@ -141,8 +141,10 @@ class Window(Strict):
     p: Share = 0.5
 
 
-class Mixup(Strict):
+class InputMixup(Strict):
     """Mixes each sample with another one of the training fold: lam x + (1 - lam) x', lam ~ Beta(alpha, alpha).
+
+    Labels stay as they are; the method of that name mixes them too.
 
     Attributes:
         alpha: of the Beta distribution.
@@ -173,12 +175,14 @@ class Augmentation:
         settings: the typed model of its settings.
         function: applies it, see m3col/augmentation/images.py, arrays.py and tokens.py; "" where the source of batches
             does it while it reads a sample.
+        mixes: whether the function needs other samples of the training fold.
     """
 
     kind: str
     name: str
     settings: type[Strict]
     function: str = ""
+    mixes: bool = False
 
     @cached_property
     def apply(self) -> Callable[..., Any]:
@@ -208,7 +212,7 @@ _OF_ARRAYS: dict[str, tuple[type[Strict], str]] = {
     "consecutive_drop": (ConsecutiveDrop, f"{_ARRAYS}:consecutive_drop"),
     "permute": (Permute, f"{_ARRAYS}:permute"),
     "crop": (Window, f"{_ARRAYS}:crop"),
-    "mixup": (Mixup, f"{_ARRAYS}:mixup"),
+    "input_mixup": (InputMixup, f"{_ARRAYS}:input_mixup"),
 }
 
 TABLE: dict[tuple[str, str], Augmentation] = {
@@ -221,7 +225,7 @@ TABLE: dict[tuple[str, str], Augmentation] = {
         Augmentation("image", "grey", Grey, f"{_IMAGES}:grey"),
         Augmentation("image", "blur", Blur, f"{_IMAGES}:blur"),
         *(
-            Augmentation(kind, name, settings, function)
+            Augmentation(kind, name, settings, function, mixes=settings is InputMixup)
             for kind in ("numeric", "sequence")
             for name, (settings, function) in _OF_ARRAYS.items()
         ),

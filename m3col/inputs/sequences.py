@@ -15,7 +15,6 @@ from torch import Tensor
 
 from m3col import devices
 from m3col.augmentation import registry
-from m3col.augmentation.arrays import mixup
 from m3col.augmentation.draws import Draws
 from m3col.augmentation.registry import Chosen
 from m3col.config.modality_sections import SequenceDataConfig
@@ -66,9 +65,9 @@ class SequenceSource(LazySource):
 
     def _augmented(self, values: Tensor, mask: Tensor, draws: Draws, lengths: NDArray[np.int64]) -> Tensor:
         for chosen in self._augment:
-            if chosen.name == "mixup":
+            if chosen.augmentation.mixes:
                 others = partial(self._first_steps, longest=values.shape[1])
-                mixed = mixup(values, chosen.settings, draws, count=len(self), others=others)
+                mixed = chosen.augmentation.apply(values, chosen.settings, draws, count=len(self), others=others)
                 values = torch.where(mask[:, :, None], mixed, values)  # the other sequence may be longer
             else:
                 values = chosen.augmentation.apply(values, chosen.settings, draws, lengths=lengths)

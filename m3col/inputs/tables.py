@@ -11,7 +11,6 @@ from torch import Tensor
 
 from m3col import devices
 from m3col.augmentation import registry
-from m3col.augmentation.arrays import mixup
 from m3col.augmentation.draws import Draws
 from m3col.augmentation.registry import Chosen
 from m3col.config.schema import RunConfig
@@ -39,8 +38,8 @@ class TableSource:
         if draws is None:
             return rows
         for chosen in self._augment:
-            if chosen.name == "mixup":
-                rows = mixup(rows, chosen.settings, draws, count=len(self), others=self._at)
+            if chosen.augmentation.mixes:
+                rows = chosen.augmentation.apply(rows, chosen.settings, draws, count=len(self), others=self._at)
             else:
                 rows = chosen.augmentation.apply(rows, chosen.settings, draws)
         return rows

@@ -8,7 +8,7 @@ import torch
 
 from m3col.augmentation import arrays
 from m3col.augmentation.draws import Draws
-from m3col.augmentation.registry import ConsecutiveDrop, Drop, Mixup, Noise, Permute, Window
+from m3col.augmentation.registry import ConsecutiveDrop, Drop, InputMixup, Noise, Permute, Window
 
 N, L, F = 6, 7, 2
 LENGTHS = np.array([7, 1, 4, 7, 5, 2])
@@ -99,9 +99,9 @@ def test_permute_sorts_the_steps_by_their_numbers(case):
 def test_mixup_takes_samples_of_the_training_fold():
     whole = torch.rand((20, L), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     x = whole[:N]
-    made = arrays.mixup(x, Mixup(alpha=0.5, p=0.7), draws(), count=20, others=lambda at: whole[at])
-    chosen, lam = draws().coin(0.7, "mixup"), draws().beta(0.5, "mixup")
-    partner = draws().uniform(1, "mixup")[:, 0]
+    made = arrays.input_mixup(x, InputMixup(alpha=0.5, p=0.7), draws(), count=20, others=lambda at: whole[at])
+    chosen, lam = draws().coin(0.7, "input_mixup"), draws().beta(0.5, "input_mixup")
+    partner = draws().uniform(1, "input_mixup")[:, 0]
     assert 0 < chosen.sum() < N
     for row in range(N):
         other = whole[math.floor(partner[row] * 20)]

@@ -17,7 +17,7 @@ def every(made, lengths):
         "uniform": made.uniform(4, "noise"),
         "shared": made.uniform(1, "noise", shared=True),
         "normal": made.normal(2, "noise"),
-        "beta": made.beta(0.3, "mixup"),
+        "beta": made.beta(0.3, "input_mixup"),
         "coin": made.coin(0.5, "noise"),
         "steps": made.of_steps(lengths, "drop"),
         "wide": made.of_steps(lengths, "noise", width=2, fill=0.0),

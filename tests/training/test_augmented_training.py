@@ -21,7 +21,7 @@ MEDIA = {
     "data__image__augment": ["resized_crop", "jitter", {"grey": {"p": 0.5}}, "blur", "flip"],
     "data__text__augment": [{"mask": {"p": 0.4}}],
 }
-ARRAYS = ["noise", "drop", "consecutive_drop", "permute", "crop", "mixup"]
+ARRAYS = ["noise", "drop", "consecutive_drop", "permute", "crop", "input_mixup"]
 
 
 @pytest.fixture(scope="module")
