@@ -11,7 +11,7 @@ from m3col.augmentation import images as augment
 from m3col.augmentation.draws import Draws
 from m3col.augmentation.registry import Blur, Grey, Jitter, ResizedCrop
 
-N, S = 5, 6
+N, S = 12, 6
 
 
 def draws(n=N, **key):
@@ -134,6 +134,12 @@ def test_a_random_part_has_the_area_and_the_aspect_of_the_settings():
     assert aspect.min() == pytest.approx(3 / 4, abs=0.03) and aspect.max() == pytest.approx(4 / 3, abs=0.05)
     assert np.log(aspect).mean() == pytest.approx(0, abs=0.02)
     assert len(set(map(tuple, parts.tolist()))) > 2000
+
+
+def test_the_aspect_is_width_over_height():
+    settings = ResizedCrop(area=[0.2, 0.2], aspect=[2.0, 2.0])
+    number = draws(1).uniform(augment.CROP_DRAWS, "resized_crop")[0]
+    assert augment.random_part(100, 100, settings, number)[2:] == (32, 63)  # 0.2 * 100 * 100 = 2000
 
 
 @pytest.mark.parametrize(("height", "width", "expected"), [
