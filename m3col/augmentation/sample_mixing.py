@@ -15,6 +15,7 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from m3col import devices
@@ -24,10 +25,17 @@ from m3col.randomness import generator
 
 @dataclass(frozen=True)
 class Mixing:
-    """How one batch is mixed. lam: [N] weight of each sample itself; permutations: partners [N] int64 by modality."""
+    """How one batch is mixed.
+
+    Attributes:
+        lam: [N] weight of each sample itself.
+        permutations: partners [N] int64 by modality.
+        partners: the same in the CPU's memory, where reading them waits for no work of a GPU.
+    """
 
     lam: Tensor
     permutations: dict[str, Tensor]
+    partners: dict[str, NDArray[np.int64]]
 
 
 class Placement(TypedDict, total=False):
@@ -74,6 +82,7 @@ def draw_mixing(
     return Mixing(
         lam=devices.moved(torch.from_numpy(lam).to(dtype), device),
         permutations={name: indices[purpose] for name, purpose in purposes.items()},
+        partners={name: partners[purpose] for name, purpose in purposes.items()},
     )
 
 

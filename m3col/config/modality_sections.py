@@ -129,12 +129,16 @@ class TextModelConfig(Strict):
             encoder, such as "bert".
         pretrained: whether to start with pretrained weights, else with random ones.
         pool: how token outputs become one embedding: "cls", the class token; "mean", the mean over the tokens.
+        length_classes: largest number of classes of similar length in which the texts of a batch are encoded. With more
+            than 1 fewer tokens of padding are computed, in more calls; embeddings differ by rounding, dropout is drawn
+            otherwise.
         options: entries of the encoder's config, such as hidden_size.
     """
 
     name: str = "bert-base-uncased"
     pretrained: bool = True
     pool: Literal["cls", "mean"] = "cls"
+    length_classes: Annotated[int, Field(ge=1, le=16)] = 1
     options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
 
 

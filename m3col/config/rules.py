@@ -24,7 +24,9 @@ _ABSENT = object()
 def faults(raw: Mapping[str, Any]) -> list[Fault]:
     """All faults of the rules in this module."""
     return [
-        fault for rule in (_task_rules, _method_rules, _train_rules, _data_rules, _option_rules) for fault in rule(raw)
+        fault
+        for rule in (_task_rules, _method_rules, _train_rules, _data_rules, _compile_rules, _option_rules)
+        for fault in rule(raw)
     ]
 
 
@@ -123,6 +125,14 @@ def _augment_rules(raw: Mapping[str, Any]) -> list[Fault]:
         if (spec := get(raw, key)) is not None
         for text in augmentations.faults(spec, kind=kind, where=key)
     ]
+
+
+def _compile_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    classes = get(raw, "model.text.length_classes", 1)
+    if get(raw, "model.compile") is not True or not _is_int(classes) or classes <= 1:
+        return []
+    text = "must be 1 with model.compile: true, which would compile each class anew, but is"
+    return [Fault("model.text.length_classes", f"model.text.length_classes {text} {classes}; nearest: 1")]
 
 
 def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:

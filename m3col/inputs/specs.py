@@ -4,10 +4,12 @@ Notation: n samples, L tokens or steps of the longest one of the batch, E width 
 sequence, S side of an image.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from m3col.errors import InputError
@@ -64,6 +66,8 @@ class Tokens:
         mask: [n, L] bool, False for padding.
         embeddings: [n, L, E] word embeddings, possibly mixed (Mixup).
         types: [n, L] int64, which of two joined texts a token belongs to; None: the first.
+        lengths: [n] upper bounds of the numbers of tokens, in the CPU's memory; None: unknown.
+        mixed_lengths: [n] the same for the mixture of each text with its partner, see `with_partners`.
         padded: whether a text is shorter than L; None: only the mask says so, which a GPU would have to be asked for.
 
     Raises:
@@ -74,6 +78,8 @@ class Tokens:
     mask: Tensor
     embeddings: Tensor | None = None
     types: Tensor | None = None
+    lengths: NDArray[np.int64] | None = None
+    mixed_lengths: NDArray[np.int64] | None = None
     padded: bool | None = None
 
     def __post_init__(self) -> None:
@@ -107,8 +113,18 @@ class Tokens:
             mask=self.mask.to(device),
             embeddings=None if self.embeddings is None else self.embeddings.to(device),
             types=None if self.types is None else self.types.to(device),
+            lengths=self.lengths,
+            mixed_lengths=self.mixed_lengths,
             padded=self.padded,
         )
+
+    def shortened(self, length: int) -> "Tokens":
+        """Returns the texts without the positions from `length` on, which must be padding."""
+        cut = {
+            name: None if value is None else value[:, :length]
+            for name, value in (("ids", self.ids), ("embeddings", self.embeddings), ("types", self.types))
+        }
+        return replace(self, mask=self.mask[:, :length], **cut)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,3 +190,17 @@ def one_like(rows: Tensor | Tokens | Sequences) -> Tensor | Tokens | Sequences:
         return Sequences(step, torch.ones((1, 1), dtype=torch.bool, device=device))
     ids, mask = torch.zeros((1, 1), dtype=torch.long, device=device), torch.ones(1, 1, dtype=torch.bool, device=device)
     return Tokens(ids, mask, padded=False)
+
+
+def with_partners(rows: Tensor | Tokens | Sequences | Partial, partner: NDArray[np.int64]) -> Any:
+    """The same batch; texts with `mixed_lengths`, if their lengths are known.
+
+    Args:
+        rows: n samples.
+        partner: [n] position of the sample with which each one will be mixed.
+    """
+    if isinstance(rows, Partial):
+        return replace(rows, rows=with_partners(rows.rows, partner))
+    if not isinstance(rows, Tokens) or rows.lengths is None:
+        return rows
+    return replace(rows, mixed_lengths=np.maximum(rows.lengths, rows.lengths[partner]))

@@ -63,7 +63,8 @@ class TokenSource(LazySource):
         for row, text in enumerate(texts):
             ids[row, : len(text)], mask[row, : len(text)] = text, True
         placed = [devices.moved(torch.from_numpy(array), self._device) for array in (ids, mask)]
-        return Tokens(placed[0], placed[1], padded=not mask.all())
+        lengths = np.array([len(text) for text in texts], np.int64)
+        return Tokens(placed[0], placed[1], lengths=lengths, padded=not mask.all())
 
 
 def by_length(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from m3col.augmentation import sample_mixing
 from m3col.config.schema import MixConfig
+from m3col.inputs.specs import with_partners
 from m3col.methods.base import Method
 from m3col.methods.batch import Batch, Step
 
@@ -75,5 +76,6 @@ def mixed_embeddings(
             # Under autocast embeddings may be bfloat16, to which lambda would be rounded.
             mixed[m] = sample_mixing.mix(embeddings[m].to(lam.dtype), partner, lam)
         else:
-            mixed[m] = method.embed(m, batch.inputs[m], (partner, lam))
+            rows = with_partners(batch.inputs[m], mixing.partners[m][own] - own.start)
+            mixed[m] = method.embed(m, rows, (partner, lam))
     return mixed

@@ -34,7 +34,7 @@ from m3col.augmentation import sample_mixing
 from m3col.config.modality_sections import TextModelConfig
 from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs.specs import TextInput, Tokens
-from m3col.models import attention_masks
+from m3col.models import attention_masks, length_classes
 from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.image import misfit
 from m3col.models.mlp import check_widths, linear
@@ -91,7 +91,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         check_widths(embedding_dim=embedding_dim)
         self._described = _plain(encoder_config(config) if described is None else described)
-        self._pool = config.pool
+        self._pool, self._length_classes = config.pool, config.length_classes
         values = with_input(self._described, config, input)
         probe = inspect_model(
             config, values
@@ -113,6 +113,11 @@ class TextEncoder(nn.Module):
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
 
     def forward(self, tokens: Tokens) -> Tensor:
+        if self._length_classes > 1 and tokens.lengths is not None:
+            return length_classes.encode(tokens, self._length_classes, self._encode)
+        return self._encode(tokens)
+
+    def _encode(self, tokens: Tokens) -> Tensor:
         hidden = self._run(tokens)
         if self._pool == "cls":
             pooled = hidden[:, 0]
@@ -141,7 +146,7 @@ class TextEncoder(nn.Module):
         types = None if own.types is None else torch.where(partner_mask & ~own_mask, own.types[permutation], own.types)
         return Tokens(
             None, own_mask | partner_mask, sample_mixing.mix(own.embeddings, permutation, lam), types,
-            padded=False if tokens.padded is False else None,
+            lengths=tokens.mixed_lengths, padded=False if tokens.padded is False else None,
         )  # fmt: skip
 
     def stored(self) -> dict[str, Any]:

@@ -70,6 +70,7 @@ PAIRS = {
     "M3Co": {},
     "MultiSClip": {"objective__switch_point": 0.0},
     "class weights over a step of two batches": {"objective__class_weight": "balanced", "train__accumulate": 2},
+    "classes of similar length": {"model__text__length_classes": 2},
     "mixed embeddings": {"mix__level": "embedding"},
     "mixup": {"method": "mixup"},
     "views of augmented images": {"data__image__augment": "crop_flip"},
