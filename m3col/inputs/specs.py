@@ -120,11 +120,10 @@ class Tokens:
 
     def shortened(self, length: int) -> "Tokens":
         """Returns the texts without the positions from `length` on, which must be padding."""
-        cut = {
-            name: None if value is None else value[:, :length]
-            for name, value in (("ids", self.ids), ("embeddings", self.embeddings), ("types", self.types))
-        }
-        return replace(self, mask=self.mask[:, :length], **cut)
+        ids, embeddings, types = (
+            None if value is None else value[:, :length] for value in (self.ids, self.embeddings, self.types)
+        )
+        return replace(self, ids=ids, mask=self.mask[:, :length], embeddings=embeddings, types=types)
 
 
 @dataclass(frozen=True, eq=False)
