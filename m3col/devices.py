@@ -140,9 +140,25 @@ def compilations() -> int:
 def is_fatal(error: BaseException) -> bool:
     """Whether a CUDA error makes every later CUDA call of this process fail (illegal access, failed assert, ECC).
 
-    Out of memory is not such an error.
+    Out of memory is not such an error. A library such as cuBLAS can be the first to notice one, and raises an error of
+    another type, so CUDA itself is asked.
     """
-    return isinstance(error, torch.AcceleratorError)
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
+        return False
+    return _is_broken()
+
+
+def _is_broken() -> bool:
+    """Whether CUDA answers each call of this process with an error."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except torch.AcceleratorError:
+        return True
+    return False
 
 
 def release_memory() -> None:

@@ -144,6 +144,22 @@ def test_only_an_error_that_poisons_the_context_is_fatal():
     assert not devices.is_fatal(RuntimeError("shapes do not fit"))
 
 
+def test_cuda_is_asked_whether_another_error_has_poisoned_the_context(monkeypatch):
+    """cuBLAS notices a failed assertion before torch does, and raises a RuntimeError."""
+    noticed = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`")
+    assert not devices.is_fatal(noticed), "CUDA was never used"
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert not devices.is_fatal(noticed)
+
+    def refuse() -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+    assert devices.is_fatal(noticed)
+    assert not devices.is_fatal(torch.OutOfMemoryError("CUDA out of memory")) and not devices.is_fatal(KeyError("x"))
+
+
 def test_compiling_needs_a_compiler_where_the_training_runs(monkeypatch):
     assert devices.device_faults(config(model__compile=True)) == []
     monkeypatch.setattr(devices.shutil, "which", lambda name: None)
