@@ -1,9 +1,10 @@
 """Large batches: what the losses need of an [N, N] matrix, from blocks of its rows, so that memory grows with N alone.
 
 Letters: N samples in the batch, D embedding width, K columns of values, S = x y^T [N, N] similarities.
-Above `WHOLE_UP_TO` samples the losses work in blocks; up to it they hold whole matrices, which is faster. Both forms
-are equal up to the order of sums. A block has `CHUNK_ROWS` rows and N columns. The backward pass computes each block
-again instead of storing it. The temperature has been divided out of `x` everywhere in this file.
+Above `WHOLE_UP_TO` samples the losses work in blocks; up to it they hold whole matrices, so that results of earlier
+versions stay as they are. Both forms are equal up to the order of sums. A block has `CHUNK_ROWS` rows and N columns.
+The backward pass computes each block again instead of storing it. The temperature has been divided out of `x`
+everywhere in this file.
 """
 
 from collections.abc import Callable
