@@ -126,7 +126,8 @@ def test_thresholds_have_the_highest_f1_and_are_near_a_half_otherwise():
     chosen = multilabel.best_thresholds(LABELS, PROBABILITIES)
     expected = [slow_threshold(LABELS[:, c].tolist(), PROBABILITIES[:, c].tolist()) for c in range(C)]
     assert chosen.tolist() == pytest.approx(expected)
-    assert multilabel.best_thresholds([[0], [0]], [[0.9], [0.1]]).tolist() == [0.5]
+    assert multilabel.best_thresholds([[0], [0]], [[0.3], [0.1]]).tolist() == [0.5]
+    assert multilabel.best_thresholds([[0], [1]], [[0.3], [np.nan]]).tolist() == [0.5]
     assert multilabel.best_thresholds([[0], [1]], [[0.1], [0.9]]).tolist() == [0.5]
     # A constant prediction has its highest F1 where the label is predicted everywhere.
     assert multilabel.best_thresholds([[0], [0], [1]], [[0.3], [0.3], [0.3]]).tolist() == [0.15]
