@@ -42,7 +42,8 @@ def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats
     Raises:
         InputError: with every fault.
     """
-    y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    # One memory layout: sums in another order differ in their last bit, and equal predictions would differ.
+    y, p = np.asarray(labels, order="C"), np.asarray(probabilities, dtype=np.float64, order="C")
     faults = []
     if p.ndim != 2 or 0 in p.shape:
         faults.append(f"probabilities must have the shape [samples >= 1, labels >= 1], but have {list(p.shape)}")

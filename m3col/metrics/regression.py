@@ -40,7 +40,8 @@ def checked(targets: ArrayLike, predictions: ArrayLike) -> tuple[Floats, Floats]
     Raises:
         InputError: with every fault.
     """
-    y, p = np.asarray(targets, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    # One memory layout: sums in another order differ in their last bit, and equal predictions would differ.
+    y, p = (np.asarray(part, dtype=np.float64, order="C") for part in (targets, predictions))
     faults = []
     if p.ndim != 2 or 0 in p.shape:
         faults.append(f"predictions must have the shape [samples >= 1, targets >= 1], but have {list(p.shape)}")

@@ -99,7 +99,7 @@ def text(name: str, value: float) -> str:
     """A value for messages: four decimals, or four significant digits for a metric in the units of the targets.
 
     Args:
-        name: of the metric, see `of`.
+        name: of the metric, see `of`; may be unknown.
         value: its value.
 
     Returns:
@@ -109,4 +109,6 @@ def text(name: str, value: float) -> str:
         >>> text("test/accuracy", 0.5), text("test/mse", 0.000123456)
         ('0.5000', '0.0001235')
     """
-    return f"{value:.4g}" if of(name).has_unit else f"{value:.4f}"
+    base = name.split("/", 1)[-1]
+    in_units = any(base == metric or base.startswith(f"{metric}_") for metric, spec in TABLE.items() if spec.has_unit)
+    return f"{value:.4g}" if in_units else f"{value:.4f}"

@@ -61,6 +61,15 @@ def test_a_bootstrap_draw_is_the_samples_repeated(name):
         assert score == pytest.approx(again, rel=1e-9)
 
 
+@pytest.mark.parametrize("name", regression.NAMES)
+def test_equal_predictions_have_equal_scores_whatever_their_memory_layout(name):
+    counts = intervals.bootstrap_counts(np.zeros(N, dtype=np.int64), draws=30, seed=1)
+    one, other = (
+        regression.bootstrap_scores(name, TARGETS, np.array(PREDICTIONS, order=order), counts) for order in "CF"
+    )
+    assert np.array_equal(one, other)
+
+
 def test_what_does_not_vary_has_no_correlation():
     flat = np.tile(TARGETS.mean(axis=0), (N, 1))
     assert regression.compute(TARGETS, flat)["pearson"] == 0.0

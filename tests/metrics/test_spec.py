@@ -58,3 +58,7 @@ def test_reported_names_lead_to_their_entry(reported, name):
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     with pytest.raises(InputError, match="'val/acuracy_a' is unknown; did you mean 'accuracy'"):
         spec.of("val/acuracy_a")
+
+
+def test_a_metric_of_a_method_of_ones_own_is_shown_as_well():
+    assert spec.text("val/agreement", 0.25) == "0.2500" and spec.text("val/mse_fused", 1234567.0) == "1.235e+06"
