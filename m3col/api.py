@@ -205,6 +205,8 @@ def _finish(
     predictor = load(folder / "model", device="cpu" if config.train.device == "cpu" else "auto")
     metrics |= _test(predictor, dataset)
     if any(name.startswith("test/") for name in metrics):
+        if predictor.device_note:
+            notices.warn(f"{folder}: {predictor.device_note}")
         test_ledger.add(runs, dataset=dataset.name, digest=dataset.digests()["test"], by=f"train/{folder.name}", rows=1)
     atomic_files.write_json(folder / "metrics.json", metrics)
     shutil.rmtree(folder / "state", ignore_errors=True)

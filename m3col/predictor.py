@@ -45,6 +45,8 @@ class Predictor:
         self.features: dict[str, tuple[str, ...]] = {m: tuple(names) for m, names in described["features"].items()}
         self.config: dict[str, Any] = dict(described["config"])
         self.task = self._members[0].task
+        # Checkpoints of older versions do not say where they were trained.
+        self._trained_on_gpu = any(member.get("device") == "cuda" for member in described["members"])
 
     def __repr__(self) -> str:
         inputs = ", ".join(f"{name} [N, {len(columns)}]" for name, columns in self.features.items())
@@ -62,6 +64,16 @@ class Predictor:
         """Number and kind of the outputs, such as "10 classes"."""
         count, called = len(self.classes), self.task.outputs_called
         return f"{count} {called if count != 1 else 'target' if called == 'targets' else 'label'}"
+
+    @property
+    def device_note(self) -> str:
+        """A sentence, where models that were trained on a GPU compute on the CPU here; "" elsewhere."""
+        if not self._trained_on_gpu or all(member.device.type == "cuda" for member in self._members):
+            return ""
+        return (
+            "the model was trained on a GPU, and its scores are computed on the CPU, which rounds differently: they "
+            "may differ from those of the GPU in the last digits, in bfloat16 by up to a percent"
+        )
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from m3col.config import loading as run_config
 from m3col.config import rules
 from m3col.data import loading, modality_kinds
 from m3col.errors import InputError, nearest
+from m3col.runtime import notices
 from m3col.storage import atomic_files
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if faults or dataset.test is None or dataset.test.labels is None:
         raise InputError(faults)
     metrics = predictor.task.scores(dataset.test.labels, predictor.votes(dataset.test.inputs)[predictor.primary])
+    if predictor.device_note:
+        notices.warn(predictor.device_note)
     by = f"evaluate/{'+'.join(str(Path(folder).absolute()) for folder in arguments.checkpoint)}"
     test_ledger.add(runs_of(arguments), dataset=dataset.name, digest=dataset.digests()["test"], by=by, rows=1)
     print_metrics({f"test/{key}": value for key, value in metrics.items()})

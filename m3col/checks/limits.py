@@ -83,22 +83,46 @@ def checkpoint_bytes(config: RunConfig, dataset: Dataset, *, folds: int) -> int:
     return 3 * size * folds * _parameters(config, dataset)
 
 
-def memory_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
-    """Faults of a training whose folds, trained in lockstep, do not fit into memory.
+def model_bytes(config: RunConfig, parameters: int) -> int:
+    """The memory of one model in training, without that of a batch.
 
-    Counts weights, gradients and both Adam moments, but not the memory of a batch. Checked for images and texts only,
-    because other models are small.
+    Counts the weights, the gradients, which stay while other folds are trained, and both Adam moments. With
+    `validation.kind: given` a refit also keeps a copy of the best weights. Gradients of several workers are views of
+    the buffers in which they are exchanged; only where gradients of several batches are accumulated are there both.
+    A checkpoint that is written in the background takes no memory of the GPU, and the CPU's only where there is room.
+
+    Args:
+        config: of the run. More than one of `train.shards` means several workers.
+        parameters: number of weights.
     """
-    folds = config.validation.folds
-    if config.validation.kind != "kfold" or not modality_kinds.media(dataset.kinds.values()):
+    size = 8 if config.train.precision == "float64" else 4
+    copies = 4
+    copies += config.validation.kind == "given"
+    copies += (config.train.shards or 1) > 1 and config.train.accumulate > 1
+    return copies * size * parameters
+
+
+def memory_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
+    """Faults of a training whose models, trained in lockstep, do not fit into memory; see `model_bytes`.
+
+    Checked for images and texts only, because other models are small; a single model against the memory of a GPU alone.
+    """
+    if not modality_kinds.media(dataset.kinds.values()):
         return []
+    folds = config.validation.folds if config.validation.kind == "kfold" else 1
     import psutil
 
     card = devices.gpu_memory() if config.train.device != "cpu" else None
+    if card is None and config.validation.kind != "kfold":
+        return []
     room = psutil.virtual_memory().available if card is None else card
-    each = 4 * (8 if config.train.precision == "float64" else 4) * _parameters(config, dataset)
+    each = model_bytes(config, _parameters(config, dataset))
     if folds * each <= room:
         return []
+    if config.validation.kind != "kfold":
+        size, card_size = f"{each / 1e9:.1f} GB", f"{room / 1e9:.1f} GB"
+        line = f"model: one takes {size} without its batches, but the GPU has {card_size}; use smaller encoders"
+        return [Fault("model", line)]
     where = f"{room / 1e9:.1f} GB are free" if card is None else f"the GPU has {room / 1e9:.1f} GB"
     text = (f"validation.kind 'kfold': {folds} models in lockstep take {folds * each / 1e9:.1f} GB without their "
             f"batches, but {where}; use 'holdout'")  # fmt: skip

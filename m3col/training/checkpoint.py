@@ -192,7 +192,8 @@ def write_model(
                 tensors |= {prefixes[modality] + key: torch.as_tensor(value) for key, value in arrays.items()}
             name = f"member-{number}.safetensors"
             _save(tensors, temporary / name)
-            members.append({"file": name, "preprocess": preprocess, "seed": trainer.seed, "fold": trainer.fold})
+            about = {"seed": trainer.seed, "fold": trainer.fold, "device": trainer.device.type}
+            members.append({"file": name, "preprocess": preprocess, **about})
         encoders: dict[str, Any] = dict(trainers[0].method.encoders.items())
         stored = {name: encoder.stored() for name, encoder in encoders.items()}
         _write_description(temporary, "model", config=config, classes=list(classes), members=members,
