@@ -1,5 +1,8 @@
 """The memory of the models of a training, counted before anything is computed."""
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
 
 from m3col import devices
@@ -56,4 +59,7 @@ def test_folds_in_lockstep_and_a_single_model_are_held_against_a_gpu(resolved, m
     (line,) = faults(one, 4 * 4 * count - 1)
     assert line.startswith("model: one takes") and "the GPU has" in line
     assert len(faults(best, 5 * 4 * count - 1)) == 1
-    assert faults(one, None) == [], "the memory of this machine says nothing about the one that will train it"
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    assert faults(one, None) == [], "one model is held against a GPU alone"
+    (line,) = faults(folds, None)
+    assert "0.0 GB are free" in line
