@@ -106,6 +106,8 @@ def test_a_batch_is_padded_behind_with_zeros(multiple):
             assert np.array_equal(batch.values[position, :count].numpy(), series[row])
             assert not batch.values[position, count:].any()
             assert batch.mask[position].tolist() == [True] * count + [False] * (length - count)
+    limited = sequences.SequenceSource(SequenceColumn.of(series), place, longest=6).rows(slice(None))
+    assert limited.values.shape[1] == max(map(len, series)) == 6  # not 8: no sequence is longer than the limit
     empty = source.rows(slice(0, 0))
     assert len(empty) == 0 and empty.values.shape[2] == 3
     assert one_like(empty).values.shape == (1, 1, 3) and one_like(empty).mask.all()
