@@ -329,6 +329,32 @@ def of_modality(spec: Any, modality: str) -> Any:
     return spec.get(modality, NONE) if isinstance(spec, Mapping) else spec
 
 
+def with_crop_area(spec: Any, smallest: float) -> Any:
+    """The value of `data.image.augment` of one modality with another smallest area of `resized_crop`."""
+    changed = [
+        {chosen.name: {**chosen.settings.model_dump(), "area": [smallest, chosen.settings.area[1]]}}
+        if isinstance(chosen.settings, ResizedCrop)
+        else {chosen.name: chosen.settings.model_dump()}
+        for chosen in parse(spec, kind="image")
+    ]
+    return changed if any("resized_crop" in item for item in changed) else spec
+
+
+def crop_area_faults(smallest: Any, spec: Any, *, where: str) -> list[str]:
+    """Faults of `data.image.crop_area` with a value of `data.image.augment` that has none itself."""
+    if not isinstance(smallest, int | float) or isinstance(smallest, bool):
+        return []  # a fault of its type
+    values = list(spec.values()) if isinstance(spec, Mapping) else [spec]
+    chosen = [one.settings for value in values for one in parse(value, kind="image")]
+    largest = [settings.area[1] for settings in chosen if isinstance(settings, ResizedCrop)]
+    if not largest:
+        return [f"{where} needs 'resized_crop' in data.image.augment, which is {spec!r}; did you mean 'simclr'?"]
+    if smallest > min(largest):
+        text = f"{where} must be <= {min(largest)}, the largest area of data.image.augment, but got {smallest}"
+        return [f"{text}; the nearest valid value is {min(largest)}"]
+    return []
+
+
 def is_used(spec: Any) -> bool:
     """Whether a value of `data.<kind>.augment` augments any modality."""
     values = list(spec.values()) if isinstance(spec, Mapping) else [spec]

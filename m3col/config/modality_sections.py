@@ -20,12 +20,15 @@ class ImageDataConfig(Strict):
         augment: how training images are augmented: "none", "crop" (the square is cut at a random place), "flip" (left
             to right, at random), "crop_flip", "simclr", "weak", or a list of augmentations with their settings; or a
             mapping from modalities to these. See m3col.augmentation.registry.
+        crop_area: smallest share of the area that the augmentation "resized_crop" keeps, a value that can be searched;
+            None: as `augment` says.
     """
 
     column: str = "image"
     size: Annotated[int, Field(ge=8, le=2048)] = 224
     short_side: Annotated[int, Field(ge=8, le=2400)] | None = None
     augment: Augment | dict[str, Augment] = "none"
+    crop_area: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class NumericDataConfig(Strict):

@@ -119,12 +119,17 @@ def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
 
 
 def _augment_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    return [
+    faults = [
         Fault(key, text)
         for key, kind in AUGMENT.items()
         if (spec := get(raw, key)) is not None
         for text in augmentations.faults(spec, kind=kind, where=key)
     ]
+    area, key = get(raw, "data.image.crop_area"), "data.image.crop_area"
+    spec = get(raw, "data.image.augment", ImageDataConfig().augment)
+    if area is not None and not any(fault.path == "data.image.augment" for fault in faults):
+        faults += [Fault(key, text) for text in augmentations.crop_area_faults(area, spec, where=key)]
+    return faults
 
 
 def _compile_rules(raw: Mapping[str, Any]) -> list[Fault]:

@@ -116,7 +116,10 @@ class ImageTransform:
 def fit(config: RunConfig, modality: str, train: Split, features: Sequence[str]) -> ImageTransform:
     """Returns the crop and the augmentation of the config. Nothing is fitted on the images."""
     image = config.data.image
-    return ImageTransform(image.size, registry.of_modality(image.augment, modality), image.short_side)
+    augment = registry.of_modality(image.augment, modality)
+    if image.crop_area is not None:
+        augment = registry.with_crop_area(augment, image.crop_area)
+    return ImageTransform(image.size, augment, image.short_side)
 
 
 def restore(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ImageTransform:

@@ -8,6 +8,7 @@ from m3col.augmentation import registry
 from m3col.config import loading, yaml_files
 from m3col.config.schema import RunConfig
 from m3col.errors import InputError
+from m3col.inputs import images
 
 
 @pytest.mark.parametrize(("kind", "name"), registry.TABLE)
@@ -93,6 +94,34 @@ def test_the_page_of_the_documentation_has_every_entry_with_its_defaults():
         for key, value in entry.settings().model_dump().items():
             shown = [round(part, 3) for part in value] if isinstance(value, list) else value
             assert f"`{key}: {str(shown).lower()}`" in row, (entry.name, key)
+
+
+def test_the_smallest_area_can_be_set_by_a_number_of_its_own():
+    """So that a search can vary it."""
+    made = registry.parse(registry.with_crop_area("simclr", 0.3), kind="image")
+    assert [chosen.name for chosen in made] == registry.PRESETS["image", "simclr"]
+    plain = registry.parse("simclr", kind="image")
+    assert made[0].settings.area == [0.3, 1.0] and made[0].settings.aspect == plain[0].settings.aspect
+    assert [chosen.settings for chosen in made[1:]] == [chosen.settings for chosen in plain[1:]]
+    assert registry.with_crop_area("flip", 0.3) == "flip"
+    config = loading.load({"data": {"image": {"augment": {"a": "weak", "b": "none"}, "crop_area": 0.7}}})
+    transforms = {name: images.fit(config, name, None, ()) for name in ("a", "b")}
+    assert registry.parse(transforms["a"].augment, kind="image")[0].settings.area == [0.7, 1.0]
+    assert transforms["b"].augment == "none"
+
+
+@pytest.mark.parametrize(("image", "line"), [
+    ({"crop_area": 0.3}, "needs 'resized_crop' in data.image.augment, which is 'none'; did you mean 'simclr'?"),
+    ({"crop_area": 0.3, "augment": ["flip"]}, "needs 'resized_crop' in data.image.augment, which is ['flip']"),
+    ({"crop_area": 0, "augment": "weak"}, "must be > 0, but got 0"),
+    ({"crop_area": 0.6, "augment": [{"resized_crop": {"area": [0.1, 0.5]}}]},
+     "must be <= 0.5, the largest area of data.image.augment, but got 0.6; the nearest valid value is 0.5"),
+])  # fmt: skip
+def test_a_smallest_area_that_fits_no_augmentation_is_refused(image, line):
+    with pytest.raises(InputError) as error:
+        loading.load({"data": {"image": image}})
+    (only,) = error.value.faults
+    assert only.startswith(f"config: data.image.crop_area {line}")
 
 
 @pytest.mark.parametrize("spec", [None, {}, {"a": {}}, "", [[]], [{"flip": None}], [{"flip": {"p": "x"}}], [{}]])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m3col.checks.resolve import layout
 from m3col.data import loading
 from m3col.errors import InputError
 from m3col.metrics import spec
@@ -233,10 +234,13 @@ def _medians(mlflow_study: StudyToMlflow) -> dict[str, np.ndarray] | None:
     """Returns medians of the training split as input example; None if the data cannot be loaded."""
     if mlflow_study.dataset is not None:
         return payload.medians(mlflow_study.dataset)
-    config = mlflow_study.config.run.data
+    run = mlflow_study.config.run
+    config = run.data
     try:
         folder = None if config.dir is None else Path(config.dir)
-        loaded = loading.load(config.name, data_dir=folder, modalities=config.modalities, splits=("train",))
+        loaded = loading.load(
+            config.name, data_dir=folder, modalities=config.modalities, splits=("train",), layout=layout(run)
+        )  # fmt: skip
     except InputError:
         return None
     return payload.medians(loaded)
