@@ -8,6 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from m3col.augmentation import images as augment
+from m3col.augmentation import registry
+from m3col.augmentation.draws import Draws
 from m3col.data.columns import MediaColumn
 from m3col.data.images import cache
 from m3col.inputs.base import Placement
@@ -52,7 +55,7 @@ def test_without_draws_the_middle_is_cut(images):
 
 def fixed(*numbers):
     """Draws that are given, not drawn."""
-    return SimpleNamespace(uniform=lambda width, name="": np.array([numbers])[:, :width])
+    return SimpleNamespace(uniform=lambda width: np.array([numbers])[:, :width])
 
 
 def test_draws_move_and_mirror_the_cut(images):
@@ -65,6 +68,19 @@ def test_draws_move_and_mirror_the_cut(images):
     assert torch.equal(other, torch.tensor(expected))
     still = source(images[:1], augment="flip").rows(slice(None), fixed(0.9, 0.9, 0.9))[0]
     assert torch.equal(still, source(images[:1]).rows(slice(None))[0])
+
+
+def test_colours_and_blur_change_the_square_in_the_order_of_the_list(images):
+    draws = Draws({"seed": 0, "fold": 0, "epoch": 1, "step": 0}, "image", "", 3, slice(0, 3))
+    plain = source(images).rows(slice(None))
+    for names in (["grey", "jitter"], ["jitter", "grey"]):
+        expected = plain
+        for name in names:
+            expected = getattr(augment, name)(expected, registry.parse(name, kind="image")[0].settings, draws)
+        assert torch.equal(source(images, augment=names).rows(slice(None), draws), expected)
+        assert not torch.equal(expected, plain)
+        assert torch.equal(source(images, augment=names).rows(slice(None)), plain)
+    assert source(images, augment="simclr").rows(slice(0, 0), draws).shape == (0, 3, 16, 16)
 
 
 def test_batches_are_the_same_with_and_without_the_cache(images):
