@@ -22,6 +22,7 @@ from m3col.inputs.tables import NumericTransform
 from m3col.methods import registry
 from m3col.runtime import notices
 from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 from m3col.training import checkpoint
 
 _MOST_CLASSES = 10  # largest number of classes that a notebook lists
@@ -44,7 +45,7 @@ class Predictor:
         self.classes: tuple[str, ...] = tuple(described["classes"])
         self.features: dict[str, tuple[str, ...]] = {m: tuple(names) for m, names in described["features"].items()}
         self.config: dict[str, Any] = dict(described["config"])
-        self.task = self._members[0].task
+        self.task = _joint_task([member.task for member in self._members])
         # Checkpoints of older versions do not say where they were trained.
         self._trained_on_gpu = any(member.get("device") == "cuda" for member in described["members"])
 
@@ -280,6 +281,16 @@ class Predictor:
         return all(isinstance(item, NumericTransform) and "impute" in item.pipeline.steps for item in transforms)
 
 
+def _joint_task(of_members: Sequence[Task]) -> Task:
+    """The task of an ensemble: what its models chose, such as thresholds, is averaged where they differ."""
+    first, choices = of_members[0], [task.choices() for task in of_members]
+    if all(chosen == choices[0] for chosen in choices):
+        return first
+    return first.with_choices(
+        {name: np.mean([chosen[name] for chosen in choices], axis=0).tolist() for name in choices[0]}
+    )
+
+
 def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
     """A sentence that names the largest value of a sample and its column, for a message."""
     tables = {name: np.abs(np.nan_to_num(x[row])) for name, x in inputs.items() if isinstance(x, np.ndarray)}
@@ -323,6 +334,9 @@ def load(checkpoints: "str | Path | Sequence[str | Path]", *, device: str = "aut
     for folder, description in described[1:]:
         if (description["classes"], description["features"]) != (first["classes"], first["features"]):
             raise InputError([f"{folder}: classes or features differ from those of {described[0][0]}"])
+        own, other = (content["config"].get("task", tasks.DEFAULT) for content in (description, first))
+        if own != other:
+            raise InputError([f"{folder}: task {own!r} differs from {other!r}, that of {described[0][0]}"])
     place = devices.prediction_device(device)
     members = [
         _member(folder, description, member, place)

@@ -185,10 +185,13 @@ def _dealt(
     of a group is the most frequent one of its samples.
     """
     draw = np.random.default_rng(seed)
-    unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    votes = np.zeros((unit.max() + 1, strata.max() + 1), dtype=np.int64)
-    np.add.at(votes, (unit, strata), 1)
-    row = np.lexsort((draw.permutation(len(votes)), votes.argmax(axis=1)))
+    unit, own = np.arange(len(strata)), strata
+    if groups is not None:
+        unit = np.unique(groups, return_inverse=True)[1]
+        votes = np.zeros((unit.max() + 1, strata.max() + 1), dtype=np.int64)
+        np.add.at(votes, (unit, strata), 1)
+        own = votes.argmax(axis=1)
+    row = np.lexsort((draw.permutation(len(own)), own))
     if fraction is None:
         place = np.empty(len(row), dtype=np.int64)
         place[row] = np.arange(len(row))

@@ -99,6 +99,21 @@ def test_thresholds_are_chosen_on_validation_predictions_and_stored(tmp_path):
     assert np.array_equal(loaded.predict(tables), (loaded.predict_proba(tables) > 0.2).astype(int))
 
 
+def test_an_ensemble_of_several_checkpoints_has_one_task_and_the_mean_threshold(tmp_path):
+    first, second = (
+        train("multi_label", tmp_path, threshold="validation", train__epochs=3, train__seed=seed) for seed in (0, 1)
+    )
+    both = m3col.load([first.checkpoint, second.checkpoint])
+    each = [result.predictor.task.thresholds for result in (first, second)]
+    assert not np.array_equal(*each) and both.task.thresholds == pytest.approx((each[0] + each[1]) / 2)
+    other = train("regression", tmp_path, train__epochs=1)
+    described = json.loads((other.checkpoint / "checkpoint.json").read_text(encoding="utf-8"))
+    described["classes"] = list(NAMES["multi_label"])
+    (other.checkpoint / "checkpoint.json").write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(m3col.InputError, match="task 'regression' differs from 'multi_label', that of"):
+        m3col.load([first.checkpoint, other.checkpoint])
+
+
 def test_label_weights_count_present_labels_more(tmp_path):
     data = table_labels.frames("multi_label")["test"][0]
     plain, weighted = (
