@@ -15,6 +15,7 @@ from m3col.metrics import multilabel
 from m3col.tasks.base import Floats, Mixed, Predictions, Task, full_precision
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 VALIDATION = "validation"  # the value of `threshold` for thresholds that are chosen on validation predictions
@@ -140,6 +141,12 @@ class MultiLabel(Task):
         names = np.asarray(self.classes, dtype=object)
         rows = [_BETWEEN.join(names[decided == 1]) for decided in self.decide(predictions)]
         return np.array(rows, dtype=object)
+
+    def figures(self, labels: NDArray[Any], predictions: Floats) -> "dict[str, Figure]":
+        """F1 of each label."""
+        from m3col.plots import label_plots  # it needs matplotlib
+
+        return {"label_scores": label_plots.label_scores(labels, self.decide(predictions), self.classes)}
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from m3col.metrics import regression
 from m3col.tasks.base import Floats, Mixed, Predictions, Task, full_precision
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 _BINS = 10
@@ -119,6 +120,13 @@ class Regression(Task):
             if output != primary:
                 columns |= {f"vote({output}) {name}": values[:, at] for at, name in enumerate(self.classes)}
         return columns
+
+    def figures(self, labels: NDArray[Any], predictions: Floats) -> "dict[str, Figure]":
+        """Predicted over true values of each target."""
+        from m3col.plots import label_plots  # it needs matplotlib
+
+        drawn = label_plots.predicted_against_true(labels, predictions, self.classes)
+        return {"predicted_against_true": drawn}
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ def test_the_run_has_the_metrics_of_the_task_and_the_model_predicts_as_its_check
         assert run.data.metrics[f"test/{name}"] == result.metrics[f"test/{name}"]
         assert f"val/{name}" in run.data.metrics and f"| {name} |" in run.data.tags[mlflow_store.NOTE]
     figures = {item.path for item in tracker.client.list_artifacts(result.mlflow_run_id, "figures")}
-    assert figures == {"figures/learning_curves.png"}
+    own = "label_scores" if task == "multi_label" else "predicted_against_true"
+    assert figures == {"figures/learning_curves.png", f"figures/{own}.png"}
     mlflow.set_tracking_uri(tracker.uri)
     logged = tracker.client.get_logged_model(run.outputs.model_outputs[0].model_id)
     assert logged.model_type == built.model_type

@@ -2,6 +2,7 @@
 metric in its direction, and show it beside the constant baseline."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from tests.support.table_labels import NAMES, QUICK
 from tune.results import collect, prediction_table, report
 from tune.results.study_results import StudyResults
 from tune.study.record import StudyFolder
+from tune.tracking import final_results
 
 
 def study(task: str, runs, **changes) -> StudyFolder:
@@ -110,6 +112,13 @@ def test_the_delivered_model_predicts_and_has_the_thresholds_of_the_table(finish
         assert np.array_equal(model.task.thresholds, chosen) and not np.allclose(chosen, 0.5)
         fixed = tasks.build(task, NAMES[task]).scores(labels.to_numpy(), model.votes(tables)["fused"])
         assert fixed["macro_f1"] != scores["macro_f1"]
+
+
+def test_figures_of_the_study_have_the_thresholds_of_the_delivered_model(finished):
+    task, folder = finished
+    study = SimpleNamespace(config=folder.config(), described=folder.described(), folder=folder)
+    delivered, model = final_results.delivered_task(study), m3col.load(folder.results / "model")
+    assert delivered.classes == NAMES[task] and delivered.choices() == model.task.choices()
 
 
 def test_a_row_without_validation_predictions_keeps_a_half(finished):

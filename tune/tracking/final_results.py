@@ -15,6 +15,7 @@ from m3col.errors import InputError
 from m3col.metrics import spec
 from m3col.plots import model_plots
 from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 from m3col.tracking import mlflow_store, payload
 from m3col.tracking.mlflow_store import LACKS, NOTE, RUN_NAME
 from m3col.tracking.payload import Point
@@ -261,12 +262,23 @@ def _draw(mlflow_study: StudyToMlflow, folder: Path) -> None:
     rows = prediction_table.read(mlflow_study.folder)
     rows = rows[(rows["kind"] == prediction_table.TEST) & rows["job"].str.startswith(f"{REFITS}/{WINNER}/")]
     members = [group for _, group in rows.groupby("job", sort=True)]
-    task = tasks.of(mlflow_study.config.run, mlflow_study.described["dataset"]["classes"])
+    task = delivered_task(mlflow_study)
     labels = task.labels_of(members[0]) if members else None
     if labels is not None:
         mean = np.mean([task.link(task.outputs_of(group)) for group in members], axis=0)
         for name, figure in task.figures(labels, mean).items():
             model_plots.save(figure, folder / f"{name}.png")
+
+
+def delivered_task(mlflow_study: StudyToMlflow) -> Task:
+    """Returns the task of a study with what the delivered model has chosen, such as thresholds."""
+    task = tasks.of(mlflow_study.config.run, mlflow_study.described["dataset"]["classes"])
+    model = mlflow_study.folder.results / "model"
+    if not task.chooses or not model.is_dir():
+        return task
+    from m3col.training.checkpoint import describe  # it needs torch
+
+    return task.with_choices(describe(model, "model").get("choices", {}))
 
 
 def _declared(tests: pd.DataFrame) -> str:
