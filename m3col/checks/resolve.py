@@ -124,6 +124,7 @@ def check_against_data(
             "validation.kind": kind,
             "metric": config.metric or f"val/{tasks.of(config, dataset.classes).default_metric}",
             **({"data.dir": str(Path(config.data.dir).absolute())} if config.data.dir else {}),
+            **({"train.init": str(Path(config.train.init).absolute())} if config.train.init else {}),
         },
     )
     return ResolvedRun(resolved, with_suspicions(dataset, resolved, in_memory=data is not None)), []
@@ -203,6 +204,11 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     faults += model_faults
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)
+    if config.train.init is not None and not touches(faulty, "train.init", "data.modalities"):
+        from m3col.training import initial_weights  # imported here, because it imports torch
+
+        features = {name: dataset.features[name] for name in dataset.modalities}
+        faults += [Fault("train.init", line) for line in initial_weights.faults(config, features)]
     weight_fault = task.class_weight_fault(config.objective.class_weight)
     return [*faults, *([Fault("objective.class_weight", weight_fault)] if weight_fault else [])]
 
@@ -250,7 +256,12 @@ def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
 
 def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault]:
     # The rules of the config already require that a method for one modality names it.
-    if len(modalities) > 1 or registry.find(config.method).one_modality:
+    spec = registry.find(config.method)
+    if config.data.modalities is None and spec.most_modalities is not None and len(modalities) > spec.most_modalities:
+        near = f"nearest valid: data.modalities: {[*modalities[: spec.most_modalities]]}"
+        rule = f"method {config.method!r} takes {spec.most_modalities} modalities"
+        return [Fault("method", f"{rule}, but the data has {len(modalities)} ({', '.join(modalities)}); {near}")]
+    if len(modalities) > 1 or spec.one_modality:
         return []
     only = ", ".join(modalities)
     return [Fault("method", f"method {config.method!r} needs at least two modalities, but the data has one ({only})")]

@@ -25,7 +25,9 @@ def faults(raw: Mapping[str, Any]) -> list[Fault]:
     """All faults of the rules in this module."""
     return [
         fault
-        for rule in (_task_rules, _method_rules, _train_rules, _data_rules, _compile_rules, _option_rules)
+        for rule in (
+            _task_rules, _method_rules, _fusion_rules, _train_rules, _data_rules, _compile_rules, _option_rules,
+        )  # fmt: skip
         for fault in rule(raw)
     ]
 
@@ -74,7 +76,24 @@ def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
     if not spec.one_modality and has_one:
         text = f"method {method!r} needs at least two modalities, but data.modalities is {modalities!r}"
         faults.append(Fault(key, text))
+    if spec.most_modalities is not None and isinstance(modalities, list) and len(modalities) > spec.most_modalities:
+        text = f"method {method!r} needs data.modalities with {spec.most_modalities} modalities, but got {modalities!r}"
+        faults.append(Fault(key, text))
     return faults
+
+
+def _fusion_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    """The heads of a fusion transformer must divide its width."""
+    width, heads = get(raw, "model.embedding_dim", 256), get(raw, "objective.fusion_heads")
+    method = raw.get("method", registry.DEFAULT)
+    if not registry.is_method(method) or "objective.fusion_heads" not in registry.find(method).keys:
+        return []
+    heads = registry.find(method).settings.model_fields["fusion_heads"].default if heads is None else heads
+    if not (_is_int(width) and _is_int(heads) and width >= 1 and heads >= 1) or width % heads == 0:
+        return []
+    near = max(head for head in range(1, heads) if width % head == 0)
+    text = f"objective.fusion_heads must divide model.embedding_dim ({width}), but is {heads}; nearest valid: {near}"
+    return [Fault("objective.fusion_heads", text)]
 
 
 def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:
@@ -86,6 +105,12 @@ def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:
     if get(raw, "train.schedule.kind") == "plateau" and get(raw, "validation.kind") == "none":
         text = "train.schedule.kind 'plateau' follows a validation metric, but validation.kind is 'none'"
         faults.append(Fault("train.schedule.kind", text))
+    if get(raw, "train.schedule.kind") == "warmup_cosine":
+        epochs, warmup = get(raw, "train.epochs", 100), get(raw, "train.schedule.warmup", 10)
+        if _is_int(epochs) and _is_int(warmup) and warmup >= epochs >= 1:
+            text = f"train.schedule.warmup must be < train.epochs ({epochs}), but is {warmup}"
+            near = "train.schedule.kind: none" if epochs == 1 else str(epochs - 1)
+            faults.append(Fault("train.schedule.warmup", f"{text}; nearest valid: {near}"))
     weights = get(raw, "objective.class_weight")
     if isinstance(weights, list) and weights and all(yaml_files.is_finite_number(w) and w == 0 for w in weights):
         text = f"objective.class_weight must have a positive weight, but got {weights!r}"

@@ -129,28 +129,34 @@ class ScheduleConfig(Strict):
 
     Attributes:
         kind: "step": multiplied by `gamma` every `step_size` epochs. "plateau": multiplied by `gamma` after `patience`
-            epochs without a better value of the watched metric. "none": constant.
+            epochs without a better value of the watched metric. "warmup_cosine": rises for `warmup` epochs, then falls
+            along half a cosine. "none": constant.
         step_size: epochs between two reductions of "step".
         gamma: factor of a reduction.
         patience: epochs without a better value, for "plateau".
+        warmup: epochs of the rise, for "warmup_cosine"; fewer than `train.epochs`.
     """
 
-    kind: Literal["none", "step", "plateau"] = "step"
+    kind: Literal["none", "step", "plateau", "warmup_cosine"] = "step"
     step_size: Count = 250
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     patience: Annotated[int, Field(ge=0)] = 2
+    warmup: Count = 10
 
 
 class TrainConfig(Strict):
     """Optimization.
 
     Attributes:
+        init: folder of a model checkpoint, or of a run that has one, whose encoders (and fusion transformer) the
+            training starts from; None: it starts from the weights that `model:` names.
         epochs: number of epochs.
         batch_size: samples of the global batch; None: all training samples.
         accumulate: number of batches per optimizer step.
         shards: groups of a batch within which samples are mixed. A multiple of the number of workers; None: that
             number.
-        learning_rate: learning rate at the start.
+        optimizer: "adam", or "adamw", whose weight decay does not pass through the moments.
+        learning_rate: learning rate at the start; the highest one of the schedule "warmup_cosine".
         weight_decay: weight decay.
         encoder_learning_rate: learning rate of the encoders, or a mapping from modalities to rates; None, or a modality
             that is not in the mapping: `learning_rate`.
@@ -165,10 +171,12 @@ class TrainConfig(Strict):
         device: where the training runs; "auto": the first GPU where there is one, else the CPU.
     """
 
+    init: str | None = None
     epochs: Count = 100
     batch_size: Count | None = None
     accumulate: Count = 1
     shards: Count | None = None
+    optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-3
     encoder_learning_rate: Positive | dict[str, Positive] | None = None

@@ -117,6 +117,8 @@ class Dataset:
         train: the training split.
         validation: the validation split, if the data set has one.
         test: the test split, if it was read.
+        pretrain: samples without labels on which methods without labels are trained in place of `train`; None: they are
+            trained on the training fold.
         known_issues: one line for reports; "" if none is known.
         dropped: number of samples that were left out, by reason.
         unselected: names of the modalities that were left out.
@@ -129,6 +131,7 @@ class Dataset:
     train: Split
     validation: Split | None = None
     test: Split | None = None
+    pretrain: Split | None = None
     known_issues: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
     unselected: tuple[str, ...] = ()
@@ -155,7 +158,8 @@ class Dataset:
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of the content of each split that exists."""
-        return {name: split.digest() for name, split in self.splits.items()}
+        pretrain = {} if self.pretrain is None else {"pretrain": self.pretrain.digest()}
+        return {name: split.digest() for name, split in self.splits.items()} | pretrain
 
     def select(self, modalities: Sequence[str | int]) -> "Dataset":
         """Returns the data set with only the given modalities (names, or numbers from 1), in the data set's own order.
@@ -172,6 +176,7 @@ class Dataset:
             train=self.train.select(names),
             validation=None if self.validation is None else self.validation.select(names),
             test=None if self.test is None else self.test.select(names),
+            pretrain=None if self.pretrain is None else self.pretrain.select(names),
             unselected=(*self.unselected, *(name for name in self.modalities if name not in names)),
         )
 

@@ -16,6 +16,7 @@ from m3col.inputs.specs import MediaSpec, Partial, one_like
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.models import build
 from m3col.models.named_modules import NamedModules
+from m3col.models.token_sequence import TokenSequence
 from m3col.tasks.base import Task
 
 
@@ -30,8 +31,11 @@ class Method(nn.Module):
         summary: one line for lists of methods.
         views: names of the views of a batch that the method needs. Each view of a sample is augmented with draws of
             its own.
+        augments_clean: whether the view "clean" is augmented too, as in methods that have no other view.
+        sequences: whether encoders give sequences of tokens (`tokens`) instead of one embedding per sample (`embed`).
         mixes: whether the method mixes samples and therefore has the config section `mix:`.
         one_modality: whether it takes exactly one modality; otherwise it takes two or more.
+        most_modalities: the largest number of modalities that it takes; None: any.
         comparable_from: the field of `Settings` with the share of the epochs after which scores of trials are
             comparable (a search prunes no trial before); None: the default share.
         inherits: field of `Settings` -> the field whose value replaces it where it is None.
@@ -44,8 +48,11 @@ class Method(nn.Module):
     Settings: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
     summary: ClassVar[str] = ""
     views: ClassVar[tuple[str, ...]] = (CLEAN,)
+    augments_clean: ClassVar[bool] = True
+    sequences: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
     one_modality: ClassVar[bool] = False
+    most_modalities: ClassVar[int | None] = None
     comparable_from: ClassVar[str | None] = None
     inherits: ClassVar[Mapping[str, str]] = {}
     primary_output: ClassVar[str | None] = None
@@ -85,7 +92,19 @@ class Method(nn.Module):
                 for name, spec in features.items()
             }
         )
+        if self.sequences:
+            encoder: Any
+            for encoder in self.encoders.values():
+                encoder.without_pooling()
         self.register_buffer("class_weight", class_weight, persistent=False)
+
+    @classmethod
+    def evaluation_epochs(cls, config: RunConfig) -> frozenset[int] | None:
+        """The epochs after which the method is validated, with the last one among them; None: all.
+
+        Where it is not None, a linear classifier is fitted to `features` before each validation.
+        """
+        return None
 
     @classmethod
     def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
@@ -154,3 +173,20 @@ class Method(nn.Module):
         if is_empty:
             return embeddings[:0]
         return embeddings if present is None else torch.where(present[:, None], embeddings, 0.0)
+
+    def tokens(self, name: str, rows: Input) -> TokenSequence:
+        """The tokens of one modality, for methods with `sequences`.
+
+        A rank without rows encodes a placeholder row and drops the result, see `embed`. Samples that lack the modality
+        have tokens of their placeholder, which the caller masks.
+
+        Args:
+            name: the modality.
+            rows: its n samples.
+        """
+        encoder: Any = self.encoders[name]
+        rows = rows.rows if isinstance(rows, Partial) else rows
+        if len(rows):
+            return TokenSequence(*encoder.sequence(rows))
+        sequence = TokenSequence(*encoder.sequence(one_like(rows)))
+        return sequence._replace(values=sequence.values[:0], mask=None if sequence.mask is None else sequence.mask[:0])

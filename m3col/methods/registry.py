@@ -20,7 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 from m3col.config.schema import ObjectiveConfig
 from m3col.errors import InputError, nearest, reason_of
-from m3col.methods.settings import M3CoLSettings, MixupSettings, SupervisedSettings
+from m3col.methods.settings import (
+    CMCSettings,
+    CoMMSettings,
+    ContrastSettings,
+    CrossSelfSettings,
+    CrossSettings,
+    FactorCLSettings,
+    M3CoLSettings,
+    MixupSettings,
+    SLIPSettings,
+    SupConSettings,
+    SupervisedSettings,
+    TransformerSettings,
+)
 
 if TYPE_CHECKING:
     from m3col.methods.base import Method
@@ -41,6 +54,7 @@ class MethodSpec:
         display_name: its name in tables and studies.
         mixes: whether it has the config section `mix:`.
         one_modality: whether it takes exactly one modality.
+        most_modalities: the largest number of modalities that it takes; None: any.
         comparable_from: the field of `settings` with the share of the epochs after which scores are comparable; None:
             `COMPARABLE_FROM`.
         inherits: field of `settings` -> the field whose value replaces it where it is None.
@@ -53,6 +67,7 @@ class MethodSpec:
     display_name: str
     mixes: bool = False
     one_modality: bool = False
+    most_modalities: int | None = None
     comparable_from: str | None = None
     inherits: Mapping[str, str] = field(default_factory=dict)
     tasks: tuple[str, ...] | None = None
@@ -97,6 +112,69 @@ TABLE: dict[str, MethodSpec] = {
     ),
     "single": MethodSpec(
         "m3col.methods.unimodal:Single", ObjectiveConfig, "one modality alone", "single", one_modality=True
+    ),
+    "comm": MethodSpec(
+        "m3col.methods.comm:CoMM",
+        CoMMSettings,
+        "fused embeddings of two augmentations and of each modality alone agree",
+        "comm",
+    ),
+    "fusion_transformer": MethodSpec(
+        "m3col.methods.fusion_transformer:Transformer",
+        TransformerSettings,
+        "a fusion transformer with a linear head; fine-tuning of comm",
+        "fusion_transformer",
+    ),
+    "cross": MethodSpec(
+        "m3col.methods.contrast:Cross",
+        CrossSettings,
+        "the two modalities of a sample agree (CLIP)",
+        "cross",
+        most_modalities=2,
+    ),
+    "cross_self": MethodSpec(
+        "m3col.methods.contrast:CrossSelf",
+        CrossSelfSettings,
+        "the two modalities of a sample agree, and two augmentations of each",
+        "cross_self",
+        most_modalities=2,
+    ),
+    "simclr": MethodSpec(
+        "m3col.methods.contrast:SimCLR",
+        ContrastSettings,
+        "two augmentations of one modality agree",
+        "simclr",
+        one_modality=True,
+    ),
+    "slip": MethodSpec(
+        "m3col.methods.contrast:SLIP",
+        SLIPSettings,
+        "the two modalities of a sample agree, and two augmentations of the first",
+        "slip",
+        most_modalities=2,
+    ),
+    "cmc": MethodSpec("m3col.methods.contrast:CMC", CMCSettings, "every two modalities of a sample agree", "cmc"),
+    "supcon": MethodSpec(
+        "m3col.methods.contrast:SupCon",
+        SupConSettings,
+        "samples of one class agree, across modalities; needs labels",
+        "supcon",
+        tasks=("single_label",),
+    ),
+    "factorcl": MethodSpec(
+        "m3col.methods.factorcl:FactorCL",
+        FactorCLSettings,
+        "bounds of shared and unique information of two modalities",
+        "factorcl",
+        most_modalities=2,
+    ),
+    "factorcl_sup": MethodSpec(
+        "m3col.methods.factorcl:FactorCLSup",
+        FactorCLSettings,
+        "bounds of shared and unique information of two modalities, with labels",
+        "factorcl_sup",
+        most_modalities=2,
+        tasks=("single_label",),
     ),
 }
 
@@ -188,6 +266,7 @@ def _of_class(name: str, target: str, *, display_name: str) -> MethodSpec:
             display_name,
             mixes=method.mixes,
             one_modality=method.one_modality,
+            most_modalities=method.most_modalities,
             comparable_from=method.comparable_from,
             inherits=method.inherits,
             tasks=method.tasks,

@@ -1,10 +1,10 @@
 """The config section `objective:` of each method. Does not import torch, so that checking a config is fast."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from m3col.config.schema import NotNegative, ObjectiveConfig, Positive, Share
+from m3col.config.schema import Count, NotNegative, ObjectiveConfig, Positive, Share
 
 
 class SupervisedSettings(ObjectiveConfig):
@@ -41,3 +41,123 @@ class M3CoLSettings(MixupSettings):
     temperature: Positive = 0.1
     softclip_temperature: Annotated[float, Field(gt=0)] | None = None
     switch_point: Share = 0.33
+
+
+class SelfSupervisedSettings(ObjectiveConfig):
+    """Settings of methods that learn without labels.
+
+    Attributes:
+        evaluations: how often a training fits and validates the linear classifier, evenly spaced; the last time after
+            the last epoch.
+    """
+
+    evaluations: Literal[1, 2, 5, 10, 25, 50] = 10
+
+
+class ContrastSettings(SelfSupervisedSettings):
+    """Settings of methods with NT-Xent.
+
+    Attributes:
+        temperature: tau.
+        projector_hidden: hidden width of the projector.
+        projector_dim: output width of the projector, P.
+    """
+
+    temperature: Positive = 0.1
+    projector_hidden: Count = 512
+    projector_dim: Count = 256
+
+
+class TransformerSettings(ObjectiveConfig):
+    """Settings of a fusion transformer with a supervised head.
+
+    Attributes:
+        fusion_layers: layers of the fusion transformer.
+        fusion_heads: attention heads of the fusion transformer; must divide `model.embedding_dim`.
+    """
+
+    fusion_layers: Count = 1
+    fusion_heads: Count = 8
+
+
+class CoMMSettings(ContrastSettings):
+    """Settings of CoMM.
+
+    Attributes:
+        fusion_layers: layers of the fusion transformer.
+        fusion_heads: attention heads of the fusion transformer; must divide `model.embedding_dim`.
+        form: "code": NT-Xent, the form that gave the published figures; "paper": InfoNCE and the sum of the equations.
+        terms: which terms the loss has: "all"; "full": only the one between the embeddings of all modalities (L_0);
+            "masked": only those with one modality alone (L_1..L_M).
+    """
+
+    fusion_layers: Count = 1
+    fusion_heads: Count = 8
+    form: Literal["code", "paper"] = "code"
+    terms: Literal["all", "full", "masked"] = "all"
+
+
+class CrossSettings(SelfSupervisedSettings):
+    """Settings of Cross.
+
+    Attributes:
+        temperature: tau at the start; it is trained.
+        projector_dim: width of the linear projection of each modality.
+    """
+
+    temperature: Positive = 0.07
+    projector_dim: Count = 256
+
+
+class CrossSelfSettings(ContrastSettings):
+    """Settings of Cross+Self.
+
+    Attributes:
+        self_weight: weight of the terms within a modality.
+    """
+
+    self_weight: NotNegative = 1.0
+
+
+class SLIPSettings(CrossSelfSettings):
+    """Settings of SLIP.
+
+    Attributes:
+        clip_temperature: tau of the term between modalities at the start; it is trained.
+    """
+
+    clip_temperature: Positive = 0.07
+
+
+class CMCSettings(SelfSupervisedSettings):
+    """Settings of CMC.
+
+    Attributes:
+        temperature: tau.
+        projector_dim: width of the linear projection of each modality.
+    """
+
+    temperature: Positive = 0.1
+    projector_dim: Count = 256
+
+
+class SupConSettings(SelfSupervisedSettings):
+    """Settings of SupCon.
+
+    Attributes:
+        temperature: T.
+        projector_dim: output width of the projector of each modality.
+    """
+
+    temperature: Positive = 0.5
+    projector_dim: Count = 256
+
+
+class FactorCLSettings(SelfSupervisedSettings):
+    """Settings of FactorCL.
+
+    Attributes:
+        critic_hidden: hidden width of the critics.
+    """
+
+    critic_hidden: Count = 512

@@ -26,6 +26,7 @@ from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs.specs import ImageInput
 from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.mlp import check_widths, linear
+from m3col.models.token_sequence import TokenSequence
 
 # Options that this class sets itself, or that would load weights without its checks.
 _RESERVED = frozenset(
@@ -73,6 +74,7 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_widths(embedding_dim=embedding_dim)
+        self._config, self._size = config, input.size
         self.model = create(config, input.size)
         colours: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
         if config.pretrained:
@@ -132,6 +134,34 @@ class ImageEncoder(nn.Module):
             raise InputError([f"{name} does not pool a patch alone: {text}"]) from error
         return tokens
 
+    def sequence(self, x: Tensor) -> TokenSequence:
+        """All tokens of the model, or the cells of its feature map, without pooling and projection.
+
+        Args:
+            x: images [n, 3, S, S] in [0, 1].
+        """
+        return image_sequence(self.model, self._normalised(x))
+
+    def without_pooling(self) -> None:
+        """Removes the projection of pooled embeddings and freezes weights that only pooling uses, for methods that use
+        `sequence` alone."""
+        self.projection = nn.Identity()
+        for name in self._sequence_run.unused:
+            self.model.get_parameter(name).requires_grad_(False)
+
+    @property
+    def sequence_width(self) -> int:
+        """The width of the tokens of `sequence`."""
+        return self._sequence_run.width
+
+    @functools.cached_property
+    def _sequence_run(self) -> DryRun:
+        size = self._size
+        return dry_run(
+            lambda: _create(self._config, size),
+            lambda model: image_sequence(model, torch.zeros(1, 3, size, size)).values.mean(dim=1),
+        )
+
     def mix(self, x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
         """Eq. 2 for images [n, 3, S, S]: lam x + (1 - lam) x[permutation]."""
         return sample_mixing.mix(x, permutation, lam)
@@ -142,6 +172,22 @@ class ImageEncoder(nn.Module):
 
     def _normalised(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
+
+
+def image_sequence(model: Any, x: Tensor) -> TokenSequence:
+    """The output of a timm model before pooling: tokens with those of classes, or the cells of a map, row by row.
+
+    Raises:
+        InputError: the output is neither.
+    """
+    features = model.forward_features(x)
+    if isinstance(features, Tensor) and features.ndim == 3:
+        return TokenSequence(features)
+    if isinstance(features, Tensor) and features.ndim == 4:
+        if str(getattr(model, "output_fmt", "")) != "NHWC":
+            features = features.permute(0, 2, 3, 1)
+        return TokenSequence(features.flatten(1, 2), grid=(features.shape[1], features.shape[2]))
+    raise InputError([f"{type(model).__name__} gives neither tokens nor a feature map, which a fusion needs"])
 
 
 def check_name(name: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from m3col.augmentation import sample_mixing
 from m3col.errors import InputError
+from m3col.models.token_sequence import TokenSequence
 
 
 def check_widths(**widths: int) -> None:
@@ -39,12 +40,20 @@ class MLPEncoder(nn.Module):
     def __init__(self, in_features: int, embedding_dim: int) -> None:
         super().__init__()
         check_widths(in_features=in_features, embedding_dim=embedding_dim)
+        self.sequence_width = embedding_dim
         self.first = linear(in_features, embedding_dim)
         self.second = linear(embedding_dim, embedding_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         embedding: Tensor = self.second(torch.relu(self.first(x)))
         return embedding
+
+    def sequence(self, x: Tensor) -> TokenSequence:
+        """The embedding of each row as its only token: [N, 1, D]."""
+        return TokenSequence(self(x)[:, None, :])
+
+    def without_pooling(self) -> None:
+        """Does nothing: the only token of a row is its embedding."""
 
     def mix(self, x: Tensor, permutation: Tensor, lam: Tensor) -> Tensor:
         """Eq. 2 for rows [N, F]: lam x + (1 - lam) x[permutation]."""

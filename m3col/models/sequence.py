@@ -51,6 +51,7 @@ class SequenceEncoder(nn.Module):
         if faults:
             raise InputError(faults)
         self._pool, self._masked = config.pool, config.mask
+        self.sequence_width = config.width
         self.steps = TABLE[config.name](config, input.features)
         self.projection = nn.Identity() if config.width == embedding_dim else linear(config.width, embedding_dim)
 
@@ -78,6 +79,10 @@ class SequenceEncoder(nn.Module):
             return self.steps(x.values, every), every
         tokens: Tensor = self.steps(x.values, x.mask)
         return tokens * x.mask.unsqueeze(-1).to(tokens.dtype), x.mask
+
+    def without_pooling(self) -> None:
+        """Removes the projection of pooled embeddings, for methods that use `sequence` alone."""
+        self.projection = nn.Identity()
 
     def mix(self, x: Sequences, permutation: Tensor, lam: Tensor) -> Sequences:
         """Eq. 2 at each step: lam x + (1 - lam) x[permutation]; permutation, lam: [n].

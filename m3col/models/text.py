@@ -39,6 +39,7 @@ from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.image import misfit
 from m3col.models.mlp import check_widths, linear
 from m3col.models.token_positions import longest, padding_position, positions
+from m3col.models.token_sequence import TokenSequence
 
 KEY = "model.text.name"
 # Keys of a stored config that are dropped: its origin, settings of classifiers, and settings that change how code and
@@ -103,6 +104,7 @@ class TextEncoder(nn.Module):
         self._padding_position = padding_position(self.model)
         for name in probe.unused:
             self.model.get_parameter(name).requires_grad_(False)
+        self.sequence_width = probe.width
         self.projection = nn.Identity() if probe.width == embedding_dim else linear(probe.width, embedding_dim)
         if checkpointing:
             if not self.model.supports_gradient_checkpointing:
@@ -126,6 +128,14 @@ class TextEncoder(nn.Module):
             pooled = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         embedding: Tensor = self.projection(pooled)
         return embedding
+
+    def sequence(self, tokens: Tokens) -> TokenSequence:
+        """The encoder's output [n, L, width] at each token, without pooling and projection."""
+        return TokenSequence(self._run(tokens), tokens.mask)
+
+    def without_pooling(self) -> None:
+        """Removes the projection of pooled embeddings, for methods that use `sequence` alone."""
+        self.projection = nn.Identity()
 
     def embed(self, tokens: Tokens) -> Tokens:
         """The same texts with the word embeddings [n, L, E] in place of their ids."""

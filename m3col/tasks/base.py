@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from m3col.evaluation.linear_evaluation import LinearModel as LinearModel
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor  # checking a config needs a task, and need not wait for torch
@@ -281,6 +283,20 @@ class Task(ABC):
     @abstractmethod
     def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
         """Predictions [N, C] for the features `x_apply` [N, D] of a linear model fitted to `x_train` and `labels`."""
+
+    @abstractmethod
+    def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
+        """A linear model of embeddings, for the linear evaluation of methods without labels.
+
+        Args:
+            x: [N, F] embeddings of the training fold.
+            labels: their labels.
+            weight: what `class_weights` returned.
+            seed: of the inner split that chooses the regularisation.
+
+        Returns:
+            The model; its outputs [N, C] go through `link`.
+        """
 
     # Stored predictions
 

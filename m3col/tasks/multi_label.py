@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from m3col.evaluation import label_baselines
+from m3col.evaluation import label_baselines, linear_evaluation
+from m3col.evaluation.linear_evaluation import LinearModel
 from m3col.metrics import multilabel
 from m3col.tasks.base import Floats, Mixed, Predictions, Task, full_precision
 
@@ -226,6 +227,9 @@ class MultiLabel(Task):
 
     def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
         return label_baselines.logistic_per_label(x_train, labels, x_apply)
+
+    def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
+        return linear_evaluation.one_per_label(x, labels, positive_weight=weight, seed=seed)
 
     @property
     def columns(self) -> tuple[str, ...]:

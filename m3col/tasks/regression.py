@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from m3col.evaluation import label_baselines
+from m3col.evaluation import label_baselines, linear_evaluation
+from m3col.evaluation.linear_evaluation import LinearModel
 from m3col.metrics import regression
 from m3col.tasks.base import Floats, Mixed, Predictions, Task, full_precision
 
@@ -203,6 +204,10 @@ class Regression(Task):
 
     def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
         return label_baselines.ridge(x_train, labels, x_apply)
+
+    def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
+        # As in training, the outputs are those of standardised targets.
+        return linear_evaluation.ridge(x, self.targets(labels).double().numpy(), seed=seed)
 
     @property
     def columns(self) -> tuple[str, ...]:

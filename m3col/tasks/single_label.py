@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from m3col.evaluation import baselines
+from m3col.evaluation import baselines, linear_evaluation
+from m3col.evaluation.linear_evaluation import LinearModel
 from m3col.metrics import classification, intervals
 from m3col.tasks.base import Floats, Mixed, Predictions, Task
 
@@ -173,6 +174,9 @@ class SingleLabel(Task):
 
     def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
         return baselines.logistic(x_train, labels, x_apply, num_classes=self.width)
+
+    def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
+        return linear_evaluation.logistic(x, labels, num_classes=self.width, class_weight=weight, seed=seed)
 
     @property
     def columns(self) -> tuple[str, ...]:

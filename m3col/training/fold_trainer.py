@@ -1,7 +1,7 @@
 """One model on one training split: batches, optimizer, evaluation, state. The loop over epochs is in loop.py."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +26,9 @@ from m3col.inputs.batches import PartialSource, ahead, is_lazy
 from m3col.inputs.texts import by_length
 from m3col.methods import registry
 from m3col.methods.batch import CLEAN, Batch, Step
+from m3col.methods.self_supervised import SelfSupervisedMethod
 from m3col.tasks.base import Task
-from m3col.training.optimizer import parameter_groups
+from m3col.training.optimizer import OPTIMIZERS, parameter_groups
 
 # Evaluation stores no activations for a backward pass, so its batches can be larger than those of training.
 _EVALUATION_BATCH = 4096  # samples, for numeric tables, which are in memory
@@ -63,6 +64,8 @@ class FoldTrainer:
         train: the samples to train on.
         features: names of the columns by modality.
         task: what is predicted; the trainer's own is fitted to the labels of `train`.
+        pretrain: samples without labels on which a method without labels is trained; `train` then serves its linear
+            classifier. None: it is trained on `train` too.
         fold: number of the fold, which keys its random draws.
         ranks: this process among the ranks of the training; default: the only one.
 
@@ -77,6 +80,7 @@ class FoldTrainer:
         *,
         features: Mapping[str, tuple[str, ...]],
         task: Task,
+        pretrain: Split | None = None,
         fold: int = 0,
         ranks: RankContext = SINGLE_RANK,
     ) -> None:
@@ -87,7 +91,13 @@ class FoldTrainer:
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.transforms = fitting.fit(config, train, features)
         self._kinds = {transform.kind for transform in self.transforms.values()}
-        self._inputs = self.prepare(train.inputs, train.present)
+        self._labelled_inputs = self.prepare(train.inputs, train.present)
+        self._train_labels = train.labels
+        self._inputs = self._labelled_inputs
+        method = registry.load(config.method)
+        if pretrain is not None and issubclass(method, SelfSupervisedMethod) and not method.uses_labels:
+            train = pretrain
+            self._inputs = self.prepare(pretrain.inputs, pretrain.present)
         self._count = len(train)
         # Also on the host, where reading them waits for no work of a GPU.
         self._targets = None if train.labels is None else task.targets(train.labels)
@@ -95,7 +105,7 @@ class FoldTrainer:
         weights = None if train.labels is None else task.class_weights(config.objective.class_weight, train.labels)
         self._class_weight = None if weights is None else torch.as_tensor(weights, dtype=self.dtype)
         self._reseed(randomness.torch_seed(seed=self.seed, fold=fold, epoch=0, purpose="weights"))
-        self.method = registry.load(config.method)(
+        self.method = method(
             config,
             features={name: transform.spec for name, transform in self.transforms.items()},
             task=task,
@@ -103,7 +113,7 @@ class FoldTrainer:
         ).to(device=self.device, dtype=self.dtype)
         if self.device.type == "cuda":
             self.method.to(memory_format=torch.channels_last)  # the layout in which GPUs compute convolutions fastest
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = OPTIMIZERS[config.train.optimizer](
             parameter_groups(config, self.method), lr=config.train.learning_rate, fused=True
         )
         # BatchNorm cannot normalise a single row: a last batch of one sample is joined to the batch before.
@@ -268,6 +278,8 @@ class FoldTrainer:
         """The random numbers for the augmentation of this rank's rows; None: the modality is not augmented."""
         if getattr(self.transforms[name], "augment", "none") in ("none", []):
             return None
+        if view == CLEAN and not self.method.augments_clean:
+            return None
         key = {"seed": self.seed, "fold": self.fold, "epoch": epoch, "step": step}
         return Draws(key, name, "" if view == CLEAN else view, count, rows)
 
@@ -282,9 +294,33 @@ class FoldTrainer:
         Returns:
             Logits [N, C] in float64 by output, on every rank; of numbers the predictions in the units of the targets.
         """
-        count = len(next(iter(inputs.values())))
-        if not count:
+        if not len(next(iter(inputs.values()))):
             return {name: np.zeros((0, self.task.width)) for name in self.outputs}
+        return {name: self.task.unscaled(x) for name, x in self._evaluated(inputs, self.method.logits).items()}
+
+    def fit_evaluation(self) -> None:
+        """Fits the linear classifier of a method without labels to its embeddings of the training fold.
+
+        Embeddings are computed in evaluation mode, without augmentation. All ranks get the same classifier.
+        """
+        method = self.method
+        assert isinstance(method, SelfSupervisedMethod) and self._train_labels is not None
+        features = self._evaluated(self._labelled_inputs, lambda batch: {"x": method.features(batch)})["x"]
+        seed = randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=0, purpose="evaluation")
+        fitted = None
+        if self.ranks.is_rank_zero:
+            weight = self.task.class_weights(self.config.objective.class_weight, self._train_labels)
+            fitted = self.task.linear_model(features, self._train_labels, weight=weight, seed=seed)
+        fitted = self.ranks.broadcast(fitted)
+        assert fitted is not None
+        place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        method.set_evaluation(torch.as_tensor(fitted.weight, **place), torch.as_tensor(fitted.bias, **place))
+
+    def _evaluated(
+        self, inputs: Mapping[str, Source], call: Callable[[dict[str, Any]], Mapping[str, Tensor]]
+    ) -> dict[str, np.ndarray]:
+        """What `call` returns for all samples, in evaluation mode: arrays [N, K] in float64 by name, on every rank."""
+        count = len(next(iter(inputs.values())))
         own = self.ranks.local_rows(count, self.ranks.size)
         size = evaluation_batch(self.config, inputs)
         slices = [
@@ -296,17 +332,13 @@ class FoldTrainer:
         self.method.eval()
         settings = devices.settings(self.config, self.device, self._kinds)
         with settings, torch.no_grad(), autocast(self.config, self.device):
-            pieces = [
-                self.method.logits(batch) for batch in (ahead(batches, self.device) if is_lazy(inputs) else batches)
-            ]
+            pieces = [call(batch) for batch in (ahead(batches, self.device) if is_lazy(inputs) else batches)]
         parts = {name: torch.cat([piece[name] for piece in pieces]).double() for name in pieces[0]}
         counts = self.ranks.counts(count, self.ranks.size)
         whole = self.ranks.gather(torch.cat([*parts.values()], dim=1), counts).cpu().numpy()
         self.method.train(was_training)
-        return {
-            name: self.task.unscaled(value)
-            for name, value in zip(parts, np.split(whole, len(parts), axis=1), strict=True)
-        }
+        ends = np.cumsum([part.shape[1] for part in parts.values()])[:-1]
+        return dict(zip(parts, np.split(whole, ends, axis=1), strict=True))
 
     def state(self) -> dict[str, Tensor]:
         """Weights and optimizer moments by flat name: all state that the next epoch depends on."""

@@ -21,6 +21,7 @@ class TrainingJob:
         folds: the training and the validation samples of each fold; one model is trained per fold.
         features: names of the columns, by modality.
         task: what is predicted.
+        pretrain: samples without labels for methods without labels, see `Dataset.pretrain`; None: the training fold.
         fold_offset: number of the first fold, which keys its random draws.
         test_inputs: inputs of the test split, whose logits are recorded during a refit. No labels are needed.
         predict_test_every: epochs between two such predictions; 0: no predictions.
@@ -32,6 +33,7 @@ class TrainingJob:
     folds: Sequence[Fold]
     features: Mapping[str, tuple[str, ...]]
     task: Task
+    pretrain: Split | None = None
     fold_offset: int = 0
     test_inputs: Mapping[str, ModalityData] | None = None
     predict_test_every: int = 0

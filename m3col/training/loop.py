@@ -48,6 +48,7 @@ class LockstepTrainer:
                 job.pool.take(fold.train),
                 features=job.features,
                 task=job.task,
+                pretrain=job.pretrain,
                 fold=job.fold_offset + number,
                 ranks=ranks,
             )
@@ -59,6 +60,7 @@ class LockstepTrainer:
             if len(split)
         ]
         self._test_inputs = None if job.test_inputs is None else self.trainers[0].prepare(job.test_inputs)
+        self._evaluation_epochs = self.trainers[0].method.evaluation_epochs(config)
         self._new_schedule()
 
     def _validation_splits(self) -> list[Split]:
@@ -106,7 +108,8 @@ class LockstepTrainer:
             losses = [trainer.train_epoch(epoch, learning_rate=rate) for trainer in self.trainers]
             metrics = {f"train/{name}": float(np.mean([p[name] for p in losses])) for name in losses[0]}
             metrics["train/learning_rate"] = rate
-            metrics |= self._validate()
+            self._fit_evaluation(epoch)
+            metrics |= self._validate() if self._is_validated(epoch) else {}
             record = Record(epoch, time.time(), self._smoothed(metrics), metrics)
             self.history.append(record)
             if record.value is not None:
@@ -117,6 +120,16 @@ class LockstepTrainer:
                 self._return_to_best(self.best)
             after_epoch(record)
         return self.history[first:]
+
+    def _is_validated(self, epoch: int) -> bool:
+        """Whether the method is validated after this epoch: after each one, or after those that it names."""
+        return self._evaluation_epochs is None or epoch in self._evaluation_epochs
+
+    def _fit_evaluation(self, epoch: int) -> None:
+        """Fits the linear classifier of a method without labels, where this epoch needs its predictions."""
+        if self._evaluation_epochs is not None and (epoch in self._evaluation_epochs or self._is_probed(epoch)):
+            for trainer in self.trainers:
+                trainer.fit_evaluation()
 
     def _keep_best(self, epoch: int, score: float) -> None:
         sign = 1 if higher_is_better(self.metric) else -1
@@ -148,19 +161,29 @@ class LockstepTrainer:
 
     def _smoothed(self, latest: Mapping[str, float]) -> float | None:
         """The mean of the watched metric over the last epochs, `latest` included; None without a validation split."""
-        if not self._validation:
+        if self.metric not in latest:
             return None
-        recent = [record.metrics[self.metric] for record in self.history[1 - window(self.config.train.epochs) :]]
-        recent = recent if window(self.config.train.epochs) > 1 else []
+        recent = self._last(self.metric, window(self.config.train.epochs) - 1)
         return float(np.mean([*recent, latest[self.metric]]))
+
+    def _last(self, metric: str, count: int) -> list[float]:
+        """Values of a metric in the last `count` epochs, without epochs that do not report it."""
+        records = self.history[-count:] if count else []
+        return [record.metrics[metric] for record in records if metric in record.metrics]
 
     def smoothed_loss(self) -> float:
         """The mean validation loss over the epochs that `value` is averaged over. It breaks ties between trials."""
-        return float(np.mean([r.metrics["val/loss"] for r in self.history[-window(self.config.train.epochs) :]]))
+        return float(np.mean(self._last("val/loss", window(self.config.train.epochs))))
+
+    def _is_probed(self, epoch: int) -> bool:
+        """Whether the test inputs are predicted after this epoch."""
+        every = self.job.predict_test_every
+        is_last = epoch >= self.config.train.epochs
+        return self._test_inputs is not None and every > 0 and (epoch % every == 0 or is_last)
 
     def _predict_test_inputs(self, epoch: int) -> None:
-        every = self.job.predict_test_every
-        if self._test_inputs is not None and every and (epoch % every == 0 or self.done):
+        if self._is_probed(epoch):
+            assert self._test_inputs is not None
             self.test_logits[epoch] = self.trainers[0].logits(self._test_inputs)[self.primary]
 
     def out_of_fold(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -192,4 +215,4 @@ class LockstepTrainer:
         self.history = list(history)
         self._new_schedule()
         if self._validation:
-            self.schedule.catch_up([record.metrics[self.metric] for record in self.history])
+            self.schedule.catch_up(self._last(self.metric, len(self.history)))

@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from m3col.config.schema import RunConfig
 from m3col.methods.base import Method
+
+# Values of `train.optimizer`. AdamW applies the weight decay beside the gradient, Adam adds it to the gradient.
+OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def parameter_groups(config: RunConfig, method: Method) -> list[dict[str, Any]]:

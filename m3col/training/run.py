@@ -12,7 +12,7 @@ from m3col.data.splits import Fold, draw, pool
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.runtime import exit_hooks, notices
 from m3col.storage import atomic_files
-from m3col.training import checkpoint
+from m3col.training import checkpoint, initial_weights
 from m3col.training.history import Record, TrainingJob
 from m3col.training.loop import LockstepTrainer
 
@@ -54,12 +54,17 @@ def run(prepared: ResolvedRun, folder: Path, report: Report | None = None, *, ra
     """
     config, dataset = prepared.config, prepared.dataset
     samples = pool(dataset, config.validation.kind or "none")
-    job = TrainingJob(pool=samples, folds=folds_of(prepared), features=dataset.features, task=prepared.task)
+    job = TrainingJob(
+        pool=samples, folds=folds_of(prepared), features=dataset.features, task=prepared.task,
+        pretrain=dataset.pretrain,
+    )  # fmt: skip
     training = LockstepTrainer(config, job, ranks)
     torch.set_num_threads(config.resources.threads)
     newest = ranks.broadcast(checkpoint.newest_training(folder) if ranks.is_rank_zero else None)
     if newest is not None:
         checkpoint.restore_training(newest, training)
+    else:
+        initial_weights.load(training)
     keeper = checkpoint.Keeper(folder / "state", config.checkpoint.every_s)
     if ranks.is_rank_zero:
         atomic_files.write_text(folder / HISTORY, _lines(training.history))

@@ -1,10 +1,13 @@
 """Learning rates over epochs. One schedule serves all folds of a training, so that they stay in lockstep."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from m3col.config.schema import TrainConfig
+
+_LOWEST_RATE = 1e-6  # of "warmup_cosine", at its start and towards its end
 
 
 class Schedule:
@@ -40,7 +43,21 @@ class Schedule:
             return self._config.learning_rate * self._config.schedule.gamma**drops
         if kind == "plateau":
             return float(self._holder.param_groups[0]["lr"])
+        if kind == "warmup_cosine":
+            return self._warmup_cosine(epoch - 1)
         return self._config.learning_rate
+
+    def _warmup_cosine(self, epoch: int) -> float:
+        """From `_LOWEST_RATE` to the rate of the config in the first W epochs, then back along half a cosine.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
+        top, warmup, epochs = self._config.learning_rate, self._config.schedule.warmup, self._config.epochs
+        if epoch < warmup:
+            return top if warmup == 1 else _LOWEST_RATE + epoch * (top - _LOWEST_RATE) / (warmup - 1)
+        share = (epoch - warmup) / (epochs - warmup)
+        return _LOWEST_RATE + (top - _LOWEST_RATE) * (1 + math.cos(math.pi * share)) / 2
 
     def observe(self, value: float) -> None:
         """Passes the watched metric of a finished epoch to the plateau schedule."""

@@ -33,7 +33,7 @@ def test_a_config_is_frozen_and_overrides_make_a_new_one():
 
 @pytest.mark.parametrize("method", registry.names())
 def test_a_new_method_drops_the_keys_that_it_does_not_have(method):
-    more = {"data.modalities": ["pixels"]} if method == "single" else {}
+    more = {"data.modalities": ["pixels"]} if registry.find(method).one_modality else {}
     run = with_overrides(load({}), {"method": method, **more})
     stored = {path for path, _ in flatten(run.to_dict())}
     assert not stored & registry.ignored_keys(method)

@@ -8,28 +8,44 @@ import torch
 from m3col import tasks
 from m3col.methods import mixed_views, registry
 from m3col.methods.base import Method
-from m3col.methods.batch import Batch, Step
-from m3col.methods.supervised import FUSED
+from m3col.methods.batch import CLEAN, Batch, Step
+from m3col.methods.self_supervised import SelfSupervisedMethod
+from m3col.methods.supervised import FUSED, SupervisedMethod
 from tests.support.helpers import tiny_config
 
 STEP = Step(seed=0, fold=0, epoch=1, step=0)
 
 
 def build(name: str, **overrides) -> tuple[Method, Batch]:
-    one = registry.TABLE[name].one_modality
-    features = {"a": 4} if one else {"a": 4, "b": 3, "c": 5}
-    chosen = {"data__modalities": ["a"]} if one else {}
+    spec = registry.TABLE[name]
+    most = 1 if spec.one_modality else spec.most_modalities or 3
+    features = dict([("a", 4), ("b", 3), ("c", 5)][:most])
+    chosen = {"data__modalities": [*features]} if most < 3 else {}
     config = tiny_config(method=name, **chosen, **overrides)
     torch.manual_seed(0)
     method = registry.load(name)(config, features=features, task=tasks.build(classes=3)).double()
     generator = torch.Generator().manual_seed(1)
     inputs = {m: torch.randn(9, count, generator=generator, dtype=torch.float64) for m, count in features.items()}
-    return method, Batch.of(inputs, torch.arange(9) % 3, config.train.shards or 1)
+    views = {
+        view: {
+            m: x if view == CLEAN else x + 0.1 * torch.randn(x.shape, generator=generator) for m, x in inputs.items()
+        }
+        for view in method.views
+    }
+    return method, Batch(views, 9, torch.arange(9) % 3, config.train.shards or 1)
+
+
+SUPERVISED = [name for name in registry.names() if issubclass(registry.load(name), SupervisedMethod)]
+SELF_SUPERVISED = [name for name in registry.names() if issubclass(registry.load(name), SelfSupervisedMethod)]
 
 
 @pytest.fixture(params=registry.names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+def test_a_method_is_of_one_of_the_two_kinds():
+    assert sorted([*SUPERVISED, *SELF_SUPERVISED]) == sorted(registry.names()) and len(SELF_SUPERVISED) > 6
 
 
 def test_its_entry_says_what_its_class_says(name):
@@ -40,7 +56,8 @@ def test_losses_are_finite_and_their_parts_are_named(name):
     method, batch = build(name)
     parts = method.losses(batch, STEP)
     assert all(value.ndim == 0 and torch.isfinite(value) for value in parts.values())
-    assert f"ce_{FUSED}" in parts and parts["loss"] > 0
+    assert (parts["loss"] > 0 or name.startswith("factorcl")) and (f"ce_{FUSED}" in parts) == (name in SUPERVISED)
+    assert tuple(parts) == method.loss_names(method.config, method.modalities)[: len(parts)]
 
 
 def test_every_trainable_parameter_gets_a_gradient(name):
@@ -82,6 +99,9 @@ def test_only_its_own_keys_change_its_loss(name):
     changes = {
         "objective.alpha": 3.0, "objective.beta": 0.7, "objective.temperature": 0.9, "objective.switch_point": 0.0,
         "objective.unimodal_supervision": False, "mix.level": "embedding", "mix.probability": 0.3,
+        "objective.self_weight": 0.2, "objective.clip_temperature": 0.5, "objective.terms": "full",
+        "objective.fusion_layers": 2, "objective.fusion_heads": 2, "objective.projector_dim": 5,
+        "objective.projector_hidden": 6, "objective.form": "paper", "objective.critic_hidden": 7,
     }  # fmt: skip
     for key, value in changes.items():
         if key in registry.TABLE[name].keys:
@@ -89,6 +109,7 @@ def test_only_its_own_keys_change_its_loss(name):
             assert float(method.losses(batch, STEP)["loss"]) != base, key
 
 
+@pytest.mark.parametrize("name", SUPERVISED)
 def test_class_weights_change_the_loss(name):
     method, batch = build(name)
     plain = method.losses(batch, STEP)["loss"]
@@ -96,6 +117,7 @@ def test_class_weights_change_the_loss(name):
     assert not torch.isclose(plain, method.losses(batch, STEP)["loss"])
 
 
+@pytest.mark.parametrize("name", SUPERVISED)
 def test_a_batch_of_a_class_that_does_not_count_has_no_loss_of_classes(name):
     method, batch = build(name)
     method.class_weight = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64)
@@ -105,6 +127,20 @@ def test_a_batch_of_a_class_that_does_not_count_has_no_loss_of_classes(name):
         key: 0.0 for key in parts if key.startswith("ce_")
     }
     assert torch.isfinite(parts["loss"])
+
+
+@pytest.mark.parametrize("name", SELF_SUPERVISED)
+def test_predictions_of_a_method_without_labels_are_those_of_its_linear_classifier(name):
+    method, batch = build(name)
+    method.eval()
+    features = method.features(batch.inputs)
+    draw = torch.Generator().manual_seed(2)
+    weight, bias = (torch.randn(size, generator=draw).double() for size in ((3, features.shape[1]), (3,)))
+    method.set_evaluation(weight, bias)
+    torch.testing.assert_close(method.logits(batch.inputs)[FUSED], features @ weight.T + bias)
+    epochs = method.evaluation_epochs(method.config)
+    assert epochs and max(epochs) == method.config.train.epochs and min(epochs) >= 1
+    assert not any(value.requires_grad for value in (method.evaluation_weight, method.evaluation_bias))
 
 
 def test_m3col_switches_from_m3co_to_softclip():

@@ -12,6 +12,7 @@ from m3col.data.dataset import Dataset, build_split
 from m3col.data.splits import draw
 from m3col.evaluation.epoch_metrics import known_metrics
 from m3col.methods import registry
+from m3col.methods.supervised import SupervisedMethod
 from m3col.metrics import intervals
 from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer
@@ -39,7 +40,14 @@ def dataset() -> Dataset:
     return Dataset("numbers", TARGETS, features, parts["train"], test=parts["test"])
 
 
-@pytest.mark.parametrize("method", [name for name in registry.names() if not registry.find(name).one_modality])
+SUPERVISED = [
+    name
+    for name in registry.names()
+    if issubclass(registry.load(name), SupervisedMethod) and not registry.find(name).one_modality
+]
+
+
+@pytest.mark.parametrize("method", SUPERVISED)
 def test_it_is_trained_and_its_metric_watched(method):
     data, config = dataset(), tiny_config(task=toy_regression.NAME, method=method, train__epochs=2)
     task = tasks.build(config.task, data.classes)

@@ -10,7 +10,7 @@ import torch
 
 from m3col.metrics import spec
 from m3col.tasks import registry
-from m3col.tasks.base import Mixed, Predictions, Task
+from m3col.tasks.base import LinearModel, Mixed, Predictions, Task
 
 NAME = "toy_regression"
 
@@ -90,6 +90,10 @@ class ToyRegression(Task):
     def linear(self, x_train: Any, labels: Any, x_apply: Any) -> np.ndarray:
         with_one = [np.column_stack([x, np.ones(len(x))]) for x in (x_train, x_apply)]
         return with_one[1] @ np.linalg.lstsq(with_one[0], labels)[0]
+
+    def linear_model(self, x, labels, *, weight, seed) -> LinearModel:
+        solved, *_ = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), np.asarray(labels), rcond=None)
+        return LinearModel(solved[:-1].T, solved[-1], 1.0)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from m3col.data.dataset import Dataset
 from m3col.data.splits import Fold
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import InputError
+from m3col.methods import registry
 from m3col.methods.supervised import FUSED
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import TrainingJob
@@ -34,6 +35,14 @@ CASES = [
     )
     if (method == "m3col" or phase == "first") and (method != "concat" or level == "input")
 ]
+# Projectors with BatchNorm, a trained scale, labels in the contrast, a fusion of tokens.
+CASES += [
+    (method, modalities, "first", "none", "input")
+    for method, modalities in (
+        ("comm", 3), ("fusion_transformer", 2), ("cross", 2), ("cross_self", 2), ("slip", 2), ("cmc", 3), ("supcon", 2),
+        ("factorcl", 2), ("factorcl_sup", 2),
+    )
+]  # fmt: skip
 
 
 # Several labels per sample, and numbers.
@@ -54,7 +63,7 @@ def dataset(modalities: int, count: int = 17, task: str = "single_label") -> Dat
 
 
 def config(method: str, *, precision: str = "float64", level: str = "input", **more: object) -> RunConfig:
-    has_mix = method != "concat"
+    has_mix = registry.find(method).mixes
     return tiny_config(
         method=method, train__shards=SHARDS, train__batch_size=7, train__precision=precision, model__dropout=0.0,
         **({"mix__level": level} if has_mix else {}), **more,
@@ -139,7 +148,8 @@ def test_losses_and_gradients_equal_those_of_one_process(alone, ranks):
         for key, expected in alone.items():
             if not key.startswith("run "):
                 scale = np.abs(expected).max()
-                assert np.abs(rank[key] - expected).max() <= 1e-9 * scale, key
+                # A bias in front of a BatchNorm has a gradient of 0, which is rounding noise of any size.
+                assert np.abs(rank[key] - expected).max() <= 1e-9 * scale + 1e-12, key
 
 
 def test_the_scale_of_the_gradient_is_that_of_one_process(alone, ranks):

@@ -33,6 +33,10 @@ def test_an_interrupt_ends_everything_within_two_seconds_and_says_how_to_go_on(t
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.dear(
+    reason="waits for a silent server for a minute and a half; test_storage_search.py has one that is away for a while,"
+    " and test_sync.py the command that is named when the store stays away"
+)
 def test_an_s3_server_that_stays_away_stops_the_search_with_the_command_to_go_on(s3, s3_server, tmp_path):
     path = config_file(tmp_path, small(**BRIEF, storage__uri=s3))
     process = start_search(tmp_path / "a", str(path), "--name", "gone", "storage.patience_s=3")

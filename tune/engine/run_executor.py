@@ -31,7 +31,7 @@ from m3col.storage import atomic_files
 from m3col.storage.retry import RetryPolicy, StorageUnavailable
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
-from m3col.training import checkpoint
+from m3col.training import checkpoint, initial_weights
 from m3col.training.history import Record, TrainingJob
 from m3col.training.loop import LockstepTrainer
 from tune.study.attempts import Attempts
@@ -106,6 +106,8 @@ class RunExecutor:
             self.attempt = self._retry_policy.call(self.attempts.new)
             self._keeper = checkpoint.Keeper(self.attempt, run.checkpoint.every_s)
         self._resumed = self._resume()
+        if not self._resumed:
+            initial_weights.load(self.training)
 
     def _resume(self) -> bool:
         """Loads the newest checkpoint on all ranks, if there is one. Returns whether there was.
@@ -317,6 +319,7 @@ def _job(
         folds=folds,
         features=dataset.features,
         task=task,
+        pretrain=dataset.pretrain,
         test_inputs=test_inputs,
         predict_test_every=spec.predict_test_every,
         rates=spec.rates,

@@ -243,7 +243,8 @@ class Coordinator:
         """Reports a trial's values at its report steps to Optuna. Returns whether the pruner stops the trial."""
         for record in records:
             step = steps.get(record["epoch"])
-            if step is not None:
+            # A method without labels is validated at some of these epochs only.
+            if step is not None and record["value"] is not None:
                 self.trials.report(number, step, record["value"])
                 if step < 100 and self.trials.should_prune(number):
                     return True

@@ -1,6 +1,7 @@
 """The data sets that are drawn by the rules of Trifeatures: pairs of images, and images with captions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,9 @@ def read_pairs(
     images: bool,
 ) -> Dataset:
     """Draws pairs of images with the labels of one target. See `Read`; `folder` is not used."""
-    dataset, _ = with_pretraining(layout.trifeatures, name=entry.name)
+    dataset, pretrain = with_pretraining(layout.trifeatures, name=entry.name)
+    if layout.trifeatures.biased or (layout.trifeatures.biased is None and layout.trifeatures.target == "synergy"):
+        dataset = replace(dataset, pretrain=pretrain)  # else the training fold has the same pairs
     dataset = dataset if "test" in splits else dataset.without_test()
     return dataset if select is None else dataset.select(select)
 

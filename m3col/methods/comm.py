@@ -1,0 +1,66 @@
+"""CoMM (arXiv 2409.07402): the fused embeddings of two augmentations agree, and so does that of each modality alone.
+
+Letters: N samples in the global batch, n of them on this rank, M modalities, D embedding width, P projector width;
+view a and view b, two augmentations of the same samples; S_0 = all modalities, S_k = modality k alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from m3col.config.schema import RunConfig
+from m3col.inputs.base import Input
+from m3col.inputs.specs import MediaSpec
+from m3col.losses import comm_loss
+from m3col.methods.batch import Batch, Step
+from m3col.methods.self_supervised import SelfSupervisedMethod, retrieval_accuracy
+from m3col.methods.settings import CoMMSettings
+from m3col.methods.with_transformer import WithTransformer
+from m3col.models.projector import Projector
+from m3col.tasks.base import Task
+
+
+class CoMM(WithTransformer, SelfSupervisedMethod):
+    """The mean of L_0..L_M, see `m3col.losses.comm_loss`. The embedding f(x; S_0) is evaluated, without projector."""
+
+    Settings: ClassVar = CoMMSettings
+    summary = "fused embeddings of two augmentations and of each modality alone agree"
+    views = ("a", "b")
+
+    settings: CoMMSettings
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        features: Mapping[str, int | MediaSpec],
+        task: Task | None = None,
+        class_weight: Tensor | None = None,
+        stored: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
+        width, settings = config.model.embedding_dim, self.settings
+        self._add_transformer(settings)
+        self.projector = Projector(width, hidden=settings.projector_hidden, out_features=settings.projector_dim)
+        self._add_evaluation(width)
+
+    @classmethod
+    def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
+        return ("loss", "retrieval")
+
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        subsets = [self.modalities, *([name] for name in self.modalities)]
+        fused = {view: self.fuse(inputs, subsets) for view, inputs in batch.views.items()}
+        parts = {(view, k): rows for view, by_subset in fused.items() for k, rows in enumerate(by_subset)}
+        # The projector's BatchNorm needs all rows, so it runs on the gathered rows of every subset.
+        projected = {key: self.projector(rows) for key, rows in batch.gather(parts).items()}
+        first, second = ([projected[view, k] for k in range(len(subsets))] for view in self.views)
+        count = len(self.modalities)
+        weights = {"all": None, "full": [1.0, *[0.0] * count], "masked": [0.0, *[1.0] * count]}[self.settings.terms]
+        settings = self.settings
+        loss = comm_loss(first, second, temperature=settings.temperature, weights=weights, form=settings.form)
+        return {"loss": loss, "retrieval": retrieval_accuracy(first[0], second[0])}
+
+    def features(self, inputs: Mapping[str, Input]) -> Tensor:
+        return self.fuse(inputs, [self.modalities])[0]

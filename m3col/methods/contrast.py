@@ -1,0 +1,261 @@
+"""Contrast between modalities, and between two augmentations of one: Cross, Cross+Self, SimCLR, SLIP, CMC, SupCon.
+
+Letters: N samples in the global batch, n of them on this rank, M modalities, D embedding width, P projector width.
+Paper: the rows of Dufumier et al., arXiv 2409.07402, section 4, in the form of their code, which gave their figures.
+The methods are those of CLIP (arXiv 2103.00020), SimCLR (2002.05709), SLIP (2112.12750), CMC (1906.05849) and SupCon
+(2004.11362), the last one as FactorCL (2306.05268) uses it.
+Differs: embeddings of all ranks are gathered with a gradient of each; the authors' code of Cross gathers without one.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from m3col.config.schema import RunConfig
+from m3col.inputs.base import Input
+from m3col.inputs.specs import MediaSpec
+from m3col.losses import clip_loss, nt_xent, supcon_loss
+from m3col.methods.batch import CLEAN, Batch, Step
+from m3col.methods.self_supervised import SelfSupervisedMethod, retrieval_accuracy
+from m3col.methods.settings import (
+    CMCSettings,
+    ContrastSettings,
+    CrossSelfSettings,
+    CrossSettings,
+    SLIPSettings,
+    SupConSettings,
+)
+from m3col.methods.supervised import FUSED
+from m3col.models.named_modules import NamedModules
+from m3col.models.projector import Projector
+from m3col.tasks.base import Task
+
+_LARGEST_LOG_SCALE = math.log(100.0)
+
+A, B = "a", "b"  # the views with augmentation
+
+Projected = Mapping[tuple[str, str], Tensor]  # [N, P] by view and modality
+
+
+class Towers(SelfSupervisedMethod):
+    """An encoder and a projection per modality, without fusion.
+
+    The embeddings of all modalities side by side are evaluated. A subclass implements `_projection` and `contrast`, and
+    names the pair of projections whose retrieval accuracy is reported, as (view, position of the modality).
+
+    Attributes:
+        evaluates_projected: whether the embeddings after the projection are evaluated, else those before it.
+        retrieved: the two projections that `retrieval` compares.
+    """
+
+    evaluates_projected: ClassVar[bool] = False
+    retrieved: ClassVar[tuple[tuple[str, int], tuple[str, int]]] = ((CLEAN, 0), (CLEAN, 1))
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        features: Mapping[str, int | MediaSpec],
+        task: Task | None = None,
+        class_weight: Tensor | None = None,
+        stored: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
+        width, settings = config.model.embedding_dim, self.settings
+        self.projections = NamedModules({name: self._projection(width) for name in self.modalities})
+        evaluated = getattr(settings, "projector_dim", width) if self.evaluates_projected else width
+        self._add_evaluation(len(self.modalities) * evaluated)
+
+    def _projection(self, width: int) -> nn.Module:
+        """The projection of one modality, from embeddings of that width."""
+        raise NotImplementedError
+
+    def contrast(self, projected: Projected, batch: Batch) -> Tensor:
+        """The scalar loss of the global batch."""
+        raise NotImplementedError
+
+    @classmethod
+    def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
+        return ("loss", "retrieval")
+
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        embedded = {
+            (view, name): rows for view, inputs in batch.views.items() for name, rows in self.encode(inputs).items()
+        }
+        # A projection may have a BatchNorm, which needs all rows, so it runs on the gathered rows.
+        projected = {key: self.projections[key[1]](rows) for key, rows in batch.gather(embedded).items()}
+        a, b = (projected[view, self.modalities[at]] for view, at in self.retrieved)
+        return {"loss": self.contrast(projected, batch), "retrieval": retrieval_accuracy(a, b)}
+
+    def features(self, inputs: Mapping[str, Input]) -> Tensor:
+        return self._side_by_side(self.encode(inputs))
+
+    def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {FUSED: self.evaluate(self._side_by_side(embeddings))}
+
+    def _side_by_side(self, embeddings: Mapping[str, Tensor]) -> Tensor:
+        rows = {name: embeddings[name] for name in self.modalities}
+        if self.evaluates_projected:
+            rows = {name: self.projections[name](value) for name, value in rows.items()}
+        return torch.cat([*rows.values()], dim=1)
+
+
+class _WithMLP(Towers):
+    """Towers whose projection is the MLP with BatchNorm."""
+
+    settings: ContrastSettings
+
+    def _projection(self, width: int) -> nn.Module:
+        settings = self.settings
+        return Projector(width, hidden=settings.projector_hidden, out_features=settings.projector_dim)
+
+    def _within(self, projected: Projected, modality: str) -> Tensor:
+        """NT-Xent between the two augmentations of one modality."""
+        return nt_xent(projected[A, modality], projected[B, modality], temperature=self.settings.temperature)
+
+
+class _WithScale(Towers):
+    """Towers with CLIP's loss between two modalities and its trained scale 1 / tau, from 1 to 100."""
+
+    evaluates_projected = True
+    most_modalities = 2
+
+    def _start_scale(self, temperature: float) -> None:
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+
+    def _between(self, projected: Projected) -> Tensor:
+        """CLIP's loss between the two modalities, without augmentation."""
+        with torch.no_grad():
+            self.log_scale.clamp_(0.0, _LARGEST_LOG_SCALE)
+        first, second = self.modalities
+        return clip_loss(
+            projected[CLEAN, first], projected[CLEAN, second], scale=self.log_scale.exp(), check_values=False
+        )
+
+
+class Cross(_WithScale):
+    """CLIP's loss between two modalities. The linear projections are evaluated."""
+
+    Settings: ClassVar = CrossSettings
+    summary = "the two modalities of a sample agree (CLIP)"
+
+    settings: CrossSettings
+
+    def __init__(self, config: RunConfig, **given: Any) -> None:
+        super().__init__(config, **given)
+        self._start_scale(self.settings.temperature)
+
+    def _projection(self, width: int) -> nn.Module:
+        return nn.Linear(width, self.settings.projector_dim, bias=False)
+
+    def contrast(self, projected: Projected, batch: Batch) -> Tensor:
+        return self._between(projected)
+
+
+class CrossSelf(_WithMLP):
+    """NT-Xent between two modalities, plus that between two augmentations of each."""
+
+    Settings: ClassVar = CrossSelfSettings
+    summary = "the two modalities of a sample agree, and two augmentations of each"
+    views = (CLEAN, A, B)
+    most_modalities = 2
+
+    settings: CrossSelfSettings
+
+    def contrast(self, projected: Projected, batch: Batch) -> Tensor:
+        first, second = self.modalities
+        between = nt_xent(projected[CLEAN, first], projected[CLEAN, second], temperature=self.settings.temperature)
+        within = self._within(projected, first) + self._within(projected, second)
+        return between + self.settings.self_weight / 2 * within
+
+
+class SimCLR(_WithMLP):
+    """NT-Xent between two augmentations of one modality."""
+
+    Settings: ClassVar = ContrastSettings
+    summary = "two augmentations of one modality agree"
+    views = (A, B)
+    one_modality = True
+    retrieved = ((A, 0), (B, 0))
+
+    def contrast(self, projected: Projected, batch: Batch) -> Tensor:
+        return self._within(projected, self.modalities[0])
+
+
+class SLIP(_WithScale):
+    """CLIP's loss between two modalities, plus NT-Xent between two augmentations of the first one.
+
+    The augmentations of the first modality have a projection of their own, an MLP.
+    """
+
+    Settings: ClassVar = SLIPSettings
+    summary = "the two modalities of a sample agree, and two augmentations of the first"
+    views = (CLEAN, A, B)
+
+    settings: SLIPSettings
+
+    def __init__(self, config: RunConfig, **given: Any) -> None:
+        super().__init__(config, **given)
+        settings = self.settings
+        self.projector = Projector(
+            config.model.embedding_dim, hidden=settings.projector_hidden, out_features=settings.projector_dim
+        )
+        self._start_scale(settings.clip_temperature)
+
+    def _projection(self, width: int) -> nn.Module:
+        return nn.Linear(width, self.settings.projector_dim, bias=False)
+
+    def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
+        first = self.modalities[0]
+        embedded = {(CLEAN, name): rows for name, rows in self.encode(batch.views[CLEAN]).items()}
+        embedded |= {(view, first): self.embed(first, batch.views[view][first]) for view in (A, B)}
+        whole = batch.gather(embedded)
+        projected = {(CLEAN, name): self.projections[name](whole[CLEAN, name]) for name in self.modalities}
+        a, b = (self.projector(whole[view, first]) for view in (A, B))
+        within = nt_xent(a, b, temperature=self.settings.temperature)
+        loss = self._between(projected) + self.settings.self_weight * within
+        pair = [projected[CLEAN, name] for name in self.modalities]
+        return {"loss": loss, "retrieval": retrieval_accuracy(*pair)}
+
+
+class CMC(Towers):
+    """The mean over all pairs of modalities of NT-Xent between them."""
+
+    Settings: ClassVar = CMCSettings
+    summary = "every two modalities of a sample agree"
+
+    settings: CMCSettings
+
+    def _projection(self, width: int) -> nn.Module:
+        return nn.Linear(width, self.settings.projector_dim, bias=False)
+
+    def contrast(self, projected: Projected, batch: Batch) -> Tensor:
+        pairs = [
+            nt_xent(projected[CLEAN, a], projected[CLEAN, b], temperature=self.settings.temperature)
+            for a, b in itertools.combinations(self.modalities, 2)
+        ]
+        return torch.stack(pairs).mean()
+
+
+class SupCon(Towers):
+    """SupCon with the modalities as the views of a sample: samples of one label agree. Rows are not normalised."""
+
+    Settings: ClassVar = SupConSettings
+    summary = "samples of one class agree, across modalities; needs labels"
+    uses_labels = True
+    tasks = ("single_label",)
+
+    settings: SupConSettings
+
+    def _projection(self, width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.settings.projector_dim))
+
+    def contrast(self, projected: Projected, batch: Batch) -> Tensor:
+        rows = torch.cat([projected[CLEAN, name] for name in self.modalities])
+        return supcon_loss(
+            rows, batch.targets.repeat(len(self.modalities)), temperature=self.settings.temperature, normalize=False
+        )

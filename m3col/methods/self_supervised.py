@@ -1,0 +1,105 @@
+"""Methods that learn without labels. A linear classifier on their frozen embeddings makes the predictions.
+
+Letters: N samples in the global batch, n of them on this rank, F columns of the embedding that is evaluated, C outputs
+of the task, P output width of the projector.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from m3col.config.schema import ObjectiveConfig, RunConfig
+from m3col.inputs.base import Input
+from m3col.inputs.specs import MediaSpec
+from m3col.methods.base import Method
+from m3col.methods.settings import SelfSupervisedSettings
+from m3col.methods.supervised import FUSED
+from m3col.tasks.base import Task
+
+
+class SelfSupervisedMethod(Method):
+    """A method without labels in its loss.
+
+    A subclass implements `losses` and `features`, and calls `_add_evaluation` at the end of its constructor. The linear
+    classifier is not trained by the optimizer: the training loop fits it to `features` of the training fold at the
+    epochs of `evaluation_epochs` and stores it here, so that a checkpoint predicts without anything else.
+
+    Attributes:
+        uses_labels: whether the loss has labels after all; then it is trained on labelled samples alone.
+    """
+
+    Settings: ClassVar[type[ObjectiveConfig]] = SelfSupervisedSettings
+    primary_output: ClassVar[str | None] = FUSED
+    augments_clean: ClassVar[bool] = False
+    uses_labels: ClassVar[bool] = False
+
+    settings: SelfSupervisedSettings
+    evaluation_weight: Tensor
+    evaluation_bias: Tensor
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        features: Mapping[str, int | MediaSpec],
+        task: Task | None = None,
+        class_weight: Tensor | None = None,
+        stored: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
+        self._outputs = 0 if task is None else task.width
+
+    def _add_evaluation(self, columns: int) -> None:
+        """Adds the linear classifier for embeddings with F columns; its outputs are 0 until it is fitted."""
+        self.register_buffer("evaluation_weight", torch.zeros(self._outputs, columns))
+        self.register_buffer("evaluation_bias", torch.zeros(self._outputs))
+
+    @classmethod
+    def evaluation_epochs(cls, config: RunConfig) -> frozenset[int]:
+        settings = config.objective
+        assert isinstance(settings, SelfSupervisedSettings)
+        count, epochs = settings.evaluations, config.train.epochs
+        return frozenset(-(-epochs * number // count) for number in range(1, count + 1))
+
+    @classmethod
+    def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
+        return (FUSED,)
+
+    def features(self, inputs: Mapping[str, Input]) -> Tensor:
+        """The embeddings [n, F] that are evaluated."""
+        raise TypeError(f"{type(self).__name__} has no embeddings to evaluate")
+
+    def set_evaluation(self, weight: Tensor, bias: Tensor) -> None:
+        """Stores the linear classifier: outputs are features @ weight.T + bias. Shapes: [C, F] and [C]."""
+        self.evaluation_weight.copy_(weight)
+        self.evaluation_bias.copy_(bias)
+
+    def logits(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
+        """Outputs [n, C] of the linear classifier on the embeddings."""
+        return {FUSED: self.evaluate(self.features(inputs))}
+
+    def evaluate(self, features: Tensor) -> Tensor:
+        """Outputs [n, C] for embeddings [n, F], without autocast: the classifier was fitted in float64."""
+        with torch.autocast(features.device.type, enabled=False):
+            weight = self.evaluation_weight
+            return functional.linear(features.to(weight.dtype), weight, self.evaluation_bias)
+
+
+@torch.no_grad()
+def retrieval_accuracy(a: Tensor, b: Tensor) -> Tensor:
+    """The share of rows of `a` whose most similar row of `b` is their own.
+
+    Args:
+        a: [N, P] embeddings of one view.
+        b: [N, P] embeddings of another view of the same samples.
+
+    Returns:
+        A scalar in [0, 1]; a random embedding has 1 / N.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        unit_a, unit_b = functional.normalize(a.float(), dim=1), functional.normalize(b.float(), dim=1)
+        nearest = (unit_a @ unit_b.T).argmax(dim=1)
+        return (nearest == torch.arange(len(a), device=a.device)).to(a.dtype).mean()
