@@ -165,7 +165,7 @@ def test_weights_to_start_from_that_do_not_fit_are_named(tmp_path):
         "tensor encoders.view_0.first.weight has the shape [8, 5], but the model has [16, 5]" in line
         for line in caught.value.faults
     )
-    with pytest.raises(InputError, match="train.init 'nowhere': nowhere: not a checkpoint"):
+    with pytest.raises(InputError, match=r"train\.init 'nowhere': nowhere: not a checkpoint"):
         m3col.train({**start, "train": {"init": "nowhere"}}, data=DATA, runs=tmp_path, tracking_uri="none")
 
 
