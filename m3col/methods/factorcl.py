@@ -63,7 +63,7 @@ class FactorCL(SelfSupervisedMethod):
 
     Settings: ClassVar = FactorCLSettings
     summary = "bounds of shared and unique information of two modalities"
-    views = (CLEAN, AUGMENTED)
+    views: ClassVar[tuple[str, ...]] = (CLEAN, AUGMENTED)
     most_modalities = 2
 
     settings: FactorCLSettings
