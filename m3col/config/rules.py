@@ -26,7 +26,13 @@ def faults(raw: Mapping[str, Any]) -> list[Fault]:
     return [
         fault
         for rule in (
-            _task_rules, _method_rules, _fusion_rules, _train_rules, _data_rules, _compile_rules, _option_rules,
+            _task_rules,
+            _method_rules,
+            _fusion_rules,
+            _train_rules,
+            _data_rules,
+            _compile_rules,
+            _option_rules,
         )  # fmt: skip
         for fault in rule(raw)
     ]
