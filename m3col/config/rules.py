@@ -33,7 +33,7 @@ def faults(raw: Mapping[str, Any]) -> list[Fault]:
             _data_rules,
             _compile_rules,
             _option_rules,
-        )  # fmt: skip
+        )
         for fault in rule(raw)
     ]
 
