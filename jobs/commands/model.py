@@ -61,6 +61,8 @@ def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset"
 
 
 def predict(arguments: argparse.Namespace) -> int:
+    import pandas as pd
+
     import m3col
 
     predictor = m3col.load(arguments.checkpoint, device=arguments.device)
@@ -71,12 +73,17 @@ def predict(arguments: argparse.Namespace) -> int:
         place = "" if arguments.csv is None else f"{arguments.csv}: "
         raise InputError([f"{place}{line}" for line in error.faults]) from None
     digits = 6 if predictor.task.probabilities else 12  # numbers keep what is below a large mean
+    ids = [] if isinstance(table.index, pd.RangeIndex) else [[name] for name in table.index]
     rows = [
-        [number, *(f"{value:.{digits}g}" if isinstance(value, float) else value for value in line)]
+        [
+            number,
+            *(ids[number - 1] if ids else ()),
+            *(f"{value:.{digits}g}" if isinstance(value, float) else value for value in line),
+        ]
         for number, line in enumerate(table.itertuples(index=False, name=None), start=1)
     ]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([["row", *table.columns], *rows])
+    csv.writer(text, lineterminator="\n").writerows([["row", *(["id"] if ids else ()), *table.columns], *rows])
     if arguments.out is None:
         sys.stdout.write(text.getvalue())
         return 0
@@ -133,16 +140,19 @@ def _read_csv(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str
 
 
 def _read_inputs(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str, Any]:
-    """Reads the files of `modality=file.csv` words, also files of sequences. They must have their samples in one order.
+    """Reads the files of `modality=file.csv` words. Their samples are matched by position, or by id if the files have
+    ids: those of sequences, and tables with a column `id` beside them.
 
     Raises InputError with every fault of words, files and --out.
     """
+    from m3col.data.formats import sequence_folder
     from m3col.data.formats.table_csv import read_matrix
     from m3col.data.sequences.files import read_file
 
     faults: list[str] = []
     inputs: dict[str, Any] = {}
     modalities = predictor.modalities
+    steps = [name for name, kind in predictor.kinds.items() if modality_kinds.of(kind).has_steps]
     named: list[str] = []
     for word in arguments.inputs:
         name, sign, file = word.partition("=")
@@ -152,9 +162,11 @@ def _read_inputs(arguments: argparse.Namespace, predictor: "Predictor") -> dict[
         if name in named:
             faults.append(f"{word!r}: modality {name!r} is given twice")
         named.append(name)
-        if modality_kinds.of(predictor.kinds[name]).has_steps:
+        if name in steps:
             sequences = read_file(Path(file), faults)
-            inputs[name] = None if sequences is None else sequences.select(predictor.features[name], faults)
+            inputs[name] = None if sequences is None else sequences.samples(predictor.features[name], faults)
+        elif steps and sequence_folder.has_ids(Path(file)):
+            inputs[name] = sequence_folder.read_table(Path(file), faults)
         elif (matrix := read_matrix(Path(file), faults)) is not None:
             inputs[name] = matrix
     faults += [f"modality {name!r} is missing; add {name}=file.csv" for name in modalities if name not in named]

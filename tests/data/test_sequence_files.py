@@ -298,7 +298,14 @@ def test_a_folder_is_trained_and_new_files_are_predicted(folder, tmp_path, capsy
     words = [f"motion={tmp_path / 'new.csv'}", f"person={tmp_path / 'persons.csv'}"]
     assert main(["predict", str(checkpoint), *words]) == 0
     rows = [line.split(",") for line in capsys.readouterr().out.splitlines()]
-    assert rows[0][:2] == ["row", "label"] and [row[1] for row in rows[1:]] == ["fast", "slow"]
+    assert rows[0][:3] == ["row", "id", "label"]
+    assert [row[:3] for row in rows[1:]] == [["1", "n", "fast"], ["2", "m", "slow"]]
+    (tmp_path / "persons.csv").write_text("id,weight,age\nm,0,0\nn,0.2,0.1\n")  # matched by id and by name
+    assert main(["predict", str(checkpoint), *words]) == 0
+    assert [line.split(",") for line in capsys.readouterr().out.splitlines()] == rows
+    (tmp_path / "persons.csv").write_text("id,weight,age\nother,0,0\nn,0.2,0.1\n")
+    assert main(["predict", str(checkpoint), *words]) == 2
+    assert "only in motion: 'm'; only in person: 'other'" in capsys.readouterr().err
     assert main(["predict", str(checkpoint), "--csv", str(tmp_path / "new.csv")]) == 2
     assert "which cannot hold the sequences of motion; give motion=motion.csv person=person.csv instead" in (
         capsys.readouterr().err

@@ -131,7 +131,7 @@ def scan(
         content.faults += lines
         sources = {name: sources[name] for name in names}
     for name, path in sources.items():
-        modality = files.read_file(path, content.faults) if _has_sequences(path) else _read_table(path, content.faults)
+        modality = files.read_file(path, content.faults) if _has_sequences(path) else read_table(path, content.faults)
         content.sources[name] = path
         if modality is not None:
             content.modalities[name] = modality
@@ -152,6 +152,11 @@ def _sources(folder: Path, faults: list[str]) -> dict[str, Path]:
             names = " and ".join(path.name for path in paths)
             faults.append(f"{folder}: {names} are two files of one modality; keep one of them")
     return {name: paths[0] for name, paths in found.items()}
+
+
+def has_ids(path: Path) -> bool:
+    """Whether a CSV has a column `id`."""
+    return ID in _header(path)
 
 
 def _has_sequences(path: Path) -> bool:
@@ -200,8 +205,8 @@ def _by_id(table: Table, faults: FaultCollector, content: Content) -> dict[str, 
     return rows
 
 
-def _read_table(path: Path, faults: list[str]) -> pd.DataFrame | None:
-    """Reads a table with one row per sample; None if there are faults."""
+def read_table(path: Path, faults: list[str]) -> pd.DataFrame | None:
+    """Reads a table with one row per sample and its ids as index; None, with `faults`, if there are faults."""
     collector = FaultCollector()
     table = image_text_csv.read_table(path, collector)
     rows: dict[str, dict[str, str]] = {}

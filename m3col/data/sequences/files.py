@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -34,6 +35,7 @@ class SequenceFile:
         features: names of the F features.
         column: the sequences.
         is_named: whether the file names its features; otherwise their names are generated.
+        has_ids: whether the file has ids; otherwise they are 0, 1, ...
     """
 
     path: Path
@@ -41,6 +43,16 @@ class SequenceFile:
     features: tuple[str, ...]
     column: SequenceColumn
     is_named: bool = True
+    has_ids: bool = True
+
+    def samples(self, features: Sequence[str], faults: list[str]) -> "pd.Series | SequenceColumn | None":
+        """The sequences for a prediction, with the ids as index where the file has ids; see `select`."""
+        column = self.select(features, faults)
+        if column is None or not self.has_ids:
+            return column
+        items = np.empty(len(column), dtype=object)
+        items[:] = [column.sequence(row) for row in range(len(column))]
+        return pd.Series(items, index=pd.Index(self.ids, dtype=object))
 
     def select(self, features: Sequence[str], faults: list[str]) -> SequenceColumn | None:
         """The sequences with these features, by name where the file names its own; None and a fault if one is missing.
@@ -73,7 +85,7 @@ def read_file(path: Path, faults: list[str]) -> SequenceFile | None:
     Returns:
         The sequences; None if there are faults.
     """
-    rules, is_named = FaultsByRule(), True
+    rules, is_named, has_ids = FaultsByRule(), True, True
     before = len(faults)
     if path.suffix in ARRAYS:
         try:
@@ -81,7 +93,7 @@ def read_file(path: Path, faults: list[str]) -> SequenceFile | None:
         except InputError as error:
             faults += error.faults
             return None
-        parts, is_named = _parts(arrays, path, rules), "features" in arrays
+        parts, is_named, has_ids = _parts(arrays, path, rules), "features" in arrays, "ids" in arrays
     else:
         parts = long_csv.read(path, rules, faults)
     if parts is not None:
@@ -91,7 +103,7 @@ def read_file(path: Path, faults: list[str]) -> SequenceFile | None:
     if parts is None or len(faults) > before:
         return None
     column = SequenceColumn.from_offsets(table.astype(np.float32), np.concatenate([[0], np.cumsum(lengths)]))
-    return SequenceFile(path, ids, features, column, is_named)
+    return SequenceFile(path, ids, features, column, is_named, has_ids)
 
 
 def _safetensors(path: Path) -> dict[str, NDArray[Any]]:
