@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import m3col
+from jobs import cli
+from jobs.terminal import interrupt
 from m3col.training import checkpoint
 from m3col.training.run import run
 from tests.support.helpers import TINY, tiny_data
@@ -57,6 +59,17 @@ def test_a_model_says_where_it_was_trained_and_the_note_follows_from_where_it_co
         for member in model.members:
             member.device = torch.device("cuda")
         assert model.device_note == "", "it computes where it was trained"
+
+
+def test_the_command_evaluate_warns_as_well(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(interrupt, "on_interrupt", lambda message: None)  # this process keeps its signals
+    overrides = {"train.epochs": 1}
+    result = m3col.train("digits", overrides=overrides, runs=tmp_path / "runs", tracking_uri="none")
+    mark(result.checkpoint, "cuda")
+    assert cli.main(["evaluate", str(result.checkpoint), "--runs-dir", str(tmp_path / "mine")]) == 0
+    told = capsys.readouterr()
+    assert "test/accuracy" in told.out
+    assert "the model was trained on a GPU, and its scores are computed on the CPU" in told.err
 
 
 def test_a_model_of_an_older_version_says_nothing(tmp_path):
