@@ -6,13 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import m3col
 from jobs.cli import main
+from m3col import tasks
 from m3col.data import loading
 from m3col.data.checks.check_folder import check
 from m3col.data.formats.csv_columns import Layout
+from m3col.data.splits import draw, pool
 from m3col.errors import InputError
 from tests.data import pair_builders
 from tests.data.builders import TEST, TRAIN, edit, write_folder
+from tests.support import pairs as tiny_pairs
+from tune.results import baseline_rows
 
 FORMS = {"multi_label": "binary", "regression": "number"}
 NAMES = ("action", "comedy")
@@ -122,6 +127,19 @@ def test_columns_label_name_of_images_and_texts(pairs, task):
         assert np.array_equal(dataset.splits[split].labels, labels(task, count))
     report = check(pairs, layout=Layout(form=FORMS[task]))
     assert report.ok and report.class_rows[0][0] == "action"
+
+
+def test_images_and_texts_train_and_their_baselines_predict(pairs, task, tmp_path):
+    config = tiny_pairs.config(pairs, task=task, train__epochs=1, data__text__columns=["text"])
+    result = m3col.train(config.to_dict(), runs=tmp_path / "runs", tracking_uri="none")
+    table = result.predictor.predict_table({"image": [str(pairs / "imgs" / "1.png")], "text": ["text number 1"]})
+    assert len(table) == 1 and result.predictor.classes == NAMES
+    dataset = load("image_text", pairs, task)
+    (fold,) = draw(dataset, kind="given")
+    frames = list(baseline_rows.baseline_predictions(result.config, dataset, pool(dataset, "given"), [fold]))
+    built = tasks.of(result.config, NAMES)
+    assert f"baselines/{built.linear_baseline}" in {frame["job"].iloc[0] for frame in frames}
+    assert all(np.isfinite(built.outputs_of(frame)).all() for frame in frames)
 
 
 def test_columns_that_the_config_names(pairs, task):
