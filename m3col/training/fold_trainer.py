@@ -357,6 +357,12 @@ class FoldTrainer:
                 _, index, key = name.split(".", 2)
                 moments.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        # Files store tensors row by row, and a GPU keeps the weights of convolutions channel by channel. A fused
+        # optimizer refuses moments whose layout is not that of their weight.
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    values[name] = torch.empty_like(parameter).copy_(value)
 
 
 def evaluation_batch(config: RunConfig, inputs: Mapping[str, Source]) -> int:

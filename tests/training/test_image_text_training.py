@@ -91,6 +91,27 @@ def test_a_run_that_goes_on_from_a_checkpoint_equals_an_unbroken_one(place, tmp_
     assert metrics(again) == metrics(whole)
 
 
+def test_moments_come_back_with_the_layout_of_their_weights(place):
+    """Convolutions on a GPU are kept channel by channel, files row by row; a fused optimizer refuses the difference."""
+    ready = resolve(pairs.config(place))
+
+    def as_on_a_gpu():
+        trainer = FoldTrainer(
+            ready.config, ready.dataset.train, features=ready.dataset.features, task=ready.task
+        )  # fmt: skip
+        trainer.method.to(memory_format=torch.channels_last)
+        return trainer
+
+    whole, resumed = as_on_a_gpu(), as_on_a_gpu()
+    whole.train_epoch(1, learning_rate=1e-3)
+    resumed.load_state({name: value.clone() for name, value in whole.state().items()})
+    strides = [(p.stride(), *(m[key].stride() for key in ("exp_avg", "exp_avg_sq")))
+               for p, m in resumed.optimizer.state.items()]  # fmt: skip
+    assert any(len(weight) == 4 and weight[1] == 1 for weight, *_ in strides), "channel by channel"
+    assert all(weight == first == second for weight, first, second in strides)
+    assert resumed.train_epoch(2, learning_rate=1e-3) == whole.train_epoch(2, learning_rate=1e-3)
+
+
 def test_grouping_by_length_is_another_order_with_the_same_samples(place):
     plain, grouped = (trained(place, epochs=1, data__text__group_by_length=flag) for flag in (False, True))
     assert metrics(plain) != metrics(grouped)
