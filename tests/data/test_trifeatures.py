@@ -207,7 +207,7 @@ def test_an_image_depends_on_its_key_alone():
 
 def test_a_damaged_or_unwritable_cache_changes_nothing(tmp_path, monkeypatch):
     first = images.contents([(7, 0)], size=32, seed=SEED)
-    (stored,) = (tmp_path / "cache").glob("trifeatures-*.npy")
+    (stored,) = (tmp_path / "cache").glob("trifeatures-*.safetensors")
     stored.write_bytes(stored.read_bytes()[:100])
     assert images.contents([(7, 0)], size=32, seed=SEED) == first
     blocked = tmp_path / "file"
@@ -286,8 +286,12 @@ def test_a_data_set_of_pairs_and_its_pairs_for_pretraining():
     settings = layout(target="synergy").trifeatures
     dataset, pretrain = trifeatures.with_pretraining(settings)
     loaded = load("trifeatures", layout=layout(target="synergy"))
-    assert loaded.digests() == dataset.digests() and dataset.classes == ("other", "match")
+    assert loaded.digests() == dataset.digests() | {"pretrain": pretrain.digest()} and dataset.classes == (
+        "other",
+        "match",
+    )
     assert set(loaded.train.labels.tolist()) == {0, 1} and pretrain.labels is None and len(pretrain) == 40
+    assert load("trifeatures", layout=layout(target="share")).pretrain is None  # the training fold has the same pairs
     # In pretraining the rule holds for every pair: read texture and colour off the ids of the images.
     m = pairs.colour_of_texture(SEED).tolist()
     for split, always in ((pretrain, True), (loaded.train, False)):

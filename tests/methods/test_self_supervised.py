@@ -149,6 +149,21 @@ def test_a_trained_model_is_saved_predicts_alone_and_starts_another_training(tmp
         assert loaded == {name for name in before if name.startswith(parts)}
 
 
+def test_samples_without_labels_train_the_method_and_labelled_ones_its_classifier():
+    other = tiny_data(samples=33, classes=3, modalities=3, seed=5).train.without_labels()
+    plain, pretrained = (
+        LockstepTrainer(small(train__epochs=2), job(pretrain=split)).trainers[0] for split in (None, other)
+    )
+    assert (len(plain), len(pretrained)) == (30, 33)
+    training = LockstepTrainer(small(train__epochs=2), job(pretrain=other))
+    training.advance(2)
+    labelled = training.trainers[0].logits(training.trainers[0].prepare(DATA.train.inputs))[FUSED]
+    assert (labelled.argmax(axis=1) == DATA.train.labels).mean() > 0.4
+    for method in ("supcon", "concat"):  # their losses need labels
+        trainer = LockstepTrainer(tiny_config(method=method, train__epochs=2), job(pretrain=other)).trainers[0]
+        assert len(trainer) == 30 and torch.isfinite(torch.tensor(trainer.train_epoch(1, learning_rate=0.01)["loss"]))
+
+
 def test_weights_to_start_from_that_do_not_fit_are_named(tmp_path):
     run = m3col.train(
         {"method": "cmc", "data": {"name": "arrays"}}, data=DATA, runs=tmp_path, tracking_uri="none",

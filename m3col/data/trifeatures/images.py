@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from m3col.data.columns import FloatArray
 from m3col.data.images import index
@@ -32,6 +34,8 @@ COLOURS = {
     "pink": (1.0, 0.4, 1.0), "cyan": (0.0, 1.0, 1.0), "purple": (0.3, 0.0, 0.5), "ocean": (0.1, 0.4, 0.5),
     "orange": (1.0, 0.6, 0.0), "white": (1.0, 1.0, 1.0),
 }  # fmt: skip
+
+_PIXELS = "pixels"  # the array in the cached file
 
 KINDS = 10  # shapes, textures and colours each
 
@@ -138,16 +142,16 @@ def contents(numbers: Sequence[tuple[int, int]], *, size: int, seed: int) -> lis
 def _read_or_drawn(numbers: Sequence[tuple[int, int]], size: int, seed: int) -> NDArray[np.uint8]:
     """The pixels [n, S, S, 3] of the images."""
     key = hashlib.sha256(json.dumps([_FORMAT, size, seed, list(numbers)]).encode()).hexdigest()
-    path = index.folder() / f"trifeatures-{key[:32]}.npy"
+    path = index.folder() / f"trifeatures-{key[:32]}.safetensors"
     shape = (len(numbers), size, size, 3)
-    with contextlib.suppress(OSError, ValueError):  # no file, or a damaged one
-        stored: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    with contextlib.suppress(OSError, SafetensorError, KeyError):  # no file, or a damaged one
+        stored: NDArray[np.uint8] = load_file(path)[_PIXELS]
         if stored.shape == shape and stored.dtype == np.uint8:
             return stored
     with ThreadPoolExecutor(index.THREADS) as pool:
         images = np.stack([*pool.map(lambda at: draw(*at, size=size, seed=seed), numbers)])
     with contextlib.suppress(OSError):  # no space, or a folder that cannot be written: drawn again next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_files.replaced(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, images)
+        with atomic_files.replaced(path) as temporary:
+            save_file({_PIXELS: images}, temporary)
     return images
