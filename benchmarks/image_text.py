@@ -16,6 +16,8 @@ Four batches are one step, in bfloat16, as the shipped configs train on a GPU, a
     plain switch     plain bf16, after the switch to MultiSClip
     switch           ours, after the switch
     epoch            ours: whole epochs, with validation, and from the first batch on; and again with checkpoints
+    uncached         accumulate 4, but images are decoded and texts tokenised for every batch, by one thread
+    predictor        a loaded model predicts the samples; beside the evaluation of a training
     compiled 4, checkpointing, tf32, float32    accumulate 4, with one setting changed (on a GPU)
 
 Images are JPEG files of 500 x 375 pixels, texts have 10 to 400 words (median 50; or `--words`, all alike), weights are
@@ -97,6 +99,8 @@ FOUR: dict[str, dict[str, Any]] = {
     "plain switch": _SWITCHED,
     "switch": _SWITCHED,
     "epoch": {**_FOUR, "validation.kind": "holdout", "validation.fraction": 0.1},
+    "uncached": {**_FOUR, "data.cache": False},
+    "predictor": _FOUR,
     "compiled 4": {**_FOUR, "model.compile": True},
     "checkpointing": {**_FOUR, "model.gradient_checkpointing": True},
     "tf32": {**_FOUR, "train.precision": "tf32"},
@@ -207,6 +211,9 @@ def measure_four(row: str, ready: ResolvedRun, options: argparse.Namespace) -> d
         if torch.cuda.is_available():
             result["memory"] = torch.cuda.max_memory_allocated() / 1e6
         return result
+
+    if row == "predictor":
+        return pair_rates.rates_of_predictions(new_trainer(ready), ready.dataset.train, rounds=options.rounds)
 
     def epochs(trainer: FoldTrainer) -> pair_rates.Epoch:
         if row in PLAIN:

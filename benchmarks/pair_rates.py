@@ -16,6 +16,8 @@ from benchmarks.cards import Bar, Stopwatch, seconds
 from benchmarks.plain_pair import PlainLoop
 from m3col.checks.resolve import ResolvedRun
 from m3col.config.loading import with_overrides
+from m3col.data.dataset import Split
+from m3col.ensemble_member import Member
 from m3col.training import run as training_run
 from m3col.training.fold_trainer import FoldTrainer
 
@@ -112,6 +114,20 @@ def rates_of_epochs(ready: ResolvedRun, *, rounds: int) -> dict[str, float]:
     return result
 
 
+def rates_of_predictions(trainer: FoldTrainer, samples: Split, *, rounds: int) -> dict[str, float]:
+    """Samples per second of a loaded model, and of the evaluation within a training; after one round that warms up."""
+    member = Member(trainer.method, trainer.transforms, trainer.dtype, trainer.task, trainer.device)
+    prepared = trainer.prepare(samples.inputs)
+    calls: dict[str, Callable[[], object]] = {
+        "rate": lambda: member.probabilities(samples.inputs),
+        "evaluation": lambda: trainer.logits(prepared),
+    }
+    return {
+        name: len(samples) / statistics.median([seconds(call, trainer.device) for _ in range(rounds + 1)][1:])
+        for name, call in calls.items()
+    }
+
+
 def bars(rows: Mapping[str, Mapping[str, float]], *, peak_tflops: float) -> Sequence[Bar]:
     """The bars of the rows that were measured, for ViT-B/16 with BERT-base in batches of 32."""
 
@@ -139,6 +155,8 @@ def bars(rows: Mapping[str, Mapping[str, float]], *, peak_tflops: float) -> Sequ
         ("time in which the card computes", rate("accumulate 4", "busy"), 0.95, True, ""),
         ("time of an epoch / of its steps", ratio(eager, rate("epoch")), 1.05, False, ""),
         ("with checkpoints / without", ratio(rate("epoch"), rate("epoch", "with checkpoints")), 1.02, False, ""),
+        ("uncached / cached", ratio(rate("uncached"), eager), 0.9, True, ""),
+        ("predictor / evaluation", ratio(rate("predictor"), rate("predictor", "evaluation")), 0.9, True, ""),
         ("memory, checkpointing on / off",
          ratio(rate("checkpointing", "memory"), rate("accumulate 4", "memory")), 0.5, False, ""),
     ]  # fmt: skip

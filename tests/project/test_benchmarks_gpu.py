@@ -68,6 +68,15 @@ def test_rates_are_those_of_the_steps_in_the_middle(ready):
     assert pair_rates.tokens(trainer) > 10
 
 
+def test_a_loaded_model_is_timed_beside_the_evaluation_of_a_training(ready):
+    run = ready("predictor")
+    trainer = image_text.new_trainer(run)
+    rates = pair_rates.rates_of_predictions(trainer, run.dataset.train, rounds=1)
+    assert rates["rate"] > 0 and rates["evaluation"] > 0
+    (bar,) = pair_rates.bars({"predictor": rates}, peak_tflops=989)
+    assert bar.value == rates["rate"] / rates["evaluation"]
+
+
 def test_a_stopwatch_leaves_out_the_first_and_the_last_steps():
     watch = cards.Stopwatch(CPU, skip=2, last=4)
     for pause in (0.05, 0.05, 0.01, 0.01, 0.05):
