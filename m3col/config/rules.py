@@ -29,6 +29,7 @@ def faults(raw: Mapping[str, Any]) -> list[Fault]:
             _task_rules,
             _method_rules,
             _fusion_rules,
+            _evaluation_rules,
             _train_rules,
             _data_rules,
             _compile_rules,
@@ -97,9 +98,23 @@ def _fusion_rules(raw: Mapping[str, Any]) -> list[Fault]:
     heads = registry.find(method).settings.model_fields["fusion_heads"].default if heads is None else heads
     if not (_is_int(width) and _is_int(heads) and width >= 1 and heads >= 1) or width % heads == 0:
         return []
-    near = max(head for head in range(1, heads) if width % head == 0)
+    near = min((n for n in range(1, width + 1) if width % n == 0), key=lambda number: abs(number - heads))
     text = f"objective.fusion_heads must divide model.embedding_dim ({width}), but is {heads}; nearest valid: {near}"
     return [Fault("objective.fusion_heads", text)]
+
+
+def _evaluation_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    """Rules of methods whose predictions come from a linear classifier on their embeddings."""
+    method = raw.get("method", registry.DEFAULT)
+    keys = registry.find(method).keys if registry.is_method(method) else frozenset[str]()
+    faults = []
+    if "objective.evaluations" in keys and get(raw, "train.batch_size") == 1:
+        text = f"train.batch_size must be >= 2 for method {method!r}, which compares samples, but is 1; nearest: 2"
+        faults.append(Fault("train.batch_size", text))
+    if "objective.fusion_layers" in keys and get(raw, "model.compile") is True:
+        text = f"model.compile must be false for method {method!r}: the tokens of its encoders are not compiled"
+        faults.append(Fault("model.compile", text))
+    return faults
 
 
 def _train_rules(raw: Mapping[str, Any]) -> list[Fault]:

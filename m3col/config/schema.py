@@ -133,7 +133,8 @@ class ScheduleConfig(Strict):
             along half a cosine. "none": constant.
         step_size: epochs between two reductions of "step".
         gamma: factor of a reduction.
-        patience: epochs without a better value, for "plateau".
+        patience: epochs without a better value, for "plateau"; for a method that is validated after some epochs only,
+            validations.
         warmup: epochs of the rise, for "warmup_cosine"; fewer than `train.epochs`.
     """
 

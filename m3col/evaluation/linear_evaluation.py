@@ -21,6 +21,8 @@ from m3col.metrics.classification import Floats
 
 COSTS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the inverse of the regularisation
 
+_LEAST_DEVIATION = 1e-4  # of a column, as a share of its mean
+
 _INNER_SHARE = 5  # one sample of so many chooses the regularisation
 
 _MAX_ITERATIONS = 200
@@ -48,7 +50,8 @@ class LinearModel:
 def standardised(x: Floats) -> tuple[Floats, Floats, Floats]:
     """The columns of x [N, F] with mean 0 and deviation 1, the means [F] and the deviations [F], 1 for a constant."""
     mean, deviation = x.mean(axis=0), x.std(axis=0)
-    deviation = np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1.0), deviation, 1.0)
+    # Embeddings have the precision of the model: what varies by less is rounding, and would get huge weights.
+    deviation = np.where(deviation > _LEAST_DEVIATION * np.abs(mean), deviation, 1.0)
     return (x - mean) / deviation, mean, deviation
 
 
@@ -79,7 +82,7 @@ def logistic(
 
     Args:
         x: [N, F] embeddings of the training fold.
-        labels: [N] integers 0..C-1; a class without samples gets the smallest possible output.
+        labels: [N] integers 0..C-1; a class without samples gets the output -1e4.
         num_classes: C.
         class_weight: [C] weights of the classes; None: all equal.
         seed: of the inner split.
@@ -185,7 +188,7 @@ def _unscaled(model: Any, mean: Floats, deviation: Floats, num_classes: int, cos
 
 
 def _with_absent(weight: Floats, bias: Floats, classes: Any, num_classes: int, cost: float) -> LinearModel:
-    """Adds outputs for classes without samples. Their output is far below all others, but finite."""
+    """Adds outputs for classes without samples. Their output is -1e4, so that they are not predicted."""
     full_weight, full_bias = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, -1e4)
     full_weight[classes], full_bias[classes] = weight, bias
     return LinearModel(full_weight, full_bias, cost)

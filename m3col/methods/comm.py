@@ -1,4 +1,4 @@
-"""CoMM (arXiv 2409.07402): the fused embeddings of two augmentations agree, and so does that of each modality alone.
+"""CoMM (arXiv 2409.07402): the fused embeddings of two augmentations are similar, and those of each modality alone.
 
 Letters: N samples in the global batch, n of them on this rank, M modalities, D embedding width, P projector width;
 view a and view b, two augmentations of the same samples; S_0 = all modalities, S_k = modality k alone.
@@ -25,7 +25,7 @@ class CoMM(WithTransformer, SelfSupervisedMethod):
     """The mean of L_0..L_M, see `m3col.losses.comm_loss`. The embedding f(x; S_0) is evaluated, without projector."""
 
     Settings: ClassVar = CoMMSettings
-    summary = "fused embeddings of two augmentations and of each modality alone agree"
+    summary = "fused embeddings of two augmentations are similar, and those of each modality alone"
     views = ("a", "b")
 
     settings: CoMMSettings

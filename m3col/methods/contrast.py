@@ -125,7 +125,7 @@ class _WithScale(Towers):
     most_modalities = 2
 
     def _start_scale(self, temperature: float) -> None:
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature), dtype=torch.float64))
 
     def _between(self, projected: Projected) -> Tensor:
         """CLIP's loss between the two modalities, without augmentation."""
@@ -141,7 +141,7 @@ class Cross(_WithScale):
     """CLIP's loss between two modalities. The linear projections are evaluated."""
 
     Settings: ClassVar = CrossSettings
-    summary = "the two modalities of a sample agree (CLIP)"
+    summary = "the two modalities of a sample have similar embeddings (CLIP)"
 
     settings: CrossSettings
 
@@ -160,7 +160,7 @@ class CrossSelf(_WithMLP):
     """NT-Xent between two modalities, plus that between two augmentations of each."""
 
     Settings: ClassVar = CrossSelfSettings
-    summary = "the two modalities of a sample agree, and two augmentations of each"
+    summary = "similar embeddings of the two modalities of a sample, and of two augmentations of each"
     views = (CLEAN, A, B)
     most_modalities = 2
 
@@ -177,7 +177,7 @@ class SimCLR(_WithMLP):
     """NT-Xent between two augmentations of one modality."""
 
     Settings: ClassVar = ContrastSettings
-    summary = "two augmentations of one modality agree"
+    summary = "two augmentations of one modality have similar embeddings"
     views = (A, B)
     one_modality = True
     retrieved = ((A, 0), (B, 0))
@@ -193,7 +193,7 @@ class SLIP(_WithScale):
     """
 
     Settings: ClassVar = SLIPSettings
-    summary = "the two modalities of a sample agree, and two augmentations of the first"
+    summary = "similar embeddings of the two modalities of a sample, and of two augmentations of the first"
     views = (CLEAN, A, B)
 
     settings: SLIPSettings
@@ -226,7 +226,7 @@ class CMC(Towers):
     """The mean over all pairs of modalities of NT-Xent between them."""
 
     Settings: ClassVar = CMCSettings
-    summary = "every two modalities of a sample agree"
+    summary = "every two modalities of a sample have similar embeddings"
 
     settings: CMCSettings
 
@@ -245,7 +245,7 @@ class SupCon(Towers):
     """SupCon with the modalities as the views of a sample: samples of one label agree. Rows are not normalised."""
 
     Settings: ClassVar = SupConSettings
-    summary = "samples of one class agree, across modalities; needs labels"
+    summary = "samples of one class have similar embeddings across modalities; needs labels"
     uses_labels = True
     tasks = ("single_label",)
 

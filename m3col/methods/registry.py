@@ -116,7 +116,7 @@ TABLE: dict[str, MethodSpec] = {
     "comm": MethodSpec(
         "m3col.methods.comm:CoMM",
         CoMMSettings,
-        "fused embeddings of two augmentations and of each modality alone agree",
+        "fused embeddings of two augmentations are similar, and those of each modality alone",
         "comm",
     ),
     "fusion_transformer": MethodSpec(
@@ -128,36 +128,38 @@ TABLE: dict[str, MethodSpec] = {
     "cross": MethodSpec(
         "m3col.methods.contrast:Cross",
         CrossSettings,
-        "the two modalities of a sample agree (CLIP)",
+        "the two modalities of a sample have similar embeddings (CLIP)",
         "cross",
         most_modalities=2,
     ),
     "cross_self": MethodSpec(
         "m3col.methods.contrast:CrossSelf",
         CrossSelfSettings,
-        "the two modalities of a sample agree, and two augmentations of each",
+        "similar embeddings of the two modalities of a sample, and of two augmentations of each",
         "cross_self",
         most_modalities=2,
     ),
     "simclr": MethodSpec(
         "m3col.methods.contrast:SimCLR",
         ContrastSettings,
-        "two augmentations of one modality agree",
+        "two augmentations of one modality have similar embeddings",
         "simclr",
         one_modality=True,
     ),
     "slip": MethodSpec(
         "m3col.methods.contrast:SLIP",
         SLIPSettings,
-        "the two modalities of a sample agree, and two augmentations of the first",
+        "similar embeddings of the two modalities of a sample, and of two augmentations of the first",
         "slip",
         most_modalities=2,
     ),
-    "cmc": MethodSpec("m3col.methods.contrast:CMC", CMCSettings, "every two modalities of a sample agree", "cmc"),
+    "cmc": MethodSpec(
+        "m3col.methods.contrast:CMC", CMCSettings, "every two modalities of a sample have similar embeddings", "cmc"
+    ),
     "supcon": MethodSpec(
         "m3col.methods.contrast:SupCon",
         SupConSettings,
-        "samples of one class agree, across modalities; needs labels",
+        "samples of one class have similar embeddings across modalities; needs labels",
         "supcon",
         tasks=("single_label",),
     ),

@@ -1,4 +1,4 @@
-"""Methods that learn without labels. A linear classifier on their frozen embeddings makes the predictions.
+"""Methods that learn embeddings, most of them without labels. A linear classifier on these makes the predictions.
 
 Letters: N samples in the global batch, n of them on this rank, F columns of the embedding that is evaluated, C outputs
 of the task, P output width of the projector.
@@ -19,16 +19,18 @@ from m3col.methods.settings import SelfSupervisedSettings
 from m3col.methods.supervised import FUSED
 from m3col.tasks.base import Task
 
+_ROWS = 1024  # whose similarities are computed at once
+
 
 class SelfSupervisedMethod(Method):
-    """A method without labels in its loss.
+    """A method whose predictions come from a linear classifier on its embeddings; most of them learn without labels.
 
     A subclass implements `losses` and `features`, and calls `_add_evaluation` at the end of its constructor. The linear
     classifier is not trained by the optimizer: the training loop fits it to `features` of the training fold at the
     epochs of `evaluation_epochs` and stores it here, so that a checkpoint predicts without anything else.
 
     Attributes:
-        uses_labels: whether the loss has labels after all; then it is trained on labelled samples alone.
+        uses_labels: whether the loss needs labels; then it is trained on labelled samples alone.
     """
 
     Settings: ClassVar[type[ObjectiveConfig]] = SelfSupervisedSettings
@@ -101,5 +103,5 @@ def retrieval_accuracy(a: Tensor, b: Tensor) -> Tensor:
     """
     with torch.autocast(a.device.type, enabled=False):
         unit_a, unit_b = functional.normalize(a.float(), dim=1), functional.normalize(b.float(), dim=1)
-        nearest = (unit_a @ unit_b.T).argmax(dim=1)
-        return (nearest == torch.arange(len(a), device=a.device)).to(a.dtype).mean()
+        nearest = torch.cat([(rows @ unit_b.T).argmax(dim=1) for rows in unit_a.split(_ROWS)])
+        return (nearest == torch.arange(len(a), device=a.device)).float().mean()

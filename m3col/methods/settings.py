@@ -6,6 +6,8 @@ from pydantic import Field
 
 from m3col.config.schema import Count, NotNegative, ObjectiveConfig, Positive, Share
 
+TrainedTemperature = Annotated[float, Field(ge=0.01, le=1)]
+
 
 class SupervisedSettings(ObjectiveConfig):
     """Settings of methods with heads.
@@ -101,11 +103,11 @@ class CrossSettings(SelfSupervisedSettings):
     """Settings of Cross.
 
     Attributes:
-        temperature: tau at the start; it is trained.
+        temperature: tau at the start, from 0.01 to 1, between which it is trained.
         projector_dim: width of the linear projection of each modality.
     """
 
-    temperature: Positive = 0.07
+    temperature: TrainedTemperature = 0.07
     projector_dim: Count = 256
 
 
@@ -123,10 +125,10 @@ class SLIPSettings(CrossSelfSettings):
     """Settings of SLIP.
 
     Attributes:
-        clip_temperature: tau of the term between modalities at the start; it is trained.
+        clip_temperature: tau of the term between modalities at the start, from 0.01 to 1, between which it is trained.
     """
 
-    clip_temperature: Positive = 0.07
+    clip_temperature: TrainedTemperature = 0.07
 
 
 class CMCSettings(SelfSupervisedSettings):

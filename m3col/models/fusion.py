@@ -91,7 +91,7 @@ class FusionTransformer(nn.Module):
         subsets: Sequence[Collection[str]],
         present: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """The tokens [n, T, D] of all modalities, and which of them each subset sees, [S, n, T]."""
+        """The tokens [n, T, D] of all modalities, and which of them each subset uses, [S, n, T]."""
         n = len(next(iter(sequences.values())).values)
         pieces, masks = [self.token.expand(n, 1, -1)], [self.token.new_ones(len(subsets), n, 1, dtype=torch.bool)]
         for name, sequence in sequences.items():
@@ -143,7 +143,7 @@ def map_positions(height: int, width: int, channels: int) -> Tensor:
         channels: D, a multiple of 4: sine and cosine of the row, then of the column, at D / 4 frequencies.
 
     Returns:
-        [height * width, D] in float32.
+        [height * width, D] in float64.
 
     Raises:
         InputError: D is not a multiple of 4.
@@ -158,7 +158,7 @@ def map_positions(height: int, width: int, channels: int) -> Tensor:
     rows, columns = (torch.arange(size, dtype=torch.float64)[:, None] * frequency for size in (height, width))
     by_row = torch.cat([rows.sin(), rows.cos()], dim=1)[:, None, :].expand(height, width, -1)
     by_column = torch.cat([columns.sin(), columns.cos()], dim=1)[None, :, :].expand(height, width, -1)
-    return torch.cat([by_row, by_column], dim=2).reshape(height * width, channels).float()
+    return torch.cat([by_row, by_column], dim=2).reshape(height * width, channels)
 
 
 def _linear(in_features: int, out_features: int, deviation: float) -> nn.Linear:

@@ -28,7 +28,7 @@ from m3col.methods import registry
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.methods.self_supervised import SelfSupervisedMethod
 from m3col.tasks.base import Task
-from m3col.training.optimizer import OPTIMIZERS, parameter_groups
+from m3col.training import optimizer as optimizers
 
 # Evaluation stores no activations for a backward pass, so its batches can be larger than those of training.
 _EVALUATION_BATCH = 4096  # samples, for numeric tables, which are in memory
@@ -98,6 +98,8 @@ class FoldTrainer:
         if pretrain is not None and issubclass(method, SelfSupervisedMethod) and not method.uses_labels:
             train = pretrain
             self._inputs = self.prepare(pretrain.inputs, pretrain.present)
+        if issubclass(method, SelfSupervisedMethod) and not all(mask.all() for mask in train.present.values()):
+            raise InputError([f"method {config.method!r} cannot be trained on samples that lack a modality"])
         self._count = len(train)
         # Also on the host, where reading them waits for no work of a GPU.
         self._targets = None if train.labels is None else task.targets(train.labels)
@@ -113,9 +115,7 @@ class FoldTrainer:
         ).to(device=self.device, dtype=self.dtype)
         if self.device.type == "cuda":
             self.method.to(memory_format=torch.channels_last)  # the layout in which GPUs compute convolutions fastest
-        self.optimizer = OPTIMIZERS[config.train.optimizer](
-            parameter_groups(config, self.method), lr=config.train.learning_rate, fused=True
-        )
+        self.optimizer = optimizers.build(config, self.method)
         # BatchNorm cannot normalise a single row: a last batch of one sample is joined to the batch before.
         self._needs_two = any(isinstance(module, _BatchNorm) for module in self.method.modules())
         if config.model.compile:
@@ -306,6 +306,8 @@ class FoldTrainer:
         method = self.method
         assert isinstance(method, SelfSupervisedMethod) and self._train_labels is not None
         features = self._evaluated(self._labelled_inputs, lambda batch: {"x": method.features(batch)})["x"]
+        if not np.isfinite(features).all():  # on all ranks
+            raise TrainingFailed(f"embeddings of the training samples are not finite (fold {self.fold})")
         seed = randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=0, purpose="evaluation")
         fitted = None
         if self.ranks.is_rank_zero:

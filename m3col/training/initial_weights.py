@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from m3col.config.keys import get
 from m3col.config.schema import RunConfig
 from m3col.errors import InputError
 from m3col.storage.redaction import scrubbed
@@ -18,7 +19,17 @@ from m3col.training.loop import LockstepTrainer
 
 _PARTS = ("encoders.", "transformer.")
 
+# Settings that make another function of the same weights.
+_SETTINGS = (
+    "data.preprocess", "model.embedding_dim", "model.encoder", "model.image.name", "model.image.options",
+    "model.text.name", "model.text.options", "model.sequence", "objective.fusion_layers", "objective.fusion_heads",
+)  # fmt: skip
+
+_SELECTING = ("anova", "variance")  # steps of preprocessing that select columns by the training fold
+
 _SHOWN = 8  # tensors that a message lists
+
+_NAMES = 3  # columns that a message lists
 
 
 def model_folder(path: str) -> Path:
@@ -42,13 +53,36 @@ def faults(config: RunConfig, features: Mapping[str, Sequence[str]]) -> list[str
     except InputError as error:
         return [f"{where}: {scrubbed(line)}" for line in error.faults]
     known: Mapping[str, Sequence[str]] = description["features"]
-    lines = [f"{where}: has no modality {name!r}; it has {', '.join(known)}" for name in features if name not in known]
+    lines = _setting_faults(where, config, description["config"])
+    if len(description["members"]) > 1:
+        rule = "has the models of several folds or seeds, each of which may have seen other samples"
+        lines.append(f"{where}: {rule}; train it with validation.kind: none")
+    lines += [f"{where}: has no modality {name!r}; it has {', '.join(known)}" for name in features if name not in known]
     lines += [
-        f"{where}: modality {name!r} has {len(known[name])} columns there, but {len(columns)} here"
+        f"{where}: modality {name!r} has other columns there ({len(known[name])}: {_shown(known[name])}) than here "
+        f"({len(columns)}: {_shown(columns)})"
         for name, columns in features.items()
-        if name in known and len(known[name]) != len(columns)
+        if name in known and list(known[name]) != list(columns)
     ]
     return lines
+
+
+def _setting_faults(where: str, config: RunConfig, stored: Mapping[str, Any]) -> list[str]:
+    """One line for each setting that makes another function of the same weights."""
+    own = config.to_dict()
+    lines = [
+        f"{where}: {key} is {get(stored, key)!r} there, but {get(own, key)!r} here"
+        for key in _SETTINGS
+        if get(stored, key) is not None and get(own, key) is not None and get(stored, key) != get(own, key)
+    ]
+    selecting = [step for step in _SELECTING if step in str(get(own, "data.preprocess"))]
+    if selecting:
+        lines.append(f"{where}: the step {selecting[0]} of data.preprocess may select other columns here than there")
+    return lines
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_NAMES], *(["..."] if len(names) > _NAMES else [])])
 
 
 def load(training: LockstepTrainer) -> None:
@@ -91,6 +125,13 @@ def _is_shared(name: str, stored: Mapping[str, Tensor]) -> bool:
 
 def _misfits(where: str, wanted: Mapping[str, Any], stored: Mapping[str, Tensor]) -> list[str]:
     lines = [f"{where}: has no tensor {name}" for name in wanted if name not in stored]
+    # "encoders.<modality>." and "transformer."
+    prefixes = {".".join(name.split(".")[: 2 if name.startswith("encoders.") else 1]) + "." for name in wanted}
+    lines += [
+        f"{where}: tensor {name} has no place in the model"
+        for name in stored
+        if name not in wanted and name.startswith(tuple(prefixes)) and ".projection." not in name
+    ]
     lines += [
         f"{where}: tensor {name} has the shape {[*stored[name].shape]}, but the model has {[*value.shape]}"
         for name, value in wanted.items()

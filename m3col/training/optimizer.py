@@ -8,8 +8,12 @@ from torch import nn
 from m3col.config.schema import RunConfig
 from m3col.methods.base import Method
 
-# Values of `train.optimizer`. AdamW applies the weight decay beside the gradient, Adam adds it to the gradient.
-OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+def build(config: RunConfig, method: Method) -> torch.optim.Adam:
+    """The optimizer that `train.optimizer` names. AdamW applies the weight decay beside the gradient, Adam adds it to
+    the gradient."""
+    kind = torch.optim.AdamW if config.train.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameter_groups(config, method), lr=config.train.learning_rate, fused=True)
 
 
 def parameter_groups(config: RunConfig, method: Method) -> list[dict[str, Any]]:

@@ -1,5 +1,8 @@
 """Methods without labels: CoMM again with plain loops, evaluation inside the protocol, resuming, starting weights."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,9 @@ from torch.nn import functional
 import m3col
 from m3col import tasks
 from m3col.config import loading
+from m3col.data.dataset import Dataset
 from m3col.data.splits import draw
-from m3col.errors import InputError
+from m3col.errors import InputError, TrainingFailed
 from m3col.evaluation.linear_evaluation import logistic
 from m3col.inputs.specs import ImageInput, SequenceInput, Sequences, TextInput
 from m3col.methods import registry
@@ -157,31 +161,90 @@ def test_samples_without_labels_train_the_method_and_labelled_ones_its_classifie
     assert (len(plain), len(pretrained)) == (30, 33)
     training = LockstepTrainer(small(train__epochs=2), job(pretrain=other))
     training.advance(2)
-    labelled = training.trainers[0].logits(training.trainers[0].prepare(DATA.train.inputs))[FUSED]
-    assert (labelled.argmax(axis=1) == DATA.train.labels).mean() > 0.4
+    # Trained on other samples: another embedding, and a classifier that knows the labels of the training fold.
+    without = LockstepTrainer(small(train__epochs=2), job())
+    without.advance(2)
+    ours, theirs = (t.trainers[0].method.state_dict() for t in (training, without))
+    assert not torch.equal(ours["projector.layers.0.weight"], theirs["projector.layers.0.weight"])
+    assert ours["evaluation_weight"].abs().sum() > 0
     for method in ("supcon", "concat"):  # their losses need labels
         trainer = LockstepTrainer(tiny_config(method=method, train__epochs=2), job(pretrain=other)).trainers[0]
         assert len(trainer) == 30 and torch.isfinite(torch.tensor(trainer.train_epoch(1, learning_rate=0.01)["loss"]))
 
 
-def test_weights_to_start_from_that_do_not_fit_are_named(tmp_path):
-    run = m3col.train(
-        {"method": "cmc", "data": {"name": "arrays"}}, data=DATA, runs=tmp_path, tracking_uri="none",
-        overrides={"train.epochs": 1, "model.embedding_dim": 8, "validation.kind": "none", "objective.evaluations": 1},
-    )  # fmt: skip
-    start = {"method": "concat", "data": {"name": "arrays"}, "train": {"init": str(run.folder)}}
+def start_from(
+    run: m3col.TrainResult, tmp_path: Path, *, data: Dataset = DATA, method: str = "concat", **changes
+) -> str:
+    """The faults of a training that starts from the run."""
+    overrides = {"model.embedding_dim": 8, "validation.kind": "none", "train.init": str(run.folder)}
+    overrides |= {key.replace("__", "."): value for key, value in changes.items()}
+    with pytest.raises(InputError) as caught:
+        m3col.train(
+            {"method": method, "data": {"name": "arrays"}}, data=data, runs=tmp_path, tracking_uri="none",
+            overrides=overrides,
+        )  # fmt: skip
+    return "\n".join(caught.value.faults)
+
+
+def test_weights_to_start_from_that_do_not_fit_are_refused_with_each_reason(tmp_path):
+    def run(method: str, **changes) -> m3col.TrainResult:
+        settings = {"train.epochs": 1, "model.embedding_dim": 8, "validation.kind": "none"} | changes
+        return m3col.train(
+            {"method": method, "data": {"name": "arrays"}}, data=DATA, runs=tmp_path, tracking_uri="none",
+            overrides=settings,
+        )  # fmt: skip
+
+    whole = run("comm", **{"objective.evaluations": 1, "objective.fusion_heads": 2})
     other = tiny_data(samples=30, classes=3, modalities=4)
-    with pytest.raises(InputError) as caught:
-        m3col.train(start, data=other, runs=tmp_path, tracking_uri="none")
-    assert any("has no modality 'view_3'; it has view_0, view_1, view_2" in line for line in caught.value.faults)
-    with pytest.raises(InputError) as caught:
-        m3col.train(start, data=DATA, runs=tmp_path, tracking_uri="none", overrides={"model.embedding_dim": 16})
-    assert any(
-        "tensor encoders.view_0.first.weight has the shape [8, 5], but the model has [16, 5]" in line
-        for line in caught.value.faults
-    )
+    assert "has no modality 'view_3'; it has view_0, view_1, view_2" in start_from(whole, tmp_path, data=other)
+    renamed = replace(DATA, features={name: tuple(f"z_{c}" for c in names) for name, names in DATA.features.items()})
+    assert "modality 'view_0' has other columns there (5: view_0_0," in start_from(whole, tmp_path, data=renamed)
+    assert "model.embedding_dim is 8 there, but 16 here" in start_from(whole, tmp_path, model__embedding_dim=16)
+    text = start_from(whole, tmp_path, method="fusion_transformer", objective__fusion_heads=4)
+    assert "objective.fusion_heads is 2 there, but 4 here" in text
+    text = start_from(whole, tmp_path, data__preprocess=["minmax", {"anova": 3}])
+    assert "the step anova of data.preprocess may select other columns here than there" in text
+    folds = run("concat", **{"validation.kind": "kfold", "validation.folds": 2})
+    assert "has the models of several folds or seeds" in start_from(folds, tmp_path)
     with pytest.raises(InputError, match=r"train\.init 'nowhere': nowhere: not a checkpoint"):
-        m3col.train({**start, "train": {"init": "nowhere"}}, data=DATA, runs=tmp_path, tracking_uri="none")
+        m3col.train(
+            {"method": "concat", "data": {"name": "arrays"}, "train": {"init": "nowhere"}}, data=DATA, runs=tmp_path,
+            tracking_uri="none",
+        )  # fmt: skip
+
+
+def test_tensors_that_do_not_fit_are_named(tmp_path):
+    first, one = "encoders.a.first", torch.ones(1)
+    wanted = {f"{first}.weight": torch.ones(2, 3), f"{first}.bias": torch.ones(2), "transformer.token": one}
+    stored = {f"{first}.weight": torch.ones(4, 3), "transformer.token": one, "transformer.layers.1.x": one}
+    stored |= dict.fromkeys(("encoders.a.projection.weight", "encoders.b.first.weight", "head.weight"), one)
+    assert initial_weights._misfits("x", wanted, stored) == [
+        "x: has no tensor encoders.a.first.bias",
+        "x: tensor transformer.layers.1.x has no place in the model",
+        "x: tensor encoders.a.first.weight has the shape [4, 3], but the model has [2, 3]",
+    ]
+
+
+def test_samples_that_lack_a_modality_and_weights_that_are_not_finite_are_refused():
+    gaps = {name: mask.copy() for name, mask in DATA.train.present.items()}
+    gaps["view_1"][3] = False
+    with pytest.raises(InputError, match="method 'cmc' cannot be trained on samples that lack a modality"):
+        LockstepTrainer(tiny_config(method="cmc", train__epochs=2), job(pool=replace(DATA.train, present=gaps)))
+    training = LockstepTrainer(tiny_config(method="cmc", train__epochs=2), job())
+    with torch.no_grad():
+        next(training.trainers[1].method.encoders.parameters())[0, 0] = float("nan")
+    with pytest.raises(TrainingFailed, match=r"not finite .*\(fold 1\)"):
+        training.trainers[1].fit_evaluation()
+
+
+def test_a_batch_of_one_and_compiled_tokens_are_refused():
+    with pytest.raises(InputError) as caught:
+        loading.load({"method": "comm", "train": {"batch_size": 1}, "model": {"compile": True}})
+    assert [line.partition(" for method")[0] for line in caught.value.faults] == [
+        "config: train.batch_size must be >= 2", "config: model.compile must be false"
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"objective\.temperature must be >= 0\.01"):
+        loading.load({"method": "cross", "objective": {"temperature": 0.001}})
 
 
 def test_numbers_of_modalities_that_a_method_does_not_take_are_refused():
@@ -194,7 +257,7 @@ def test_numbers_of_modalities_that_a_method_does_not_take_are_refused():
         assert any(line in fault for fault in caught.value.faults)
     with pytest.raises(InputError) as caught:
         loading.load({"method": "comm", "model": {"embedding_dim": 10}, "objective": {"fusion_heads": 4}})
-    line = "config: objective.fusion_heads must divide model.embedding_dim (10), but is 4; nearest valid: 2"
+    line = "config: objective.fusion_heads must divide model.embedding_dim (10), but is 4; nearest valid: 5"
     assert caught.value.faults == (line,)
 
 

@@ -101,7 +101,7 @@ def test_positions_of_a_map_are_the_sines_and_cosines_of_row_and_column():
             expected = []
             for place in (row, column):
                 expected += [math.sin(place), math.sin(place / 100), math.cos(place), math.cos(place / 100)]
-            torch.testing.assert_close(found[row * 3 + column], torch.tensor(expected))
+            torch.testing.assert_close(found[row * 3 + column], torch.tensor(expected, dtype=torch.float64))
     with pytest.raises(InputError, match="must be a multiple of 4 for images, but is 6; nearest valid: 8"):
         map_positions(2, 2, 6)
 

@@ -93,7 +93,7 @@ def test_it_is_settled_by_the_first_import(tmp_path):
 
 _OPENS = {"open": 1, "read_text": 0, "write_text": 1, "fdopen": 1, "NamedTemporaryFile": 0, "TemporaryFile": 0}
 _RUNS = ("run", "Popen", "check_output", "check_call")
-_NO_FILES = ("os", "webbrowser", "Image")  # modules whose `open` opens no text
+_NO_FILES = ("os", "webbrowser", "Image", "archive")  # whose `open` opens no text
 
 
 def _names_no_encoding(call: ast.Call) -> bool:

@@ -5,6 +5,7 @@ import pytest
 from m3col.config import loading as run_config
 from m3col.config import yaml_files
 from m3col.errors import InputError
+from m3col.methods import registry
 from tune.config import loading
 
 SPACE = {"objective.beta": {"low": 0.01, "high": 1.0}}
@@ -135,7 +136,7 @@ def test_faults_name_the_file_or_the_argument_that_holds_them(tmp_path):
         f"{path}: validation.seed must be >= 0, but got -1; the nearest valid value is 0",
         f"{path}: search.trials must be >= 1, but got 0; the nearest valid value is 1",
         f"{path}: space.objective.betaa: no such config key; did you mean 'objective.beta'?",
-        f"{path}: final.rows.a: method 'x' is unknown; choose from concat, m3col, mixup, single",
+        f"{path}: final.rows.a: method 'x' is unknown; choose from {', '.join(sorted(registry.names()))}",
         "overrides: unknown key 'objective.temprature'; did you mean 'objective.temperature'?",
         "overrides: final.seeds must be >= 1, but got 0; the nearest valid value is 1",
     ])  # fmt: skip

@@ -15,7 +15,11 @@ from m3col.errors import nearest
 from m3col.methods import registry
 
 # Not searchable: they define data, splits, metric or machine, which are the same for all trials of a study.
-_FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resources", "train.seed", "train.device")
+_FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resources", "train.seed", "train.device",
+          "train.init")  # fmt: skip
+
+# Below `data`, but only training samples are augmented by it.
+_AUGMENTATION = ("data.image.crop_area",)
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
 
@@ -29,7 +33,7 @@ def searchable(method: str) -> tuple[str, ...]:
         path
         for path in every
         if path not in sections
-        and not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED)
+        and (path in _AUGMENTATION or not any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED))
         and path not in registry.ignored_keys(method)
     )
 
