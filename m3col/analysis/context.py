@@ -89,6 +89,12 @@ class AnalysisContext:
         """For each head, whether it classifies each test sample [N] correctly."""
         return {name: self.task.decide(value) == self.labels for name, value in self.votes.items()}
 
+    def fusion_obstacle(self) -> str | None:
+        """Why outputs cannot be computed from embeddings of single modalities, or None where they can."""
+        if not self.predictor.members[0].method.sequences:
+            return None
+        return "needs outputs that follow from the embeddings of single modalities, but the model fuses their tokens"
+
     def modality(self, kind: str) -> str | None:
         """The name of the first modality of a kind, or None."""
         return next((name for name, found in self.predictor.kinds.items() if found == kind), None)

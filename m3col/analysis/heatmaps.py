@@ -32,6 +32,8 @@ Maps = NDArray[np.float64]
 
 def obstacle(case: AnalysisContext) -> str | None:
     """Returns why heat maps cannot be drawn for a model, or None where they can."""
+    if case.fusion_obstacle() is not None:
+        return case.fusion_obstacle()
     kinds = case.predictor.kinds.values()
     if not {"image", "text"} <= set(kinds):
         return f"needs an image and a text modality, but the modalities of the model are {', '.join(kinds)}"

@@ -84,8 +84,8 @@ def mean_votes(
 
 
 def obstacle(case: AnalysisContext) -> str | None:
-    """Always None: this analysis applies to every model."""
-    return None
+    """Returns why the analysis does not apply to a model, or None where it applies."""
+    return case.fusion_obstacle()
 
 
 def run(case: AnalysisContext) -> Result:

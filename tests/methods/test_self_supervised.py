@@ -10,6 +10,8 @@ from torch.nn import functional
 
 import m3col
 from m3col import tasks
+from m3col.analysis import confidence, heatmaps, robustness
+from m3col.analysis.context import AnalysisContext
 from m3col.config import loading
 from m3col.data.dataset import Dataset
 from m3col.data.splits import draw
@@ -134,6 +136,9 @@ def test_a_trained_model_is_saved_predicts_alone_and_starts_another_training(tmp
     probabilities = predictor.predict_proba(rows)
     assert probabilities.shape == (20, 3) and np.allclose(probabilities.sum(axis=1), 1)
     assert set(predictor.embeddings(rows)) == set(DATA.features)
+    case = AnalysisContext(predictor, DATA)
+    for page in (confidence, heatmaps, robustness):  # these put embeddings of single modalities together
+        assert "the model fuses their tokens" in page.obstacle(case)
 
     pretrained = checkpoint.read_tensors(first.folder / "model" / "member-0.safetensors")
     settings |= {"train.init": str(first.folder)}
