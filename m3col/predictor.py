@@ -34,7 +34,7 @@ class Predictor:
     Attributes:
         modalities: names of the modalities of the input.
         features: names of the columns by modality, in their order.
-        kinds: "numeric", "image" or "text" by modality.
+        kinds: "numeric", "image", "text" or "sequence" by modality.
         classes: names of the C classes, labels or targets, in the order of the columns of predictions.
         config: the config of the training.
         task: what is predicted.
@@ -83,7 +83,7 @@ class Predictor:
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """The kind of each modality: "numeric", "image" or "text"."""
+        """The kind of each modality: "numeric", "image", "text" or "sequence"."""
         return {name: transform.kind for name, transform in self._members[0].transforms.items()}
 
     @property
@@ -295,7 +295,7 @@ def _largest(inputs: Mapping[str, ModalityData], row: int) -> str:
     """A sentence that names the largest value of a sample and its column, for a message."""
     tables = {name: np.abs(np.nan_to_num(x[row])) for name, x in inputs.items() if isinstance(x, np.ndarray)}
     if not tables:
-        return "the weights of the model are damaged"
+        return "values of the sample are too large, or the weights of the model are damaged"
     name = max(tables, key=lambda key: tables[key].max())
     column = int(tables[name].argmax())
     return f"its largest value is {tables[name][column]:g} in modality {name!r}, column {column + 1}"

@@ -68,7 +68,8 @@ def read(
     if training is not None and training.classes is not None:
         matched = _like_training(x, columns, training.classes, called, where, faults)
         return None if matched is None else _checked(matched, training.classes, index, form, where, faults)
-    given = columns if columns is not None else names
+    numbered = columns is not None and list(columns) == [str(number) for number in range(len(columns))]
+    given = names if columns is None or (numbered and names is not None) else columns
     if given is not None and len(given) != x.shape[1]:
         faults.append(f"{where}: has {x.shape[1]} columns, but {len(given)} names are given")
         return None
@@ -99,7 +100,8 @@ def _like_training(
     where: str,
     faults: list[str],
 ) -> NDArray[np.float64] | None:
-    if columns is None or set(columns) == {str(number) for number in range(len(columns))}:
+    numbered = columns is not None and list(columns) == [str(number) for number in range(len(columns))]
+    if columns is None or (numbered and set(columns) != set(expected)):  # the columns have no names of their own
         if x.shape[1] == len(expected):
             return x
         faults.append(f"{where}: has {x.shape[1]} columns, but training has {len(expected)} {called}s")

@@ -178,7 +178,7 @@ def draw(
 def _dealt(
     strata: IntArray, *, folds: int, fraction: float | None, seed: int, groups: NDArray[np.str_] | None
 ) -> list[IntArray]:
-    """Validation positions of each fold, dealt out like cards: every fold gets an equal share of each stratum, to one.
+    """Validation positions of each fold, in turn: every fold gets an equal share of each stratum, up to one sample.
 
     Samples are shuffled within strata, and the strata laid one after the other. With k folds, sample i of that row
     belongs to fold i modulo k; with a fraction, evenly spaced ones validate. Groups are dealt like samples: the stratum

@@ -53,8 +53,9 @@ class Regression(Task):
     def fitted(self, labels: NDArray[Any]) -> Self:
         """The task with mean and standard deviation of the targets of a training fold."""
         targets = np.asarray(labels, dtype=np.float64)
-        varies = targets.max(axis=0) > targets.min(axis=0)
-        return self.restored({"mean": targets.mean(axis=0), "scale": np.where(varies, targets.std(axis=0), 1.0)})
+        deviation = targets.std(axis=0)
+        varies = (targets.max(axis=0) > targets.min(axis=0)) & (deviation > 0)
+        return self.restored({"mean": targets.mean(axis=0), "scale": np.where(varies, deviation, 1.0)})
 
     def state(self) -> dict[str, Floats]:
         return {"mean": self.mean, "scale": self.scale}

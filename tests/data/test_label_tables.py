@@ -4,12 +4,14 @@ commands."""
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import m3col
 from jobs.cli import main
 from m3col import tasks
 from m3col.data import loading
+from m3col.data.arrays import from_arrays
 from m3col.data.checks.check_folder import check
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.splits import draw, pool
@@ -219,3 +221,18 @@ def test_numbers_below_a_large_mean_are_printed(tmp_path, capsys, monkeypatch):
     assert main(["predict", str(model), "modality_1=1_te.csv", "modality_2=2_te.csv"]) == 0
     _, *rows = capsys.readouterr().out.splitlines()
     assert len({row.split(",")[1] for row in rows}) > 3  # six digits would leave one
+
+
+def test_columns_that_are_numbered_in_another_order_are_matched_by_name():
+    x = {"a": np.zeros((4, 2)), "b": np.zeros((4, 3))}
+    labels = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    test = pd.DataFrame([[0, 0, 1], [1, 0, 0]], columns=[2, 1, 0])
+    inputs = {name: values[:2] for name, values in x.items()}
+    frame = pd.DataFrame(labels, columns=[0, 1, 2])
+    found = from_arrays(x, frame, test=(inputs, test), task="multi_label")
+    assert found.test.labels.tolist() == [[1, 0, 0], [0, 0, 1]]
+    # Numbers that pandas gave are no names: the names of the argument count, and other splits go by position.
+    named = from_arrays(
+        x, frame, test=(inputs, pd.DataFrame([[0, 0, 1], [1, 0, 0]])), classes=["u", "v", "w"], task="multi_label"
+    )  # fmt: skip
+    assert named.classes == ("u", "v", "w") and named.test.labels.tolist() == [[0, 0, 1], [1, 0, 0]]

@@ -333,3 +333,22 @@ def test_several_labels_or_numbers_and_groups_are_read_from_columns_of_their_own
     assert loading.load("sequences", data_dir=folder, layout=layout).test.labels is None
     (folder / "train.csv").write_text("id,label:left,label:right\ns0,1,soon\ns1,0,1\n")
     assert any("must be a number, but is 'soon'" in line for line in check(folder, layout=layout).faults)
+
+
+def test_a_test_split_with_some_of_the_label_columns_is_a_fault(folder):
+    layout = Layout(form="binary", label=("left", "right"))
+    lines = {
+        name: [f"s{row},{row % 2},1" for row in rows] for name, rows in (("train", range(60)), ("test", range(60, 80)))
+    }
+    (folder / "train.csv").write_text("\n".join(["id,left,right", *lines["train"]]) + "\n")
+    (folder / "test.csv").write_text("\n".join(["id,left", *(line[:-2] for line in lines["test"])]) + "\n")
+    with pytest.raises(InputError, match="'right'"):
+        loading.load("sequences", data_dir=folder, layout=layout)
+
+
+def test_a_line_that_names_the_separator_is_no_header(folder):
+    (folder / "more.csv").write_text(
+        "sep=;\nid;time;x\n" + "".join(f"s{row};{t};{row}\n" for row in range(80) for t in (1, 2))
+    )
+    dataset = loading.load("sequences", data_dir=folder)
+    assert dataset.kinds["more"] == "sequence"

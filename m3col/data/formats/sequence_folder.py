@@ -168,6 +168,8 @@ def _header(path: Path) -> set[str]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", errors="replace") as file:
             line = str(file.readline(1_000_000))
+            if text_files.separator_line([line.rstrip("\r\n")]) is not None:
+                line = str(file.readline(1_000_000))
     except (OSError, EOFError):
         return set()
     mark = next((mark for mark in (",", ";", "\t") if mark in line), ",")
@@ -180,7 +182,9 @@ def _read_split(content: Content, split: str, path: Path) -> None:
     table = image_text_csv.read_table(path, collector)
     if table is not None:
         has_id = image_text_csv.require(table, ID, "", collector)
-        missing = () if split == "test" else label_columns(content.layout, table.header)[1]
+        named, missing = label_columns(content.layout, table.header)
+        if split == "test" and not set(named) & set(table.header):
+            missing = ()  # the test split has no labels
         for column in missing:
             image_text_csv.require(table, column, "data.label_column", collector)
         if has_id and not missing:

@@ -22,7 +22,8 @@ CAPTION_MODALITIES = ("image", "text")
 
 KNOWN_ISSUES = (
     "training and validation pairs are made of the same 2,400 images, so that validation scores are above those of the "
-    "test split, which has other combinations of shape, texture and colour"
+    "test split, which has other combinations of shape, texture and colour; pairs for biased pretraining are drawn "
+    "among all training pairs that obey the rule, so that some of them are validation pairs with the label `match`"
 )
 
 _CLASSES = {
