@@ -338,11 +338,12 @@ def test_several_labels_or_numbers_and_groups_are_read_from_columns_of_their_own
 def test_a_test_split_with_some_of_the_label_columns_is_a_fault(folder):
     layout = Layout(form="binary", label=("left", "right"))
     lines = {
-        name: [f"s{row},{row % 2},1" for row in rows] for name, rows in (("train", range(60)), ("test", range(60, 80)))
+        name: [f"s{row},{row % 2},{row // 2 % 2}" for row in rows]
+        for name, rows in (("train", range(60)), ("test", range(60, 80)))
     }
     (folder / "train.csv").write_text("\n".join(["id,left,right", *lines["train"]]) + "\n")
     (folder / "test.csv").write_text("\n".join(["id,left", *(line[:-2] for line in lines["test"])]) + "\n")
-    with pytest.raises(InputError, match="'right'"):
+    with pytest.raises(InputError, match=r"column 'right' \(data\.label_column\) is missing"):
         loading.load("sequences", data_dir=folder, layout=layout)
 
 

@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.dear(reason="the calls of these examples run in test_ray_tune.py and test_ray_train.py as well")
 @pytest.mark.parametrize("module", ["tune.api", "tune.engine.train_api"])
 def test_examples_run(module, cluster, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
