@@ -329,20 +329,13 @@ def test_help_does_not_wait_for_torch():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+TWO_WORKERS = pytest.mark.dear(reason="half a minute; test_ray_train.py has Ctrl-C given back by two workers")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "more"),
-    [
-        (signal.SIGTERM, 143, []),
-        pytest.param(
-            signal.SIGINT,
-            130,
-            ["--workers", "2"],
-            marks=pytest.mark.dear(
-                reason="half a minute; test_ray_train.py has Ctrl-C given back by a training of two workers"
-            ),
-        ),
-    ],
+    [(signal.SIGTERM, 143, []), pytest.param(signal.SIGINT, 130, ["--workers", "2"], marks=TWO_WORKERS)],
 )
 def test_a_signal_ends_a_training_and_prints_how_to_resume(tmp_path, number, code, more):
     words = ["train", "digits", "train.epochs=1000000", "checkpoint.every_s=0", "--runs-dir", "runs"]
