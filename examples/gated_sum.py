@@ -25,10 +25,10 @@ class GatedSum(SupervisedMethod):
     summary = "a weighted sum of the embeddings, with a learnt weight per modality"
     fuses: ClassVar[bool] = False  # the concatenation of the base class is replaced below
 
-    def __init__(self, config, *, features, task, **options):
-        super().__init__(config, features=features, task=task, **options)
-        self.gates = nn.Parameter(torch.zeros(len(features)))
-        self.top = nn.Linear(config.model.embedding_dim, task.width)
+    def add_parts(self, task):
+        super().add_parts(task)
+        self.gates = nn.Parameter(torch.zeros(len(self.modalities)))
+        self.top = nn.Linear(self.config.model.embedding_dim, task.width)
 
     @classmethod
     def output_names(cls, config, modalities):

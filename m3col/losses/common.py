@@ -99,7 +99,14 @@ def temperature_faults(temperature: object) -> list[str]:
 
 
 def is_positive(value: object) -> bool:
-    """Whether `value` is a finite number above 0. A bool is not a number here."""
+    """Whether a value is a finite number above 0. A bool is not a number here.
+
+    Args:
+        value: any value.
+
+    Returns:
+        True for such a number.
+    """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
 

@@ -23,8 +23,9 @@ from m3col.tasks.base import Task
 class Method(nn.Module):
     """Base class of all methods: encoders and losses. It has no labels and no heads; see `SupervisedMethod` for those.
 
-    A subclass implements `losses` and describes itself by the class attributes below. It is registered in
-    `m3col.methods.registry`, or named in a config as `method: my_package.my_module:MyMethod`.
+    A subclass implements `losses`, adds its own weights in `add_parts`, and describes itself by the class attributes
+    below. It is registered in `m3col.methods.registry`, or named in a config as
+    `method: my_package.my_module:MyMethod`.
 
     Attributes:
         Settings: the pydantic model of the config section `objective:`; its fields can be searched.
@@ -97,6 +98,14 @@ class Method(nn.Module):
             for encoder in self.encoders.values():
                 encoder.without_pooling()
         self.register_buffer("class_weight", class_weight, persistent=False)
+        self.add_parts(task)
+
+    def add_parts(self, task: Task | None) -> None:
+        """Adds what the method has beside its encoders, such as heads; called at the end of the constructor.
+
+        Args:
+            task: what the outputs predict; None: the method has none.
+        """
 
     @classmethod
     def evaluation_epochs(cls, config: RunConfig) -> frozenset[int] | None:

@@ -5,13 +5,12 @@ view a and view b, two augmentations of the same samples; S_0 = all modalities, 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from m3col.config.schema import RunConfig
 from m3col.inputs.base import Input
-from m3col.inputs.specs import MediaSpec
 from m3col.losses import comm_loss
 from m3col.methods.batch import Batch, Step
 from m3col.methods.self_supervised import SelfSupervisedMethod, retrieval_accuracy
@@ -30,20 +29,14 @@ class CoMM(WithTransformer, SelfSupervisedMethod):
 
     settings: CoMMSettings
 
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        features: Mapping[str, int | MediaSpec],
-        task: Task | None = None,
-        class_weight: Tensor | None = None,
-        stored: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
-        width, settings = config.model.embedding_dim, self.settings
-        self._add_transformer(settings)
-        self.projector = Projector(width, hidden=settings.projector_hidden, out_features=settings.projector_dim)
-        self._add_evaluation(width)
+    @property
+    def columns(self) -> int:
+        return self.config.model.embedding_dim
+
+    def add_parts(self, task: Task | None) -> None:
+        super().add_parts(task)
+        settings = self.settings
+        self.projector = Projector(self.columns, hidden=settings.projector_hidden, out_features=settings.projector_dim)
 
     @classmethod
     def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:

@@ -9,15 +9,14 @@ Differs: embeddings of all ranks are gathered with a gradient of each; the autho
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from m3col.config.schema import RunConfig
-from m3col.inputs.base import Input
-from m3col.inputs.specs import MediaSpec
 from m3col.losses import clip_loss, nt_xent, supcon_loss
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.methods.self_supervised import SelfSupervisedMethod, retrieval_accuracy
@@ -26,10 +25,10 @@ from m3col.methods.settings import (
     ContrastSettings,
     CrossSelfSettings,
     CrossSettings,
+    ProjectionSettings,
     SLIPSettings,
     SupConSettings,
 )
-from m3col.methods.supervised import FUSED
 from m3col.models.named_modules import NamedModules
 from m3col.models.projector import Projector
 from m3col.tasks.base import Task
@@ -41,42 +40,38 @@ A, B = "a", "b"  # the views with augmentation
 Projected = Mapping[tuple[str, str], Tensor]  # [N, P] by view and modality
 
 
-class Towers(SelfSupervisedMethod):
+class Towers(SelfSupervisedMethod, ABC):
     """An encoder and a projection per modality, without fusion.
 
-    The embeddings of all modalities side by side are evaluated. A subclass implements `_projection` and `contrast`, and
-    names the pair of projections whose retrieval accuracy is reported, as (view, position of the modality).
+    A subclass implements `contrast`.
 
     Attributes:
         evaluates_projected: whether the embeddings after the projection are evaluated, else those before it.
-        retrieved: the two projections that `retrieval` compares.
+        retrieved: the two projections whose retrieval accuracy is reported, as (view, position of the modality).
     """
 
     evaluates_projected: ClassVar[bool] = False
     retrieved: ClassVar[tuple[tuple[str, int], tuple[str, int]]] = ((CLEAN, 0), (CLEAN, 1))
 
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        features: Mapping[str, int | MediaSpec],
-        task: Task | None = None,
-        class_weight: Tensor | None = None,
-        stored: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
-        width, settings = config.model.embedding_dim, self.settings
+    settings: ProjectionSettings
+
+    @property
+    def columns(self) -> int:
+        width = self.settings.projector_dim
+        return len(self.modalities) * width if self.evaluates_projected else super().columns
+
+    def add_parts(self, task: Task | None) -> None:
+        super().add_parts(task)
+        width = self.config.model.embedding_dim
         self.projections = NamedModules({name: self._projection(width) for name in self.modalities})
-        evaluated = getattr(settings, "projector_dim", width) if self.evaluates_projected else width
-        self._add_evaluation(len(self.modalities) * evaluated)
 
     def _projection(self, width: int) -> nn.Module:
-        """The projection of one modality, from embeddings of that width."""
-        raise NotImplementedError
+        """The projection of one modality, from embeddings of that width: linear, without bias."""
+        return nn.Linear(width, self.settings.projector_dim, bias=False)
 
+    @abstractmethod
     def contrast(self, projected: Projected, batch: Batch) -> Tensor:
         """The scalar loss of the global batch."""
-        raise NotImplementedError
 
     @classmethod
     def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
@@ -91,17 +86,10 @@ class Towers(SelfSupervisedMethod):
         a, b = (projected[view, self.modalities[at]] for view, at in self.retrieved)
         return {"loss": self.contrast(projected, batch), "retrieval": retrieval_accuracy(a, b)}
 
-    def features(self, inputs: Mapping[str, Input]) -> Tensor:
-        return self._side_by_side(self.encode(inputs))
-
-    def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {FUSED: self.evaluate(self._side_by_side(embeddings))}
-
-    def _side_by_side(self, embeddings: Mapping[str, Tensor]) -> Tensor:
-        rows = {name: embeddings[name] for name in self.modalities}
+    def joined(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         if self.evaluates_projected:
-            rows = {name: self.projections[name](value) for name, value in rows.items()}
-        return torch.cat([*rows.values()], dim=1)
+            embeddings = {name: self.projections[name](embeddings[name]) for name in self.modalities}
+        return super().joined(embeddings)
 
 
 class _WithMLP(Towers):
@@ -127,7 +115,7 @@ class _WithScale(Towers):
     def _start_scale(self, temperature: float) -> None:
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature), dtype=torch.float64))
 
-    def _between(self, projected: Projected) -> Tensor:
+    def contrast(self, projected: Projected, batch: Batch) -> Tensor:
         """CLIP's loss between the two modalities, without augmentation."""
         with torch.no_grad():
             self.log_scale.clamp_(0.0, _LARGEST_LOG_SCALE)
@@ -145,15 +133,9 @@ class Cross(_WithScale):
 
     settings: CrossSettings
 
-    def __init__(self, config: RunConfig, **given: Any) -> None:
-        super().__init__(config, **given)
+    def add_parts(self, task: Task | None) -> None:
+        super().add_parts(task)
         self._start_scale(self.settings.temperature)
-
-    def _projection(self, width: int) -> nn.Module:
-        return nn.Linear(width, self.settings.projector_dim, bias=False)
-
-    def contrast(self, projected: Projected, batch: Batch) -> Tensor:
-        return self._between(projected)
 
 
 class CrossSelf(_WithMLP):
@@ -198,16 +180,13 @@ class SLIP(_WithScale):
 
     settings: SLIPSettings
 
-    def __init__(self, config: RunConfig, **given: Any) -> None:
-        super().__init__(config, **given)
+    def add_parts(self, task: Task | None) -> None:
+        super().add_parts(task)
         settings = self.settings
         self.projector = Projector(
-            config.model.embedding_dim, hidden=settings.projector_hidden, out_features=settings.projector_dim
+            self.config.model.embedding_dim, hidden=settings.projector_hidden, out_features=settings.projector_dim
         )
         self._start_scale(settings.clip_temperature)
-
-    def _projection(self, width: int) -> nn.Module:
-        return nn.Linear(width, self.settings.projector_dim, bias=False)
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         first = self.modalities[0]
@@ -217,7 +196,7 @@ class SLIP(_WithScale):
         projected = {(CLEAN, name): self.projections[name](whole[CLEAN, name]) for name in self.modalities}
         a, b = (self.projector(whole[view, first]) for view in (A, B))
         within = nt_xent(a, b, temperature=self.settings.temperature)
-        loss = self._between(projected) + self.settings.self_weight * within
+        loss = self.contrast(projected, batch) + self.settings.self_weight * within
         pair = [projected[CLEAN, name] for name in self.modalities]
         return {"loss": loss, "retrieval": retrieval_accuracy(*pair)}
 
@@ -229,9 +208,6 @@ class CMC(Towers):
     summary = "every two modalities of a sample have similar embeddings"
 
     settings: CMCSettings
-
-    def _projection(self, width: int) -> nn.Module:
-        return nn.Linear(width, self.settings.projector_dim, bias=False)
 
     def contrast(self, projected: Projected, batch: Batch) -> Tensor:
         pairs = [

@@ -21,13 +21,10 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from m3col.config.schema import RunConfig
-from m3col.inputs.base import Input
-from m3col.inputs.specs import MediaSpec
 from m3col.losses import club_bound, nce_bound
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.methods.self_supervised import SelfSupervisedMethod
 from m3col.methods.settings import FactorCLSettings
-from m3col.methods.supervised import FUSED
 from m3col.models.named_modules import NamedModules
 from m3col.tasks.base import Task
 
@@ -68,17 +65,13 @@ class FactorCL(SelfSupervisedMethod):
 
     settings: FactorCLSettings
 
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        features: Mapping[str, int | MediaSpec],
-        task: Task | None = None,
-        class_weight: Tensor | None = None,
-        stored: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
-        width, hidden = config.model.embedding_dim, self.settings.critic_hidden
+    @property
+    def columns(self) -> int:
+        return len(TERMS) * super().columns
+
+    def add_parts(self, task: Task | None) -> None:
+        super().add_parts(task)
+        width, hidden = self.config.model.embedding_dim, self.settings.critic_hidden
         self.projections = NamedModules(
             {name: nn.ModuleDict({term: _head(width) for term in TERMS}) for name in self.modalities}
         )
@@ -92,7 +85,6 @@ class FactorCL(SelfSupervisedMethod):
             }
         )
         self.own_critics = NamedModules({name: Critic(width, own, hidden) for name in self.modalities})
-        self._add_evaluation(len(TERMS) * len(self.modalities) * width)
 
     def _widths(self, width: int) -> tuple[int, int]:
         """The columns of the condition that is put beside each modality, and of what its own term compares it with."""
@@ -154,13 +146,7 @@ class FactorCL(SelfSupervisedMethod):
         assert isinstance(heads, nn.ModuleDict)
         return heads
 
-    def features(self, inputs: Mapping[str, Input]) -> Tensor:
-        return self._side_by_side(self.encode(inputs))
-
-    def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {FUSED: self.evaluate(self._side_by_side(embeddings))}
-
-    def _side_by_side(self, embeddings: Mapping[str, Tensor]) -> Tensor:
+    def joined(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         return torch.cat(
             [self._heads(name)[term](embeddings[name]) for name in self.modalities for term in TERMS], dim=1
         )

@@ -4,13 +4,12 @@ Paper: Dufumier et al., arXiv 2409.07402, section 4: the supervised rows of CoMM
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from m3col.config.schema import RunConfig
 from m3col.inputs.base import Input
-from m3col.inputs.specs import MediaSpec
 from m3col.methods.batch import Batch, Step
 from m3col.methods.settings import TransformerSettings
 from m3col.methods.supervised import FUSED, SupervisedMethod, sum_losses
@@ -28,18 +27,9 @@ class Transformer(WithTransformer, SupervisedMethod):
 
     settings: TransformerSettings
 
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        features: Mapping[str, int | MediaSpec],
-        task: Task | None = None,
-        class_weight: Tensor | None = None,
-        stored: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
-        self._add_transformer(self.settings)
-        self.head = linear(config.model.embedding_dim, self.task.width)
+    def add_parts(self, task: Task | None) -> None:
+        super().add_parts(task)
+        self.head = linear(self.config.model.embedding_dim, self.task.width)
 
     @classmethod
     def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:

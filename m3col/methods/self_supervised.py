@@ -5,7 +5,7 @@ of the task, P output width of the projector.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from m3col.config.schema import ObjectiveConfig, RunConfig
 from m3col.inputs.base import Input
-from m3col.inputs.specs import MediaSpec
 from m3col.methods.base import Method
 from m3col.methods.settings import SelfSupervisedSettings
 from m3col.methods.supervised import FUSED
@@ -25,9 +24,10 @@ _ROWS = 1024  # whose similarities are computed at once
 class SelfSupervisedMethod(Method):
     """A method whose predictions come from a linear classifier on its embeddings; most of them learn without labels.
 
-    A subclass implements `losses` and `features`, and calls `_add_evaluation` at the end of its constructor. The linear
-    classifier is not trained by the optimizer: the training loop fits it to `features` of the training fold at the
-    epochs of `evaluation_epochs` and stores it here, so that a checkpoint predicts without anything else.
+    A subclass implements `losses`, and `columns` and `joined` where other rows than the embeddings of all modalities
+    side by side are evaluated. The linear classifier is not trained by the optimizer: the training loop fits it to
+    `features` of the training fold at the epochs of `evaluation_epochs` and stores it here, so that a checkpoint
+    predicts without anything else.
 
     Attributes:
         uses_labels: whether the loss needs labels; then it is trained on labelled samples alone.
@@ -42,21 +42,16 @@ class SelfSupervisedMethod(Method):
     evaluation_weight: Tensor
     evaluation_bias: Tensor
 
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        features: Mapping[str, int | MediaSpec],
-        task: Task | None = None,
-        class_weight: Tensor | None = None,
-        stored: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
-        self._outputs = 0 if task is None else task.width
+    @property
+    def columns(self) -> int:
+        """F, the columns of `features`."""
+        return len(self.modalities) * self.config.model.embedding_dim
 
-    def _add_evaluation(self, columns: int) -> None:
-        """Adds the linear classifier for embeddings with F columns; its outputs are 0 until it is fitted."""
-        self.register_buffer("evaluation_weight", torch.zeros(self._outputs, columns))
+    def add_parts(self, task: Task | None) -> None:
+        """Adds the linear classifier, whose outputs are 0 until it is fitted."""
+        super().add_parts(task)
+        self._outputs = 0 if task is None else task.width
+        self.register_buffer("evaluation_weight", torch.zeros(self._outputs, self.columns))
         self.register_buffer("evaluation_bias", torch.zeros(self._outputs))
 
     @classmethod
@@ -71,8 +66,12 @@ class SelfSupervisedMethod(Method):
         return (FUSED,)
 
     def features(self, inputs: Mapping[str, Input]) -> Tensor:
-        """The embeddings [n, F] that are evaluated."""
-        raise TypeError(f"{type(self).__name__} has no embeddings to evaluate")
+        """The rows [n, F] that are evaluated."""
+        return self.joined(self.encode(inputs))
+
+    def joined(self, embeddings: Mapping[str, Tensor]) -> Tensor:
+        """The rows [n, F] that are evaluated, from the embeddings [n, D] of all modalities."""
+        return torch.cat([embeddings[name] for name in self.modalities], dim=1)
 
     def set_evaluation(self, weight: Tensor, bias: Tensor) -> None:
         """Stores the linear classifier: outputs are features @ weight.T + bias. Shapes: [C, F] and [C]."""
@@ -82,6 +81,9 @@ class SelfSupervisedMethod(Method):
     def logits(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
         """Outputs [n, C] of the linear classifier on the embeddings."""
         return {FUSED: self.evaluate(self.features(inputs))}
+
+    def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {FUSED: self.evaluate(self.joined(embeddings))}
 
     def evaluate(self, features: Tensor) -> Tensor:
         """Outputs [n, C] for embeddings [n, F], without autocast: the classifier was fitted in float64."""

@@ -56,22 +56,30 @@ class SelfSupervisedSettings(ObjectiveConfig):
     evaluations: Literal[1, 2, 5, 10, 25, 50] = 10
 
 
-class ContrastSettings(SelfSupervisedSettings):
-    """Settings of methods with NT-Xent.
+class ProjectionSettings(SelfSupervisedSettings):
+    """Settings of methods that compare projections of embeddings.
+
+    Attributes:
+        projector_dim: output width of the projections, P.
+    """
+
+    projector_dim: Count = 256
+
+
+class ContrastSettings(ProjectionSettings):
+    """Settings of methods with NT-Xent on the output of an MLP.
 
     Attributes:
         temperature: tau.
-        projector_hidden: hidden width of the projector.
-        projector_dim: output width of the projector, P.
+        projector_hidden: hidden width of the MLP.
     """
 
     temperature: Positive = 0.1
     projector_hidden: Count = 512
-    projector_dim: Count = 256
 
 
 class TransformerSettings(ObjectiveConfig):
-    """Settings of a fusion transformer with a supervised head.
+    """Settings of a fusion transformer.
 
     Attributes:
         fusion_layers: layers of the fusion transformer.
@@ -82,33 +90,27 @@ class TransformerSettings(ObjectiveConfig):
     fusion_heads: Count = 8
 
 
-class CoMMSettings(ContrastSettings):
+class CoMMSettings(ContrastSettings, TransformerSettings):
     """Settings of CoMM.
 
     Attributes:
-        fusion_layers: layers of the fusion transformer.
-        fusion_heads: attention heads of the fusion transformer; must divide `model.embedding_dim`.
         form: "code": NT-Xent, the form that gave the published figures; "paper": InfoNCE and the sum of the equations.
         terms: which terms the loss has: "all"; "full": only the one between the embeddings of all modalities (L_0);
             "masked": only those with one modality alone (L_1..L_M).
     """
 
-    fusion_layers: Count = 1
-    fusion_heads: Count = 8
     form: Literal["code", "paper"] = "code"
     terms: Literal["all", "full", "masked"] = "all"
 
 
-class CrossSettings(SelfSupervisedSettings):
+class CrossSettings(ProjectionSettings):
     """Settings of Cross.
 
     Attributes:
         temperature: tau at the start, from 0.01 to 1, between which it is trained.
-        projector_dim: width of the linear projection of each modality.
     """
 
     temperature: TrainedTemperature = 0.07
-    projector_dim: Count = 256
 
 
 class CrossSelfSettings(ContrastSettings):
@@ -131,28 +133,24 @@ class SLIPSettings(CrossSelfSettings):
     clip_temperature: TrainedTemperature = 0.07
 
 
-class CMCSettings(SelfSupervisedSettings):
+class CMCSettings(ProjectionSettings):
     """Settings of CMC.
 
     Attributes:
         temperature: tau.
-        projector_dim: width of the linear projection of each modality.
     """
 
     temperature: Positive = 0.1
-    projector_dim: Count = 256
 
 
-class SupConSettings(SelfSupervisedSettings):
+class SupConSettings(ProjectionSettings):
     """Settings of SupCon.
 
     Attributes:
         temperature: T.
-        projector_dim: output width of the projector of each modality.
     """
 
     temperature: Positive = 0.5
-    projector_dim: Count = 256
 
 
 class FactorCLSettings(SelfSupervisedSettings):

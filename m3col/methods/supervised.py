@@ -4,14 +4,13 @@ Letters: N samples in the global batch, n of them on this rank, W ranks, D embed
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from m3col.config.schema import ObjectiveConfig, RunConfig
 from m3col.data.checks import naming
-from m3col.inputs.specs import MediaSpec
 from m3col.methods.base import Method
 from m3col.methods.batch import Batch
 from m3col.methods.settings import SupervisedSettings
@@ -39,22 +38,14 @@ class SupervisedMethod(Method):
     fuses: ClassVar[bool] = True
     primary_output: ClassVar[str | None] = FUSED
 
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        features: Mapping[str, int | MediaSpec],
-        task: Task | None = None,
-        class_weight: Tensor | None = None,
-        stored: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, features=features, task=task, class_weight=class_weight, stored=stored)
+    def add_parts(self, task: Task | None) -> None:
+        super().add_parts(task)
         assert task is not None, "a method with heads was given no task"
-        self.task, width = task, config.model.embedding_dim
-        with_heads = self.modalities if self.has_unimodal_heads(config) else ()
+        self.task, width = task, self.config.model.embedding_dim
+        with_heads = self.modalities if self.has_unimodal_heads(self.config) else ()
         self.heads = NamedModules({name: self._head(width) for name in with_heads})
         if self.fuses:
-            self.fusion = self._head(width * len(features))
+            self.fusion = self._head(width * len(self.modalities))
 
     def _head(self, width: int) -> nn.Module:
         model = self.config.model

@@ -8,12 +8,13 @@ from torch import Tensor
 from m3col.inputs.base import Input
 from m3col.inputs.specs import Partial
 from m3col.methods.base import Method
-from m3col.methods.settings import CoMMSettings, TransformerSettings
+from m3col.methods.settings import TransformerSettings
 from m3col.models.fusion import FusionTransformer
+from m3col.tasks.base import Task
 
 
 class WithTransformer(Method):
-    """A method whose encoders give tokens to a fusion transformer. A subclass calls `_add_transformer`.
+    """A method whose encoders give tokens to a fusion transformer.
 
     The weights have the same names in all of these methods, so that one can start from a checkpoint of another.
 
@@ -23,7 +24,11 @@ class WithTransformer(Method):
 
     sequences: ClassVar[bool] = True
 
-    def _add_transformer(self, settings: TransformerSettings | CoMMSettings) -> None:
+    settings: TransformerSettings
+
+    def add_parts(self, task: Task | None) -> None:
+        super().add_parts(task)
+        settings = self.settings
         encoders: dict[str, Any] = dict(self.encoders.items())
         widths = {name: int(encoder.sequence_width) for name, encoder in encoders.items()}
         self.transformer = FusionTransformer(

@@ -18,7 +18,8 @@ of matrices at once, and because separate calls of scikit-learn would cost 8 ms 
 with scikit-learn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +30,8 @@ from m3col.metrics import spec
 Floats = NDArray[np.float64]
 
 Labels = NDArray[np.int64]
+
+Fold = TypeVar("Fold")  # labels and predictions of one fold
 
 
 _GENERAL = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss", "brier")
@@ -159,6 +162,33 @@ def score(name: str, labels: ArrayLike, probabilities: ArrayLike) -> float:
     return (_ranked(y, p) if spec.TABLE[name].ranking else _thresholded(y, p))[name]
 
 
+def checked_folds(
+    labels: Sequence[ArrayLike],
+    predictions: Sequence[ArrayLike],
+    check: Callable[[ArrayLike, ArrayLike], Fold],
+    *,
+    names: str = "labels and probabilities",
+) -> list[Fold]:
+    """What `check` returns for the labels and predictions of each fold.
+
+    Args:
+        labels: of each fold.
+        predictions: of each fold.
+        check: validates the labels and predictions of one fold.
+        names: of both, for the message.
+
+    Returns:
+        One pair per fold.
+
+    Raises:
+        InputError: the numbers of folds differ, or are 0; or what `check` raises.
+    """
+    if not labels or len(labels) != len(predictions):
+        counts = f"{len(labels)} and {len(predictions)}"
+        raise InputError([f"{names} must hold the same number >= 1 of folds, but hold {counts}"])
+    return [check(*fold) for fold in zip(labels, predictions, strict=True)]
+
+
 def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLike]) -> dict[str, float]:
     """Every metric over the validation samples of k folds.
 
@@ -175,10 +205,7 @@ def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLi
     Raises:
         InputError: with every fault of the arguments.
     """
-    if not labels or len(labels) != len(probabilities):
-        counts = f"{len(labels)} and {len(probabilities)}"
-        raise InputError([f"labels and probabilities must hold the same number >= 1 of folds, but hold {counts}"])
-    folds = [checked(*fold) for fold in zip(labels, probabilities, strict=True)]
+    folds = checked_folds(labels, probabilities, checked)
     if len({p.shape[1] for _, p in folds}) > 1:
         raise InputError([f"all folds must have the same classes, but have {[p.shape[1] for _, p in folds]}"])
     values = _thresholded(np.concatenate([y for y, _ in folds]), np.concatenate([p for _, p in folds]))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from m3col.errors import InputError, nearest
-from m3col.metrics import intervals
+from m3col.metrics import classification, intervals
 from m3col.metrics.classification import Floats, Labels
 
 NAMES = ("micro_f1", "macro_f1", "weighted_f1", "samples_f1", "map", "subset_accuracy", "log_loss")
@@ -137,11 +137,7 @@ def cross_validated(
     Raises:
         InputError: with every fault of the arguments.
     """
-    if not labels or len(labels) != len(probabilities):
-        counts = f"{len(labels)} and {len(probabilities)}"
-        raise InputError([f"labels and probabilities must hold the same number >= 1 of folds, but hold {counts}"])
-    folds = [checked(*fold) for fold in zip(labels, probabilities, strict=True)]
-    parts = folds
+    folds = parts = classification.checked_folds(labels, probabilities, checked)
     if tune and len(folds) == 1 and len(folds[0][0]) > 1:
         parts = [(folds[0][0][start::2], folds[0][1][start::2]) for start in (0, 1)]
     decided = [decide(p, _chosen_elsewhere(parts, number) if tune else thresholds) for number, (_, p) in

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from m3col.errors import InputError, nearest
-from m3col.metrics import intervals
+from m3col.metrics import classification, intervals
 from m3col.metrics.classification import Floats
 
 NAMES = ("mse", "mae", "r2", "pearson")
@@ -117,10 +117,7 @@ def cross_validated(targets: Sequence[ArrayLike], predictions: Sequence[ArrayLik
     Raises:
         InputError: with every fault of the arguments.
     """
-    if not targets or len(targets) != len(predictions):
-        counts = f"{len(targets)} and {len(predictions)}"
-        raise InputError([f"targets and predictions must hold the same number >= 1 of folds, but hold {counts}"])
-    folds = [checked(*fold) for fold in zip(targets, predictions, strict=True)]
+    folds = classification.checked_folds(targets, predictions, checked, names="targets and predictions")
     values = compute(*(np.concatenate(part) for part in zip(*folds, strict=True)))
     correlations = [float(_scores("pearson", y, p, np.ones((1, len(y))))[0]) for y, p in folds]
     defined = [value for value in correlations if np.isfinite(value)]

@@ -44,6 +44,8 @@ class Task(ABC):
     Attributes:
         name: the value of the config key `task`.
         loss_name: the loss of the head `fused` is reported as `<loss_name>_fused`.
+        loss_metric: the one of `metrics` that is nearest to the loss.
+        output_score: the one of `metrics` that is reported of each output, as `<output_score>_<output>`.
         default_metric: the metric that ranks trials when the config names none, without a split.
         constant_baseline: row of a test table for a model that ignores its input, see `constant`.
         linear_baseline: row of a test table for a linear model, see `linear`.
@@ -58,6 +60,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     loss_name: ClassVar[str]
+    loss_metric: ClassVar[str]
+    output_score: ClassVar[str]
     constant_baseline: ClassVar[str]
     linear_baseline: ClassVar[str]
     label_form: ClassVar[str] = "class"
@@ -230,6 +234,13 @@ class Task(ABC):
         """Values [B] of one of `metrics` on B bootstrap draws; `counts` [B, N] is how often a draw has each sample."""
 
     @abstractmethod
+    def output_loss(self, outputs: Floats, labels: NDArray[Any]) -> float:
+        """The loss of one output [N, C] on validation samples, as in training but without weights."""
+
+    def score_output(self, predictions: Floats, labels: NDArray[Any]) -> float:
+        """The metric `output_score` of predictions [N, C] of one output."""
+        return self.score(self.output_score, labels, predictions)
+
     def output_metrics(self, outputs: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
         """Values that an epoch reports of each output, in addition to `metrics`.
 
@@ -240,21 +251,33 @@ class Task(ABC):
             labels: their labels.
             primary: the output whose prediction counts, for which `metrics` are reported.
         """
+        values: dict[str, float] = {}
+        for name, value in outputs.items():
+            values[f"{self.loss_name}_{name}"] = self.output_loss(value, labels)
+            if name != primary:
+                values[f"{self.output_score}_{name}"] = self.score_output(self.link(value), labels)
+        values["loss"] = sum(value for name, value in values.items() if name.startswith(f"{self.loss_name}_"))
+        return values
 
-    @abstractmethod
     def output_metric_names(self, outputs: Sequence[str], primary: str) -> list[str]:
         """The names that `output_metrics` reports for these outputs."""
+        scores = [f"{self.output_score}_{name}" for name in outputs if name != primary]
+        return [*(f"{self.loss_name}_{name}" for name in outputs), *scores, "loss"]
 
-    @abstractmethod
     def test_metrics(self, predictions: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
         """Values that a test reports: `metrics` of the output `primary`, and a score of each other output."""
+        others = {name: value for name, value in predictions.items() if name != primary}
+        values = self.scores(labels, predictions[primary])
+        return values | {f"{self.output_score}_{n}": self.score_output(value, labels) for n, value in others.items()}
 
-    @abstractmethod
     def test_metric(self, watched: str) -> str:
         """The main metric of a test table after a search that ranked by `watched` (without a split).
 
-        It is the same one, or the nearest of `metrics`.
+        It is the same one, or the nearest of `metrics`: that of single outputs, or that of losses.
         """
+        if watched in self.metrics:
+            return watched
+        return self.output_score if watched.startswith(self.output_score) else self.loss_metric
 
     # Splits, and samples drawn with replacement
 

@@ -37,6 +37,8 @@ class MultiLabel(Task):
 
     name = "multi_label"
     loss_name = "bce"
+    loss_metric = "log_loss"
+    output_score = "micro_f1"
     constant_baseline = "label frequencies"
     linear_baseline = "logistic"
     label_form = "binary"
@@ -171,34 +173,12 @@ class MultiLabel(Task):
     def bootstrap_scores(self, metric: str, labels: ArrayLike, predictions: ArrayLike, counts: ArrayLike) -> Floats:
         return multilabel.bootstrap_scores(metric, labels, predictions, counts, self.thresholds)
 
-    def output_metrics(self, outputs: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
-        """Binary cross-entropy of each output, their sum as "loss", and micro F1 of those that are not primary."""
-        values: dict[str, float] = {}
-        for name, logits in outputs.items():
-            terms = np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
-            values[f"bce_{name}"] = float(terms.mean())
-            if name != primary:
-                values[f"micro_f1_{name}"] = self._micro_f1(self.link(logits), labels)
-        values["loss"] = sum(value for name, value in values.items() if name.startswith("bce_"))
-        return values
+    def output_loss(self, outputs: Floats, labels: NDArray[Any]) -> float:
+        """The binary cross-entropy."""
+        terms = np.maximum(outputs, 0) - outputs * labels + np.log1p(np.exp(-np.abs(outputs)))
+        return float(terms.mean())
 
-    def output_metric_names(self, outputs: Sequence[str], primary: str) -> list[str]:
-        losses = [f"bce_{name}" for name in outputs]
-        return [*losses, *(f"micro_f1_{name}" for name in outputs if name != primary), "loss"]
-
-    def test_metrics(self, predictions: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
-        """All metrics of the primary output, and micro F1 of each other one."""
-        others = {name: p for name, p in predictions.items() if name != primary}
-        values = self.scores(labels, predictions[primary])
-        return values | {f"micro_f1_{name}": self._micro_f1(p, labels) for name, p in others.items()}
-
-    def test_metric(self, watched: str) -> str:
-        """Losses map to the log-loss, the micro F1 of one output to micro F1."""
-        if watched in self.metrics:
-            return watched
-        return "micro_f1" if watched.startswith("micro_f1") else "log_loss"
-
-    def _micro_f1(self, predictions: Floats, labels: NDArray[Any]) -> float:
+    def score_output(self, predictions: Floats, labels: NDArray[Any]) -> float:
         if not np.isfinite(predictions).all():
             return float("nan")
         decided = self.decide(predictions)

@@ -37,6 +37,8 @@ class Regression(Task):
 
     name = "regression"
     loss_name = "nmse"
+    loss_metric = "mse"
+    output_score = "r2"
     constant_baseline = "mean"
     linear_baseline = "ridge"
     label_form = "number"
@@ -151,33 +153,9 @@ class Regression(Task):
     def bootstrap_scores(self, metric: str, labels: ArrayLike, predictions: ArrayLike, counts: ArrayLike) -> Floats:
         return regression.bootstrap_scores(metric, labels, predictions, counts)
 
-    def output_metrics(self, outputs: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
-        """Squared error of each output on standardised targets, their sum as "loss", and R2 of those not primary."""
-        values: dict[str, float] = {}
-        for name, predicted in outputs.items():
-            values[f"nmse_{name}"] = float((((predicted - labels) / self.scale) ** 2).mean())
-            if name != primary:
-                values[f"r2_{name}"] = self._r2(predicted, labels)
-        values["loss"] = sum(value for name, value in values.items() if name.startswith("nmse_"))
-        return values
-
-    def output_metric_names(self, outputs: Sequence[str], primary: str) -> list[str]:
-        losses = [f"nmse_{name}" for name in outputs]
-        return [*losses, *(f"r2_{name}" for name in outputs if name != primary), "loss"]
-
-    def test_metrics(self, predictions: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
-        """All metrics of the primary output, and R2 of each other one."""
-        values = self.scores(labels, predictions[primary])
-        return values | {f"r2_{name}": self._r2(p, labels) for name, p in predictions.items() if name != primary}
-
-    def test_metric(self, watched: str) -> str:
-        """Losses map to the squared error, R2 of one output to R2."""
-        if watched in self.metrics:
-            return watched
-        return "r2" if watched.startswith("r2") else "mse"
-
-    def _r2(self, predictions: Floats, labels: NDArray[Any]) -> float:
-        return self.scores(labels, predictions)["r2"]
+    def output_loss(self, outputs: Floats, labels: NDArray[Any]) -> float:
+        """The squared error on standardised targets."""
+        return float((((outputs - labels) / self.scale) ** 2).mean())
 
     def strata(self, labels: ArrayLike) -> NDArray[np.int64]:
         """Quantile bins of the target; of several targets, of the mean of the standardised ones. At most 10 bins."""

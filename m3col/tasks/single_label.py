@@ -30,6 +30,8 @@ class SingleLabel(Task):
 
     name = "single_label"
     loss_name = "ce"
+    loss_metric = "log_loss"
+    output_score = "accuracy"
     constant_baseline = "majority"
     linear_baseline = "logistic"
 
@@ -129,35 +131,13 @@ class SingleLabel(Task):
     def bootstrap_scores(self, metric: str, labels: ArrayLike, predictions: ArrayLike, counts: ArrayLike) -> Floats:
         return intervals.bootstrap_scores(metric, labels, predictions, counts)
 
-    def output_metrics(self, outputs: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
-        """Cross-entropy of each output, their sum as "loss", and the accuracy of those that are not primary."""
-        values: dict[str, float] = {}
-        for name, logits in outputs.items():
-            picked = self.link(logits)[np.arange(len(labels)), labels]
-            values[f"ce_{name}"] = float(-np.log(np.maximum(picked, np.finfo(float).tiny)).mean())
-            if name != primary:
-                values[f"accuracy_{name}"] = self._accuracy(logits, labels)
-        values["loss"] = sum(value for name, value in values.items() if name.startswith("ce_"))
-        return values
+    def output_loss(self, outputs: Floats, labels: NDArray[Any]) -> float:
+        """The cross-entropy."""
+        picked = self.link(outputs)[np.arange(len(labels)), labels]
+        return float(-np.log(np.maximum(picked, np.finfo(float).tiny)).mean())
 
-    def output_metric_names(self, outputs: Sequence[str], primary: str) -> list[str]:
-        losses = [f"ce_{name}" for name in outputs]
-        return [*losses, *(f"accuracy_{name}" for name in outputs if name != primary), "loss"]
-
-    def test_metrics(self, predictions: Predictions, labels: NDArray[Any], primary: str) -> dict[str, float]:
-        """All metrics of the primary output, and the accuracy of each other one."""
-        values = self.scores(labels, predictions[primary])
-        others = {name: p for name, p in predictions.items() if name != primary}
-        return values | {f"accuracy_{name}": self._accuracy(p, labels) for name, p in others.items()}
-
-    def test_metric(self, watched: str) -> str:
-        """Losses map to the log-loss, the accuracy of one output maps to the accuracy."""
-        if watched in self.metrics:
-            return watched
-        return "accuracy" if watched.startswith("accuracy") else "log_loss"
-
-    def _accuracy(self, scores: Floats, labels: NDArray[Any]) -> float:
-        return float((self.decide(scores) == labels).mean())
+    def score_output(self, predictions: Floats, labels: NDArray[Any]) -> float:
+        return float((self.decide(predictions) == labels).mean())
 
     def strata(self, labels: ArrayLike) -> NDArray[np.int64]:
         return np.asarray(labels)

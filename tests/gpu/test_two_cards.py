@@ -56,7 +56,7 @@ def test_losses_and_gradients_of_two_ranks_equal_those_of_one(device, tmp_path: 
     """With uneven and with empty shards, through DDP, in float64."""
     alone = losses_and_gradients(RankContext(device=device), tmp_path)
     for values in of_two_ranks(losses_and_gradients, tmp_path, device):
-        assert_close(values, alone, rel=1e-9)
+        assert_close(values, alone, rel=1e-9, floor=1e-12)  # a bias in front of a BatchNorm has a gradient of 0
 
 
 def gathered(ranks: RankContext, folder: Path) -> Values:

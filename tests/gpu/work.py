@@ -56,12 +56,15 @@ def training_of(config: RunConfig, device: torch.device, *, data: Dataset | None
     return LockstepTrainer(resolved.config, job, RankContext(device=device))
 
 
-def assert_close(values: dict[str, np.ndarray], expected: dict[str, np.ndarray], *, rel: float) -> None:
-    """Compares arrays by name, relative to the largest entry of each expected one; lists all that differ."""
+def assert_close(
+    values: dict[str, np.ndarray], expected: dict[str, np.ndarray], *, rel: float, floor: float = 0.0
+) -> None:
+    """Compares arrays by name, relative to the largest entry of each expected one; lists all that differ by more than
+    `floor`, which is for gradients that are 0 but for rounding."""
     assert set(values) == set(expected)
     errors = {}
     for name, reference in expected.items():
         difference = float(np.abs(values[name].astype(np.float64) - reference).max())
-        if not difference <= rel * float(np.abs(reference).max()):  # also where it is NaN
+        if not difference <= rel * float(np.abs(reference).max()) + floor:  # also where it is NaN
             errors[name] = difference / float(np.abs(reference).max())
     assert errors == {}, f"relative differences above {rel}"

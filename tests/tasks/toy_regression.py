@@ -20,10 +20,12 @@ class ToyRegression(Task):
 
     name = NAME
     loss_name = "mse"
+    loss_metric = "mse"
+    output_score = "mae"
     label_form = "number"
     constant_baseline = "mean"
     linear_baseline = "least squares"
-    metrics = ("mse",)
+    metrics = ("mse", "mae")
     default_metric = "mse"
     num_strata = 1
 
@@ -53,7 +55,8 @@ class ToyRegression(Task):
         return {name: predictions[primary][:, number] for number, name in enumerate(self.classes)}
 
     def scores(self, labels, predictions) -> dict[str, float]:
-        return {"mse": float(((np.asarray(labels) - np.asarray(predictions)) ** 2).mean())}
+        errors = np.asarray(labels) - np.asarray(predictions)
+        return {"mse": float((errors**2).mean()), "mae": float(np.abs(errors).mean())}
 
     def cross_validated(self, labels: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
         return self.scores(np.concatenate(labels), np.concatenate(predictions))
@@ -62,21 +65,12 @@ class ToyRegression(Task):
         return self.scores(labels, predictions)[metric]
 
     def bootstrap_scores(self, metric: str, labels, predictions, counts) -> np.ndarray:
-        errors = ((np.asarray(labels) - np.asarray(predictions)) ** 2).mean(axis=1)
+        power = 2 if metric == "mse" else 1
+        errors = (np.abs(np.asarray(labels) - np.asarray(predictions)) ** power).mean(axis=1)
         return counts @ errors / np.sum(counts, axis=1)
 
-    def output_metrics(self, outputs: Predictions, labels: np.ndarray, primary: str) -> dict[str, float]:
-        values = {f"mse_{name}": self.score("mse", labels, value) for name, value in outputs.items()}
-        return values | {"loss": sum(values.values())}
-
-    def output_metric_names(self, outputs: Sequence[str], primary: str) -> list[str]:
-        return [*(f"mse_{name}" for name in outputs), "loss"]
-
-    def test_metrics(self, predictions: Predictions, labels: np.ndarray, primary: str) -> dict[str, float]:
-        return self.scores(labels, predictions[primary])
-
-    def test_metric(self, watched: str) -> str:
-        return "mse"
+    def output_loss(self, outputs, labels) -> float:
+        return self.score("mse", labels, outputs)
 
     def strata(self, labels: Any) -> np.ndarray:
         return np.zeros(len(labels), dtype=np.int64)

@@ -27,6 +27,13 @@ def test_any_other_name_of_a_row_works(name):
     assert list(loading.study_from_dict(study.to_dict()).rows) == [name]
 
 
+def test_only_rows_of_the_studys_own_task_are_reserved():
+    assert rows("mean") == [] and rows("ridge x") == []  # those of numbers
+    for name in ("mean", "ridge x"):
+        with pytest.raises(InputError, match="is reserved for a row"):
+            loading.load({"overrides": {"task": "regression"}, "space": SPACE, "final": {"rows": {name: {}}}})
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [

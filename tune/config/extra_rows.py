@@ -10,6 +10,7 @@ from m3col.config.schema import RunConfig
 from m3col.data.checks import naming
 from m3col.errors import InputError
 from m3col.tasks import registry as tasks
+from m3col.tasks.base import Task
 from tune.config.schema import slug
 from tune.study.run_spec import folder_fault
 
@@ -23,7 +24,7 @@ def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
     section = get(raw, "final.rows", {})
     for key, overrides in (section or {}).items() if isinstance(section, Mapping) else ():
         name = str(key)
-        fault = _row_fault(name, rows)
+        fault = _row_fault(name, rows, tasks.load(run.task))
         if fault is not None:
             faults.append(f"{where}: final.rows.{name}: {fault}")
             continue
@@ -34,12 +35,10 @@ def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
     return rows, faults
 
 
-def _row_fault(name: str, others: Collection[str]) -> str | None:
+def _row_fault(name: str, others: Collection[str], task: "type[Task]") -> str | None:
     """Why a row cannot have this name beside `others`. Names are compared without case, as some file systems do."""
-    folder, words = naming.folded(slug(name)), [tasks.load(known) for known in tasks.names()]
-    linear = tuple(task.linear_baseline for task in words)
-    constant = {naming.folded(slug(task.constant_baseline)) for task in words}
-    if folder in {*TAKEN, *constant} or name.strip().startswith(linear):
+    folder = naming.folded(slug(name))
+    if folder in {*TAKEN, naming.folded(slug(task.constant_baseline))} or name.strip().startswith(task.linear_baseline):
         return "this name is reserved for a row of the test table"
     twins = [other for other in others if naming.folded(slug(other)) == folder]
     if twins:
