@@ -80,7 +80,5 @@ class Draws:
 
     def _generator(self, name: str, *, position: int = 0, shared: bool = False) -> np.random.Generator:
         parts = ("augment", "*" if shared else self.modality, self.view, name)
-        purpose = "/".join(
-            part for part in parts if part
-        )  # "augment/<modality>", as in version 0.1, where it has no more
+        purpose = "/".join(part for part in parts if part)  # "augment/<modality>" alone is that of version 0.1
         return generator(**self.key, shard=position, purpose=purpose)

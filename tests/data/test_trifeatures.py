@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from m3col import randomness
 from m3col.config import loading as configs
@@ -210,6 +211,14 @@ def test_a_damaged_or_unwritable_cache_changes_nothing(tmp_path, monkeypatch):
     (stored,) = (tmp_path / "cache").glob("trifeatures-*.safetensors")
     stored.write_bytes(stored.read_bytes()[:100])
     assert images.contents([(7, 0)], size=32, seed=SEED) == first
+
+    def full(*given):
+        raise SafetensorError("I/O error: no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(images, "save_file", full)
+        stored.unlink()
+        assert images.contents([(7, 0)], size=32, seed=SEED) == first and not stored.exists()
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("M3COL_CACHE", str(blocked / "cache"))

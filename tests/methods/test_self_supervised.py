@@ -261,6 +261,10 @@ def test_numbers_of_modalities_that_a_method_does_not_take_are_refused():
             m3col.train({"method": method, "data": {"name": "arrays"}}, data=DATA, tracking_uri="none")
         assert any(line in fault for fault in caught.value.faults)
     with pytest.raises(InputError) as caught:
+        loading.load({"method": "slip", "data": {"modalities": ["a", "b", "c"]}})
+    line = "config: method 'slip' needs data.modalities with 2 modalities, but got ['a', 'b', 'c']"
+    assert caught.value.faults == (line,)
+    with pytest.raises(InputError) as caught:
         loading.load({"method": "comm", "model": {"embedding_dim": 10}, "objective": {"fusion_heads": 4}})
     line = "config: objective.fusion_heads must divide model.embedding_dim (10), but is 4; nearest valid: 5"
     assert caught.value.faults == (line,)

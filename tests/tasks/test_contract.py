@@ -118,8 +118,11 @@ def test_outputs_report_what_is_declared(task, labels):
     assert sorted(reported) == sorted(task.output_metric_names([*outputs], "fused"))
     heads = [reported[f"{task.loss_name}_{name}"] for name in outputs]
     assert reported["loss"] == pytest.approx(sum(heads))
+    score, predictions = task.output_score, task.link(outputs["a"])
+    assert reported[f"{score}_a"] == pytest.approx(task.score(score, labels, predictions))
     tested = task.test_metrics({name: task.link(value) for name, value in outputs.items()}, labels, "fused")
     assert set(task.metrics) <= set(tested)
+    assert tested[f"{score}_a"] == pytest.approx(reported[f"{score}_a"])
 
 
 def test_whatever_is_watched_has_a_metric_on_the_test_split(task):

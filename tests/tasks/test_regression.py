@@ -69,6 +69,8 @@ def test_half_precision_is_computed_in_float32():
 def test_a_target_that_is_the_same_in_a_fold_is_not_divided_by_zero():
     task = tasks.build("regression", 1).fitted(np.full((4, 1), 0.1))
     assert task.scale.tolist() == [1.0] and task.targets(np.array([[0.1]])).tolist() == [[0.0]]
+    tiny = TASK.fitted(np.array([[0.0], [1e-200]]))  # its squares are 0
+    assert tiny.scale.tolist() == [1.0]
 
 
 def test_strata_are_quantile_bins():

@@ -150,9 +150,8 @@ def _read_or_drawn(numbers: Sequence[tuple[int, int]], size: int, seed: int) -> 
             return stored
     with ThreadPoolExecutor(index.THREADS) as pool:
         images = np.stack([*pool.map(lambda at: draw(*at, size=size, seed=seed), numbers)])
-    with contextlib.suppress(
-        OSError, SafetensorError
-    ):  # no space, or a folder that cannot be written: drawn again next time
+    # Where there is no space, or the folder cannot be written, they are drawn again next time.
+    with contextlib.suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_files.replaced(path) as temporary:
             save_file({_PIXELS: images}, temporary)
