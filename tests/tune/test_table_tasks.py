@@ -129,8 +129,18 @@ def test_a_row_without_validation_predictions_keeps_a_half(finished):
     assert results.task_of(["refits/without-heads/0"]).thresholds.tolist() == [0.5] * 3
 
 
-@pytest.mark.parametrize("name", ["mean", "ridge of mine", "label frequencies", "majority", "logistic 2"])
-def test_names_of_baselines_are_reserved(name, tmp_path):
-    config = {"base": "digits", "final": {"rows": {name: {}}}}
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("regression", "mean"),
+        ("regression", "ridge of mine"),
+        ("multi_label", "label frequencies"),
+        ("multi_label", "logistic 2"),
+        ("single_label", "majority"),
+        ("single_label", "logistic 2"),
+    ],
+)
+def test_names_of_the_tasks_baselines_are_reserved(task, name, tmp_path):
+    config = {"base": "digits", "overrides": {"task": task}, "final": {"rows": {name: {}}}}
     with pytest.raises(m3col.InputError, match=f"final.rows.{name}: this name is reserved"):
         prepare_study(tmp_path, config)
