@@ -1,6 +1,6 @@
 """One trained model of a predictor's ensemble: preprocessing, batches, and the device that it computes on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from m3col.data.columns import MediaColumn, ModalityData
 from m3col.devices import autocast
 from m3col.inputs import fitting
 from m3col.inputs.base import InputTransform, Placement, Source
+from m3col.inputs.batches import AugmentedSource
 from m3col.inputs.tables import TableSource
 from m3col.methods.base import Method
 from m3col.tasks.base import Task
@@ -44,21 +45,59 @@ class Member:
 
     def probabilities(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
         """Predictions [N, C] of each head, such as probabilities."""
-        return self._link(self._passes(self.sources(inputs), self.method.logits))
+        return self.outputs(self.sources(inputs))
 
     def sources(self, inputs: Mapping[str, ModalityData]) -> dict[str, Source]:
         """Applies the fitted preprocessing to the modalities of `inputs`."""
-        run, prepared = self.method.config, dict[str, Source]()
+        return {name: self._source(name, column, self.transforms[name]) for name, column in inputs.items()}
+
+    def augmented_sources(self, inputs: Mapping[str, ModalityData], *, seed: int, view: str) -> dict[str, Source]:
+        """The same, with the augmentation of the training for the modalities that have one.
+
+        Args:
+            inputs: samples by modality.
+            seed: of the random numbers.
+            view: name of the view; two views of a sample have different random numbers.
+        """
+        key = {"seed": seed, "fold": 0, "epoch": 0, "step": 0}
+        sources = self.sources(inputs)
         for name, column in inputs.items():
-            # Decoded images and tokens are cached for a part of a data set, but not for a few samples from a user.
-            cached = run.data.cache and isinstance(column, MediaColumn) and len(column.source) > len(column)
-            placement = Placement(CPU, self.dtype, cached=cached)
-            prepared[name] = fitting.source_of(name, self.transforms[name], column, placement)
-        return prepared
+            transform = fitting.augmented(self.transforms[name], self.method.config, name)
+            if transform is not None:
+                sources[name] = AugmentedSource(self._source(name, column, transform), key, name, view)
+        return sources
+
+    @property
+    def augments(self) -> bool:
+        """Whether the training augmented any modality."""
+        transforms = self.transforms.items()
+        return any(fitting.augmented(value, self.method.config, name) is not None for name, value in transforms)
+
+    def _source(self, name: str, column: ModalityData, transform: InputTransform) -> Source:
+        # Decoded images and tokens are cached for a part of a data set, but not for a few samples from a user.
+        has_more = isinstance(column, MediaColumn) and len(column.source) > len(column)
+        placement = Placement(CPU, self.dtype, cached=self.method.config.data.cache and has_more)
+        return fitting.source_of(name, transform, column, placement)
 
     def encode(self, sources: Mapping[str, Source]) -> dict[str, Tensor]:
         """Embeddings [N, D] of these modalities, not normalised."""
         return self._passes(sources, lambda batch: self.method.encode(batch, list(batch)))
+
+    def outputs(self, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
+        """Predictions [N, C] of each head; samples of a source may lack the modality."""
+        return self._link(self._passes(sources, self.method.logits))
+
+    def subset_features(self, sources: Mapping[str, Source], subsets: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """By subset of the modalities the rows [N, F] that predictions are made from, in float64."""
+
+        def call(batch: dict[str, Any]) -> dict[str, Tensor]:
+            return {str(number): rows for number, rows in enumerate(self.method.subset_features(batch, subsets))}
+
+        return [rows.double().numpy() for rows in self._passes(sources, call).values()]
+
+    def compared(self, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
+        """Embeddings [N, P] of each modality that a loss can compare, in float64, see `Method.compared`."""
+        return {name: rows.double().numpy() for name, rows in self._passes(sources, self.method.compared).items()}
 
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Predictions [N, C] of each head from the embeddings of all modalities."""

@@ -6,7 +6,16 @@ Paper: Kumar et al., arXiv 2409.17777, section 4.2 and appendices A.5 to A.7. A 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from m3col.analysis import confidence, heatmaps, modality_errors, robustness, umap_plot
+from m3col.analysis import (
+    alignment,
+    confidence,
+    heatmaps,
+    linear_subsets,
+    missing_modalities,
+    modality_errors,
+    robustness,
+    umap_plot,
+)
 from m3col.analysis.context import AnalysisContext, Options, Result
 from m3col.data.columns import Kind
 
@@ -38,6 +47,11 @@ TABLE: dict[str, Analysis] = {
         ),
         Analysis("robustness", "One modality replaced by noise", (), robustness.obstacle, robustness.run),
         Analysis("confidence", "Confidence on random inputs", (), confidence.obstacle, confidence.run),
+        Analysis(
+            "linear", "Linear evaluation of each modality and of all", (), linear_subsets.obstacle, linear_subsets.run
+        ),
+        Analysis("missing", "A modality missing at test time", (), missing_modalities.obstacle, missing_modalities.run),
+        Analysis("alignment", "Alignment and uniformity of embeddings", (), alignment.obstacle, alignment.run),
         Analysis("umap", "The space of embeddings", (), umap_plot.obstacle, umap_plot.run),
         Analysis("heatmaps", "Words in images", ("image", "text"), heatmaps.obstacle, heatmaps.run),
     )

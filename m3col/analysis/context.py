@@ -29,12 +29,14 @@ class Options:
         seed: of every random draw.
         repeats: number of noise draws.
         samples: the most test samples that an analysis uses where each one needs several encoder passes.
+        training_samples: the most training samples that a linear classifier is fitted to.
     """
 
     words: tuple[str, ...] = ()
     seed: int = 0
     repeats: int = 5
     samples: int = 2000
+    training_samples: int = 5000
 
 
 @dataclass(frozen=True)

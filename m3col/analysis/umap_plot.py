@@ -1,4 +1,4 @@
-"""UMAP projections of the embeddings of each modality and of their concatenation.
+"""UMAP projections of the embeddings of each modality, and of those that the fused prediction is made from.
 
 Letters: N samples, D embedding width, M modalities.
 Paper: Kumar et al., arXiv 2409.17777, appendix A.6 and Fig. 7.
@@ -58,15 +58,18 @@ def chosen(case: AnalysisContext) -> IntArray:
 def run(case: AnalysisContext) -> Result:
     """Draws one panel per embedding. The table has one row per embedding and sample.
 
-    Columns: embedding (a modality or "joint"), sample, class, x, y, member (the ensemble member that computed the
+    Columns: embedding (a modality, or "joint" for that of all: their embeddings side by side, or what a model that
+    fuses tokens gives for all of them), sample, class, x, y, member (the ensemble member that computed the
     embeddings). Raises InputError where umap-learn is not installed.
     """
     at = chosen(case)
-    embeddings = case.predictor.embeddings(case.test.take(at).inputs)
-    together = np.concatenate([embeddings[name] for name in case.modalities], axis=1)
+    inputs = case.test.take(at).inputs
+    embeddings = case.predictor.embeddings(inputs)
     embeddings = {naming.apart(name, [JOINT]): value for name, value in embeddings.items()}
     if len(embeddings) > 1:
-        embeddings[JOINT] = together
+        member = case.predictor.members[0]
+        sources = member.sources({name: inputs[name] for name in case.modalities})
+        (embeddings[JOINT],) = member.subset_features(sources, [case.modalities])
     projections = {name: project(value, case.options.seed) for name, value in embeddings.items()}
     names = np.asarray(case.dataset.classes)[case.labels[at]]
     table = pd.concat(

@@ -58,13 +58,34 @@ class PartialSource:
         return Partial(rows, devices.moved(self._present[index], self._device))  # a GPU would wait for the positions
 
 
+class AugmentedSource:
+    """Wraps a source; its samples are augmented as in training.
+
+    Args:
+        source: the source.
+        key: seed, fold, epoch and step of the random numbers.
+        modality: name of the modality.
+        view: name of the view; views of a sample have different random numbers.
+    """
+
+    def __init__(self, source: Source, key: Mapping[str, int], modality: str, view: str) -> None:
+        self.source, self._key, self._modality, self._view = source, key, modality, view
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def rows(self, index: Index, draws: Draws | None = None) -> Input:
+        assert isinstance(index, slice) and draws is None
+        return self.source.rows(index, Draws(self._key, self._modality, self._view, len(self), index))
+
+
 def is_lazy(sources: Mapping[str, Source]) -> bool:
     """Whether preparing a batch is slow, so that it should be done in advance and in smaller pieces."""
     return any(_is_lazy_source(source) for source in sources.values())
 
 
 def _is_lazy_source(source: Source) -> bool:
-    if isinstance(source, Changed | PartialSource):
+    if isinstance(source, AugmentedSource | Changed | PartialSource):
         return _is_lazy_source(source.source)
     return isinstance(source, LazySource)
 

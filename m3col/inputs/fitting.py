@@ -1,10 +1,12 @@
 """Input transforms of all modalities (numeric pipeline, image crop, tokenizer), fitted on the training fold only."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
+from m3col.augmentation import registry
 from m3col.config.schema import RunConfig
 from m3col.data import columns, modality_kinds
 from m3col.data.columns import ModalityData
@@ -39,6 +41,19 @@ def source_of(modality: str, transform: InputTransform, column: ModalityData, pl
         return transform.source(column, place)
     except InputError as error:
         raise InputError([f"modality {modality!r}, {line}" for line in error.faults]) from None
+
+
+def augmented(transform: InputTransform, config: RunConfig, modality: str) -> InputTransform | None:
+    """The transform with the augmentation of the config, which checkpoints store for images alone.
+
+    Returns:
+        A transform whose source augments samples, if it is given random numbers; None: the modality is not augmented.
+    """
+    given: Any = transform
+    if transform.kind != "image":
+        section = getattr(config.data, transform.kind)
+        given = replace(given, augment=registry.of_modality(section.augment, modality))
+    return given if registry.is_used(given.augment) else None
 
 
 def from_state(described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> InputTransform:

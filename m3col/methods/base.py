@@ -156,6 +156,26 @@ class Method(nn.Module):
             name: self.embed(name, inputs[name]) for name in (self.modalities if modalities is None else modalities)
         }
 
+    def subset_features(self, inputs: Mapping[str, Input], subsets: Sequence[Sequence[str]]) -> list[Tensor]:
+        """The embeddings that a prediction is made from, where only some of the modalities are given.
+
+        Args:
+            inputs: n samples of the modalities that any subset names.
+            subsets: S lists of names of modalities.
+
+        Returns:
+            By subset the rows [n, F_s]: by default the embeddings of its modalities side by side.
+        """
+        embeddings = self.encode(inputs, dict.fromkeys(name for subset in subsets for name in subset))
+        return [torch.cat([embeddings[name] for name in subset], dim=1) for subset in subsets]
+
+    def compared(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
+        """The embeddings [n, P] of each modality that a loss can compare, not normalised, by default those of `encode`.
+
+        Those of all modalities together are there as "fused", where they have the same width.
+        """
+        return self.encode(inputs)
+
     def embed(self, name: str, rows: Input, mixed: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Embeddings [n, D] of one modality.
 

@@ -57,3 +57,7 @@ class CoMM(WithTransformer, SelfSupervisedMethod):
 
     def features(self, inputs: Mapping[str, Input]) -> Tensor:
         return self.fuse(inputs, [self.modalities])[0]
+
+    def compared(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
+        """The projections of f(x; S_0), as "fused", and of f(x; S_k), which the loss compares."""
+        return {name: self.projector(rows) for name, rows in super().compared(inputs).items()}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from m3col.config.schema import RunConfig
+from m3col.inputs.base import Input
 from m3col.losses import clip_loss, nt_xent, supcon_loss
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.methods.self_supervised import SelfSupervisedMethod, retrieval_accuracy
@@ -88,8 +89,12 @@ class Towers(SelfSupervisedMethod, ABC):
 
     def joined(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         if self.evaluates_projected:
-            embeddings = {name: self.projections[name](embeddings[name]) for name in self.modalities}
+            embeddings = {name: self.projections[name](rows) for name, rows in embeddings.items()}
         return super().joined(embeddings)
+
+    def compared(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
+        """The projections, which the loss compares."""
+        return {name: self.projections[name](rows) for name, rows in self.encode(inputs).items()}
 
 
 class _WithMLP(Towers):

@@ -148,7 +148,13 @@ class FactorCL(SelfSupervisedMethod):
 
     def joined(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         return torch.cat(
-            [self._heads(name)[term](embeddings[name]) for name in self.modalities for term in TERMS], dim=1
+            [
+                self._heads(name)[term](embeddings[name])
+                for name in self.modalities
+                if name in embeddings
+                for term in TERMS
+            ],
+            dim=1,
         )
 
 

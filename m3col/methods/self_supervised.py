@@ -70,8 +70,15 @@ class SelfSupervisedMethod(Method):
         return self.joined(self.encode(inputs))
 
     def joined(self, embeddings: Mapping[str, Tensor]) -> Tensor:
-        """The rows [n, F] that are evaluated, from the embeddings [n, D] of all modalities."""
-        return torch.cat([embeddings[name] for name in self.modalities], dim=1)
+        """The rows [n, F] that are evaluated, from the embeddings [n, D] of all modalities.
+
+        Of some of the modalities alone, the rows have the columns of these.
+        """
+        return torch.cat([embeddings[name] for name in self.modalities if name in embeddings], dim=1)
+
+    def subset_features(self, inputs: Mapping[str, Input], subsets: Sequence[Sequence[str]]) -> list[Tensor]:
+        embeddings = self.encode(inputs, dict.fromkeys(name for subset in subsets for name in subset))
+        return [self.joined({name: embeddings[name] for name in subset}) for subset in subsets]
 
     def set_evaluation(self, weight: Tensor, bias: Tensor) -> None:
         """Stores the linear classifier: outputs are features @ weight.T + bias. Shapes: [C, F] and [C]."""

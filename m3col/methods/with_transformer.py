@@ -9,6 +9,7 @@ from m3col.inputs.base import Input
 from m3col.inputs.specs import Partial
 from m3col.methods.base import Method
 from m3col.methods.settings import TransformerSettings
+from m3col.methods.supervised import FUSED
 from m3col.models.fusion import FusionTransformer
 from m3col.tasks.base import Task
 
@@ -52,6 +53,14 @@ class WithTransformer(Method):
         names = [*(self.modalities if modalities is None else modalities)]
         given = {name: inputs[name] for name in names}
         return dict(zip(names, self.fuse(given, [[name] for name in names]), strict=True))
+
+    def subset_features(self, inputs: Mapping[str, Input], subsets: Sequence[Sequence[str]]) -> list[Tensor]:
+        return [*self.fuse(inputs, subsets)]
+
+    def compared(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
+        """The embeddings f(x; S_0), as "fused", and f(x; S_k) of each modality alone."""
+        names = {FUSED: self.modalities} | {name: (name,) for name in self.modalities}
+        return dict(zip(names, self.fuse(inputs, [*names.values()]), strict=True))
 
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Not available: the embedding of all modalities does not follow from those of each alone."""
