@@ -298,14 +298,27 @@ class FoldTrainer:
             return {name: np.zeros((0, self.task.width)) for name in self.outputs}
         return {name: self.task.unscaled(x) for name, x in self._evaluated(inputs, self.method.logits).items()}
 
+    def features(self, inputs: Mapping[str, Source]) -> np.ndarray:
+        """The embeddings that a method without labels is evaluated by, in evaluation mode and without augmentation.
+
+        Args:
+            inputs: what `prepare` returned, N samples.
+
+        Returns:
+            Embeddings [N, F] in float64, on every rank.
+        """
+        method = self.method
+        assert isinstance(method, SelfSupervisedMethod)
+        return self._evaluated(inputs, lambda batch: {"x": method.features(batch)})["x"]
+
     def fit_evaluation(self) -> None:
         """Fits the linear classifier of a method without labels to its embeddings of the training fold.
 
-        Embeddings are computed in evaluation mode, without augmentation. All ranks get the same classifier.
+        All ranks get the same classifier.
         """
         method = self.method
         assert isinstance(method, SelfSupervisedMethod) and self._train_labels is not None
-        features = self._evaluated(self._labelled_inputs, lambda batch: {"x": method.features(batch)})["x"]
+        features = self.features(self._labelled_inputs)
         if not np.isfinite(features).all():  # on all ranks
             raise TrainingFailed(f"embeddings of the training samples are not finite (fold {self.fold})")
         seed = randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=0, purpose="evaluation")

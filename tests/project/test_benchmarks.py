@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 
 # script -> what its table must show: header words, and the first cell of every row
 TABLES = {
+    "comm": (["plain / ours", "calls / ours", "ours MB", "losses differ by"], ["16"]),
     "epoch": (["plain / ours", "ours / products"], ["M3Co", "MultiSClip"]),
     "image_text": (["samples / s", "of plain", "peak MB", "tokens"], ["plain", "ours"]),
     "faults": (
@@ -23,6 +24,7 @@ TABLES = {
     ),
     "scale": (["driver CPU ms", "without MLflow", "resume reads MB", "opens in s"], ["4", "8", "16"]),
     "samplers": (["at 25%", "at 50%", "at 100%", "epochs spent"], ["TPE + ASHA", "random", "grid"]),
+    "trifeatures": (["R", "U1", "U2", "S", "seeds"], ["comm", "concat"]),
     "turnaround": (["median s"], ["reused", "fresh"]),
 }
 
@@ -100,6 +102,22 @@ def test_a_job_whose_node_dies_continues_from_a_checkpoint_to_the_table_of_the_u
     assert re.search(r"trial \d was cut off: resumes from epoch [1-9]", text)
     assert "6 of 6 trials have a result, 0 ran twice" in text
     assert "values and tables are those of the undisturbed search" in text
+
+
+def test_comm_has_the_losses_and_gradients_of_a_plain_loop():
+    text = run_quick("comm")
+    assert_table("comm", text)
+    (table,) = tables(text)
+    assert all(float(row[table[0].index("losses differ by")]) < 1e-9 for row in table[1:])
+
+
+def test_trifeatures_goes_on_where_an_earlier_call_ended(tmp_path):
+    first = run_quick("trifeatures", "--out", str(tmp_path / "done"))
+    assert_table("trifeatures", first)
+    lines = (tmp_path / "done").read_text().splitlines()
+    (tmp_path / "done").write_text("\n".join(lines[:-1]) + "\n")
+    assert run_quick("trifeatures", "--out", str(tmp_path / "done")) == first
+    assert (tmp_path / "done").read_text().splitlines() == lines
 
 
 @pytest.mark.slow
