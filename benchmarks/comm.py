@@ -5,8 +5,8 @@
 Three columns, timed in turns so that each round meets the same noise:
 
 - ours: the step of the trainer.
-- plain: the same arithmetic as a careful person writes it with the modules of torch. The M + 1 subsets of the modalities
-  are one batch with a padding mask; the loss is a cross-entropy over the [2N, 2N] similarities of each pair.
+- plain: the same arithmetic as a careful person writes it with the modules of torch. The M + 1 subsets of the
+  modalities are one batch with a padding mask; the loss is a cross-entropy over the [2N, 2N] similarities of each pair.
 - calls: the published way. The fusion transformer is called once per view and subset with the tokens of that subset
   alone, and the loss is as in plain.
 
