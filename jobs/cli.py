@@ -39,7 +39,7 @@ _HELP = {
     "evaluate": "score a checkpoint on the test split of a data set",
     "analyse": "write figures and tables that explain what a trained model has learnt",
     "predict": "predict labels and probabilities for new samples",
-    "data": "list, check or fetch data sets",
+    "data": "list, check, fetch or convert data sets",
     "ui": "browse the runs in MLflow",
     "sync": "send the missing parts of a study to MLflow",
     "runs": "list or remove studies and training runs",
@@ -377,6 +377,14 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     fetch.add_argument("name", help="rosmap or brca")
     fetch.add_argument("--to", type=Path, required=True, metavar="DIR", help="the data set becomes a folder in DIR")
     fetch.add_argument("--base-url", help="download from another server; default: the MOGONET repository")
+    convert = actions.add_parser(
+        "convert",
+        help="convert files of MultiBench, which are pickles, without unpickling",
+        epilog="Example: m3col data convert multibench sarcasm.pkl --to data/mustard",
+    )
+    convert.add_argument("source", choices=["multibench"], help="where the file is from")
+    convert.add_argument("file", type=Path, help="mosi_data.pkl, humor.pkl, sarcasm.pkl or im.pk")
+    convert.add_argument("--to", type=Path, required=True, metavar="DIR", help="the new folder")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`m3col data`: list, check, fetch."""
+"""`m3col data`: list, check, fetch, convert."""
 
 import argparse
 import sys
@@ -18,7 +18,8 @@ _MAX_COLUMNS = 7  # columns of a table on a terminal
 
 
 def data(arguments: argparse.Namespace) -> int:
-    return {"list": _data_list, "check": _data_check, "fetch": _data_fetch}[arguments.action](arguments)
+    actions = {"list": _data_list, "check": _data_check, "fetch": _data_fetch, "convert": _data_convert}
+    return actions[arguments.action](arguments)
 
 
 def _data_list(arguments: argparse.Namespace) -> int:
@@ -94,4 +95,15 @@ def _data_fetch(arguments: argparse.Namespace) -> int:
     for item in caught:
         sys.stderr.write(f"warning: {scrubbed(str(item.message))}\n")
     print(f"{arguments.name} is in {place}")
+    return 0
+
+
+def _data_convert(arguments: argparse.Namespace) -> int:
+    from m3col.data.multibench.convert import convert
+
+    converted = convert(arguments.file, arguments.to)
+    counts = ", ".join(f"{len(columns['id']):,} for {split}" for split, columns in converted.rows.items())
+    print(f"{converted.name} is in {arguments.to}: {counts}")
+    for line in converted.remarks:
+        print(f"note: {line}")
     return 0

@@ -9,6 +9,7 @@ from m3col.data.formats import (
     digits,
     food101,
     image_text_csv,
+    multibench,
     n24news,
     numbered_csv,
     pairs,
@@ -151,6 +152,7 @@ TABLE: dict[str, Entry] = {
             embedded=True,
             known_issues="the caption names every label",
         ),
+        *multibench.ENTRIES,
         Entry(
             "image_text",
             "any folder with train.csv, val.csv and test.csv: paths of images, texts, labels; given with --data-dir",

@@ -16,7 +16,7 @@ import pandas as pd
 
 from m3col.data import arrays, label_tables
 from m3col.data.dataset import SPLITS, Dataset, choose
-from m3col.data.formats import image_text_csv, table_faults, text_files
+from m3col.data.formats import conversion, image_text_csv, table_faults, text_files
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
 from m3col.data.formats.image_text_csv import FILES, Table
@@ -119,6 +119,7 @@ def scan(
     if not os.path.isdir(folder):
         content.faults.append(f"{folder}: is not a folder")
         return content
+    content.warnings += conversion.remarks_of(folder)
     for split in (s for s in SPLITS if s in splits):
         path = text_files.find(folder, FILES[split], content.faults)
         if split == "train" or path.exists():

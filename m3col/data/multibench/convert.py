@@ -1,0 +1,48 @@
+"""Converts a file of MultiBench to a folder."""
+
+from pathlib import Path
+
+from m3col.data.multibench import affect, folder, mimic, opcodes
+from m3col.data.multibench.folder import Converted
+from m3col.errors import InputError
+
+
+def convert(path: Path, to: Path) -> Converted:
+    """Converts mosi_data.pkl, humor.pkl, sarcasm.pkl or im.pk. Which of them it is follows from what it has.
+
+    Args:
+        path: the pickle. Nothing of it is called, see `m3col.data.multibench.opcodes`.
+        to: the new folder.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: the file is none of these, or is damaged; or the folder exists or cannot be written.
+
+    Example:
+        >>> convert(Path("sarcasm.pkl"), Path("data/mustard")).name  # doctest: +SKIP
+        'mustard'
+    """
+    if to.exists():
+        raise InputError([f"--to: {to} exists already; name a new folder"])
+    value = opcodes.read(path)
+    faults: list[str] = []
+    if mimic.looks_like(value):
+        converted = mimic.convert(value, faults)
+    elif affect.looks_like(value):
+        converted = affect.convert(value, faults)
+    else:
+        kind = (
+            f"a dict of {', '.join(sorted(map(str, value))[:10])}" if isinstance(value, dict) else type(value).__name__
+        )
+        raise InputError(
+            [
+                f"{path}: is not a file of MultiBench that is known: it must be a dict of train, valid and test (MOSI, "
+                f"UR-FUNNY, MUsTARD) or of {mimic.SERIES}, {mimic.STATIC} and {mimic.CODES} (MIMIC), but is {kind:.200}"
+            ]
+        )
+    if converted is None or faults:
+        raise InputError([f"{path}: {line}" for line in faults])
+    folder.write(converted, to)
+    return converted
