@@ -270,6 +270,17 @@ def test_every_fault_of_the_arrays_is_reported_at_once(tmp_path):
     assert "split 'test', 'labels' has values that are not finite" in text and not (tmp_path / "out").exists()
 
 
+def test_ids_that_do_not_fit_their_shape_are_a_fault(tmp_path):
+    value = multibench_files.affect("mosi")
+    value["valid"]["id"] = value["valid"]["id"][:-1]
+    with pytest.raises(m3col.InputError, match="split 'valid', 'id' has 9 rows for 10 samples"):
+        convert(multibench_files.write(value, tmp_path / "f.pkl"), tmp_path / "out")
+    content = pickle.dumps(multibench_files.affect("mosi"), protocol=2)
+    (tmp_path / "f.pkl").write_bytes(content.replace(b"K\x0cK\x02\x86", b"K\x0cK\x03\x86", 1))
+    with pytest.raises(m3col.InputError, match=r"is damaged: the shape \[12, 3\] does not fit 24 objects"):
+        convert(tmp_path / "f.pkl", tmp_path / "out")
+
+
 def test_numbers_beyond_float32_are_a_fault(tmp_path):
     affect, mimic_value = multibench_files.affect("mosi"), multibench_files.mimic()
     affect["train"]["vision"][3, -1, 0], mimic_value["ep_tdata"][0, 0, 0] = 1e40, -1e40
@@ -281,7 +292,7 @@ def test_numbers_beyond_float32_are_a_fault(tmp_path):
 
 def test_another_pickle_and_an_existing_folder_are_refused(tmp_path):
     path = multibench_files.write({"x": 1}, tmp_path / "f.pkl")
-    with pytest.raises(m3col.InputError, match="must be a dict of train, valid and test .* but is a dict of x"):
+    with pytest.raises(m3col.InputError, match=r"must be a dict of train, valid and test .* but is a dict of x"):
         convert(path, tmp_path / "out")
     with pytest.raises(m3col.InputError, match="exists already; name a new folder"):
         convert(path, tmp_path)
@@ -300,5 +311,5 @@ def test_the_command_converts_and_check_repeats_the_remarks(tmp_path, capsys):
 def test_a_folder_with_the_pickle_names_the_command(tmp_path):
     (tmp_path / "mustard").mkdir()
     multibench_files.write({}, tmp_path / "mustard" / "sarcasm.pkl")
-    with pytest.raises(m3col.InputError, match="m3col data convert multibench .*sarcasm.pkl --to"):
+    with pytest.raises(m3col.InputError, match=r"m3col data convert multibench .*sarcasm\.pkl --to"):
         loading.load("mustard", data_dir=tmp_path)

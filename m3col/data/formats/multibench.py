@@ -73,7 +73,7 @@ ENTRIES = (
     _entry(
         "mimic",
         "32,616 intensive care stays: 5 numbers, 24 hours of 12 measurements, groups of ICD-9 codes (MultiBench)",
-        "FactorCL's figures are scores of the training split; published code scales with the test rows; about two thirds "
-        "of the rows are of one class, so compare with the majority row",
+        "FactorCL's figures are scores of the training split; published code scales with the test rows; about two "
+        "thirds of the rows are of one class, so compare with the majority row",
     ),
 )

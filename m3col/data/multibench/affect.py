@@ -66,8 +66,8 @@ def _split(part: Any, where: str, faults: list[str]) -> dict[str, Any] | None:
         shape = arrays[name].shape
         if len(shape) != 3 or shape[0] != count or shape[1] != arrays["text"].shape[1] or 0 in shape[1:]:
             faults.append(
-                f"{where}, {name!r} must have the shape [samples, steps, features] with the {count} samples of 'labels' "
-                f"and the steps of 'text', but has {list(shape)}"
+                f"{where}, {name!r} must have the shape [samples, steps, features] with the {count} samples of "
+                f"'labels' and the steps of 'text', but has {list(shape)}"
             )
     if arrays["labels"].size != count:
         faults.append(f"{where}, 'labels' must have one number per sample, but has {list(arrays['labels'].shape)}")

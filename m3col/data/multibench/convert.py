@@ -1,9 +1,11 @@
 """Converts a file of MultiBench to a folder."""
 
 from pathlib import Path
+from typing import Any
 
 from m3col.data.multibench import affect, folder, mimic, opcodes
 from m3col.data.multibench.folder import Converted
+from m3col.data.multibench.values import Refused
 from m3col.errors import InputError
 
 
@@ -28,21 +30,27 @@ def convert(path: Path, to: Path) -> Converted:
         raise InputError([f"--to: {to} exists already; name a new folder"])
     value = opcodes.read(path)
     faults: list[str] = []
-    if mimic.looks_like(value):
-        converted = mimic.convert(value, faults)
-    elif affect.looks_like(value):
-        converted = affect.convert(value, faults)
-    else:
-        kind = (
-            f"a dict of {', '.join(sorted(map(str, value))[:10])}" if isinstance(value, dict) else type(value).__name__
-        )
-        raise InputError(
-            [
-                f"{path}: is not a file of MultiBench that is known: it must be a dict of train, valid and test (MOSI, "
-                f"UR-FUNNY, MUsTARD) or of {mimic.SERIES}, {mimic.STATIC} and {mimic.CODES} (MIMIC), but is {kind:.200}"
-            ]
-        )
+    converted = None
+    try:
+        if mimic.looks_like(value):
+            converted = mimic.convert(value, faults)
+        elif affect.looks_like(value):
+            converted = affect.convert(value, faults)
+        else:
+            faults.append(_unknown(value))
+    except Refused as error:
+        faults.append(str(error))
     if converted is None or faults:
         raise InputError([f"{path}: {line}" for line in faults])
     folder.write(converted, to)
     return converted
+
+
+def _unknown(value: Any) -> str:
+    shown = type(value).__name__
+    if isinstance(value, dict):
+        shown = f"a dict of {', '.join(sorted(f'{key!s:.40}' for key in value)[:10]) or 'nothing'}"
+    return (
+        "is not a file of MultiBench that is known: it must be a dict of train, valid and test (MOSI, UR-FUNNY, "
+        f"MUsTARD) or of {mimic.SERIES}, {mimic.STATIC} and {mimic.CODES} (MIMIC), but is {shown}"
+    )

@@ -1,9 +1,9 @@
 """MIMIC as MultiBench has it: five numbers of a patient, 24 hours of twelve measurements, groups of ICD-9 codes.
 
-Rules of the published loader: NaN and infinite values become 0; the rows are shuffled by Python's generator with seed
-10; the first tenth is for validation, the next one for test, the rest for training.
-Differs: the loader scales with the means and deviations of all rows, those of the test split too; here a training scales
-with those of its training fold.
+Rules of the published loader: NaN and infinite values become 0; the rows are shuffled by Python's generator with
+seed 10; the first tenth is for validation, the next one for test, the rest for training.
+Differs: the loader scales with the means and deviations of all rows, those of the test split too; here a training
+  scales with those of its training fold.
 """
 
 import random
