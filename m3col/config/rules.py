@@ -173,7 +173,7 @@ def _augment_rules(raw: Mapping[str, Any]) -> list[Fault]:
     ]
     area, key = get(raw, "data.image.crop_area"), "data.image.crop_area"
     spec = get(raw, "data.image.augment", ImageDataConfig().augment)
-    if area is not None and not any(fault.path == "data.image.augment" for fault in faults):
+    if area is not None and spec is not None and not any(fault.path == "data.image.augment" for fault in faults):
         faults += [Fault(key, text) for text in augmentations.crop_area_faults(area, spec, where=key)]
     return faults
 
