@@ -124,6 +124,11 @@ def test_a_smallest_area_that_fits_no_augmentation_is_refused(image, line):
     assert only.startswith(f"config: data.image.crop_area {line}")
 
 
+def test_an_augmentation_that_is_null_is_one_fault_of_its_own():
+    faults = loading.parse({"data": {"image": {"augment": None, "crop_area": 0.3}}, "train": {"epochs": 0}}).faults
+    assert [fault.split()[1] for fault in faults] == ["data.image.augment", "train.epochs"]
+
+
 @pytest.mark.parametrize("spec", [None, {}, {"a": {}}, "", [[]], [{"flip": None}], [{"flip": {"p": "x"}}], [{}]])
 def test_odd_values_are_refused_or_mean_none(spec):
     lines = registry.faults(spec, kind="image", where="data.image.augment")
