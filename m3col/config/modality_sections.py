@@ -115,12 +115,15 @@ class ImageModelConfig(Strict):
         name: name of a timm model.
         pretrained: whether to start with pretrained weights, else with random ones.
         weights: file with the pretrained weights; None: the weights of the hub.
+        frozen: whether the pretrained weights stay as they are; the model then runs in evaluation mode, and only what
+            follows it is trained.
         options: arguments of the timm model, such as depth.
     """
 
     name: str = "vit_base_patch16_224.augreg_in21k"
     pretrained: bool = True
     weights: str | None = None
+    frozen: bool = False
     options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
 
 
@@ -135,6 +138,7 @@ class TextModelConfig(Strict):
         length_classes: largest number of classes of similar length in which the texts of a batch are encoded. With more
             than 1 fewer tokens of padding are computed, in more calls; embeddings differ by rounding, dropout is drawn
             otherwise.
+        frozen: as for images.
         options: entries of the encoder's config, such as hidden_size.
     """
 
@@ -142,6 +146,7 @@ class TextModelConfig(Strict):
     pretrained: bool = True
     pool: Literal["cls", "mean"] = "cls"
     length_classes: Annotated[int, Field(ge=1, le=16)] = 1
+    frozen: bool = False
     options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
 
 

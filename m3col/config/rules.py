@@ -33,6 +33,7 @@ def faults(raw: Mapping[str, Any]) -> list[Fault]:
             _train_rules,
             _data_rules,
             _compile_rules,
+            _frozen_rules,
             _option_rules,
         )
         for fault in rule(raw)
@@ -184,6 +185,18 @@ def _compile_rules(raw: Mapping[str, Any]) -> list[Fault]:
         return []
     text = "must be 1 with model.compile: true, which would compile each class anew, but is"
     return [Fault("model.text.length_classes", f"model.text.length_classes {text} {classes}; nearest: 1")]
+
+
+def _frozen_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    """Random weights that would never be trained."""
+    faults = []
+    for kind in ("image", "text"):
+        key = f"model.{kind}.frozen"
+        if get(raw, key) is True and get(raw, f"model.{kind}.pretrained") is False:
+            faults.append(
+                Fault(key, f"{key} must be false with model.{kind}.pretrained: false, whose weights are random")
+            )
+    return faults
 
 
 def _option_rules(raw: Mapping[str, Any]) -> list[Fault]:

@@ -8,7 +8,9 @@ from m3col.data.dataset import Dataset
 from m3col.data.formats import (
     digits,
     food101,
+    hateful_memes,
     image_text_csv,
+    mmimdb,
     multibench,
     n24news,
     numbered_csv,
@@ -132,6 +134,32 @@ TABLE: dict[str, Entry] = {
             known_issues=(
                 "variants of one emoji, with nearly the same image and text, lie in different splits; headlines and "
                 "captions give some labels away (the caption of 253 flags is 'flag'), abstracts leave those words out"
+            ),
+        ),
+        Entry(
+            "mmimdb",
+            "MM-IMDb: 25,959 films with poster and plot, each with any of 23 genres (task: multi_label)",
+            mmimdb.read,
+            modalities=pairs.MODALITIES,
+            kinds=pairs.KINDS,
+            classes=mmimdb.GENRES,
+            looks_like=mmimdb.looks_like,
+            known_issues=(
+                "published code keeps the epoch that is best on the test split, and reads another plot of a film at "
+                "every access, in the test too; films without any of the 23 genres count as having none"
+            ),
+        ),
+        Entry(
+            "hateful_memes",
+            "Hateful Memes: images with the text on them, hateful or not",
+            hateful_memes.read,
+            modalities=pairs.MODALITIES,
+            kinds=pairs.KINDS,
+            classes=hateful_memes.CLASSES,
+            looks_like=hateful_memes.looks_like,
+            known_issues=(
+                "test labels were never published: the test split is dev.jsonl, on which published code also chooses "
+                "its epoch"
             ),
         ),
         Entry(

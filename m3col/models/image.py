@@ -25,6 +25,7 @@ from m3col.config.modality_sections import ImageModelConfig
 from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs.specs import ImageInput
 from m3col.models.dry_run import DryRun, dry_run
+from m3col.models.frozen import FrozenModel
 from m3col.models.mlp import check_widths, linear
 from m3col.models.token_sequence import TokenSequence
 
@@ -41,7 +42,7 @@ _SHOWN = 5  # names of weights that a message lists
 _FEWEST_PATCHES = 4  # of an image: the smallest map of patches is 2 x 2
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(FrozenModel):
     """Images [n, 3, S, S] in [0, 1] to embeddings [n, D], not normalised.
 
     Images are normalised here, by the model's mean and standard deviation per colour, which are buffers and so part of
@@ -89,6 +90,8 @@ class ImageEncoder(nn.Module):
         self.projection = nn.Identity() if probe.width == embedding_dim else linear(probe.width, embedding_dim)
         if checkpointing:
             checkpoint(self.model, config)
+        if config.frozen:
+            self.freeze()
 
     def forward(self, x: Tensor) -> Tensor:
         embedding: Tensor = self.projection(self.model(self._normalised(x)))

@@ -36,6 +36,7 @@ from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs.specs import TextInput, Tokens
 from m3col.models import attention_masks, length_classes
 from m3col.models.dry_run import DryRun, dry_run
+from m3col.models.frozen import FrozenModel
 from m3col.models.image import misfit
 from m3col.models.mlp import check_widths, linear
 from m3col.models.token_positions import longest, padding_position, positions
@@ -61,7 +62,7 @@ _NO_ENCODERS = frozenset(
 _PROBE_LENGTH = 64  # tokens of the text in a dry run
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(FrozenModel):
     """Texts to embeddings [n, D], not normalised: the output of the class token, or the mean over the tokens.
 
     Weights are float32. Attention is torch's scaled_dot_product_attention where the encoder supports it. There is no
@@ -113,6 +114,8 @@ class TextEncoder(nn.Module):
             self.model.config.use_cache = False  # else a warning at each call: checkpointing excludes this cache
             enable = getattr(self.model, "activation_checkpointing_enable", None)  # the newer name of the method
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        if config.frozen:
+            self.freeze()
 
     def forward(self, tokens: Tokens) -> Tensor:
         if self._length_classes > 1 and tokens.lengths is not None:

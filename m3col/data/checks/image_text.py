@@ -12,7 +12,16 @@ from m3col.data import label_tables
 from m3col.data.checks.folder_report import Report, Row
 from m3col.data.columns import encodable
 from m3col.data.dataset import SPLITS
-from m3col.data.formats import food101, image_text_csv, n24news, numbered_csv, overlaps, pair_dataset
+from m3col.data.formats import (
+    food101,
+    hateful_memes,
+    image_text_csv,
+    mmimdb,
+    n24news,
+    numbered_csv,
+    overlaps,
+    pair_dataset,
+)
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.pairs import Pair, Pairs
 from m3col.data.images.index import ImageInfo
@@ -27,6 +36,8 @@ _BATCH = 1000  # texts per call of the tokenizer
 _LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Sequence[str], Layout], Pairs]]] = {
     "n24news": (n24news.looks_like_n24news, n24news.scan_n24news),
     "food101": (food101.looks_like_food101, food101.scan_food101),
+    "mmimdb": (mmimdb.looks_like, mmimdb.scan),
+    "hateful_memes": (hateful_memes.looks_like, hateful_memes.scan),
     "image_text": (image_text_csv.looks_like, image_text_csv.scan),
 }
 
