@@ -23,6 +23,7 @@ from m3col.errors import InputError, nearest, reason_of
 from m3col.methods.settings import (
     CMCSettings,
     CoMMSettings,
+    CoMMSupConSettings,
     ContrastSettings,
     CrossSelfSettings,
     CrossSettings,
@@ -118,6 +119,13 @@ TABLE: dict[str, MethodSpec] = {
         CoMMSettings,
         "fused embeddings of two augmentations are similar, and those of each modality alone",
         "comm",
+    ),
+    "comm_supcon": MethodSpec(
+        "m3col.methods.comm:CoMMSupCon",
+        CoMMSupConSettings,
+        "samples of one class have similar fused embeddings; fine-tuning of comm with labels",
+        "comm_supcon",
+        tasks=("single_label",),
     ),
     "fusion_transformer": MethodSpec(
         "m3col.methods.fusion_transformer:Transformer",

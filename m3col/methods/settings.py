@@ -153,6 +153,16 @@ class SupConSettings(ProjectionSettings):
     temperature: Positive = 0.5
 
 
+class CoMMSupConSettings(SelfSupervisedSettings, TransformerSettings):
+    """Settings of the supervised contrast of fused embeddings.
+
+    Attributes:
+        temperature: T.
+    """
+
+    temperature: Positive = 0.07
+
+
 class FactorCLSettings(SelfSupervisedSettings):
     """Settings of FactorCL.
 

@@ -59,6 +59,16 @@ def clip(a: Tensor, b: Tensor, scale: float) -> float:
     return total / (2 * N)
 
 
+def supcon(views: list[Tensor], temperature: float) -> float:
+    z, labels = torch.cat(views), LABELS.repeat(len(views)).tolist()
+    total = 0.0
+    for r in range(len(z)):
+        others = math.log(sum(math.exp(float(z[r] @ z[q]) / temperature) for q in range(len(z)) if q != r))
+        positive = [p for p in range(len(z)) if p != r and labels[p] == labels[r]]
+        total -= sum(float(z[r] @ z[p]) / temperature - others for p in positive) / len(positive)
+    return total / len(z)
+
+
 SMALL = {"objective__projector_hidden": 8, "objective__projector_dim": 4}
 
 
@@ -78,13 +88,7 @@ def expected_loss(name: str, method, batch) -> float:
         return clip(*clean, scale=1 / 0.07) + 0.7 * ntx(a, b, 0.1)
     if name == "cmc":
         return sum(ntx(clean[i], clean[j], 0.1) for i, j in ((0, 1), (0, 2), (1, 2))) / 3
-    z, labels = torch.cat(clean), LABELS.repeat(len(clean)).tolist()
-    total = 0.0
-    for r in range(len(z)):
-        others = math.log(sum(math.exp(float(z[r] @ z[q]) / 0.5) for q in range(len(z)) if q != r))
-        positive = [p for p in range(len(z)) if p != r and labels[p] == labels[r]]
-        total -= sum(float(z[r] @ z[p]) / 0.5 - others for p in positive) / len(positive)
-    return total / len(z)
+    return supcon(clean, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,15 @@ def test_the_loss_again_with_loops(name, features, changes):
     method, batch = build(name, features, **changes)
     found = method.losses(batch, STEP)["loss"]
     assert found.item() == pytest.approx(expected_loss(name, method, batch), rel=1e-9)
+
+
+@torch.no_grad()
+def test_supervised_comm_compares_unit_rows_of_two_fused_embeddings():
+    changes = {"objective__temperature": 0.2, "objective__fusion_heads": 2, "model__embedding_dim": 8}
+    method, batch = build("comm_supcon", {"x": 4, "y": 3}, **changes)
+    rows = [functional.normalize(method.features(batch.views[view]), dim=1) for view in ("a", "b")]
+    assert not torch.allclose(*rows)
+    assert method.losses(batch, STEP)["loss"].item() == pytest.approx(supcon(rows, 0.2), rel=1e-9)
 
 
 def nce(scores: Tensor) -> Tensor:

@@ -144,6 +144,7 @@ def test_a_trained_model_is_saved_predicts_alone_and_starts_another_training(tmp
     settings |= {"train.init": str(first.folder)}
     for method, parts, more in (
         ("fusion_transformer", ("encoders.", "transformer."), {"objective.fusion_heads": 2}),
+        ("comm_supcon", ("encoders.", "transformer."), {"objective.fusion_heads": 2}),
         ("concat", ("encoders.",), {}),
     ):
         config = loading.load({"method": method, "data": {"name": "arrays"}}, overrides=settings | more)

@@ -40,6 +40,7 @@ CASES += [
     (method, modalities, "first", "none", "input")
     for method, modalities in (
         ("comm", 3), ("fusion_transformer", 2), ("cross", 2), ("cross_self", 2), ("slip", 2), ("cmc", 3), ("supcon", 2),
+        ("comm_supcon", 2),
         ("factorcl", 2), ("factorcl_sup", 2),
     )
 ]  # fmt: skip
