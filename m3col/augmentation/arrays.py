@@ -18,7 +18,8 @@ from torch import Tensor
 
 from m3col import devices
 from m3col.augmentation.draws import Draws
-from m3col.augmentation.registry import ConsecutiveDrop, Drop, InputMixup, Noise, Permute, Window
+from m3col.augmentation.registry import NONE, parse
+from m3col.augmentation.settings import ConsecutiveDrop, Drop, InputMixup, Noise, OneOf, Permute, Window
 from m3col.data.columns import FloatArray, IntArray
 from m3col.data.dataset import BoolArray
 
@@ -69,6 +70,20 @@ def permute(x: Tensor, settings: Permute, draws: Draws, *, lengths: IntArray | N
         order = np.where(np.isinf(keys), np.arange(x.shape[1]), order)
     rows = torch.arange(len(x), device=x.device)[:, None]
     return x[rows, _moved(order, x)]
+
+
+def one_of(x: Tensor, settings: OneOf, draws: Draws, *, lengths: IntArray | None = None) -> Tensor:
+    """Applies one of several augmentations to each sample, drawn uniformly."""
+    kind = "numeric" if lengths is None else "sequence"
+    drawn = np.floor(draws.uniform(1, "one_of")[:, 0] * len(settings.of))
+    result = x
+    for number, item in enumerate(settings.of):
+        changed = x
+        for chosen in parse([] if item == NONE else [item], kind=kind):
+            changed = chosen.augmentation.apply(x, chosen.settings, draws, lengths=lengths)
+        mine = _moved(drawn == number, x).reshape(-1, *[1] * (x.ndim - 1))
+        result = torch.where(mine, changed, result)
+    return result
 
 
 def input_mixup(x: Tensor, settings: InputMixup, draws: Draws, *, count: int, others: Others) -> Tensor:

@@ -14,155 +14,29 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, get_type_hints
+from typing import Any, get_type_hints
 
-from pydantic import Field
-
+from m3col.augmentation.settings import (
+    Blur,
+    ConsecutiveDrop,
+    Crop,
+    Drop,
+    Flip,
+    Grey,
+    InputMixup,
+    Jitter,
+    Mask,
+    Noise,
+    OneOf,
+    Permute,
+    ResizedCrop,
+    Window,
+)
 from m3col.config.keys import Strict
 from m3col.config.validation import validate
 from m3col.errors import InputError, nearest
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
-Positive = Annotated[float, Field(gt=0)]
-
-SharePair = Annotated[list[Share], Field(min_length=2, max_length=2)]
-
-PositivePair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
-
 NONE = "none"
-
-
-class Crop(Strict):
-    """The square is cut at a random place instead of the middle."""
-
-
-class Flip(Strict):
-    """Left to right. `p`: probability."""
-
-    p: Share = 0.5
-
-
-class ResizedCrop(Strict):
-    """A random part of the image, resized to the square of the encoder.
-
-    Attributes:
-        area: smallest and largest share of the area of the image.
-        aspect: smallest and largest ratio of width to height.
-    """
-
-    area: SharePair = [0.08, 1.0]  # noqa: RUF012 - pydantic copies it
-    aspect: PositivePair = [3 / 4, 4 / 3]  # noqa: RUF012
-
-
-class Jitter(Strict):
-    """Random brightness, contrast, saturation and hue, in random order.
-
-    Attributes:
-        brightness: largest relative change; the factor is uniform in 1 - brightness .. 1 + brightness.
-        contrast: as brightness.
-        saturation: as brightness.
-        hue: largest shift, in turns of the colour circle.
-        p: probability.
-    """
-
-    brightness: Share = 0.4
-    contrast: Share = 0.4
-    saturation: Share = 0.4
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    p: Share = 0.8
-
-
-class Grey(Strict):
-    """Grey values in place of colours. `p`: probability."""
-
-    p: Share = 0.2
-
-
-class Blur(Strict):
-    """Gaussian blur.
-
-    Attributes:
-        radius: smallest and largest standard deviation, in pixels.
-        p: probability.
-    """
-
-    radius: Annotated[list[Annotated[float, Field(gt=0, le=20)]], Field(min_length=2, max_length=2)] = [0.1, 2.0]  # noqa: RUF012
-    p: Share = 0.5
-
-
-class Noise(Strict):
-    """Adds Gaussian noise to every number.
-
-    Attributes:
-        sd: standard deviation, in the unit of the values after preprocessing.
-        p: probability.
-        shared: whether all modalities of a sample are augmented together or not at all.
-    """
-
-    sd: Positive = 0.1
-    p: Share = 0.5
-    shared: bool = False
-
-
-class Drop(Strict):
-    """Sets a random share of the features of a table, or of the steps of a sequence, to 0.
-
-    Attributes:
-        share: smallest and largest share.
-        p: probability.
-        shared: whether all modalities of a sample are augmented together or not at all.
-    """
-
-    share: SharePair = [0.0, 0.8]  # noqa: RUF012
-    p: Share = 0.5
-    shared: bool = False
-
-
-class ConsecutiveDrop(Drop):
-    """As `drop`, but the features or steps are neighbours."""
-
-
-class Permute(Strict):
-    """Puts the features of a table, or the steps of a sequence, in random order. `p`: probability."""
-
-    p: Share = 0.5
-
-
-class Window(Strict):
-    """Keeps features or steps that are neighbours and sets the others to 0.
-
-    Attributes:
-        share: smallest and largest share that is kept.
-        p: probability.
-    """
-
-    share: SharePair = [0.08, 1.0]  # noqa: RUF012
-    p: Share = 0.5
-
-
-class InputMixup(Strict):
-    """Mixes each sample with another one of the training fold: lam x + (1 - lam) x', lam ~ Beta(alpha, alpha).
-
-    Labels stay as they are; the method of that name mixes them too.
-
-    Attributes:
-        alpha: of the Beta distribution.
-        p: probability.
-    """
-
-    alpha: Positive = 1.0
-    p: Share = 0.5
-
-
-class Mask(Strict):
-    """Replaces tokens by the mask token, but neither padding nor the tokens at the ends of a text.
-
-    Attributes:
-        p: probability of each token.
-    """
-
-    p: Share = 0.15
 
 
 @dataclass(frozen=True)
@@ -213,6 +87,7 @@ _OF_ARRAYS: dict[str, tuple[type[Strict], str]] = {
     "permute": (Permute, f"{_ARRAYS}:permute"),
     "crop": (Window, f"{_ARRAYS}:crop"),
     "input_mixup": (InputMixup, f"{_ARRAYS}:input_mixup"),
+    "one_of": (OneOf, f"{_ARRAYS}:one_of"),
 }
 
 TABLE: dict[tuple[str, str], Augmentation] = {
@@ -298,11 +173,26 @@ def _item_faults(item: Any, name: Any, settings: Any, kind: str, where: str) -> 
     if not isinstance(settings, Mapping):
         return [f"{where}.{name} must be a mapping of settings, but got {settings!r}"]
     model = TABLE[kind, name].settings
+    if model is OneOf and isinstance(settings.get("of"), list):
+        places = [f"{where}.of[{at}]" for at in range(len(settings["of"]))]
+        lines = [line for one, at in zip(settings["of"], places, strict=True) for line in _choice_faults(one, kind, at)]
+        if lines:
+            return lines
     return [fault.text for fault in validate(model, settings, prefix=f"{where}.{name}.")[1]] + [
         f"{where}.{name}.{key} must be [smallest, largest], but got {value}; did you mean {value[::-1]}?"
         for key, value in settings.items()
         if _is_pair(model, key) and _descends(value)
     ]
+
+
+def _choice_faults(item: Any, kind: str, where: str) -> list[str]:
+    """Faults of an entry of `one_of`."""
+    name, settings = _split(item)
+    if item == NONE:
+        return []
+    if isinstance(name, str) and (kind, name) in TABLE and (name == "one_of" or TABLE[kind, name].mixes):
+        return [f"{where}: {name!r} cannot be one of several augmentations; leave it out"]
+    return _item_faults(item, name, settings, kind, where)
 
 
 def _is_pair(model: type[Strict], key: str) -> bool:

@@ -16,7 +16,7 @@ from m3col.inputs.base import Input
 from m3col.losses import comm_loss, supcon_loss
 from m3col.methods.batch import Batch, Step
 from m3col.methods.self_supervised import SelfSupervisedMethod, retrieval_accuracy
-from m3col.methods.settings import CoMMSettings, CoMMSupConSettings
+from m3col.methods.settings import CoMMSettings, CoMMSupConSettings, FusedSettings
 from m3col.methods.with_transformer import WithTransformer
 from m3col.models.projector import Projector
 from m3col.tasks.base import Task
@@ -26,6 +26,8 @@ class _Fused(WithTransformer, SelfSupervisedMethod):
     """A method that compares two augmentations, and whose embedding f(x; S_0) is evaluated, without projector."""
 
     views = ("a", "b")
+
+    settings: FusedSettings
 
     @property
     def columns(self) -> int:
@@ -65,6 +67,10 @@ class CoMM(_Fused):
         loss = comm_loss(first, second, temperature=settings.temperature, weights=weights, form=settings.form)
         return {"loss": loss, "retrieval": retrieval_accuracy(first[0], second[0])}
 
+    def compared(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
+        """The projections of f(x; S_0), as "fused", and of f(x; S_k), which the loss compares."""
+        return {name: self.projector(rows) for name, rows in super().compared(inputs).items()}
+
 
 class CoMMSupCon(_Fused):
     """SupCon of the fused embeddings of two augmentations: samples of one label agree. It has no projector.
@@ -86,7 +92,3 @@ class CoMMSupCon(_Fused):
         rows = torch.cat([first, second])
         loss = supcon_loss(rows, labels, temperature=self.settings.temperature, normalize=True)
         return {"loss": loss, "retrieval": retrieval_accuracy(first, second)}
-
-    def compared(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
-        """The projections of f(x; S_0), as "fused", and of f(x; S_k), which the loss compares."""
-        return {name: self.projector(rows) for name, rows in super().compared(inputs).items()}

@@ -90,7 +90,11 @@ class TransformerSettings(ObjectiveConfig):
     fusion_heads: Count = 8
 
 
-class CoMMSettings(ContrastSettings, TransformerSettings):
+class FusedSettings(SelfSupervisedSettings, TransformerSettings):
+    """Settings of methods that evaluate the embedding of a fusion transformer."""
+
+
+class CoMMSettings(ContrastSettings, FusedSettings):
     """Settings of CoMM.
 
     Attributes:
@@ -153,7 +157,7 @@ class SupConSettings(ProjectionSettings):
     temperature: Positive = 0.5
 
 
-class CoMMSupConSettings(SelfSupervisedSettings, TransformerSettings):
+class CoMMSupConSettings(FusedSettings):
     """Settings of the supervised contrast of fused embeddings.
 
     Attributes:

@@ -8,7 +8,7 @@ import torch
 
 from m3col.augmentation import arrays
 from m3col.augmentation.draws import Draws
-from m3col.augmentation.registry import ConsecutiveDrop, Drop, InputMixup, Noise, Permute, Window
+from m3col.augmentation.settings import ConsecutiveDrop, Drop, InputMixup, Noise, OneOf, Permute, Window
 
 N, L, F = 6, 7, 2
 LENGTHS = np.array([7, 1, 4, 7, 5, 2])
@@ -147,3 +147,28 @@ def test_two_ranks_get_the_rows_of_one_and_a_rank_may_have_none(case, function, 
     for rows in (slice(0, 2), slice(2, N), slice(N, N)):
         own = None if lengths is None else lengths[rows]
         assert torch.equal(function(x[rows], settings, draws(rows=rows), lengths=own), whole[rows])
+
+
+def test_one_of_applies_to_each_sample_what_it_would_have_got_alone(case):
+    x, lengths = case
+    choices = [
+        ("none", None),
+        ("permute", Permute(p=1.0)),
+        ("noise", Noise(p=1.0)),
+        ("drop", Drop(share=[0.4, 0.4], p=1.0)),
+    ]
+    spec = ["none", {"permute": {"p": 1.0}}, {"noise": {"p": 1.0}}, {"drop": {"share": [0.4, 0.4], "p": 1.0}}]
+    made = arrays.one_of(x, OneOf(of=spec), draws(), lengths=lengths)
+    drawn = draws().uniform(1, "one_of")[:, 0]
+    seen = set()
+    for row in range(N):
+        name, settings = choices[int(drawn[row] * 4)]
+        seen.add(name)
+        alone = x if name == "none" else getattr(arrays, name)(x, settings, draws(), lengths=lengths)
+        assert torch.equal(made[row], alone[row])
+    assert len(seen) > 2
+    own = None if lengths is None else lengths[2:5]
+    part = arrays.one_of(x[2:5], OneOf(of=spec), draws(rows=slice(2, 5)), lengths=own)
+    assert torch.equal(part, made[2:5])  # another rank
+    counts = np.bincount((draws(4000).uniform(1, "one_of")[:, 0] * 4).astype(int)) / 4000
+    assert np.allclose(counts, 0.25, atol=0.03)
