@@ -105,7 +105,7 @@ def logistic(
     if len(np.unique(labels)) < 2:
         return _constant(labels, x.shape[1], num_classes, cost)
     *_, model = _path(scaled, labels, [c for c in costs if c <= cost], weights)
-    return _unscaled(model, mean, deviation, num_classes, cost)
+    return from_scikit(model, mean, deviation, num_classes, cost)
 
 
 def one_per_label(
@@ -177,17 +177,25 @@ def _path(x: Floats, labels: NDArray[np.int64], costs: Sequence[float], weights:
         yield model
 
 
-def _unscaled(model: Any, mean: Floats, deviation: Floats, num_classes: int, cost: float) -> LinearModel:
-    """The model for embeddings that are not standardised, with one output per class."""
+def from_scikit(model: Any, mean: Floats, deviation: Floats, num_classes: int, cost: float) -> LinearModel:
+    """The model for embeddings that are not standardised, with one output per class.
+
+    Args:
+        model: a fitted LogisticRegression of embeddings with `mean` subtracted, divided by `deviation`.
+        mean: [F].
+        deviation: [F].
+        num_classes: C; classes that the model has not seen are among them.
+        cost: the inverse of its regularisation.
+    """
     weight, bias = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn has one output for two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = weight / deviation
     bias = bias - weight @ mean
-    return _with_absent(weight, bias, model.classes_, num_classes, cost)
+    return with_absent_classes(weight, bias, model.classes_, num_classes, cost)
 
 
-def _with_absent(weight: Floats, bias: Floats, classes: Any, num_classes: int, cost: float) -> LinearModel:
+def with_absent_classes(weight: Floats, bias: Floats, classes: Any, num_classes: int, cost: float) -> LinearModel:
     """Adds outputs for classes without samples. Their output is -1e4, so that they are not predicted."""
     full_weight, full_bias = np.zeros((num_classes, weight.shape[1])), np.full(num_classes, -1e4)
     full_weight[classes], full_bias[classes] = weight, bias
@@ -195,4 +203,4 @@ def _with_absent(weight: Floats, bias: Floats, classes: Any, num_classes: int, c
 
 
 def _constant(labels: NDArray[np.int64], columns: int, num_classes: int, cost: float) -> LinearModel:
-    return _with_absent(np.zeros((1, columns)), np.zeros(1), labels[:1], num_classes, cost)
+    return with_absent_classes(np.zeros((1, columns)), np.zeros(1), labels[:1], num_classes, cost)

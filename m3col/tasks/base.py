@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from m3col.evaluation.linear_evaluation import LinearModel as LinearModel
+from m3col.evaluation.published_probes import Samples as Samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -320,6 +321,19 @@ class Task(ABC):
         Returns:
             The model; its outputs [N, C] go through `link`.
         """
+
+    def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
+        """The linear evaluations of published code for this task, by name. No result of this project is one of them.
+
+        Args:
+            train: embeddings and labels of the training fold.
+            validation: those of the validation split; None: there is none.
+
+        Returns:
+            By name the candidates among which the test split chooses, mostly one. Their outputs are in the units of the
+            labels.
+        """
+        return {}
 
     # Stored predictions
 

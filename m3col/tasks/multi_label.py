@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from m3col.evaluation import label_baselines, linear_evaluation
+from m3col.evaluation import label_baselines, linear_evaluation, published_probes
 from m3col.evaluation.linear_evaluation import LinearModel
 from m3col.metrics import multilabel
-from m3col.tasks.base import Floats, Mixed, Predictions, Task, full_precision
+from m3col.tasks.base import Floats, Mixed, Predictions, Samples, Task, full_precision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,6 +210,10 @@ class MultiLabel(Task):
 
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
         return linear_evaluation.one_per_label(x, labels, positive_weight=weight, seed=seed)
+
+    def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
+        fit, choose = published_probes.divided(train, validation, self.strata(train.labels))
+        return {"grid": [published_probes.grid_per_label(fit, choose)]}
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from m3col.evaluation import baselines, linear_evaluation
+from m3col.evaluation import baselines, linear_evaluation, published_probes
 from m3col.evaluation.linear_evaluation import LinearModel
 from m3col.metrics import classification, intervals
-from m3col.tasks.base import Floats, Mixed, Predictions, Task
+from m3col.tasks.base import Floats, Mixed, Predictions, Samples, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,6 +157,12 @@ class SingleLabel(Task):
 
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
         return linear_evaluation.logistic(x, labels, num_classes=self.width, class_weight=weight, seed=seed)
+
+    def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
+        fit, choose = published_probes.divided(train, validation, self.strata(train.labels))
+        by_folds = published_probes.notebook(train, num_classes=self.width)
+        probes = {"grid": [published_probes.grid(fit, choose, num_classes=self.width)]}
+        return probes | ({} if by_folds is None else {"notebook": [by_folds]})
 
     @property
     def columns(self) -> tuple[str, ...]:

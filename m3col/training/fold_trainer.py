@@ -298,17 +298,18 @@ class FoldTrainer:
             return {name: np.zeros((0, self.task.width)) for name in self.outputs}
         return {name: self.task.unscaled(x) for name, x in self._evaluated(inputs, self.method.logits).items()}
 
-    def features(self, inputs: Mapping[str, Source]) -> np.ndarray:
+    def features(self, inputs: Mapping[str, Source] | None = None) -> np.ndarray:
         """The embeddings that a method without labels is evaluated by, in evaluation mode and without augmentation.
 
         Args:
-            inputs: what `prepare` returned, N samples.
+            inputs: what `prepare` returned, N samples; None: the training fold.
 
         Returns:
             Embeddings [N, F] in float64, on every rank.
         """
         method = self.method
         assert isinstance(method, SelfSupervisedMethod)
+        inputs = self._labelled_inputs if inputs is None else inputs
         return self._evaluated(inputs, lambda batch: {"x": method.features(batch)})["x"]
 
     def fit_evaluation(self) -> None:
@@ -317,19 +318,25 @@ class FoldTrainer:
         All ranks get the same classifier.
         """
         method = self.method
-        assert isinstance(method, SelfSupervisedMethod) and self._train_labels is not None
-        features = self.features(self._labelled_inputs)
+        assert isinstance(method, SelfSupervisedMethod)
+        features = self.features()
         if not np.isfinite(features).all():  # on all ranks
             raise TrainingFailed(f"embeddings of the training samples are not finite (fold {self.fold})")
         seed = randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=0, purpose="evaluation")
         fitted = None
         if self.ranks.is_rank_zero:
-            weight = self.task.class_weights(self.config.objective.class_weight, self._train_labels)
-            fitted = self.task.linear_model(features, self._train_labels, weight=weight, seed=seed)
+            weight = self.task.class_weights(self.config.objective.class_weight, self.labels)
+            fitted = self.task.linear_model(features, self.labels, weight=weight, seed=seed)
         fitted = self.ranks.broadcast(fitted)
         assert fitted is not None
         place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
         method.set_evaluation(torch.as_tensor(fitted.weight, **place), torch.as_tensor(fitted.bias, **place))
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The labels of the training fold."""
+        assert self._train_labels is not None
+        return self._train_labels
 
     def _evaluated(
         self, inputs: Mapping[str, Source], call: Callable[[dict[str, Any]], Mapping[str, Tensor]]

@@ -1,14 +1,19 @@
 """A search over a method without labels: only some epochs have a score, and everything else is as for any method."""
 
+import numpy as np
 import pytest
 
+import m3col
+from m3col.evaluation import published_probes
+from m3col.evaluation.published_probes import Samples
 from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values, work
-from tune.results import collect, report
+from tune.results import collect, report, test_table
+from tune.results.study_results import StudyResults
 from tune.scheduling.plan import NextRun
 
 CONFIG = {
     "search__trials": 4, "search__replicates": 1, "search__confirm": None, "search__pruner": "median",
-    "final__seeds": 1, "final__baselines": True,
+    "final__seeds": 1, "final__baselines": True, "final__optimistic": True,
 }  # fmt: skip
 
 
@@ -46,8 +51,46 @@ def test_trials_report_where_they_were_evaluated_and_nowhere_else(unbroken):
 def test_its_results_have_the_winner_beside_the_free_rows(unbroken):
     study, ready = unbroken
     collect.collect(study, ready.config, ready.dataset)
-    table = report.write(study).test_table
-    assert {"winner", "majority", "logistic"} <= {str(row) for row in table["row"]}
+    written = report.write(study)
+    table = written.test_table.set_index("row")
+    assert {"winner", "majority", "logistic"} <= {*table.index}
+    columns = ["optimistic", "optimistic_grid", "optimistic_notebook"]
+    assert table.loc["winner", columns].notna().all() and table.loc["majority", columns].isna().all()
+    summary = (study.results / "summary.md").read_text()
+    assert "optimistic (grid probe)" in summary and "`optimistic_notebook`: the linear evaluation of the" in summary
+    assert summary.count("Not honest, for comparison with published values alone.") == 2
+    assert "is what the tables of CoMM call accuracy" in summary
+
+
+def test_published_evaluations_are_those_of_the_stored_embeddings_and_only_a_refit_has_them(unbroken):
+    """Again from the model of the refit; a search without the column is the same but for it."""
+    study, ready = unbroken
+    run = study.run("refits/winner/0")
+    model = m3col.load(run.path / str(run.outcome().attempt) / "model")
+    member, dataset = model.members[0], ready.dataset
+    train, test = (
+        member.subset_features(member.sources(split.inputs), [model.modalities])[0]
+        for split in (dataset.train, dataset.test)
+    )
+    samples = Samples(train, dataset.train.labels)
+    fit, choose = published_probes.divided(samples, None, dataset.train.labels)
+    expected = {
+        "grid": published_probes.grid(fit, choose, num_classes=10),
+        "notebook": published_probes.notebook(samples, num_classes=10),
+    }
+    table = test_table.all_metrics(StudyResults.read(study))
+    line = table[(table["row"] == "winner") & (table["metric"] == "accuracy")]
+    for name, probe in expected.items():
+        stored = collect.arrays_of(run)[f"probe.{name}.0"]
+        assert stored.shape == (len(dataset.test), 10)
+        right = probe.outputs(test).argmax(axis=1) == dataset.test.labels
+        agree = np.mean(stored.argmax(axis=1) == probe.outputs(test).argmax(axis=1))
+        assert agree > 0.99  # a loaded model computes in batches of another size
+        assert line[f"optimistic_{name}"].item() == pytest.approx(right.mean(), abs=0.01)
+    others = [name for name, run in study.runs() if not name.startswith("refits")]
+    assert others
+    for name in others:
+        assert not [key for key in collect.arrays_of(study.run(name)) or {} if key.startswith("probe")]
 
 
 def test_a_search_that_was_cut_anywhere_and_resumed_equals_the_unbroken_one(unbroken, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +108,24 @@ def test_optimistic_is_the_best_test_epoch_of_each_seed(study_copy: Callable[[],
         arrays = load_file(path)
         truth = np.eye(10, dtype=np.float32)[StudyResults.read(folder).test_labels]
         epochs = {"epoch.3": -9 * truth, "epoch.5": (9 + seed) * truth, "epoch.10": arrays["epoch.10"]}
-        save_file({**arrays, **epochs}, path)
+        probes = {"probe.grid.0": -9 * truth, "probe.ridge.0": -9 * truth, "probe.ridge.1": (9 + seed) * truth}
+        save_file({**arrays, **epochs, **probes}, path)
     table = test_table.all_metrics(StudyResults.read(folder))
     assert line(table, "default", "accuracy")["optimistic"] == 1.0
     losses = [np.log1p(9 * np.exp(-9.0 - seed)) for seed in range(2)]
     assert line(table, "default", "log_loss")["optimistic"] == pytest.approx(np.mean(losses))
     assert line(table, "default", "log_loss")["test"] > 0.1
     assert np.isnan(line(table, "ensemble")["optimistic"])
+    assert line(table, "default", "accuracy")["optimistic_grid"] < 0.2 and "optimistic_notebook" not in table
+    assert line(table, "default", "log_loss")["optimistic_ridge"] == pytest.approx(np.mean(losses))
+    assert [*table.columns[: len(test_table.COLUMNS)]] == [*test_table.COLUMNS]
+    results = StudyResults.read(folder)
+    final = results.config.settings.final.model_copy(update={"optimistic": False})
+    settings = results.config.settings.model_copy(update={"final": final})
+    plain = test_table.all_metrics(replace(results, config=replace(results.config, settings=settings)))
+    assert [*plain.columns] == [*test_table.COLUMNS] and plain["optimistic"].isna().all()
+    others = [name for name in test_table.COLUMNS if name != "optimistic"]
+    pd.testing.assert_frame_equal(plain[others], table[others])
 
 
 def test_published_percent_is_read_as_a_share(table: pd.DataFrame) -> None:

@@ -55,7 +55,8 @@ class FinalConfig(Strict):
         rows: name -> config overrides of rows in addition to winner and default.
         baselines: whether the baselines get rows.
         published: metric -> row -> published value.
-        optimistic: whether the best test epoch is an extra column.
+        optimistic: whether the best test epoch is an extra column and, for methods without labels, the linear
+            evaluations of published code are more of them.
         draws: number of bootstrap draws for intervals.
     """
 

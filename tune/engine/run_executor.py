@@ -25,13 +25,15 @@ from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold, pool
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.errors import InputError, TrainingFailed, reason_of
+from m3col.inputs.base import Source
 from m3col.methods import registry
+from m3col.methods.self_supervised import SelfSupervisedMethod
 from m3col.methods.supervised import FUSED
 from m3col.storage import atomic_files
 from m3col.storage.retry import RetryPolicy, StorageUnavailable
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
-from m3col.training import checkpoint, initial_weights
+from m3col.training import checkpoint, initial_weights, probe_predictions
 from m3col.training.history import Record, TrainingJob
 from m3col.training.loop import LockstepTrainer
 from tune.study.attempts import Attempts
@@ -284,6 +286,7 @@ class RunExecutor:
             return ["model"]
         inputs = training.trainers[0].prepare(training.job.test_inputs)
         logits = training.trainers[0].logits(inputs)
+        probes = self._published_probes(inputs)
         count = len(logits[FUSED])
         return ["model"] + self._write(
             "predictions.safetensors",
@@ -292,7 +295,15 @@ class RunExecutor:
             logits=logits[FUSED],
             **{f"logits.{name}": value for name, value in logits.items() if name != FUSED},
             **{f"epoch.{epoch}": value for epoch, value in training.test_logits.items()},
+            **{f"probe.{name}.{at}": value for name, values in probes.items() for at, value in enumerate(values)},
         )
+
+    def _published_probes(self, test: Mapping[str, Source]) -> dict[str, list[np.ndarray]]:
+        """Test predictions of published linear evaluations; empty where the config asks for none."""
+        trainer = self.training.trainers[0]
+        if not self.spec.predict_test_every or not isinstance(trainer.method, SelfSupervisedMethod):
+            return {}
+        return probe_predictions.predict(trainer, self._dataset.validation, test)
 
 
 def _job(

@@ -9,9 +9,11 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
 from m3col.evaluation import test_ledger
+from m3col.methods import registry
+from m3col.methods.self_supervised import SelfSupervisedMethod
 from m3col.metrics import spec
 from tune.config.search_space import default_value
-from tune.results import failure_reasons, formatting, prediction_table, test_table
+from tune.results import failure_reasons, formatting, optimistic, prediction_table, test_table
 from tune.results.formatting import shown
 from tune.results.sections import Section, to_markdown
 from tune.results.study_results import DEFAULT, WINNER, StudyResults
@@ -241,7 +243,12 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
             )
         lines.append(_ledger(results))
         if results.config.settings.final.optimistic:
-            lines.append("`optimistic`: the best epoch on the test split itself, as the published numbers were chosen.")
+            columns = [name for name in optimistic.EXPLAINED if name == optimistic.EPOCH or name in table]
+            lines += [f"`{name}`: {optimistic.EXPLAINED[name]}." for name in columns]
+        if _learns_without_labels(results) and "balanced_accuracy" in results.task.metrics:
+            lines.append(
+                "`balanced_accuracy`, the mean recall of the classes, is what the tables of CoMM call accuracy."
+            )
     for reason, count in results.described["dataset"].get("dropped", {}).items():
         lines.append(f"Samples left out: {count} ({reason}).")
     lines += [f"Warning of the data: {line}." for line in results.described["dataset"].get("warnings", [])]
@@ -249,6 +256,12 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
         lines.append(f"Known issues of the data: {results.described['dataset']['known_issues']}.")
     lines += [f"Versions: {line}." for line in version_warnings(results.described["versions"])]
     return lines
+
+
+def _learns_without_labels(results: StudyResults) -> bool:
+    """Whether the study's method is one of this package whose predictions come from a linear classifier."""
+    name = results.config.run.method
+    return name in registry.TABLE and issubclass(registry.load(name), SelfSupervisedMethod)
 
 
 def _ledger(results: StudyResults) -> str:

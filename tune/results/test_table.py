@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from m3col.metrics import intervals, spec
 from m3col.metrics.intervals import Interval
 from m3col.tasks.base import Task
 from tune.config.schema import slug
-from tune.results import collect, prediction_table
+from tune.results import optimistic, prediction_table
 from tune.results.formatting import EMPTY, is_percent, p_value, shown
 from tune.results.study_results import DEFAULT, ENSEMBLE, WINNER, StudyResults
 from tune.study.run_name import REFITS, RunName
@@ -106,6 +105,8 @@ class _Scored:
 def all_metrics(results: StudyResults) -> pd.DataFrame:
     """Returns every metric of every row in long form, the declared metric first; see COLUMNS.
 
+    Columns of published linear evaluations (m3col.evaluation.published_probes) follow where they were computed.
+
     Values are fractions, not percent. `difference` is row minus default, paired by seed and by bootstrap draw; `p_holm`
     is computed for the declared metric only.
     """
@@ -118,16 +119,23 @@ def all_metrics(results: StudyResults) -> pd.DataFrame:
         draws = results.config.settings.final.draws
         strata = results.task.bootstrap_strata(results.test_labels)
         counts = intervals.bootstrap_counts(strata, draws=draws, groups=results.test_groups)
-    probes = _probes(results, compared)
+    looks = optimistic.candidates(results, {row.key: [*row.jobs.values()] for row in compared if row.trained})
+    seen = dict.fromkeys([*COLUMNS, *sorted(looks)])
     lines: list[dict[str, Any]] = []
     for metric in order:
         scored = {
             key: _score(row_tasks[key], results.test_labels, metric, models, counts)
             for key, models in probabilities.items()
         }
-        best = {key: _optimistic(row_tasks[key], results.test_labels, metric, epochs) for key, epochs in probes.items()}
+        best: dict[str, dict[str, float]] = {}
+        if results.test_labels is not None:
+            # Published code predicts a label from a probability of 0.5, whatever threshold a row has.
+            best = optimistic.scores(
+                looks, metric, results.test_labels,
+                lambda column, row: row_tasks[row] if column == optimistic.EPOCH else results.task,
+            )  # fmt: skip
         lines += _lines(results, metric, compared, scored, best)
-    return pd.DataFrame(lines, columns=list(COLUMNS))
+    return pd.DataFrame(lines, columns=list(seen))
 
 
 def declared_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +174,11 @@ def _score(
 
 
 def _lines(
-    results: StudyResults, metric: str, compared: Sequence[Row], scored: dict[str, _Scored], best: dict[str, float]
+    results: StudyResults,
+    metric: str,
+    compared: Sequence[Row],
+    scored: dict[str, _Scored],
+    best: dict[str, dict[str, float]],
 ) -> list[dict[str, Any]]:
     baseline_row = WINNER if results.winner_is_default else DEFAULT
     samples = _units(results)
@@ -176,7 +188,8 @@ def _lines(
         line: dict[str, Any] = {"row": row.key, "label": row.label, "metric": metric, "note": row.note}
         line["cv"] = _cv(results, row, metric)
         line["published"] = _published(results, row, metric)
-        line["optimistic"] = best.get(row.key, float("nan"))
+        line[optimistic.EPOCH] = float("nan")
+        line |= {column: by_row.get(row.key, float("nan")) for column, by_row in best.items()}
         line |= {"seeds": len(own.scores), "samples": samples}
         if own.scores:
             line |= _absolute(own, samples)
@@ -243,29 +256,6 @@ def _published(results: StudyResults, row: Row, metric: str) -> float:
     return value / 100 if value > 1 and spec.of(metric).bounded else value
 
 
-def _probes(results: StudyResults, compared: Sequence[Row]) -> dict[str, list[list[np.ndarray]]]:
-    """Returns per row and seed the test probabilities at the stored epochs."""
-    if not results.config.settings.final.optimistic or results.test_labels is None:
-        return {}
-    probes: dict[str, list[list[np.ndarray]]] = {}
-    for row in compared:
-        for job in row.jobs.values() if row.trained else ():
-            arrays = collect.arrays_of(results.folder.run(job)) or {}
-            epochs = [results.task.link(value) for name, value in arrays.items() if name.startswith("epoch.")]
-            if epochs:
-                probes.setdefault(row.key, []).append(epochs)
-    return probes
-
-
-def _optimistic(task: Task, labels: np.ndarray | None, metric: str, probes: list[list[np.ndarray]]) -> float:
-    """Returns the mean over seeds of the best test epoch, as the published numbers were selected."""
-    if labels is None:
-        return float("nan")
-    best = max if spec.of(metric).higher_is_better else min
-    score = partial(task.score, metric, labels)
-    return float(np.mean([best(score(epoch) for epoch in epochs) for epochs in probes]))
-
-
 def columns(table: pd.DataFrame) -> dict[str, list[str]]:
     """Returns the lines of one metric as columns of text by heading, without empty columns."""
     metric, samples = str(table["metric"].iloc[0]), int(table["samples"].iloc[0])
@@ -296,6 +286,8 @@ def columns(table: pd.DataFrame) -> dict[str, list[str]]:
         "difference from default (95 % interval)": [change(line) for _, line in table.iterrows()],
         "p (Holm)": [p_value(x) for x in table["p_holm"]],
         "published": [cell(x) for x in table["published"]],
-        "optimistic (best test epoch)": [cell(x) for x in table["optimistic"]],
+    }
+    cells |= {
+        heading: [cell(x) for x in table[column]] for column, heading in optimistic.HEADINGS.items() if column in table
     }
     return {name: values for name, values in cells.items() if not name or set(values) != {EMPTY}}
