@@ -24,6 +24,8 @@ from m3col.plots.model_plots import COLOURS, INK
 
 _FEWEST = 2  # samples
 
+_MOST = 1000  # samples, each of which is encoded three times
+
 _BLOCK = 1024  # rows whose distances are computed at once
 
 VIEWS = ("a", "b")
@@ -110,7 +112,7 @@ def measures(case: AnalysisContext) -> pd.DataFrame:
     uniformity), value, samples, member (the ensemble member that computed the embeddings). Views have rows where a
     modality is augmented.
     """
-    at, member = case.subsample("alignment"), case.predictor.members[0]
+    at, member = case.subsample("alignment", most=min(case.options.samples, _MOST)), case.predictor.members[0]
     inputs = {name: column for name, column in case.test.take(at).inputs.items() if name in case.modalities}
     embeddings = member.compared(member.sources(inputs))
     rows = [
@@ -151,4 +153,5 @@ def _draw(table: pd.DataFrame) -> Figure:
         axes.set_yticks(range(len(values)), fonts.names(labels, "pair"))
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.margins(x=0.18)
+        axes.locator_params(axis="x", nbins=5)
     return figure

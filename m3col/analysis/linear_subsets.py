@@ -140,6 +140,11 @@ def in_words(case: AnalysisContext, table: pd.DataFrame) -> str:
         f"On test, the best modality alone is {best} with a balanced accuracy of {alone[best]:.1%}; all reach "
         f"{score[ALL]:.1%}, a gain of {100 * gain:+.1f} points (one class for all: {base:.1%})."
     ]
+    if gain < 0:
+        text[0] += (
+            f" So a linear classifier sees less in the embedding of all than in that of {best}: the model has not learnt "
+            "to keep it, or the samples are too few for more columns."
+        )
     if len(alone) > 2:
         lost = {name: float(score[ALL] - score[f"without {name}"]) for name in case.modalities}
         listed = ", ".join(f"{name} {100 * value:+.1f}" for name, value in lost.items())

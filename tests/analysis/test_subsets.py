@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -233,6 +234,20 @@ def test_one_modality_has_no_subsets(models):
     assert alignment.obstacle(case) is None
     with pytest.raises(InputError, match="missing: needs two or more modalities"):
         runner.analyse(models["simclr"].predictor, models["simclr"].dataset, "/nowhere", only=["missing"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ((0.9, 0.5, 0.8), ["-10.0 points", "sees less in"]),
+        ((0.5, 0.5, 0.9), ["+40.0 points", "synergistic (in neither alone): "]),
+    ],
+)
+def test_a_gain_in_words(models, scores, words):
+    case = case_of(models["cross"])
+    names = [*subset_scores.subsets(case.modalities)]
+    text = linear_subsets.in_words(case, pd.DataFrame({"modalities": names, "balanced_accuracy": scores}))
+    assert all(word in text for word in words) and ("sees less in" in text) == ("sees less in" in words)
 
 
 def test_what_the_page_says_of_the_modalities(models, tmp_path):
