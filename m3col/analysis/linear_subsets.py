@@ -142,8 +142,8 @@ def in_words(case: AnalysisContext, table: pd.DataFrame) -> str:
     ]
     if gain < 0:
         text[0] += (
-            f" So a linear classifier sees less in the embedding of all than in that of {best}: the model has not learnt "
-            "to keep it, or the samples are too few for more columns."
+            f" So a linear classifier sees less in the embedding of all than in that of {best}: the model has not "
+            "learnt to keep it, or the samples are too few for more columns."
         )
     if len(alone) > 2:
         lost = {name: float(score[ALL] - score[f"without {name}"]) for name in case.modalities}
