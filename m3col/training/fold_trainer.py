@@ -307,9 +307,8 @@ class FoldTrainer:
         Returns:
             Embeddings [N, F] in float64, on every rank.
         """
-        method = self.method
+        method, inputs = self.method, self._labelled_inputs if inputs is None else inputs
         assert isinstance(method, SelfSupervisedMethod)
-        inputs = self._labelled_inputs if inputs is None else inputs
         return self._evaluated(inputs, lambda batch: {"x": method.features(batch)})["x"]
 
     def fit_evaluation(self) -> None:
