@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from m3col.augmentation import registry as augmentations
 from m3col.checks.limits import disk_faults, memory_faults
 from m3col.config.keys import touches
 from m3col.config.loading import with_overrides
@@ -21,6 +22,7 @@ from m3col.data.formats.csv_columns import Layout
 from m3col.data.images import cache, index
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
+from m3col.methods.settings import SelfSupervisedSettings
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
 
@@ -108,6 +110,9 @@ def check_against_data(
     label_faults = [] if form is None else label_tables.dataset_faults(dataset, form, config.task)
     if label_faults:  # everything below relies on the form of the labels
         return None, [*faults, *label_faults]
+    pretrain_faults = dataset_values.pretrain_faults(dataset)
+    if pretrain_faults:
+        return None, [*faults, *pretrain_faults]
     named = naming.faults(dataset.modalities, dataset.features, dataset.classes, dataset.kinds)
     faults += [f"{dataset.name}: {line}" for line in named]
     faults += [] if touches(faulty, "train.precision") else dataset_values.value_faults(dataset, config.train.precision)
@@ -136,6 +141,7 @@ def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> 
     # Loading a folder of images already warns of images that are in two splits.
     splits_compared = not in_memory and "image" in dataset.kinds.values()
     warnings = data_warnings.of_training(dataset) if splits_compared else data_warnings.of_dataset(dataset)
+    warnings = [*warnings, *_view_warnings(config, dataset)]
     validation = config.validation
     if validation.kind in ("kfold", "holdout"):
         folds = splits.draw(
@@ -148,6 +154,22 @@ def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> 
         )
         warnings += data_warnings.across_folds(dataset.name, dataset.train, folds)
     return replace(dataset, warnings=tuple(dict.fromkeys((*dataset.warnings, *warnings)))) if warnings else dataset
+
+
+def _view_warnings(config: RunConfig, dataset: Dataset) -> list[str]:
+    """A warning if a method compares augmentations of a sample, but no modality is augmented."""
+    if not issubclass(registry.find(config.method).settings, SelfSupervisedSettings):
+        return []
+    from m3col.methods.batch import CLEAN  # imported here, because it imports torch
+
+    views = [view for view in registry.load(config.method).views if view != CLEAN]
+    keys = {f"data.{kind}.augment": getattr(config.data, kind).augment for kind in sorted(set(dataset.kinds.values()))}
+    if not views or any(augmentations.is_used(spec) for spec in keys.values()):
+        return []
+    return [
+        f"method {config.method!r} compares augmentations of a sample, but none is set: they are all equal, and it "
+        f"learns only to tell samples apart; set {' or '.join(keys)}"
+    ]
 
 
 def layout(config: RunConfig) -> Layout:

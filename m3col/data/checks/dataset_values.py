@@ -7,8 +7,8 @@ import numpy as np
 
 from m3col.data import modality_kinds, preprocessing
 from m3col.data.checks import number_limits
-from m3col.data.columns import MediaColumn
-from m3col.data.dataset import Dataset, own_ids
+from m3col.data.columns import MediaColumn, kind_of
+from m3col.data.dataset import Dataset, Split, own_ids
 from m3col.data.images import cache
 from m3col.errors import InputError
 
@@ -42,10 +42,36 @@ def value_faults(dataset: Dataset, precision: str = "float32") -> list[str]:
     return [line for name in dataset.modalities for line in _value_faults(dataset, name, precision)]
 
 
+def pretrain_faults(dataset: Dataset) -> list[str]:
+    """Where the samples for training without labels differ from the training split: modalities, kinds, columns."""
+    split, name = dataset.pretrain, f"{dataset.name}, pretrain"
+    if split is None:
+        return []
+    if [*split.inputs] != [*dataset.modalities]:
+        return [f"{name}: must have the modalities {', '.join(dataset.modalities)}, but has {', '.join(split.inputs)}"]
+    lines = [] if len(split) > 1 else [f"{name}: must have at least 2 samples, but has {len(split)}"]
+    for modality, column in split.inputs.items():
+        ours = dataset.train.inputs[modality]
+        if kind_of(column) != kind_of(ours):
+            lines.append(f"{name}, modality {modality!r}: must be {kind_of(ours)}, but is {kind_of(column)}")
+        elif _width(column) != _width(ours):
+            text = f"must have {_width(ours)} columns as in training, but has {_width(column)}"
+            lines.append(f"{name}, modality {modality!r}: {text}")
+    return lines
+
+
+def _width(column: Any) -> int:
+    return column.shape[1] if isinstance(column, np.ndarray) else getattr(column, "width", 0)
+
+
+def _with_pretrain(dataset: Dataset) -> dict[str, Split]:
+    return dataset.splits if dataset.pretrain is None else {**dataset.splits, "pretrain": dataset.pretrain}
+
+
 def _value_faults(dataset: Dataset, modality: str, precision: str) -> list[str]:
     return [
         fault
-        for split, part in dataset.splits.items()
+        for split, part in _with_pretrain(dataset).items()
         if modality in part.inputs and isinstance(column := part.inputs[modality], np.ndarray)
         for fault in number_limits.faults(
             column,

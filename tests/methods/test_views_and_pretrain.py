@@ -1,0 +1,66 @@
+"""What is checked before a method without labels is trained: its augmentations, and samples to train on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from m3col.checks.resolve import check_against_data, resolve
+from m3col.config import loading
+from m3col.data.columns import MediaColumn
+from tests.support.helpers import tiny_data
+
+DATA = tiny_data(samples=30, classes=3, modalities=2)
+
+
+def config(**settings):
+    return loading.load({"data": {"name": "arrays"}, "validation": {"kind": "none"}}, overrides=settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"method": "comm"}, True),
+        ({"method": "cross_self"}, True),
+        ({"method": "factorcl"}, True),
+        ({"method": "comm", "data.numeric.augment": "noise"}, False),
+        ({"method": "comm", "data.numeric.augment": {DATA.modalities[0]: "noise"}}, False),
+        ({"method": "cross"}, False),
+        ({"method": "supcon"}, False),
+        ({"method": "m3col"}, False),
+    ],
+)
+def test_views_without_any_augmentation_are_a_warning(settings, warned):
+    lines = [line for line in resolve(config(**settings), data=DATA).dataset.warnings if "augmentations" in line]
+    assert bool(lines) == warned
+    if warned:
+        assert lines[0].startswith(f"method {settings['method']!r}") and "set data.numeric.augment" in lines[0]
+
+
+def faults(pretrain) -> list[str]:
+    resolved, lines = check_against_data(config(method="comm"), data=replace(DATA, pretrain=pretrain))
+    assert (resolved is None) == bool(lines)
+    return lines
+
+
+def test_samples_to_train_on_are_like_those_of_the_training_split():
+    split = DATA.train.without_labels()
+    first, second = DATA.modalities
+    assert faults(split) == []
+    assert faults(split.select([first])) == [
+        f"{DATA.name}, pretrain: must have the modalities {first}, {second}, but has {first}"
+    ]
+    wide = replace(split, inputs={**split.inputs, first: np.ones((len(split), 99))})
+    width = DATA.train.inputs[first].shape[1]
+    expected = f"{DATA.name}, pretrain, modality {first!r}: must have {width} columns as in training, but has 99"
+    assert faults(wide) == [expected]
+    assert faults(wide.take([0])) == [f"{DATA.name}, pretrain: must have at least 2 samples, but has 1", expected]
+    broken = {**split.inputs, second: np.where(np.arange(len(split))[:, None] == 3, np.inf, split.inputs[second])}
+    lines = faults(replace(split, inputs=broken))
+    assert lines and all(f"modality {second!r}, pretrain" in line and "inf" in line for line in lines)
+
+
+def test_another_kind_of_samples_to_train_on_is_a_fault():
+    texts = {name: MediaColumn.of("text", ["a"] * len(DATA.train)) for name in DATA.modalities}
+    lines = faults(replace(DATA.train.without_labels(), inputs=texts))
+    assert len(lines) == 2 and all("must be numeric, but is text" in line for line in lines)
