@@ -379,12 +379,18 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     fetch.add_argument("--base-url", help="download from another server; default: the MOGONET repository")
     convert = actions.add_parser(
         "convert",
-        help="convert files of MultiBench, which are pickles, without unpickling",
+        help="convert published files: pickles of MultiBench (without unpickling), HDF5 files of Vision & Touch",
         epilog="Example: m3col data convert multibench sarcasm.pkl --to data/mustard",
     )
-    convert.add_argument("source", choices=["multibench"], help="where the file is from")
-    convert.add_argument("file", type=Path, help="mosi_data.pkl, humor.pkl, sarcasm.pkl or im.pk")
+    convert.add_argument("source", choices=["multibench", "vision_touch"], help="what is converted")
+    convert.add_argument(
+        "file",
+        type=Path,
+        help="mosi_data.pkl, humor.pkl, sarcasm.pkl or im.pk; of vision_touch the folder of .h5 files",
+    )
     convert.add_argument("--to", type=Path, required=True, metavar="DIR", help="the new folder")
+    split = {"choices": ["file", "recording"], "default": "file"}
+    convert.add_argument("--split", **split, help="vision_touch: what is drawn for the test split; default: file")
 
 
 if __name__ == "__main__":

@@ -99,11 +99,18 @@ def _data_fetch(arguments: argparse.Namespace) -> int:
 
 
 def _data_convert(arguments: argparse.Namespace) -> int:
-    from m3col.data.multibench.convert import convert
+    if arguments.source == "vision_touch":
+        from m3col.data.vision_touch import convert as vision_touch
 
-    converted = convert(arguments.file, arguments.to)
-    counts = ", ".join(f"{len(columns['id']):,} for {split}" for split, columns in converted.rows.items())
-    print(f"{converted.name} is in {arguments.to}: {counts}")
-    for line in converted.remarks:
+        remarks = vision_touch.convert(arguments.file, arguments.to, split=arguments.split)
+        print(f"{vision_touch.NAME} is in {arguments.to}")
+    else:
+        from m3col.data.multibench.convert import convert
+
+        converted = convert(arguments.file, arguments.to)
+        counts = ", ".join(f"{len(columns['id']):,} for {split}" for split, columns in converted.rows.items())
+        print(f"{converted.name} is in {arguments.to}: {counts}")
+        remarks = converted.remarks
+    for line in remarks:
         print(f"note: {line}")
     return 0

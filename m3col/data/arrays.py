@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from m3col.data import label_tables, modality_kinds, numeric_tables, row_alignment
+from m3col.data import label_tables, media_values, modality_kinds, numeric_tables, row_alignment
 from m3col.data import labels as label_parser
 from m3col.data.checks import naming
 from m3col.data.columns import IntArray, ModalityData, kind_of
@@ -35,7 +35,7 @@ def from_arrays(
     name: str = "arrays",
     task: str = tasks.DEFAULT,
 ) -> Dataset:
-    """Builds a data set from numeric tables and sequences in memory.
+    """Builds a data set from numeric tables, sequences, images and texts in memory.
 
     Parts with a pandas index (modalities, labels, `ids`, `groups`) are aligned by it, in the row order of the first
     part whose index is not the default 0, 1, 2, ... Differing or repeated ids are refused. Parts without an index
@@ -43,7 +43,8 @@ def from_arrays(
 
     Args:
         modalities: name -> DataFrame, array, or tensor [N, D_m] of numbers; or sequences: a list of N arrays, tensors
-            or DataFrames [T_i, F], or an array [N, T, F]. NaN means missing.
+            or DataFrames [T_i, F], or an array [N, T, F]; or a list or Series of N images (paths with an image's
+            ending, `pathlib.Path`, or contents of files as bytes) or of N texts. NaN means missing.
         labels: of the task `single_label`: [N] integers 0..C-1, or class names, which are numbered in the order of
             `classes`, else sorted. Of `multi_label`: [N, C] of 0 and 1. Of `regression`: [N, K] numbers. A table may be
             a DataFrame, whose columns name the labels or targets; one column may be a Series or an array [N].
@@ -218,7 +219,14 @@ def _part(
 
 def _add_modality(part: _Part, indexes: dict[str, pd.Index | None], name: str, values: Any, where: str) -> None:
     """Reads one modality into `part` and its index into `indexes`. Raises InputError."""
-    if sequence_values.are_sequences(values):
+    media = media_values.kind_of_items(values)
+    if media is not None:
+        plain, index = numeric_tables.plain(values, where)
+        part.inputs[name] = modality_kinds.of(media).call(
+            "user_values", plain, (name,), where=where, may_miss=False, precision="float32"
+        )
+        part.features[name] = (name,)
+    elif sequence_values.are_sequences(values):
         sequences = sequence_values.read(values, where)
         part.inputs[name], index = sequences.column, sequences.index
         part.features[name] = sequences.features or generated_features(name, sequences.column.width)

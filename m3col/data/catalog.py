@@ -17,6 +17,7 @@ from m3col.data.formats import (
     pairs,
     sequence_folder,
     trifeatures,
+    vision_touch,
 )
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
@@ -181,6 +182,7 @@ TABLE: dict[str, Entry] = {
             known_issues="the caption names every label",
         ),
         *multibench.ENTRIES,
+        vision_touch.ENTRY,
         Entry(
             "image_text",
             "any folder with train.csv, val.csv and test.csv: paths of images, texts, labels; given with --data-dir",

@@ -92,7 +92,7 @@ def test_everything_imported_is_named_in_pyproject():
     runtime = names_of(project["dependencies"])
     development = runtime | names_of(extras["dev"])
     allowed_by_package = {**dict.fromkeys(PACKAGES, runtime), "tests": development, "benchmarks": development}
-    allowed_by_package["m3col"] = runtime | names_of(extras["analysis"])
+    allowed_by_package["m3col"] = runtime | names_of(extras["analysis"]) | names_of(extras["hdf5"])
     for package, allowed in allowed_by_package.items():
         for module, providers in distributions(outside(package)).items():
             assert providers & allowed, f"{package} imports {module} ({providers or 'not installed'}): name it"

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from m3col.data import label_tables
 from m3col.data.checks import data_warnings, dataset_values, naming
@@ -73,6 +74,8 @@ def _describe(content: Content, name: str, split: str) -> Row:
     """One row of the table: a modality in a split. "missing": the share of the values that are missing."""
     modality, ids = content.modalities[name], [*content.splits[split]]
     head = (content.sources[name].name, split, str(len(ids)))
+    if isinstance(modality, pd.Series):
+        return (*head, "-", "-", "-", "-", "-")
     if not isinstance(modality, SequenceFile):
         values = modality.loc[ids].to_numpy()
         return (*head, str(values.shape[1]), f"{np.isnan(values).mean():.1%}", "-", "-", "-")

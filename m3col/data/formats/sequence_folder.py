@@ -1,7 +1,9 @@
-"""Reads a folder of sequences and tables: `train.csv` (`val.csv`, `test.csv`) with ids and labels, a file per modality.
+"""Reads a folder of sequences, tables and images: `train.csv` (`val.csv`, `test.csv`) with ids and labels, a file per
+modality.
 
-A modality is a long CSV (`id,time,feature...`), a `.safetensors` or `.npz` file of sequences, or a table with one row
-per sample (`id,feature...`). Its file has the samples of all splits.
+A modality is a long CSV (`id,time,feature...`), a `.safetensors` or `.npz` file of sequences, a table with one row per
+sample (`id,feature...`), or a CSV of images (`id,image`) with paths relative to the folder. Its file has the samples of
+all splits.
 """
 
 import gzip
@@ -22,6 +24,7 @@ from m3col.data.formats.entry import Entry
 from m3col.data.formats.image_text_csv import FILES, Table
 from m3col.data.formats.missing_marks import MARKS
 from m3col.data.formats.pairs import FaultCollector
+from m3col.data.images import decoding
 from m3col.data.sequences import files
 from m3col.data.sequences.files import SequenceFile
 from m3col.data.sequences.long_csv import ID, TIME
@@ -29,6 +32,10 @@ from m3col.errors import InputError
 from m3col.tasks import registry as tasks
 
 GROUP = "group"
+
+IMAGE = "image"  # column with paths of images
+
+Modality = SequenceFile | pd.DataFrame | pd.Series
 
 _SHOWN = 5  # ids listed in a message; the others are only counted
 
@@ -42,7 +49,7 @@ class Content:
         layout: the columns of labels.
         splits: by split the rows of its file by id.
         paths: by split its file.
-        modalities: by name the sequences, or a table [N, D] with the ids as index.
+        modalities: by name the sequences, or a table [N, D] or paths of images [N] with the ids as index.
         sources: by name the file of a modality.
         faults: the faults, one line each.
         warnings: suspicious properties, one line each.
@@ -52,7 +59,7 @@ class Content:
     layout: Layout
     splits: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
-    modalities: dict[str, SequenceFile | pd.DataFrame] = field(default_factory=dict)
+    modalities: dict[str, Modality] = field(default_factory=dict)
     sources: dict[str, Path] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -132,7 +139,7 @@ def scan(
         content.faults += lines
         sources = {name: sources[name] for name in names}
     for name, path in sources.items():
-        modality = files.read_file(path, content.faults) if _has_sequences(path) else read_table(path, content.faults)
+        modality = _read_modality(path, content.faults)
         content.sources[name] = path
         if modality is not None:
             content.modalities[name] = modality
@@ -153,6 +160,28 @@ def _sources(folder: Path, faults: list[str]) -> dict[str, Path]:
             names = " and ".join(path.name for path in paths)
             faults.append(f"{folder}: {names} are two files of one modality; keep one of them")
     return {name: paths[0] for name, paths in found.items()}
+
+
+def _read_modality(path: Path, faults: list[str]) -> Modality | None:
+    if _has_sequences(path):
+        return files.read_file(path, faults)
+    return read_images(path, faults) if _header(path) == {ID, IMAGE} else read_table(path, faults)
+
+
+def read_images(path: Path, faults: list[str]) -> "pd.Series[str] | None":
+    """Reads the paths of images with their ids as index; None, with `faults`, if there are faults."""
+    collector = FaultCollector()
+    table = image_text_csv.read_table(path, collector)
+    rows = {} if table is None else _by_id(table, collector, Content(path.parent, Layout()))
+    root, paths = os.path.realpath(path.parent), list[str]()
+    for number, row in [] if table is None else table.rows:
+        try:
+            paths.append(decoding.inside(row[IMAGE].strip(), root))
+        except decoding.Unreadable as error:
+            collector.add(path, "the image cannot be used", f"image {row[IMAGE].strip()!r:.200}: {error}", number)
+    lines = collector.lines()
+    faults += lines
+    return None if lines else pd.Series(paths, index=_index(rows), dtype=object)
 
 
 def has_ids(path: Path) -> bool:
@@ -239,7 +268,7 @@ def _index(ids: Iterable[str]) -> pd.Index:
     return pd.Index([*ids], dtype=object)
 
 
-def _compare_ids(content: Content, name: str, modality: SequenceFile | pd.DataFrame, *, complete: bool) -> None:
+def _compare_ids(content: Content, name: str, modality: Modality, *, complete: bool) -> None:
     """Adds a fault for ids without a row in a modality, and a warning for ids in no split (if all were read)."""
     path = content.sources[name]
     own = set(_ids(modality))
@@ -254,7 +283,7 @@ def _compare_ids(content: Content, name: str, modality: SequenceFile | pd.DataFr
         content.warnings.append(f"{path}: {_listed(unused)} are in no split and left out")
 
 
-def _ids(modality: SequenceFile | pd.DataFrame) -> Iterable[str]:
+def _ids(modality: Modality) -> Iterable[str]:
     return modality.ids if isinstance(modality, SequenceFile) else map(str, modality.index)
 
 
@@ -296,8 +325,10 @@ def dataset_of(content: Content, name: str) -> Dataset:
                    warnings=(*content.warnings, *dataset.warnings))  # fmt: skip
 
 
-def _part(modality: SequenceFile | pd.DataFrame, ids: Sequence[str]) -> Any:
+def _part(modality: Modality, ids: Sequence[str]) -> Any:
     """The samples `ids` of a modality, in this order."""
+    if isinstance(modality, pd.Series):
+        return modality.loc[list(ids)].map(Path)  # a path is an image, whatever its ending
     if isinstance(modality, pd.DataFrame):
         return modality.loc[list(ids)]
     at = {name: row for row, name in enumerate(modality.ids)}

@@ -1,0 +1,1 @@
+"""Converts the HDF5 files of Vision & Touch to a folder of images, sequences and tables."""
