@@ -389,8 +389,8 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         help="mosi_data.pkl, humor.pkl, sarcasm.pkl or im.pk; of vision_touch the folder of .h5 files",
     )
     convert.add_argument("--to", type=Path, required=True, metavar="DIR", help="the new folder")
-    split = {"choices": ["file", "recording"], "default": "file"}
-    convert.add_argument("--split", **split, help="vision_touch: what is drawn for the test split; default: file")
+    drawn = "vision_touch: what is drawn for the test split; default: file, as published"
+    convert.add_argument("--split", choices=["file", "recording"], default="file", help=drawn)
 
 
 if __name__ == "__main__":
