@@ -24,6 +24,7 @@ from m3col.augmentation import sample_mixing
 from m3col.config.modality_sections import ImageModelConfig
 from m3col.errors import InputError, nearest, reason_of
 from m3col.inputs.specs import ImageInput
+from m3col.models import alexnet  # noqa: F401 - registers the model with timm
 from m3col.models.dry_run import DryRun, dry_run
 from m3col.models.frozen import FrozenModel
 from m3col.models.mlp import check_widths, linear

@@ -96,11 +96,30 @@ def test_a_trial_that_fits_no_node_is_refused_with_both_numbers(cluster):
     assert time.monotonic() - started < 30
 
 
-def test_driver_killed_with_signal_9_and_resumed_equals_the_unbroken_search(cluster, tmp_path):
+_WITHOUT_LABELS = {
+    "method": "comm", "objective.fusion_heads": 2, "objective.projector_hidden": 8, "objective.projector_dim": 4,
+    "objective.evaluations": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param({}, id="with labels"),
+        pytest.param(
+            _WITHOUT_LABELS,
+            id="without labels",
+            marks=pytest.mark.dear("another search; tests/tune/test_self_supervised_search.py cuts one by hand"),
+        ),
+    ],
+)
+def test_driver_killed_with_signal_9_and_resumed_equals_the_unbroken_search(cluster, tmp_path, overrides):
     """Whole processes, as a person starts and kills them."""
-    config = {**SEARCH, "search": {**SEARCH["search"], "concurrency": 1}}
+    space = {"train.learning_rate": {"low": 0.001, "high": 0.1, "log": True}} if overrides else SEARCH["space"]
+    given = {**SEARCH, "overrides": {**SEARCH["overrides"], **overrides}, "space": space}
+    config = {**given, "search": {**given["search"], "concurrency": 1}}
     tune.search(config, name="calm", runs=tmp_path, tracking_uri="none")
-    path = config_file(tmp_path)
+    path = config_file(tmp_path, given)
     process = start_search(tmp_path, str(path), "concurrency=1", "--name", "study")
     wait_for(process, "trials/2")
     os.killpg(process.pid, signal.SIGKILL)
