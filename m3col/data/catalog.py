@@ -6,18 +6,17 @@ from pathlib import Path
 
 from m3col.data.dataset import Dataset
 from m3col.data.formats import (
+    converted,
     digits,
     food101,
     hateful_memes,
     image_text_csv,
     mmimdb,
-    multibench,
     n24news,
     numbered_csv,
     pairs,
     sequence_folder,
     trifeatures,
-    vision_touch,
 )
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
@@ -181,8 +180,7 @@ TABLE: dict[str, Entry] = {
             embedded=True,
             known_issues="the caption names every label",
         ),
-        *multibench.ENTRIES,
-        vision_touch.ENTRY,
+        *converted.ENTRIES,
         Entry(
             "image_text",
             "any folder with train.csv, val.csv and test.csv: paths of images, texts, labels; given with --data-dir",

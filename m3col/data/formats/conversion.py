@@ -1,13 +1,50 @@
-"""The file that `m3col data convert` leaves in a folder: the data set's name, and remarks about the converted file."""
+"""The folder that `m3col data convert` writes, and the file that it leaves there: the data set's name, and remarks."""
 
+import contextlib
 import json
 import os
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from m3col.errors import InputError, reason_of
 
 REMARKS = "conversion.json"
 
 _LARGEST = 100_000  # bytes
+
+
+def check_new(folder: Path) -> None:
+    """Raises InputError if the folder of `--to` exists."""
+    if folder.exists():
+        raise InputError([f"--to: {folder} exists already; name a new folder"])
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A draft of a new folder, which gets its name when everything was written, and is removed otherwise.
+
+    Raises:
+        InputError: the folder exists or cannot be written.
+    """
+    check_new(folder)
+    draft = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        draft.rename(folder)
+    except OSError as error:
+        raise InputError([f"{folder}: cannot be written ({reason_of(error)})"]) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write(folder: Path, name: str, remarks: Sequence[str]) -> None:
+    """Writes the data set's name and the remarks about the converted files."""
+    content = {"name": name, "remarks": list(remarks)}
+    (folder / REMARKS).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def name_of(folder: Path) -> str | None:

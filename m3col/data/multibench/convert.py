@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from m3col.data.formats import conversion
 from m3col.data.multibench import affect, folder, mimic, opcodes
 from m3col.data.multibench.folder import Converted
 from m3col.data.multibench.values import Refused
@@ -26,8 +27,7 @@ def convert(path: Path, to: Path) -> Converted:
         >>> convert(Path("sarcasm.pkl"), Path("data/mustard")).name  # doctest: +SKIP
         'mustard'
     """
-    if to.exists():
-        raise InputError([f"--to: {to} exists already; name a new folder"])
+    conversion.check_new(to)  # before a large file is read
     value = opcodes.read(path)
     faults: list[str] = []
     converted = None

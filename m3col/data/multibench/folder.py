@@ -1,7 +1,5 @@
 """Writes converted samples as a folder that `m3col train` reads: labels in CSV files, sequences as safetensors."""
 
-import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from m3col.data.formats.conversion import REMARKS
+from m3col.data.formats import conversion
 from m3col.data.formats.image_text_csv import FILES
 from m3col.data.multibench.values import DescribedArray, Refused
 from m3col.data.sequences import files
 from m3col.data.sequences.column import SequenceColumn
-from m3col.errors import InputError, reason_of
 
 
 @dataclass
@@ -72,12 +69,7 @@ def write(converted: Converted, folder: Path) -> None:
     Raises:
         InputError: the folder exists, or cannot be written.
     """
-    if folder.exists():
-        raise InputError([f"{folder}: exists already; name a new folder"])
-    draft = folder.with_name(f".{folder.name}.part")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with conversion.new_folder(folder) as draft:
         for split, columns in converted.rows.items():
             pd.DataFrame(columns).to_csv(draft / f"{FILES[split]}.csv", index=False)
         for name, column in converted.sequences.items():
@@ -87,9 +79,4 @@ def write(converted: Converted, folder: Path) -> None:
             frame = pd.DataFrame(table, columns=[f"{name}_{number}" for number in range(table.shape[1])])
             frame.insert(0, "id", converted.ids)
             frame.to_csv(draft / f"{name}.csv", index=False)
-        (draft / REMARKS).write_text(json.dumps({"name": converted.name, "remarks": converted.remarks}, indent=1))
-        draft.rename(folder)
-    except OSError as error:
-        raise InputError([f"{folder}: cannot be written ({reason_of(error)})"]) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        conversion.write(draft, converted.name, converted.remarks)

@@ -6,9 +6,7 @@ Differs: published code validates on its test split. Here validation samples are
 """
 
 import csv
-import json
 import random
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from m3col.data.formats.conversion import REMARKS
+from m3col.data.formats import conversion
 from m3col.data.sequences import files
 from m3col.data.vision_touch import hdf5_files
-from m3col.errors import InputError, reason_of
+from m3col.errors import InputError
 
 NAME = "vision_touch"
 
@@ -47,23 +45,14 @@ def convert(folder: Path, to: Path, *, split: str = "file") -> list[str]:
     Raises:
         InputError: with the faults of every file; or the folder exists or cannot be written.
     """
-    if to.exists():
-        raise InputError([f"--to: {to} exists already; name a new folder"])
+    conversion.check_new(to)
     paths = sorted(folder.glob("*.h5")) if folder.is_dir() else []
     if not paths:
         raise InputError([f"{folder}: is not a folder with .h5 files"])
     members = drawn(paths, split)
-    draft = to.with_name(f".{to.name}.part")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        (draft / "images").mkdir(parents=True)
-        remarks = _write(draft, paths, members, split)
-        draft.rename(to)
-    except OSError as error:
-        raise InputError([f"{to}: cannot be written ({reason_of(error)})"]) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return remarks
+    with conversion.new_folder(to) as draft:
+        (draft / "images").mkdir()
+        return _write(draft, paths, members, split)
 
 
 def drawn(paths: Sequence[Path], split: str) -> dict[Path, str]:
@@ -107,7 +96,7 @@ def _write(draft: Path, paths: Sequence[Path], members: dict[Path, str], split: 
          ([name, *row.tolist()] for name, row in zip(ids, proprio, strict=True)))  # fmt: skip
     files.write_file(draft / "force.safetensors", force, ids=ids)
     remarks = _remarks(of_split, split)
-    (draft / REMARKS).write_text(json.dumps({"name": NAME, "remarks": remarks}, indent=1))
+    conversion.write(draft, NAME, remarks)
     return remarks
 
 
