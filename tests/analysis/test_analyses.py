@@ -245,6 +245,9 @@ def test_embeddings_are_those_of_the_first_member(numeric):
     assert "first of 2 members" in AnalysisContext(numeric.predictor, numeric.dataset).member_note()
 
 
+@pytest.mark.dear(
+    "UMAP compiles itself for half a minute; test_words.py and test_subsets.py have all but its projection"
+)
 def test_umap_is_seeded_and_names_every_sample(paired):
     case = AnalysisContext(paired.predictor, paired.dataset)
     found = umap_plot.run(case)

@@ -111,6 +111,7 @@ def test_comm_has_the_losses_and_gradients_of_a_plain_loop():
     assert all(float(row[table[0].index("losses differ by")]) < 1e-9 for row in table[1:])
 
 
+@pytest.mark.dear("it only measures scores; what it trains and evaluates is tested with the methods")
 def test_trifeatures_goes_on_where_an_earlier_call_ended(tmp_path):
     first = run_quick("trifeatures", "--out", str(tmp_path / "done"))
     assert_table("trifeatures", first)
