@@ -43,8 +43,8 @@ def from_arrays(
 
     Args:
         modalities: name -> DataFrame, array, or tensor [N, D_m] of numbers; or sequences: a list of N arrays, tensors
-            or DataFrames [T_i, F], or an array [N, T, F]; or a list or Series of N images (paths with an image's
-            ending, `pathlib.Path`, or contents of files as bytes) or of N texts. NaN means missing.
+            or DataFrames [T_i, F], or an array [N, T, F]; or a list or Series of N images (paths,
+            contents of files as bytes, images of Pillow, uint8 arrays [H, W, 3]) or of N texts. NaN means missing.
         labels: of the task `single_label`: [N] integers 0..C-1, or class names, which are numbered in the order of
             `classes`, else sorted. Of `multi_label`: [N, C] of 0 and 1. Of `regression`: [N, K] numbers. A table may be
             a DataFrame, whose columns name the labels or targets; one column may be a Series or an array [N].

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from m3col.data import modality_kinds, numeric_tables
+from m3col.data import media_values, modality_kinds, numeric_tables
 from m3col.data.checks import number_limits as ranges
 from m3col.data.columns import Kind, MediaColumn
 from m3col.data.images import cache
@@ -76,7 +76,7 @@ def texts(values: Any, columns: Sequence[str], *, where: str, may_miss: bool, pr
 
 
 def records(kind: Kind, values: Any, *, where: str) -> MediaColumn:
-    """Validates N images (paths, or contents of files as bytes) or N texts.
+    """Validates N images (paths, contents of files as bytes, images of Pillow, or arrays [H, W, 3]) or N texts.
 
     A DataFrame must have one column. A `MediaColumn` is not validated again.
 
@@ -97,7 +97,13 @@ def records(kind: Kind, values: Any, *, where: str) -> MediaColumn:
         items = [str(item) if hasattr(item, "__fspath__") else item for item in values]
     except TypeError:
         raise InputError([f"{where}: must be a list of {given_as}, but is a {type(values).__name__}"]) from None
-    fault_of_row = cache.faults(MediaColumn.of(kind, items))
+    faults: dict[int, str] = {}
+    for row, item in enumerate(items if kind == "image" else ()):
+        try:
+            items[row] = media_values.as_file(item)
+        except (ValueError, OSError) as error:
+            items[row], faults[row] = None, str(error)
+    fault_of_row = {**cache.faults(MediaColumn.of(kind, items)), **faults}
     lines = [
         f"{where}: row {row + 1}: {f'{items[row]}: ' if kind == 'image' and isinstance(items[row], str) else ''}{text}"
         for row, text in sorted(fault_of_row.items())[:_SHOWN]

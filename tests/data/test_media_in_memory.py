@@ -35,10 +35,17 @@ def contents() -> list[bytes]:
         (["a.jpg", "b.PNG"], "image"),
         ([Path("a"), Path("b")], "image"),
         ([b"x"], "image"),
-        (pd.Series(["a", "b.jpg"]), "text"),
+        (pd.Series(["a", "b", "c.jpg"]), "text"),
         (np.array(["a", "b"]), "text"),
         ([1.0, 2.0], None),
         (["a", 1], None),
+        (["1", "2.5"], None),
+        (["a", float("nan"), None], "text"),
+        (["a.jpg", "b", "c.png"], "image"),
+        ([Image.new("RGB", (2, 2))], "image"),
+        ([np.zeros((2, 2, 3), np.uint8)], "image"),
+        (np.zeros((4, 2, 2, 3), np.uint8), "image"),
+        ([np.zeros((2, 3))], None),
         (pd.DataFrame({"a": ["x"]}), None),
         ("text", None),
         ([], None),
@@ -81,6 +88,16 @@ def test_a_training_on_lists_predicts_lists(tmp_path):
     )  # fmt: skip
     assert run.predictor.predict_proba({"image": contents()[:3], "text": TEXTS[:3]}).shape == (3, 2)
     assert "test/accuracy" in run.metrics
+
+
+def test_arrays_and_images_of_pillow_are_read_as_they_are():
+    pixels = np.random.default_rng(0).integers(0, 255, (N, 5, 4, 3), dtype=np.uint8)
+    for values in (pixels, [*pixels], [Image.fromarray(image) for image in pixels]):
+        column = from_arrays({"image": values}, LABELS).train.inputs["image"]
+        read = [np.asarray(Image.open(io.BytesIO(content))) for content in column.values]
+        assert np.array_equal(read, pixels)
+    with pytest.raises(m3col.InputError, match=r"row 1: an array must be uint8 \[height, width, 3\], but is float64"):
+        from_arrays({"image": pixels / 255}, LABELS)
 
 
 def test_unusable_items_are_faults_with_their_rows(tmp_path):
