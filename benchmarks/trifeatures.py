@@ -58,12 +58,14 @@ class Row:
         method: its name in the config.
         overrides: config values that differ from those of the other rows.
         uses_labels: whether it is trained for each target.
+        trained: whether it is trained at all; False: random weights are evaluated.
         published: R, U1, U2, S of the papers in percent, where they are known.
     """
 
     method: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     uses_labels: bool = False
+    trained: bool = True
     published: Sequence[float | None] = (None, None, None, None)
 
 
@@ -80,6 +82,7 @@ ROWS = {
     ),
     "comm, only L_0": Row("comm", {"objective.terms": "full"}),
     "comm, only L_1 and L_2": Row("comm", {"objective.terms": "masked"}),
+    "random weights": Row("comm", trained=False),
     "supcon": Row("supcon", uses_labels=True),
     "concat": Row("concat", uses_labels=True),
     "m3col": Row("m3col", uses_labels=True),
@@ -136,7 +139,7 @@ def scores(training: Training, options: argparse.Namespace) -> dict[str, float]:
     run = FoldTrainer(
         config, dataset.train, features=dataset.features, task=tasks.build(classes=dataset.classes), pretrain=pretrain
     )
-    for epoch in range(1, config.train.epochs + 1):
+    for epoch in range(1, config.train.epochs + 1 if ROWS[training.row].trained else 1):
         run.train_epoch(epoch, learning_rate=config.train.learning_rate)
     assert dataset.test is not None
     test = run.prepare(dataset.test.inputs)
