@@ -104,6 +104,8 @@ def _data_convert(arguments: argparse.Namespace) -> int:
 
         remarks = vision_touch.convert(arguments.file, arguments.to, split=arguments.split)
         print(f"{vision_touch.NAME} is in {arguments.to}")
+    elif arguments.split != "file":
+        raise InputError(["--split: is for vision_touch alone; files of MultiBench have their split"])
     else:
         from m3col.data.multibench.convert import convert
 

@@ -220,6 +220,9 @@ def _part(
 def _add_modality(part: _Part, indexes: dict[str, pd.Index | None], name: str, values: Any, where: str) -> None:
     """Reads one modality into `part` and its index into `indexes`. Raises InputError."""
     media = media_values.kind_of_items(values)
+    fault = "" if media is not None else media_values.fault_of(values)
+    if fault:
+        raise InputError([f"{where}: {fault}"])
     if media is not None:
         plain, index = numeric_tables.plain(values, where)
         part.inputs[name] = modality_kinds.of(media).call(

@@ -40,8 +40,8 @@ def memes(folder: Path) -> None:
         lines = []
         for number in range(count):
             name = f"img/{split}{number}.png"
-            picture(folder / name, hash(split) % 1000 + number)
-            record = {"id": number, "img": name, "text": f"text {split} {number}"}
+            picture(folder / name, 100 * len(split) + ord(split[0]) + number)
+            record = {"id": f"{split}{number}", "img": name, "text": f"text {split} {number}"}
             lines.append(record if split == "test" else {**record, "label": number % 2})
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
 
@@ -92,7 +92,7 @@ def test_every_fault_of_films_is_reported_at_once(tmp_path):
     for line in (
         "01.json: 'plot' must be a list of texts, but is a text",
         "genre 'comedi' is unknown; did you mean 'comedy'?",
-        "03.json: row 3: the text is empty",
+        "03.json: the text is empty",
         "04.json: is not JSON",
         "05.jpeg",
     ):
@@ -135,6 +135,43 @@ def test_every_fault_of_memes_is_reported_at_once(tmp_path):
                  "row 9: 'text' must be a text, but is null", "row 10: 'label' must be 0 or 1, but is 2",
                  "row 11: image '../a.png'"):  # fmt: skip
         assert line in text
+
+
+def test_null_is_no_film_and_no_meme(tmp_path):
+    films(tmp_path / "a")
+    (tmp_path / "a" / "dataset" / "01.json").write_text("null")
+    with pytest.raises(m3col.InputError, match=r"01\.json: must be an object, but is null"):
+        loading.load("mmimdb", data_dir=tmp_path / "a", layout=BINARY)
+    (tmp_path / "a" / "split.json").write_text("null")
+    with pytest.raises(m3col.InputError, match=r"split\.json: must be an object of lists of ids, but is null"):
+        loading.load("mmimdb", data_dir=tmp_path / "a", layout=BINARY)
+    (tmp_path / "a" / "split.json").write_text(json.dumps({"train": ["02"], "validation": ["03"]}))
+    with pytest.raises(m3col.InputError, match="'validation' is no split"):
+        loading.load("mmimdb", data_dir=tmp_path / "a", layout=BINARY)
+    memes(tmp_path / "b")
+    with (tmp_path / "b" / "train.jsonl").open("a") as file:
+        file.write("null\n")
+    with pytest.raises(m3col.InputError, match="row 7: must be an object, but is null"):
+        loading.load("hateful_memes", data_dir=tmp_path / "b")
+
+
+def test_a_meme_in_two_splits_is_a_fault(tmp_path):
+    memes(tmp_path)
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write((tmp_path / "dev.jsonl").read_text())
+    with pytest.raises(m3col.InputError, match=r"dev\.jsonl: row 1: id 'dev0' is in train\.jsonl as well"):
+        loading.load("hateful_memes", data_dir=tmp_path)
+
+
+def test_every_list_of_a_film_is_checked(tmp_path):
+    films(tmp_path)
+    (tmp_path / "dataset" / "01.json").write_text(json.dumps({"plot": 3, "genres": ["War", None]}))
+    (tmp_path / "dataset" / "02.json").write_text(json.dumps({"plot": [" ", "second"], "genres": ["War"]}))
+    with pytest.raises(m3col.InputError) as caught:
+        loading.load("mmimdb", data_dir=tmp_path, layout=BINARY)
+    text = str(caught.value)
+    assert "'plot' must be a list of texts, but is a number" in text and "has null in it" in text
+    assert "02.json" not in text
 
 
 def test_check_describes_films(tmp_path):

@@ -34,6 +34,7 @@ def contents() -> list[bytes]:
     [
         (["a.jpg", "b.PNG"], "image"),
         ([Path("a"), Path("b")], "image"),
+        ([Path("a"), "b"], "image"),
         ([b"x"], "image"),
         (pd.Series(["a", "b", "c.jpg"]), "text"),
         (np.array(["a", "b"]), "text"),
@@ -98,6 +99,28 @@ def test_arrays_and_images_of_pillow_are_read_as_they_are():
         assert np.array_equal(read, pixels)
     with pytest.raises(m3col.InputError, match=r"row 1: an array must be uint8 \[height, width, 3\], but is float64"):
         from_arrays({"image": pixels / 255}, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        (["1", "2"] * 6, "has numbers written as texts; hand over a table of numbers"),
+        (pd.DataFrame({"c": TEXTS}), "is a table with one column of texts; hand over the column: frame['c']"),
+        (np.zeros((N, 4, 4), np.uint8), "give grey images a last axis of 1"),
+        ([np.zeros((4, 4), np.uint8)] * N, "give grey images a last axis of 1"),
+        (np.zeros((N, 3, 8, 8), np.uint8), "move the channels to the end"),
+        (pd.Series([*TEXTS[:-1], pd.NA], dtype="string"), "row 12: must be one of the texts"),
+    ],
+)
+def test_what_looks_like_images_or_texts_is_refused_with_what_to_do(values, line):
+    with pytest.raises(m3col.InputError) as caught:
+        from_arrays({"x": values}, LABELS)
+    assert line in str(caught.value)
+
+
+def test_images_of_other_modes_become_rgb():
+    column = from_arrays({"x": [Image.new("CMYK", (3, 2))] * N}, LABELS).train.inputs["x"]
+    assert Image.open(io.BytesIO(column.values[0])).mode == "RGB"
 
 
 def test_unusable_items_are_faults_with_their_rows(tmp_path):

@@ -270,6 +270,72 @@ def test_every_fault_of_the_arrays_is_reported_at_once(tmp_path):
     assert "split 'test', 'labels' has values that are not finite" in text and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda v: v["train"].update(labels=np.array(1.0)), "split 'train', 'labels' must have 1 or 2 or 3 dimensions"),
+        (lambda v: v["train"].update(text=np.ones(4)), "split 'train', 'text' must have 3 dimensions"),
+        (lambda v: v["valid"]["text"].__setitem__((2, 5, 0), np.nan), "split 'valid', 'text' has values that are NaN"),
+        (lambda v: v["test"]["labels"].__setitem__((0, 0, 0), 7), "'labels' must be from -3 to 3"),
+        (
+            lambda v: [part.update(vision=part["vision"][..., :9]) for part in v.values()],
+            "have 9 and 5 features; known",
+        ),
+        (lambda v: v["train"].update(id={"a": 1}), "split 'train', 'id' is neither a list nor an array"),
+        (lambda v: v["train"].update(id=np.array(["x" * 300] * 12)), "split 'train', 'id' has a name or an id of 300"),
+    ],
+)
+def test_arrays_of_another_structure_are_faults_in_words(change, reason, tmp_path):
+    value = multibench_files.affect("mosi")
+    change(value)
+    with pytest.raises(m3col.InputError, match=reason):
+        convert(multibench_files.write(value, tmp_path / "f.pkl"), tmp_path / "out")
+
+
+def test_ids_are_printable_whatever_the_file_has(tmp_path):
+    value = multibench_files.affect("mosi")
+    value["train"]["id"] = ["unused", "a\0b", "\ud800", *[[1, "c"]] * 9]
+    convert(multibench_files.write(value, tmp_path / "f.pkl"), tmp_path / "mosi")
+    assert check(tmp_path / "mosi").faults == ()
+    rows = (tmp_path / "mosi" / "train.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows[1:4]] == ["a?b", "?", "1 c"]
+
+
+def test_mimic_needs_the_column_of_the_published_task(tmp_path):
+    value = multibench_files.mimic()
+    value["y_icd9"] = value["y_icd9"][:, :5]
+    with pytest.raises(m3col.InputError, match="'y_icd9' must have at least 8 columns, but has 5"):
+        convert(multibench_files.write(value, tmp_path / "im.pk"), tmp_path / "out")
+
+
+def test_a_converted_folder_is_checked_by_its_own_labels_and_not_read_as_another_set(tmp_path):
+    convert(multibench_files.write(multibench_files.mimic(), tmp_path / "im.pk"), tmp_path / "mimic")
+    assert check(tmp_path / "mimic").faults == ()
+    (tmp_path / "mimic").rename(tmp_path / "mosi")
+    with pytest.raises(m3col.InputError, match=r"was converted from mimic, not from mosi; use data\.name: mimic"):
+        loading.load("mosi", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"), [(b"\x1f\x8b\x08", "a gzip file"), (b"PK\3\4", "a zip file"), (b"<!DOCTYPE", "a web page"),
+                       (b"version https://git-lfs.github.com/spec/v1", "a pointer of git-lfs")]
+)  # fmt: skip
+def test_another_kind_of_file_is_named(start, kind, tmp_path):
+    (tmp_path / "f.pkl").write_bytes(start + b"." * 50)
+    with pytest.raises(m3col.InputError, match=f"is {kind}"):
+        opcodes.read(tmp_path / "f.pkl")
+
+
+def test_ids_that_refer_to_arrays_cost_nothing(tmp_path):
+    value = multibench_files.affect("mosi")
+    ids = np.empty((12,), dtype=object)
+    ids[:] = [np.zeros(200_000)] * 12
+    value["train"]["id"] = ids
+    began = time.monotonic()
+    convert(multibench_files.write(value, tmp_path / "f.pkl"), tmp_path / "out")
+    assert time.monotonic() - began < 2 and ",?," in (tmp_path / "out" / "train.csv").read_text()
+
+
 def test_ids_that_do_not_fit_their_shape_are_a_fault(tmp_path):
     value = multibench_files.affect("mosi")
     value["valid"]["id"] = value["valid"]["id"][:-1]

@@ -13,7 +13,7 @@ from m3col.data.checks.check_sequences import check_sequences
 from m3col.data.checks.folder_report import Report, Row
 from m3col.data.checks.image_text import check_pairs, layout_of
 from m3col.data.dataset import SPLITS
-from m3col.data.formats import numbered_csv, sequence_folder
+from m3col.data.formats import conversion, numbered_csv, sequence_folder
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
 
@@ -40,7 +40,7 @@ def check(
     """
     named = TABLE.get(folder.resolve().name)
     if sequence_folder.looks_like(folder):
-        return check_sequences(folder, layout=layout or Layout())
+        return check_sequences(folder, layout=layout or Layout(label=conversion.label_of(folder)))
     pairs = layout_of(folder)
     if pairs is not None:
         layout = layout or Layout()

@@ -17,7 +17,11 @@ _LARGEST = 100_000  # bytes
 
 def check_new(folder: Path) -> None:
     """Raises InputError if the folder of `--to` exists."""
-    if folder.exists():
+    try:
+        exists = folder.exists()
+    except OSError as error:
+        raise InputError([f"--to: {folder} cannot be a folder ({reason_of(error)})"]) from None
+    if exists:
         raise InputError([f"--to: {folder} exists already; name a new folder"])
 
 
@@ -29,9 +33,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         InputError: the folder exists or cannot be written.
     """
     check_new(folder)
-    draft = folder.with_name(f".{folder.name}.part")
+    draft = folder.with_name(f".{folder.name[:100]}.{os.getpid()}.part")  # of this process alone
     try:
-        shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         yield draft
         draft.rename(folder)
@@ -41,9 +44,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def write(folder: Path, name: str, remarks: Sequence[str]) -> None:
-    """Writes the data set's name and the remarks about the converted files."""
-    content = {"name": name, "remarks": list(remarks)}
+def write(folder: Path, name: str, remarks: Sequence[str], *, label: str) -> None:
+    """Writes the data set's name, its usual column of labels, and the remarks about the converted files."""
+    content = {"name": name, "label": label, "remarks": list(remarks)}
     (folder / REMARKS).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
@@ -51,6 +54,12 @@ def name_of(folder: Path) -> str | None:
     """The name of the converted data set; None for a folder that was not converted."""
     name = _content(folder).get("name")
     return name if isinstance(name, str) else None
+
+
+def label_of(folder: Path) -> str:
+    """The column of labels that is checked if none is named."""
+    label = _content(folder).get("label")
+    return label if isinstance(label, str) else "label"
 
 
 def remarks_of(folder: Path) -> list[str]:

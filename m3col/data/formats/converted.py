@@ -27,8 +27,11 @@ def read(
     images: bool,
 ) -> Dataset:
     """Reads a converted folder. See `Read`."""
+    name = conversion.name_of(folder)
+    if name is not None and name != entry.name:
+        raise InputError([f"{folder}: was converted from {name}, not from {entry.name}; use data.name: {name}"])
     raw = sorted(path for path in folder.iterdir() if path.suffix in _SOURCES)
-    if raw and conversion.name_of(folder) is None:
+    if raw and name is None:
         source = _SOURCES[raw[0].suffix]
         given = folder if source == "vision_touch" else raw[0]
         command = f"m3col data convert {source} {given} --to {folder.with_name(f'{entry.name}-data')}"

@@ -7,7 +7,6 @@ Files: `train.jsonl`, `dev.jsonl` and `test.jsonl`, an object with `id`, `img`, 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from m3col.data.dataset import Dataset
 from m3col.data.formats import json_pairs
@@ -53,6 +52,7 @@ def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
     if layout.text not in (None, ("text",)):
         fault = f"data.text.columns: there is one text per image, 'text', but got {list(layout.text or ())}"
         pairs.faults.add(folder, "text", fault)
+    seen: dict[str, str] = {}
     for split in (s for s in FILES if s in splits):
         path = folder / FILES[split]
         lines = read_lines(path, pairs.faults)
@@ -61,7 +61,7 @@ def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
         rows = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
         if not rows:
             pairs.faults.add(path, "rows", "has no rows")
-        read_rows = [_pair(pairs, path, number, line) for number, line in rows]
+        read_rows = [_pair(pairs, path, number, line, seen) for number, line in rows]
         pairs.splits[split] = [pair for pair in read_rows if pair is not None]
     validate_labels(pairs)
     if (folder / "test.jsonl").is_file():
@@ -71,16 +71,24 @@ def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
     return pairs
 
 
-def _pair(pairs: Pairs, path: Path, number: int, line: str) -> Pair | None:
-    """One line; None, with a fault, if it is no object of this layout."""
+def _pair(pairs: Pairs, path: Path, number: int, line: str, seen: dict[str, str]) -> Pair | None:
+    """One line; None, with a fault, if it is no object of this layout. `seen`: where each id is, which is extended."""
     record = json_pairs.parse(line, path, pairs.faults, number)
-    if record is None:
+    if record is json_pairs.FAULT:
         return None
     if not isinstance(record, dict):
         fault = f"must be an object, but is {json_pairs.described(record)}"
         pairs.faults.add(path, "no object", fault, number)
         return None
-    label: Any = record.get("label")
+    name, label = record.get("id"), record.get("label")
+    if not isinstance(name, int | str) or isinstance(name, bool):
+        fault = f"'id' must be a number or a text, but is {json_pairs.described(name)}"
+        pairs.faults.add(path, "the id", fault, number)
+    elif str(name) in seen:
+        fault = f"id {str(name)!r:.40} is in {seen[str(name)]} as well; each meme has one id"
+        pairs.faults.add(path, "repeated ids", fault, number)
+    else:
+        seen[str(name)] = path.name
     wrong = [key for key in ("img", "text") if not isinstance(record.get(key), str)]
     for key in wrong:
         fault = f"{key!r} must be a text, but is {json_pairs.described(record.get(key))}"

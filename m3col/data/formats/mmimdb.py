@@ -90,11 +90,14 @@ def scan(folder: Path, splits: Sequence[str], layout: Layout) -> Pairs:
 def _ids(path: Path, pairs: Pairs) -> dict[str, list[str]]:
     """The ids of each split. A film in two splits is a fault."""
     content = json_pairs.read_object(path, pairs.faults)
-    if content is None:
+    if content is json_pairs.FAULT:
         return {}
     if not isinstance(content, dict):
         pairs.faults.add(path, "json", f"must be an object of lists of ids, but is {json_pairs.described(content)}")
         return {}
+    for key in sorted(set(content) - set(FILE_SPLITS.values())):
+        fault = f"{key!r:.40} is no split{nearest(key, FILE_SPLITS.values())}"
+        pairs.faults.add(path, "json", fault)
     result: dict[str, list[str]] = {}
     seen: dict[str, str] = {}
     for split, key in FILE_SPLITS.items():
@@ -121,15 +124,14 @@ def _film(
     """The poster and text of a film, and its labels; None for a film that cannot be read."""
     path = pairs.folder / "dataset" / f"{name}.json"
     content = json_pairs.read_object(path, pairs.faults)
-    if content is None:
+    if content is json_pairs.FAULT:
         return None
-    plots, genres = (content.get(key) if isinstance(content, dict) else None for key in ("plot", "genres"))
-    for key, value in (("plot", plots), ("genres", genres)):
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            fault = f"{key!r} must be a list of texts, but is {json_pairs.described(value)}"
-            pairs.faults.add(path, f"{key} is no list", fault)
-            return None
-    assert isinstance(plots, list) and isinstance(genres, list)
+    if not isinstance(content, dict):
+        pairs.faults.add(path, "no object", f"must be an object, but is {json_pairs.described(content)}")
+        return None
+    plots, genres = (_texts(pairs, path, key, content.get(key)) for key in ("plot", "genres"))
+    if plots is None or genres is None:
+        return None
     named = {genre.strip().lower() for genre in genres}
     for genre in sorted(named - {*GENRES, *IGNORED}):
         fault = f"genre {genre!r:.40} is unknown{nearest(genre, GENRES)}"
@@ -139,12 +141,28 @@ def _film(
     counts["no label"] += not named & {*GENRES}
     counts["films"] += 1
     pair = read_pair(
-        pairs, path, number, image=os.path.join("dataset", f"{name}.jpeg"), text=_text(plots, text), label=None
+        pairs, path, None, image=os.path.join("dataset", f"{name}.jpeg"), text=_text(plots, text), label=None
     )
     return Pair(path, number, pair.image, pair.path, pair.text, ""), [int(genre in named) for genre in GENRES]
 
 
+def _texts(pairs: Pairs, path: Path, key: str, value: Any) -> list[str] | None:
+    """A list of texts; None, with a fault, for anything else."""
+    if not isinstance(value, list):
+        pairs.faults.add(
+            path, f"{key} is no list", f"{key!r} must be a list of texts, but is {json_pairs.described(value)}"
+        )
+        return None
+    wrong = [item for item in value if not isinstance(item, str)]
+    if wrong:
+        fault = f"{key!r} must be a list of texts, but has {json_pairs.described(wrong[0])} in it"
+        pairs.faults.add(path, f"{key} has other values", fault)
+        return None
+    return value
+
+
 def _text(plots: Sequence[str], which: str) -> str:
+    plots = [plot for plot in plots if plot.strip()]
     if which == "all_plots" or not plots:
         return joined(plots)
     return (max(plots, key=len) if which == "longest_plot" else plots[0]).strip()

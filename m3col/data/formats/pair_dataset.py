@@ -30,10 +30,12 @@ def missing(what: str, cell: str) -> str:
     return f"{what} is empty" if not cell else f"{what} is {cell!r}, which stands for a missing one; leave the pair out"
 
 
-def read_pair(pairs: Pairs, file: Path, row: int, *, image: str | None, text: str | None, label: str | None) -> Pair:
+def read_pair(
+    pairs: Pairs, file: Path, row: int | None, *, image: str | None, text: str | None, label: str | None
+) -> Pair:
     """Converts a row to a pair and adds its faults to `pairs.faults`.
 
-    A value is None if the file has no such column, which is reported elsewhere.
+    A value is None if the file has no such column, which is reported elsewhere. `row` is None if the file is one pair.
     """
     path = None
     image = None if image is None else image.strip()
@@ -56,7 +58,7 @@ def read_pair(pairs: Pairs, file: Path, row: int, *, image: str | None, text: st
         if value and not encodable(value):  # JSON can contain half of a surrogate pair, which cannot be encoded
             pairs.faults.add(file, f"the {what} is not Unicode", f"the {what} holds half a surrogate pair", row)
     shown = os.path.normpath(decoding.with_slashes(image or "", pairs.root))
-    return Pair(file, row, shown, path, "" if text in MARKS else text or "", label or "")
+    return Pair(file, row or 1, shown, path, "" if text in MARKS else text or "", label or "")
 
 
 def validate_labels(pairs: Pairs) -> None:

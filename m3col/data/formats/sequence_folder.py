@@ -279,7 +279,7 @@ def _compare_ids(content: Content, name: str, modality: Modality, *, complete: b
             content.faults.append(f"{path}: has no {unit} for {_listed(missing)} of {content.paths[split].name}")
     used = {row for rows in content.splits.values() for row in rows}
     unused = [row for row in _ids(modality) if row not in used]
-    if unused and complete and content.splits:
+    if unused and complete and content.splits and not content.faults:
         content.warnings.append(f"{path}: {_listed(unused)} are in no split and left out")
 
 

@@ -12,10 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3col.data.multibench.folder import Converted, as_float32, number_table
-from m3col.data.multibench.values import DescribedArray, text_of
+from m3col.data.multibench.values import DescribedArray, Refused, text_of
 from m3col.data.sequences.column import SequenceColumn
 
 MODALITIES = ("vision", "audio", "text")
+
+_WIDTHS = {(20, 5): "mosi", (35, 74): "mosi", (371, 81): "ur_funny or mustard"}  # vision and audio
+
+_TEXT_WIDTH = 300
 
 SPLITS = {"train": "train", "validation": "valid", "test": "test"}  # ours: MultiBench's
 
@@ -41,7 +45,8 @@ def convert(value: Mapping[Any, Any], faults: list[str]) -> Converted | None:
     if faults:
         return None
     arrays = {split: arrays for split, arrays in parts.items() if arrays is not None}
-    return _converted(arrays, _kind(arrays, faults), faults)
+    kind = _kind(arrays, faults)
+    return None if faults else _converted(arrays, str(kind), faults)
 
 
 def _split(part: Any, where: str, faults: list[str]) -> dict[str, Any] | None:
@@ -55,7 +60,9 @@ def _split(part: Any, where: str, faults: list[str]) -> dict[str, Any] | None:
         if name not in by_name:
             faults.append(f"{where} has no {name!r}; it has {', '.join(sorted(by_name)) or 'nothing'}")
             continue
-        array = number_table(by_name[name], f"{where}, {name!r}", faults)
+        array = number_table(
+            by_name[name], f"{where}, {name!r}", faults, dimensions=(3,) if name in MODALITIES else (1, 2, 3)
+        )
         if array is not None:
             arrays[name] = array
     if len(arrays) < len(MODALITIES) + 1:
@@ -64,7 +71,7 @@ def _split(part: Any, where: str, faults: list[str]) -> dict[str, Any] | None:
     before = len(faults)
     for name in MODALITIES:
         shape = arrays[name].shape
-        if len(shape) != 3 or shape[0] != count or shape[1] != arrays["text"].shape[1] or 0 in shape[1:]:
+        if shape[0] != count or shape[1] != arrays["text"].shape[1] or 0 in shape[1:]:
             faults.append(
                 f"{where}, {name!r} must have the shape [samples, steps, features] with the {count} samples of "
                 f"'labels' and the steps of 'text', but has {list(shape)}"
@@ -73,24 +80,47 @@ def _split(part: Any, where: str, faults: list[str]) -> dict[str, Any] | None:
         faults.append(f"{where}, 'labels' must have one number per sample, but has {list(arrays['labels'].shape)}")
     elif not np.isfinite(arrays["labels"].astype(np.float64)).all():
         faults.append(f"{where}, 'labels' has values that are not finite")
-    given = by_name.get("id")
-    arrays["id"] = given.texts() if isinstance(given, DescribedArray) else [""] * count
-    if len(arrays["id"]) != count:
-        faults.append(f"{where}, 'id' has {len(arrays['id'])} rows for {count} samples")
+    arrays["id"] = _ids(by_name.get("id"), count, f"{where}, 'id'", faults)
     return arrays if len(faults) == before else None
 
 
-def _kind(arrays: Mapping[str, Arrays], faults: list[str]) -> str:
+def _ids(given: Any, count: int, where: str, faults: list[str]) -> list[str]:
+    """The ids of the file, which are kept for reference alone; empty texts for a file without them."""
+    if given is None:
+        return [""] * count
+    try:
+        if isinstance(given, list):
+            ids = [" ".join(map(text_of, row)) if isinstance(row, list | tuple) else text_of(row) for row in given]
+        elif isinstance(given, DescribedArray):
+            ids = given.texts()
+        else:
+            raise Refused("is neither a list nor an array")
+    except Refused as error:
+        faults.append(f"{where} {error}")
+        return []
+    if len(ids) != count:
+        faults.append(f"{where} has {len(ids)} rows for {count} samples")
+    return ids
+
+
+def _kind(arrays: Mapping[str, Arrays], faults: list[str]) -> str | None:
     """The data set, by its widths and labels."""
     widths = {name: {split[name].shape[2] for split in arrays.values()} for name in MODALITIES}
     for name, values in widths.items():
         if len(values) > 1:
             faults.append(f"{name!r} has {' and '.join(map(str, sorted(values)))} features in different splits")
-    vision, audio = (min(widths[name]) for name in ("vision", "audio"))
+    if faults:
+        return None
+    vision, audio = min(widths["vision"]), min(widths["audio"])
     labels = np.unique(np.concatenate([split["labels"].ravel() for split in arrays.values()]).astype(np.float64))
-    if (vision, audio) == (371, 81) or np.isin(labels, (-1, 0, 1)).all():
-        return "mustard" if labels.min(initial=0) < 0 else "ur_funny"
-    return "mosi"
+    known, low = _WIDTHS.get((vision, audio)), float(labels.min(initial=0))
+    if known is None:
+        faults.append(f"vision and audio have {vision} and {audio} features; known are 20 and 5, 35 and 74, 371 and 81")
+    elif known == "mosi" and np.abs(labels).max(initial=0) > 3:
+        faults.append(f"'labels' must be from -3 to 3, but reach from {low:g} to {labels.max():g}")
+    elif known != "mosi" and not np.isin(labels, (-1, 0, 1)).all():
+        faults.append(f"'labels' must be -1, 0 or 1, but are {', '.join(f'{label:g}' for label in labels[:8])}")
+    return known if known == "mosi" else "mustard" if low < 0 else "ur_funny"
 
 
 def _converted(arrays: Mapping[str, Arrays], kind: str, faults: list[str]) -> Converted | None:
@@ -99,6 +129,9 @@ def _converted(arrays: Mapping[str, Arrays], kind: str, faults: list[str]) -> Co
     silent = infinite = front = 0
     for split, parts in arrays.items():
         text = parts["text"]
+        if not np.isfinite(text).all():
+            faults.append(f"split {SPLITS[split]!r}, 'text' has values that are NaN or infinite")
+            continue
         # The published rule: the sum over a sample's text, which is 0 where there are no word vectors.
         spoken = np.abs(text).sum(axis=(1, 2)) > 0
         silent += int((~spoken).sum())
@@ -152,6 +185,9 @@ def _remark(
 ) -> None:
     """Adds what a user should know about the file."""
     remarks = result.remarks
+    width = arrays["train"]["text"].shape[2]
+    if width != _TEXT_WIDTH:
+        remarks.append(f"the text has {width} features at each step; in the published files it has {_TEXT_WIDTH}")
     if counts["silent"]:
         remarks.append(f"{counts['silent']} samples without any text were left out, as in the published loader")
     if counts["front"]:
@@ -169,6 +205,6 @@ def _remark(
             )
         if arrays["train"]["vision"].shape[2] == 35:
             remarks.append(
-                "35 and 74 features: this is mosi_raw.pkl, another file than mosi_data.pkl (20 and 5 features) of the "
+                "35 and 74 features, as in mosi_raw.pkl: another file than mosi_data.pkl (20 and 5 features) of the "
                 "published figures"
             )

@@ -21,6 +21,7 @@ class Converted:
 
     Attributes:
         name: the data set.
+        label: the usual column of labels.
         rows: by split the columns of its CSV; "id" is one of them.
         sequences: by modality the sequences of all splits, in the order of `rows`.
         tables: by modality the rows [N, D] of all splits, in the same order.
@@ -28,6 +29,7 @@ class Converted:
     """
 
     name: str
+    label: str = "label"
     rows: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     sequences: dict[str, SequenceColumn] = field(default_factory=dict)
     tables: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -39,14 +41,19 @@ class Converted:
         return [sample for columns in self.rows.values() for sample in columns["id"]]
 
 
-def number_table(value: Any, where: str, faults: list[str]) -> NDArray[Any] | None:
-    """The numbers of a described array; None, with a fault, for anything else."""
+def number_table(
+    value: Any, where: str, faults: list[str], *, dimensions: tuple[int, ...]
+) -> NDArray[Any] | None:  # fmt: skip
+    """The numbers of a described array with one of these `dimensions`; None, with a fault, for anything else."""
     try:
         if not isinstance(value, DescribedArray):
             raise Refused("is not an array")
         array = value.numpy()
         if array.dtype.kind not in "biuf":
             raise Refused("has texts in place of numbers")
+        if array.ndim not in dimensions:
+            wanted = " or ".join(map(str, dimensions))
+            raise Refused(f"must have {wanted} dimensions, but has the shape {list(array.shape)}")
     except Refused as error:
         faults.append(f"{where} {error}")
         return None
@@ -79,4 +86,4 @@ def write(converted: Converted, folder: Path) -> None:
             frame = pd.DataFrame(table, columns=[f"{name}_{number}" for number in range(table.shape[1])])
             frame.insert(0, "id", converted.ids)
             frame.to_csv(draft / f"{name}.csv", index=False)
-        conversion.write(draft, converted.name, converted.remarks)
+        conversion.write(draft, converted.name, converted.remarks, label=converted.label)

@@ -38,20 +38,25 @@ def convert(value: Mapping[Any, Any], faults: list[str]) -> Converted | None:
         The samples of all splits; None if there are faults.
     """
     by_name = {text_of(key): part for key, part in value.items()}
-    series, static, codes = (number_table(by_name[name], repr(name), faults) for name in (SERIES, STATIC, CODES))
+    series, static, codes = (
+        number_table(by_name[name], repr(name), faults, dimensions=(count,))
+        for name, count in ((SERIES, 3), (STATIC, 2), (CODES, 2))
+    )
     if series is None or static is None or codes is None:
         return None
     count = len(series)
-    for name, array, dimensions in ((SERIES, series, 3), (STATIC, static, 2), (CODES, codes, 2)):
-        if array.ndim != dimensions or len(array) != count or 0 in array.shape:
-            faults.append(f"{name!r} must have {count} rows and {dimensions} dimensions, but has {list(array.shape)}")
+    for name, array in ((SERIES, series), (STATIC, static), (CODES, codes)):
+        if len(array) != count or 0 in array.shape:
+            faults.append(f"{name!r} must have {count} rows, but has the shape {list(array.shape)}")
+    if codes.shape[1] <= _PUBLISHED_TASK:
+        faults.append(f"{CODES!r} must have at least {_PUBLISHED_TASK + 1} columns, but has {codes.shape[1]}")
     if not faults and not np.isin(codes, (0, 1)).all():
         faults.append(f"{CODES!r} must be 0 or 1 everywhere")
     if not faults and count < 10:
         faults.append(f"{SERIES!r} has {count} rows, which cannot be split in tenths")
     if faults:
         return None
-    result = Converted("mimic")
+    result = Converted("mimic", label=f"icd9_{_PUBLISHED_TASK}")
     replaced = int((~np.isfinite(series)).sum() + (~np.isfinite(static)).sum())
     series, static = (
         as_float32(np.where(np.isfinite(array), array, 0), repr(name), faults)
@@ -71,12 +76,11 @@ def convert(value: Mapping[Any, Any], faults: list[str]) -> Converted | None:
     result.tables["static"] = static[used]
     if replaced:
         result.remarks.append(f"{replaced} values that were NaN or infinite became 0, as in the published loader")
-    if codes.shape[1] > _PUBLISHED_TASK:
-        share = float(codes[:, _PUBLISHED_TASK].mean())
-        result.remarks.append(
-            f"{100 * max(share, 1 - share):.1f} % of the rows are of the larger class of icd9_{_PUBLISHED_TASK}, the "
-            "published task: an accuracy near this says nothing"
-        )
+    share = float(codes[:, _PUBLISHED_TASK].mean())
+    result.remarks.append(
+        f"{100 * max(share, 1 - share):.1f} % of the rows are of the larger class of icd9_{_PUBLISHED_TASK}, the "
+        "published task: an accuracy near this says nothing"
+    )
     result.remarks.append(
         "published code scales with all rows, also of the test split; here a training scales with its training fold"
     )

@@ -15,7 +15,7 @@ from typing import Any
 from m3col.data.multibench.values import GLOBALS, DescribedArray, DescribedDtype, Global, Refused
 from m3col.errors import InputError, reason_of
 
-_MOST_OPCODES = 5_000_000
+_MOST_OPCODES = 2_000_000
 
 _DEEPEST_STACK = 500_000
 
@@ -26,6 +26,14 @@ _LONGEST_INTEGER = 16  # bytes
 _COPIED = 4  # bytes that may be copied, in sizes of the file
 
 _LEAST_COPIED = 1_000_000
+
+_OTHER_FILES = {
+    b"\x1f\x8b": "a gzip file, which is unpacked first",
+    b"PK": "a zip file",
+    b"<": "a web page",
+    b"version https://git-lfs": "a pointer of git-lfs: fetch the file itself",
+    b"\x89HDF": "an HDF5 file",
+}
 
 _Handler = Callable[["_Reader"], None]
 
@@ -56,6 +64,9 @@ def read(path: Path) -> Any:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise InputError([f"{path}: cannot be read ({reason_of(error)})"]) from None
+    for start, kind in _OTHER_FILES.items():
+        if content[: len(start)] == start:
+            raise InputError([f"{path}: is {kind}, not a pickle"])
     reader = _Reader(content)
     try:
         return reader.value()
@@ -71,7 +82,7 @@ class _Reader:
     """
 
     def __init__(self, content: "mmap.mmap | bytes") -> None:
-        self._view, self.position = memoryview(content), 0
+        self._content, self._view, self.position = content, memoryview(content), 0
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._left_to_copy = max(_COPIED * len(self._view), _LEAST_COPIED)
@@ -115,13 +126,12 @@ class _Reader:
     def line(self, longest: int = _LONGEST_LINE) -> bytes:
         """The bytes up to the end of the line."""
         start = self.position
-        window = self._view[start : start + longest + 1]
-        end = bytes(window).find(b"\n") if len(window) <= _LONGEST_LINE + 1 else _find(window, b"\n")
+        end = self._content.find(b"\n", start, start + longest + 1)
         if end < 0:
             raise Refused("has a line that does not end")
-        self.position = start + end + 1
-        self.spend(end)
-        return bytes(window[:end])
+        self.position = end + 1
+        self.spend(end - start)
+        return bytes(self._view[start:end])
 
     def push(self, value: Any) -> None:
         self._stack.append(value)
@@ -151,16 +161,6 @@ class _Reader:
         if key not in self._memo:
             raise Refused(f"is damaged: it refers to value {key}, which it has not")
         self.push(self._memo[key])
-
-
-def _find(view: memoryview, mark: bytes) -> int:
-    """The position of a byte in a long view, block by block."""
-    block = 1 << 20
-    for start in range(0, len(view), block):
-        at = bytes(view[start : start + block]).find(mark)
-        if at >= 0:
-            return start + at
-    return -1
 
 
 def _integer(reader: _Reader, count: int) -> None:
@@ -260,7 +260,7 @@ def _reduce(reader: _Reader) -> None:
     arguments, function = reader.pop(), reader.pop()
     if not isinstance(function, Global) or function.make is None or not isinstance(arguments, tuple):
         raise Refused("calls something that is no array, dtype or number; nothing was called")
-    reader.spend(sum(len(part) for part in arguments if isinstance(part, str)))
+    reader.spend(sum(len(part) for part in arguments if isinstance(part, str | bytes | memoryview)))
     reader.push(function.make(arguments))
 
 

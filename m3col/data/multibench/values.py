@@ -17,7 +17,7 @@ _MOST_DIMENSIONS = 8
 
 _LARGEST_ITEM = 4096  # bytes of a value of an array
 
-_LONGEST_TEXT = 10_000  # characters of a name or an id
+_LONGEST_TEXT = 200  # characters of a name or an id
 
 Buffer = bytes | memoryview
 
@@ -46,10 +46,6 @@ class DescribedDtype:
         if order not in ("<", ">", "|", "="):
             raise Refused(f"has a dtype with the unknown byte order {order!r:.20}")
         self.order = order
-
-    @property
-    def is_object(self) -> bool:
-        return self.code.lstrip("<>|=").startswith("O")
 
     def numpy(self) -> "np.dtype[Any]":
         """The dtype of NumPy. Raises Refused for Python objects, dates, records and other kinds."""
@@ -99,7 +95,10 @@ class DescribedArray:
         if needed != len(self.data):
             raise Refused(f"is damaged: {list(self.shape)} of {dtype} are {needed:,} bytes, not {len(self.data):,}")
         order: Any = "F" if self.fortran else "C"
-        return np.frombuffer(self.data, dtype=dtype).reshape(self.shape, order=order)
+        try:
+            return np.frombuffer(self.data, dtype=dtype).reshape(self.shape, order=order)
+        except (ValueError, TypeError, OverflowError, MemoryError) as error:
+            raise Refused(f"has an array of the shape {self.shape!s:.60} that NumPy cannot make ({error})") from None
 
     def texts(self) -> list[str]:
         """The values as texts, for ids, of which each row may have several; joined with a blank."""
@@ -108,7 +107,11 @@ class DescribedArray:
                 raise Refused(f"is damaged: the shape {list(self.shape)} does not fit {len(self.data)} objects")
             cells = [text_of(cell) for cell in self.data]
         else:
-            cells = [text_of(cell) for cell in self.numpy().ravel().tolist()]
+            try:
+                values = self.numpy().ravel().tolist()
+            except (SystemError, UnicodeError) as error:
+                raise Refused(f"has texts that are not Unicode ({error})") from None
+            cells = [text_of(cell) for cell in values]
         rows = self.shape[0] if self.shape else 1
         width = len(cells) // rows if rows else 0
         return [" ".join(cells[row * width : (row + 1) * width]) for row in range(rows)]
@@ -137,16 +140,14 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
 
 
 def text_of(value: Any) -> str:
-    """A text; bytes are read as UTF-8, and numbers are written out."""
+    """A printable text; bytes are read as UTF-8, numbers are written out, and "?" stands for anything else."""
     if isinstance(value, str | bytes | memoryview) and len(value) > _LONGEST_TEXT:
         raise Refused(f"has a name or an id of {len(value):,} characters")
     if isinstance(value, bytes | memoryview):
-        return bytes(value).decode("utf-8", errors="replace")
-    if isinstance(value, str | int | float):
-        return str(value)
-    if isinstance(value, DescribedArray):
-        return " ".join(value.texts()) if value.dtype is None or not value.dtype.is_object else "?"
-    return "?"
+        value = bytes(value).decode("utf-8", errors="replace")
+    if not isinstance(value, str | int | float):
+        return "?"
+    return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
 def latin1(text: str) -> bytes:

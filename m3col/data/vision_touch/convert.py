@@ -17,7 +17,7 @@ from PIL import Image
 from m3col.data.formats import conversion
 from m3col.data.sequences import files
 from m3col.data.vision_touch import hdf5_files
-from m3col.errors import InputError
+from m3col.errors import InputError, nearest
 
 NAME = "vision_touch"
 
@@ -46,6 +46,8 @@ def convert(folder: Path, to: Path, *, split: str = "file") -> list[str]:
         InputError: with the faults of every file; or the folder exists or cannot be written.
     """
     conversion.check_new(to)
+    if split not in SPLITS:
+        raise InputError([f"--split: {split!r} is unknown{nearest(split, SPLITS)}"])
     paths = sorted(folder.glob("*.h5")) if folder.is_dir() else []
     if not paths:
         raise InputError([f"{folder}: is not a folder with .h5 files"])
@@ -56,7 +58,12 @@ def convert(folder: Path, to: Path, *, split: str = "file") -> list[str]:
 
 
 def drawn(paths: Sequence[Path], split: str) -> dict[Path, str]:
-    """The split of each file, "train" or "test"."""
+    """The split of each file, "train" or "test". Raises InputError where recordings cannot be told from the names."""
+    strange = [path.name for path in paths if not hdf5_files.is_piece(path)]
+    if split == "recording" and strange:
+        shown = f"{strange[0]!a}{f' and {len(strange) - 1} more' if len(strange) > 1 else ''}"
+        text = "has no number of a piece in its name (such as ..._3_1000.h5), so that recordings cannot be told apart"
+        raise InputError([f"{paths[0].parent}: {shown} {text}; draw files instead"])
     units = [hdf5_files.recording_of(path) if split == "recording" else path.name for path in paths]
     order = sorted(set(units))
     random.Random(_SEED).shuffle(order)
@@ -74,10 +81,18 @@ def _write(draft: Path, paths: Sequence[Path], members: dict[Path, str], split: 
     proprio: list[Any] = []
     rows: dict[str, list[list[Any]]] = {"train": [], "test": []}
     of_split: dict[str, set[str]] = {"train": set(), "test": set()}
+    sizes: tuple[tuple[int, ...], int] | None = None
     for number, path in enumerate(paths):
         steps = hdf5_files.read(path, faults)
-        if steps is None or faults:
+        if steps is None:
             continue
+        own = steps.images.shape[1:], steps.proprio.shape[1]
+        if sizes is not None and own != sizes:
+            now, before = (f"images {list(size[0])} and {size[1]} numbers of proprioception" for size in (own, sizes))
+            faults.append(f"{path}: has {now}, but the files before have {before}")
+        if faults:
+            continue
+        sizes = own
         names = [f"{number:05d}-{step:02d}" for step in range(len(steps.images))]
         for name, pixels in zip(names, steps.images, strict=True):
             Image.fromarray(np.ascontiguousarray(pixels)).save(draft / "images" / f"{name}.png", compress_level=1)
@@ -96,7 +111,9 @@ def _write(draft: Path, paths: Sequence[Path], members: dict[Path, str], split: 
          ([name, *row.tolist()] for name, row in zip(ids, proprio, strict=True)))  # fmt: skip
     files.write_file(draft / "force.safetensors", force, ids=ids)
     remarks = _remarks(of_split, split)
-    conversion.write(draft, NAME, remarks)
+    if not all(map(hdf5_files.is_piece, paths)):
+        remarks.append("the names of some files have no number of a piece: each of these is a group of its own")
+    conversion.write(draft, NAME, remarks, label="contact")
     return remarks
 
 

@@ -3,6 +3,7 @@
 Letters: T steps of a file (50 as published), P numbers of the proprioception (8).
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m3col.errors import InputError, reason_of
+
+_LARGEST = 2_000_000_000  # bytes of an array; the published ones have 2.5 MB
 
 _LAST_READINGS = 32  # of the force, as published
 
@@ -42,10 +45,16 @@ class Steps:
     contact: NDArray[np.bool_]
 
 
+def is_piece(path: Path) -> bool:
+    """Whether the name of a file says which recording it is a piece of."""
+    return _NAME.fullmatch(path.stem) is not None
+
+
 def recording_of(path: Path) -> str:
     """The recording that a file is a piece of; the name of the file, if it says nothing."""
     match = _NAME.fullmatch(path.stem)
-    return match["recording"] if match else path.stem
+    name = match["recording"] if match else path.stem
+    return name.encode("utf-8", errors="replace").decode("utf-8")  # names of files may be any bytes
 
 
 def read(path: Path, faults: list[str]) -> Steps | None:
@@ -72,8 +81,10 @@ def read(path: Path, faults: list[str]) -> Steps | None:
     if proprio.shape[1] < 4:
         faults.append(f"{path}: 'proprio' must be [T, >= 4], but is {list(proprio.shape)}")
     for name in ("ee_forces_continuous", "proprio", "contact"):
-        if arrays[name].dtype.kind not in "biuf" or not np.isfinite(arrays[name]).all():
-            faults.append(f"{path}: {name!r} must have finite numbers alone")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(arrays[name].astype(np.float32)).all()
+        if not finite or 0 in arrays[name].shape:
+            faults.append(f"{path}: {name!r} must have finite numbers of float32, at least one for each step")
     if len(faults) > before:
         return None
     return Steps(
@@ -101,13 +112,17 @@ def _arrays(path: Path, faults: list[str]) -> dict[str, NDArray[Any]] | None:
                 data = file.get(name) if isinstance(link, h5py.HardLink) else None
                 if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
                     faults.append(f"{path}: has no array {name!r} of its own; it has {', '.join(sorted(file))}")
-                elif data.ndim != dimensions or data.dtype.kind not in "biuf":
+                elif data.shape is None or len(data.shape) != dimensions or data.dtype.kind not in "biuf":
                     faults.append(
                         f"{path}: {name!r} must be numbers in {dimensions} dimensions, but is {data.dtype} "
-                        f"{list(data.shape)}"
+                        f"{None if data.shape is None else list(data.shape)}"
                     )
+                elif math.prod(data.shape) * data.dtype.itemsize > _LARGEST:
+                    size = math.prod(data.shape) * data.dtype.itemsize
+                    faults.append(f"{path}: {name!r} has {size / 1e9:,.1f} GB; at most {_LARGEST / 1e9:g} are read")
                 else:
                     arrays[name] = data[()]
-    except (OSError, RuntimeError, ValueError, KeyError) as error:  # what h5py raises for damaged files
+    # What h5py raises for damaged files.
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
         faults.append(f"{path}: cannot be read as HDF5 ({reason_of(error)})")
     return arrays if len(faults) == before else None
