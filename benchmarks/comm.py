@@ -232,7 +232,7 @@ def main() -> int:
     for samples in options.samples:
         times = rounds(samples, options)
         ours, plain, calls = (times[name] for name in CONTENDERS)
-        used = [memory(name, samples, options) for name in CONTENDERS]
+        used = [0.0 if options.quick else memory(name, samples, options) for name in CONTENDERS]
         lines.append(
             [f"{samples:,}", *(f"{statistics.median(values):.1f}" for values in (ours, plain, calls)),
              f"{common.median_ratio(plain, ours):.2f}", f"{common.median_ratio(calls, ours):.2f}",

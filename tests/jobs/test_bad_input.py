@@ -72,7 +72,10 @@ def test_a_misspelt_key_on_the_command_line(refuse):
 
 
 def test_a_name_that_does_not_exist(refuse):
-    near_search, near_train = "digits, emoji, rosmap, rosmap_table4", "brca, digits, emoji, food101, handwritten"
+    near_search, near_train = (
+        "digits, emoji, methods_digits, methods_emoji",
+        "brca, digits, emoji, food101, handwritten",
+    )
     for command, near in (("search", near_search), ("train", near_train)):
         (line,) = refuse(command, "nosuch")
         assert line.startswith(f"config 'nosuch': no such file, and no shipped {command} config; choose from {near}")
