@@ -55,7 +55,10 @@ def fault_of(values: Any) -> str:
         values: what a user passes for one modality, neither images nor texts by `kind_of_items`.
     """
     if isinstance(values, pd.DataFrame) and values.shape[1] == 1 and kind_of_items(values.iloc[:, 0]) is not None:
-        return f"is a table with one column of texts; hand over the column: frame[{values.columns[0]!r}]"
+        cells = values.iloc[:_LOOKED_AT, 0]
+        if not any(isinstance(cell, str) and is_number(cell) for cell in cells):  # else numbers with a wrong cell
+            return f"is a table with one column of texts; hand over the column: frame[{values.columns[0]!r}]"
+        return ""
     items = values.tolist() if isinstance(values, pd.Series) else values
     if isinstance(items, list | tuple) and items and all(isinstance(item, str) for item in items):
         return "has numbers written as texts; hand over a table of numbers: pandas.to_numeric(...).to_frame()"

@@ -100,6 +100,12 @@ def test_arrays_in_memory_are_copied():
     assert dataset.train.inputs["a"].max() == 1
 
 
+def test_a_cell_that_is_no_number_is_named():
+    for frame in (pd.DataFrame({"t": ["1", "w", "2", "3"]}), pd.DataFrame({"t": list("wxyz"), "u": range(4)})):
+        with pytest.raises(InputError, match=r"column 't' must be a number, but is '\w'"):
+            arrays.from_arrays({"d": frame}, [0, 1, 0, 1])
+
+
 def test_every_fault_of_arrays_at_once():
     with pytest.raises(InputError) as caught:
         arrays.from_arrays(
@@ -116,7 +122,7 @@ def test_every_fault_of_arrays_at_once():
     for part in (
         "'b': must have shape [samples",
         "c 3",
-        "row 1, column 't' must be a number, but is 'w'",
+        "'d': is a table with one column of texts; hand over the column: frame['t']",
         "row 2: a label",
         "row 4: the label is missing",
     ):

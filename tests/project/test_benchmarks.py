@@ -66,6 +66,7 @@ def test_epoch_agrees_with_the_plain_loop():
     assert all(float(row[column]) < 1e-5 for row in table[1:])
 
 
+@pytest.mark.dear("it only compares samplers; that a search keeps its budget is tested with the plan")
 def test_samplers_spend_no_more_than_the_budget(tmp_path):
     text = run_quick("samplers", "--plot", str(tmp_path / "samplers.png"))
     assert_table("samplers", text)

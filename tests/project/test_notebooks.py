@@ -49,6 +49,7 @@ def test_own_dataframes_end_in_predictions_of_three_new_samples(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.dear("another search; the commands that the notebook shows are tested with the search and its tables")
 def test_a_search_ends_in_its_tables_and_a_model(tmp_path):
     shown = run("read_a_search", tmp_path)
     assert "On 1,597 test samples" in shown and "pruned" in shown
