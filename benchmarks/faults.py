@@ -19,6 +19,7 @@ more work lost than a checkpoint may be old, and a fault that is meant to cut of
 """
 
 import argparse
+import math
 import re
 import resource
 import subprocess
