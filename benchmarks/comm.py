@@ -17,13 +17,13 @@ before them.
 
 import argparse
 import copy
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import common
@@ -183,8 +183,15 @@ def rounds(samples: int, options: argparse.Namespace) -> dict[str, list[float]]:
     return {name: values[1:] for name, values in times.items()}
 
 
+def reset_peak() -> None:
+    """Forgets the peak of this process, which imports may have reached (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The peak since it was forgotten."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def memory(name: str, samples: int, options: argparse.Namespace) -> float:
@@ -199,6 +206,7 @@ def print_memory(options: argparse.Namespace) -> None:
     shape = partial(trainer, steps=options.steps, width=options.width, precision="float32", threads=options.threads)
     contender(options.memory_of, shape(8))[1]()  # what the first step of any size loads
     _, once = contender(options.memory_of, shape(samples))
+    reset_peak()
     before = peak_bytes()
     once()
     once()
