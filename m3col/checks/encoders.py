@@ -55,8 +55,8 @@ def parameter_counts(model: ModelConfig, data: DataConfig, kinds: Collection[str
             size = ImageInput(data.image.size)
             counts["image"] = _count(ImageEncoder(model.image, size, model.embedding_dim, load_weights=False))
         if "text" in kinds:
-            input = _text_input(model, data)
-            counts["text"] = _count(TextEncoder(model.text, input, model.embedding_dim, load_weights=False))
+            texts = text_input(model, data)
+            counts["text"] = _count(TextEncoder(model.text, texts, model.embedding_dim, load_weights=False))
     return counts
 
 
@@ -117,7 +117,7 @@ def _text_faults(model: ModelConfig, data: DataConfig) -> list[str]:
         if config.pretrained and data.text.tokenizer is None:
             return faults  # the tokenizer has the same source
     try:
-        input = _text_input(model, data)
+        input = text_input(model, data)
     except InputError as error:
         return [*faults, *error.faults]
     if tokenization.source(data.text, config) == tokenization.FITTED and config.pretrained:
@@ -196,7 +196,8 @@ def _token_faults(model: ModelConfig, data: DataConfig, words: int) -> list[str]
     return [line if data.text.tokenizer else f"{line}; if they do all the same, set data.text.tokenizer={name}"]
 
 
-def _text_input(model: ModelConfig, data: DataConfig) -> TextInput:
+def text_input(model: ModelConfig, data: DataConfig) -> TextInput:
+    """The description of the texts. A tokenizer that is fitted later has its largest possible vocabulary."""
     name = tokenization.source(data.text, model.text)
     if name == tokenization.FITTED:
         return TextInput(data.text.vocabulary, 0, data.text.max_length)

@@ -223,6 +223,8 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
     model_faults = _model_faults(config, set(dataset.kinds.values()), faulty)
     if not model_faults and not touches(faulty, "model", "data.image", "data.text"):
         model_faults = memory_faults(with_overrides(config, {"validation.kind": kind}), dataset)
+        if not touches(faulty, "method", "objective"):
+            model_faults += _training_faults(config, dataset)
     faults += model_faults
     if not touches(faulty, "metric", "method", "objective.unimodal_supervision", "data.modalities"):
         faults += _metric_faults(config, dataset)
@@ -258,6 +260,15 @@ def _model_faults(config: RunConfig, kinds: Collection[str], faulty: Collection[
     import m3col.checks.encoders as encoders  # imported here, because it imports torch, timm and transformers
 
     return encoders.faults(config.model, config.data, checked)
+
+
+def _training_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
+    """A fault of a method without labels whose evaluated embeddings no training changes."""
+    if not (config.model.image.frozen or config.model.text.frozen):
+        return []
+    from m3col.checks import trained_weights  # imported here, because it imports torch
+
+    return trained_weights.faults(config, dataset)
 
 
 def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
