@@ -30,6 +30,7 @@ class Member:
         dtype: of the model's inputs and weights.
         task: what is predicted, with what was fitted to the labels of the training split.
         device: where the model computes. Samples and results are on the CPU; each batch is moved.
+        samples: number of labelled samples that it was trained on; None: its checkpoint does not say it.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Member:
         dtype: torch.dtype,
         task: Task,
         device: torch.device = CPU,
+        *,
+        samples: int | None = None,
     ) -> None:
         self.method, self.transforms, self.dtype, self.task = method.to(device).eval(), transforms, dtype, task
-        self.device = device
+        self.device, self.samples = device, samples
 
     def probabilities(self, inputs: Mapping[str, ModalityData]) -> dict[str, np.ndarray]:
         """Predictions [N, C] of each head, such as probabilities."""

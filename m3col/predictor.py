@@ -384,7 +384,7 @@ def _member(folder: Path, described: Mapping[str, Any], member: Mapping[str, Any
         method.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError([f"{path}: weights do not fit the config ({reason_of(error, limit=None)})"]) from None
-    return Member(method, transforms, dtype, task, device)
+    return Member(method, transforms, dtype, task, device, samples=member.get("samples"))
 
 
 def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, np.ndarray]:

@@ -40,27 +40,55 @@ def subsets(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 def fold_faults(case: AnalysisContext) -> list[str]:
     """Why the training fold cannot be drawn again, as lines: the data set is not that of the training."""
+    if _uses_whole_split(case):
+        return []
     validation, dataset = case.predictor.members[0].method.config.validation, case.dataset
-    return splits.faults(
+    faults = splits.faults(
         dataset, kind=validation.kind or splits.default_kind(dataset), folds=validation.folds,
         fraction=validation.fraction, task=case.task,
     )  # fmt: skip
+    samples = case.predictor.members[0].samples
+    if faults or samples is None or samples == (drawn := len(_drawn(case)[0])):
+        return faults
+    return [
+        f"the model was trained on {samples:,} samples, but {dataset.name} has {len(dataset.train):,} for training, of "
+        f"which its fold has {drawn:,}"
+    ]
 
 
 def folds(case: AnalysisContext) -> tuple[Split, Split | None]:
-    """The samples that the first member was trained on, and those that validated it.
+    """The samples that the first member was trained on, and those that it was not trained on and can be validated by.
 
-    They are drawn again from the config of its training. A model that was trained on the whole training split is
-    validated by the validation split of the data set; without one there is None.
+    A model that was trained on the whole training split, such as the refits of a search, is validated by the validation
+    split of the data set. The fold of another one is drawn again from the config of its training. None: there are no
+    such samples, or it is not known that the model was not trained on them, because its checkpoint is of an older
+    version, which does not say how many samples there were.
     """
+    dataset = case.dataset
+    if _uses_whole_split(case):
+        train, held_out = dataset.train, dataset.validation
+    else:
+        train, held_out = _drawn(case)
+        if case.predictor.members[0].samples is None and held_out is not dataset.validation:
+            held_out = None
+    return train, None if held_out is None or held_out.labels is None else held_out
+
+
+def _uses_whole_split(case: AnalysisContext) -> bool:
+    """Whether the first member is known to be trained on all samples of the training split."""
+    return case.predictor.members[0].samples == len(case.dataset.train)
+
+
+def _drawn(case: AnalysisContext) -> tuple[Split, Split | None]:
+    """The training and validation samples that the config of the first member draws."""
     validation, dataset = case.predictor.members[0].method.config.validation, case.dataset
     kind = validation.kind or splits.default_kind(dataset)
+    if kind in ("given", "none"):
+        return dataset.train, dataset.validation
     fold = splits.draw(
         dataset, kind=kind, folds=validation.folds, fraction=validation.fraction, seed=validation.seed, task=case.task
     )[0]
-    pool = splits.pool(dataset, kind)
-    held_out = pool.take(fold.validation) if len(fold.validation) else dataset.validation
-    return pool.take(fold.train), None if held_out is None or held_out.labels is None else held_out
+    return dataset.train.take(fold.train), dataset.train.take(fold.validation)
 
 
 def complete(split: Split) -> Split:

@@ -193,7 +193,7 @@ def write_model(
             name = f"member-{number}.safetensors"
             _save(tensors, temporary / name)
             about = {"seed": trainer.seed, "fold": trainer.fold, "device": trainer.device.type}
-            members.append({"file": name, "preprocess": preprocess, **about})
+            members.append({"file": name, "preprocess": preprocess, "samples": len(trainer.labels), **about})
         encoders: dict[str, Any] = dict(trainers[0].method.encoders.items())
         stored = {name: encoder.stored() for name, encoder in encoders.items()}
         _write_description(temporary, "model", config=config, classes=list(classes), members=members,

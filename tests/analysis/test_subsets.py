@@ -1,5 +1,6 @@
 """Analyses of subsets of the modalities: slow twins with loops over samples, and models whose answers are known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -142,6 +143,27 @@ def test_linear_evaluation_is_fitted_to_the_training_fold_alone(case):
     whole = table[table["modalities"] == "all"].set_index("split")["accuracy"]
     gains = table["split"].map(whole) - table["accuracy"]
     assert np.allclose(table["accuracy_gain"], gains) and len(table) == 2 * len(chosen)
+
+
+@pytest.mark.parametrize(("samples", "fitted", "splits"), [(45, 45, {"test"}), (None, 36, {"test"})])
+def test_no_sample_validates_that_may_have_been_trained_on(models, monkeypatch, samples, fitted, splits):
+    """Of a model of the whole training split, and of one whose checkpoint does not say how many samples it saw."""
+    case = case_of(models["cross"])
+    assert case.predictor.members[0].samples == 36 and len(case.dataset.train) == 45
+    monkeypatch.setattr(case.predictor.members[0], "samples", samples)
+    assert linear_subsets.obstacle(case) is None
+    table, count = linear_subsets.evaluations(case)
+    assert count == fitted and {*table["split"]} == splits
+    with_validation = replace(case.dataset, validation=case.dataset.train.take(range(9)))
+    monkeypatch.setattr(case, "dataset", with_validation)
+    assert (subset_scores.folds(case)[1] is with_validation.validation) == (samples == 45)
+
+
+def test_a_training_split_of_another_size_is_not_that_of_the_training(models, monkeypatch):
+    case = case_of(models["cross"])
+    monkeypatch.setattr(case.predictor.members[0], "samples", 40)
+    text = linear_subsets.obstacle(case)
+    assert text is not None and "trained on 40 samples, but arrays has 45 for training, of which its fold has 36" in text
 
 
 @pytest.mark.parametrize("case", ["comm", "cross", "factorcl", "cmc"], indirect=True)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import m3col
+from m3col.analysis import linear_subsets
+from m3col.analysis.context import AnalysisContext, Options
 from m3col.evaluation import published_probes
 from m3col.evaluation.published_probes import Samples
 from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, values, work
@@ -28,6 +30,11 @@ def config() -> dict:
         "train.learning_rate": {"low": 0.001, "high": 0.1, "log": True},
     }
     return given
+
+
+def load_refit(study) -> m3col.Predictor:
+    run = study.run("refits/winner/0")
+    return m3col.load(run.path / str(run.outcome().attempt) / "model")
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +69,21 @@ def test_its_results_have_the_winner_beside_the_free_rows(unbroken):
     assert "is what the tables of CoMM call accuracy" in summary
 
 
+def test_a_refit_is_not_validated_by_samples_that_it_was_trained_on(unbroken):
+    """The config of the search divides the training split, and a refit is trained on all of it."""
+    study, ready = unbroken
+    model, (train, held_out) = load_refit(study), (ready.dataset.train, ready.dataset.validation)
+    assert ready.config.run.validation.kind == "kfold" and held_out is None and model.members[0].samples == len(train)
+    case = AnalysisContext(model, ready.dataset, Options(training_samples=len(train)))
+    assert linear_subsets.obstacle(case) is None
+    table, fitted = linear_subsets.evaluations(case)
+    assert fitted == len(train) and {*table["split"]} == {"test"}
+
+
 def test_published_evaluations_are_those_of_the_stored_embeddings_and_only_a_refit_has_them(unbroken):
     """Again from the model of the refit; a search without the column is the same but for it."""
     study, ready = unbroken
-    run = study.run("refits/winner/0")
-    model = m3col.load(run.path / str(run.outcome().attempt) / "model")
+    run, model = study.run("refits/winner/0"), load_refit(study)
     member, dataset = model.members[0], ready.dataset
     train, test = (
         member.subset_features(member.sources(split.inputs), [model.modalities])[0]
