@@ -14,7 +14,8 @@ The score is balanced accuracy, which the tables of CoMM (arXiv 2409.07402) call
 combinations of shape, texture and colour no training pair has. The linear evaluation is that of the product: fitted on
 training pairs (`--fit-pairs`), its regularisation chosen inside of them, classes weighted equally for `synergy`.
 
-Finished trainings are lines of the file `--out`; a second call goes on where the first one ended.
+Finished trainings are lines of the file `--out`, each with the options that its scores depend on. A second call resumes
+where the first one ended; with other options it is refused, and a line that was cut off is trained again.
 """
 
 import argparse
@@ -41,9 +42,17 @@ from m3col.data.trifeatures import pairs
 from m3col.data.trifeatures.pairs import TARGETS
 from m3col.evaluation import linear_evaluation
 from m3col.metrics import classification
+from m3col.storage import atomic_files
 from m3col.training.fold_trainer import FoldTrainer
 
 UNBIASED, SYNERGY = TARGETS[:3], TARGETS[3]
+
+# Those that scores depend on.
+OPTIONS = (
+    "data_seed", "size", "pairs", "test_pairs", "fit_pairs", "epochs", "encoder", "width", "learning_rate",
+)  # fmt: skip
+
+SHOWN = 10  # faults of a file that are listed
 
 _NO_CROP = ["jitter", "grey", "flip"]
 
@@ -169,12 +178,45 @@ def balanced(known: NDArray[np.int64], outputs: NDArray[np.float64]) -> float:
     return classification.score("balanced_accuracy", known, classification.softmax(outputs))
 
 
-def finished(path: Path) -> dict[Training, dict[str, float]]:
-    """The trainings of an earlier call."""
+def stored_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that scores depend on."""
+    return {name: getattr(options, name) for name in OPTIONS}
+
+
+def finished(path: Path, options: argparse.Namespace) -> dict[Training, dict[str, float]]:
+    """The trainings of an earlier call with the same options. A last line that was cut off is removed from the file.
+
+    Raises:
+        SystemExit: with a line for each fault: a line that is no training, or other options.
+    """
     if not path.exists():
         return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {Training(line["row"], line["seed"], line["target"]): line["scores"] for line in lines}
+    text = path.read_text()
+    whole, _, cut = text.rpartition("\n")
+    if cut:
+        atomic_files.write_text(path, whole + "\n" if whole else "")
+    done: dict[Training, dict[str, float]] = {}
+    faults: list[str] = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            training, known = Training(entry["row"], entry["seed"], entry["target"]), entry.get("options")
+            done[training] = entry["scores"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            faults.append(f"{path}: line {number} is not one of this script")
+            continue
+        if known is None:
+            faults.append(f"{path}: line {number} does not say its options; give another file")
+        else:
+            faults += [
+                f"{path}: line {number} has --{name.replace('_', '-')} {known.get(name)!r}, but this call has "
+                f"{value!r}; give the same value, or another file"
+                for name, value in stored_options(options).items()
+                if known.get(name) != value
+            ]
+    if faults:
+        sys.exit("\n".join(faults[:SHOWN]))
+    return done
 
 
 def cell(values: Sequence[float]) -> str:
@@ -227,7 +269,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     torch.set_num_threads(options.threads)
-    done = finished(options.out) if options.out else {}
+    done = finished(options.out, options) if options.out else {}
     for training in trainings(options.rows, options.seeds):
         if training in done:
             continue
@@ -237,7 +279,7 @@ def main() -> int:
         print(json.dumps({**line, "seconds": round(time.perf_counter() - began, 1)}), file=sys.stderr, flush=True)
         if options.out:
             with options.out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps({**line, "options": stored_options(options)}) + "\n")
     print_table(done, options.rows)
     return 0
 

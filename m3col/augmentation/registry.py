@@ -150,6 +150,10 @@ def _faults(spec: Any, kind: str, where: str) -> list[str]:
     lines += [
         f"{where} names {name!r} twice; leave one out" for name in sorted({n for n in known if known.count(n) > 1})
     ]
+    lines += [
+        f"{where} names {name!r} twice, once inside 'one_of', where it would have the same random numbers; leave one out"
+        for name in sorted(_inside_one_of(items) & set(known))
+    ]
     if {"crop", "resized_crop"} <= set(known) and kind == "image":
         lines.append(f"{where} must have one of 'crop' and 'resized_crop', which both choose the place, but has both")
     return lines
@@ -183,6 +187,17 @@ def _item_faults(item: Any, name: Any, settings: Any, kind: str, where: str) -> 
         for key, value in settings.items()
         if _is_pair(model, key) and _descends(value)
     ]
+
+
+def _inside_one_of(items: Sequence[tuple[Any, Any]]) -> set[str]:
+    """The names of the augmentations that a `one_of` of the list chooses from."""
+    chosen = [settings.get("of", OneOf().of) for name, settings in items if name == "one_of" and _is_mapping(settings)]
+    entries = [_split(item)[0] for choices in chosen if isinstance(choices, list) for item in choices]
+    return {name for name in entries if isinstance(name, str)} - {"one_of"}
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _choice_faults(item: Any, kind: str, where: str) -> list[str]:

@@ -157,15 +157,17 @@ def with_suspicions(dataset: Dataset, config: RunConfig, *, in_memory: bool) -> 
 
 
 def _view_warnings(config: RunConfig, dataset: Dataset) -> list[str]:
-    """A warning if a method compares augmentations of a sample, but no modality is augmented."""
+    """A warning if a method compares augmentations of a sample, but no modality of the run is augmented."""
     if not issubclass(registry.find(config.method).settings, SelfSupervisedSettings):
         return []
     from m3col.methods.batch import CLEAN  # imported here, because it imports torch
 
     views = [view for view in registry.load(config.method).views if view != CLEAN]
-    keys = {f"data.{kind}.augment": getattr(config.data, kind).augment for kind in sorted(set(dataset.kinds.values()))}
-    if not views or any(augmentations.is_used(spec) for spec in keys.values()):
+    specs = {kind: getattr(config.data, kind).augment for kind in set(dataset.kinds.values())}
+    own = [augmentations.of_modality(specs[kind], name) for name, kind in dataset.kinds.items()]
+    if not views or any(augmentations.is_used(spec) for spec in own):
         return []
+    keys = [f"data.{kind}.augment" for kind in sorted(specs)]
     return [
         f"method {config.method!r} compares augmentations of a sample, but none is set: they are all equal, and it "
         f"learns only to tell samples apart; set {' or '.join(keys)}"

@@ -73,6 +73,10 @@ def _rule(error: Any) -> str:
     if error["type"] in bounds:
         name, sign = bounds[error["type"]]
         return f"must be {sign} {_plain(context[name])}"
+    if error["type"] in ("too_short", "too_long"):
+        least = error["type"] == "too_short"
+        count = context["min_length" if least else "max_length"]
+        return f"must have at {'least' if least else 'most'} {count} {'entry' if count == 1 else 'entries'}"
     if error["type"] == "literal_error":
         return f"must be one of {', '.join(_choices(error))}"
     plain = {

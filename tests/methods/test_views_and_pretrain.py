@@ -37,6 +37,15 @@ def test_views_without_any_augmentation_are_a_warning(settings, warned):
         assert lines[0].startswith(f"method {settings['method']!r}") and "set data.numeric.augment" in lines[0]
 
 
+def test_the_augmentation_of_a_modality_that_the_run_does_not_use_does_not_count():
+    """Of three modalities, of which the run has two."""
+    data, augment = tiny_data(samples=30, classes=3, modalities=3), {"view_2": "noise"}
+    for modalities, warned in ((["view_0", "view_1"], True), (["view_0", "view_2"], False)):
+        run = config(method="comm", **{"data.modalities": modalities, "data.numeric.augment": augment})
+        lines = [line for line in resolve(run, data=data).dataset.warnings if "compares augmentations" in line]
+        assert bool(lines) == warned
+
+
 def faults(pretrain) -> list[str]:
     resolved, lines = check_against_data(config(method="comm"), data=replace(DATA, pretrain=pretrain))
     assert (resolved is None) == bool(lines)
