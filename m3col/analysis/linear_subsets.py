@@ -27,15 +27,16 @@ _LEAST_SHIFT = 0.005  # of a score, which is said to have changed
 
 def obstacle(case: AnalysisContext) -> str | None:
     """Returns why the analysis does not apply to a model, or None where it applies."""
-    if (reason := subset_scores.one_modality(case)) is not None:
+    if (reason := subset_scores.obstacle(case)) is not None:
         return reason
-    train = case.dataset.train
-    if train.labels is None:
+    if case.dataset.train.labels is None:
         return "needs labels of the training split, to which a linear classifier is fitted"
-    if not len(subset_scores.complete(train)):
-        return "no training sample has all modalities"
     faults = subset_scores.fold_faults(case)
-    return f"the training fold cannot be drawn again from this data set: {faults[0]}" if faults else None
+    if faults:
+        return f"the training fold cannot be drawn again from this data set: {faults[0]}"
+    if len(subset_scores.complete_rows(subset_scores.folds(case)[0])):
+        return None
+    return "needs a training sample that has all modalities, but the training fold has none"
 
 
 def run(case: AnalysisContext) -> Result:

@@ -17,12 +17,13 @@ from m3col.analysis.context import AnalysisContext, Result
 from m3col.data.columns import ModalityData
 from m3col.ensemble_member import Member
 from m3col.inputs.batches import PartialSource
+from m3col.methods.comm import CoMM
 from m3col.methods.supervised import FUSED
 
 
 def obstacle(case: AnalysisContext) -> str | None:
     """Returns why the analysis does not apply to a model, or None where it applies."""
-    if (reason := subset_scores.one_modality(case)) is not None:
+    if (reason := subset_scores.obstacle(case)) is not None:
         return reason
     return None if case.predictor.primary == FUSED else "the model has no prediction from all modalities"
 
@@ -34,28 +35,35 @@ def run(case: AnalysisContext) -> Result:
     figure = subset_scores.bars(
         {"fused prediction": table}, [*table["modalities"]], title="A modality missing at test time", chance=chance
     )
-    masks = case.predictor.members[0].method.sequences
-    how = (
-        "the fusion leaves out its tokens, which the training of comm does as well"
-        if masks
-        else "an embedding of zeros is put in its place, which the model has not seen unless training samples lacked it"
-    )
     text = (
-        f"The fused prediction of the trained model, with nothing fitted again, where a modality is missing: {how}. "
+        "The fused prediction of the trained model, with nothing fitted again, where a modality is missing: "
+        f"{_how(case)}. "
         "A score that falls little does not depend on that modality alone. Whiskers are 95 % intervals over samples. "
         f"{subset_scores.BALANCED_NOTE}"
     )
     return Result(table, {"missing": figure}, text)
 
 
+def _how(case: AnalysisContext) -> str:
+    """What is done about the modality, and whether the training has done it as well."""
+    method = case.predictor.members[0].method
+    unseen = "which the model has not seen unless training samples lacked it"
+    if not method.sequences:
+        return f"an embedding of zeros is put in its place, {unseen}"
+    left_out = "the fusion leaves out its tokens"
+    if not isinstance(method, CoMM) or method.settings.terms == "full":
+        return f"{left_out}, {unseen}"
+    alone = f"{left_out}, and the loss of the training has each modality alone"
+    return alone if len(case.modalities) == 2 else f"{alone}, but not several without the others"
+
+
 def missing(case: AnalysisContext) -> pd.DataFrame:
-    """Scores of the fused prediction on test samples: of all modalities, without each, and of each alone.
+    """Scores of the fused prediction on test samples with all modalities: of all, without each, and of each alone.
 
     Columns: modalities ("all", "without <name>" and, with more than two, "<name> alone"), samples, and each of
     `subset_scores.METRICS` with the ends of its interval and `<metric>_loss`, what is lost against all modalities.
     """
-    at = case.subsample("missing")
-    split = subset_scores.complete(case.test.take(at))
+    split = case.test.take(case.subsample("missing", subset_scores.complete_rows(case.test)))
     assert split.labels is not None
     rows = []
     for name, subset in _present(case.modalities).items():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from m3col.analysis.context import AnalysisContext
 from m3col.data import splits
+from m3col.data.columns import IntArray
 from m3col.data.dataset import Split
 from m3col.metrics import intervals
 from m3col.plots import fonts, style
@@ -25,9 +26,11 @@ BALANCED_NOTE = "Balanced accuracy, the mean recall of the classes, is what the 
 _DRAWS = 1000  # of the bootstrap
 
 
-def one_modality(case: AnalysisContext) -> str | None:
-    """Why a model of one modality has no subsets; None for a model of several."""
-    return None if len(case.modalities) > 1 else "needs two or more modalities, but the model has one"
+def obstacle(case: AnalysisContext) -> str | None:
+    """Why there are no subsets to compare: the model has one modality, or no test sample has all; None where not."""
+    if len(case.modalities) < 2:
+        return "needs two or more modalities, but the model has one"
+    return None if len(complete_rows(case.test)) else "needs a test sample that has all modalities, but there is none"
 
 
 def subsets(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -93,7 +96,12 @@ def _drawn(case: AnalysisContext) -> tuple[Split, Split | None]:
 
 def complete(split: Split) -> Split:
     """The samples that have all modalities."""
-    return split.take(np.flatnonzero(np.logical_and.reduce([*split.present.values()])))
+    return split.take(complete_rows(split))
+
+
+def complete_rows(split: Split) -> IntArray:
+    """The positions of the samples that have all modalities."""
+    return np.flatnonzero(np.logical_and.reduce([*split.present.values()]))
 
 
 def scores(case: AnalysisContext, labels: NDArray[Any], predictions: NDArray[np.float64]) -> dict[str, float]:

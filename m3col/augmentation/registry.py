@@ -151,7 +151,7 @@ def _faults(spec: Any, kind: str, where: str) -> list[str]:
         f"{where} names {name!r} twice; leave one out" for name in sorted({n for n in known if known.count(n) > 1})
     ]
     lines += [
-        f"{where} names {name!r} twice, once inside 'one_of', where it would have the same random numbers; leave one out"
+        f"{where} names {name!r} twice, once inside 'one_of', with the same random numbers; leave one out"
         for name in sorted(_inside_one_of(items) & set(known))
     ]
     if {"crop", "resized_crop"} <= set(known) and kind == "image":

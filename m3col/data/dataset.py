@@ -118,7 +118,7 @@ class Dataset:
         validation: the validation split, if the data set has one.
         test: the test split, if it was read.
         pretrain: samples without labels on which methods without labels are trained in place of `train`; None: they are
-            trained on the training fold.
+            trained on the training fold. Its modalities are put into the order of `features`.
         known_issues: one line for reports; "" if none is known.
         dropped: number of samples that were left out, by reason.
         unselected: names of the modalities that were left out.
@@ -136,6 +136,11 @@ class Dataset:
     dropped: dict[str, int] = field(default_factory=dict)
     unselected: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        pretrain = self.pretrain
+        if pretrain is not None and {*pretrain.inputs} == {*self.features}:  # a missing modality is reported later
+            object.__setattr__(self, "pretrain", pretrain.select(self.features))
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -176,7 +181,7 @@ class Dataset:
             train=self.train.select(names),
             validation=None if self.validation is None else self.validation.select(names),
             test=None if self.test is None else self.test.select(names),
-            pretrain=None if self.pretrain is None else self.pretrain.select(names),
+            pretrain=None if self.pretrain is None else self.pretrain.select(n for n in names if n in self.pretrain.inputs),
             unselected=(*self.unselected, *(name for name in self.modalities if name not in names)),
         )
 

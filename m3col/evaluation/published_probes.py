@@ -55,7 +55,9 @@ class Samples:
         return Samples(np.concatenate([self.x, other.x]), np.concatenate([self.labels, other.labels]))
 
 
-def divided(train: Samples, validation: Samples | None, strata: NDArray[np.int64]) -> tuple[Samples, Samples]:
+def divided(
+    train: Samples, validation: Samples | None, strata: NDArray[np.int64], *, needs_all: bool = False
+) -> tuple[Samples, Samples] | None:  # fmt: skip
     """The samples that are fitted, and those that choose the cost.
 
     Args:
@@ -63,12 +65,20 @@ def divided(train: Samples, validation: Samples | None, strata: NDArray[np.int64
         validation: those of the validation split; None: there is none, and 40 % of the training samples, drawn within
             strata, take its place.
         strata: [N] of the training samples.
+        needs_all: whether samples of every stratum must choose.
+
+    Returns:
+        Both parts; None where the training samples are too few to divide: none would choose the cost, or, with
+        `needs_all`, none of a stratum, which has fewer than 3 samples.
     """
     if validation is not None:
         return train, validation
     rng = np.random.default_rng(_SEED)
     members = [rng.permutation(np.flatnonzero(strata == value)) for value in np.unique(strata)]
-    choosing = np.sort(np.concatenate([rows[: int(_CHOOSING * len(rows))] for rows in members]))
+    chosen = [rows[: int(_CHOOSING * len(rows))] for rows in members]
+    if not (all if needs_all else any)(len(rows) for rows in chosen):
+        return None
+    choosing = np.sort(np.concatenate(chosen))
     return train.take(np.setdiff1d(np.arange(len(strata)), choosing)), train.take(choosing)
 
 

@@ -3,12 +3,14 @@ other model of `model.image.name`.
 
 Paper: Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS 2012, in the form
 of torchvision (arXiv 1404.5997): five convolutions.
-Differs: the classifier is left out, and there are no pretrained weights here.
+Differs: the classifier is left out, and there are no pretrained weights here; a file of torchvision's fits
+(`model.image.weights`).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torchvision
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import register_model
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ class AlexNet(nn.Module):
     """Images [n, 3, S, S] to the mean over the feature map, [n, 256]. S is at least 63; 224 gives a map of 6 x 6."""
 
     num_features = _WIDTH
+    pretrained_cfg: ClassVar[dict[str, Any]] = {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
 
     def __init__(self) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ class ImageEncoder(FrozenModel):
     """Images [n, 3, S, S] in [0, 1] to embeddings [n, D], not normalised.
 
     Images are normalised here, by the model's mean and standard deviation per colour, which are buffers and so part of
-    checkpoints; with random weights both are 0.5. Mixing images in [0, 1] equals mixing normalised images, because the
+    checkpoints; with random weights, and for a model that names none, both are 0.5. Mixing images in [0, 1] equals mixing normalised images, because the
     weights of a mixture add up to 1. Weights without a gradient are frozen, because DDP would wait for their gradients.
 
     Args:
@@ -80,7 +80,7 @@ class ImageEncoder(FrozenModel):
         self.model = create(config, input.size)
         colours: Any = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
         if config.pretrained:
-            colours = self.model.pretrained_cfg
+            colours = getattr(self.model, "pretrained_cfg", None) or colours
             if load_weights:
                 load(self.model, config)
         self.register_buffer("mean", torch.tensor(colours["mean"]).reshape(3, 1, 1))

@@ -212,8 +212,8 @@ class MultiLabel(Task):
         return linear_evaluation.one_per_label(x, labels, positive_weight=weight, seed=seed)
 
     def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
-        fit, choose = published_probes.divided(train, validation, self.strata(train.labels))
-        return {"grid": [published_probes.grid_per_label(fit, choose)]}
+        parts = published_probes.divided(train, validation, self.strata(train.labels))
+        return {} if parts is None else {"grid": [published_probes.grid_per_label(*parts)]}
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -159,10 +159,12 @@ class SingleLabel(Task):
         return linear_evaluation.logistic(x, labels, num_classes=self.width, class_weight=weight, seed=seed)
 
     def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
-        fit, choose = published_probes.divided(train, validation, self.strata(train.labels))
-        by_folds = published_probes.notebook(train, num_classes=self.width)
-        probes = {"grid": [published_probes.grid(fit, choose, num_classes=self.width)]}
-        return probes | ({} if by_folds is None else {"notebook": [by_folds]})
+        parts = published_probes.divided(train, validation, self.strata(train.labels), needs_all=True)
+        probes = {
+            "grid": None if parts is None else published_probes.grid(*parts, num_classes=self.width),
+            "notebook": published_probes.notebook(train, num_classes=self.width),
+        }
+        return {name: [model] for name, model in probes.items() if model is not None}
 
     @property
     def columns(self) -> tuple[str, ...]:

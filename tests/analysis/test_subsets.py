@@ -12,6 +12,7 @@ import m3col
 from m3col import randomness
 from m3col.analysis import alignment, linear_subsets, missing_modalities, runner, subset_scores, umap_plot
 from m3col.analysis.context import AnalysisContext, Options
+from m3col.data.dataset import Split
 from m3col.data.splits import draw
 from m3col.errors import InputError
 from m3col.inputs.specs import Partial
@@ -163,7 +164,9 @@ def test_a_training_split_of_another_size_is_not_that_of_the_training(models, mo
     case = case_of(models["cross"])
     monkeypatch.setattr(case.predictor.members[0], "samples", 40)
     text = linear_subsets.obstacle(case)
-    assert text is not None and "trained on 40 samples, but arrays has 45 for training, of which its fold has 36" in text
+    assert (
+        text is not None and "trained on 40 samples, but arrays has 45 for training, of which its fold has 36" in text
+    )
 
 
 @pytest.mark.parametrize("case", ["comm", "cross", "factorcl", "cmc"], indirect=True)
@@ -258,6 +261,51 @@ def test_one_modality_has_no_subsets(models):
         runner.analyse(models["simclr"].predictor, models["simclr"].dataset, "/nowhere", only=["missing"])
 
 
+def lacking(split, rows) -> Split:
+    """The split, where the samples at `rows` lack the first modality."""
+    first = next(iter(split.present))
+    mask = np.ones(len(split), dtype=bool)
+    mask[rows] = False
+    return replace(split, present={**split.present, first: mask})
+
+
+@pytest.mark.parametrize(
+    ("method", "modalities", "terms", "said"),
+    [
+        ("comm", 2, "all", "tokens, and the loss of the training has each modality alone."),
+        ("comm", 2, "masked", "tokens, and the loss of the training has each modality alone."),
+        ("comm", 2, "full", "tokens, which the model has not seen unless training samples lacked it."),
+        ("fusion_transformer", 2, None, "tokens, which the model has not seen unless training samples lacked it."),
+    ],
+)
+def test_what_the_training_has_seen_of_a_missing_modality(models, monkeypatch, method, modalities, terms, said):
+    case = case_of(models[method])
+    monkeypatch.setattr(type(case), "modalities", case.modalities[:modalities])
+    if terms is not None:
+        own = case.predictor.members[0].method
+        monkeypatch.setattr(own, "settings", own.settings.model_copy(update={"terms": terms}))
+    assert f"{missing_modalities._how(case)}.".endswith(said)
+
+
+@pytest.mark.parametrize("part", ["test", "train"])
+def test_without_a_sample_that_has_all_modalities_the_reason_is_said(models, tmp_path, part):
+    model, names = models["cross"], ["linear", "missing"] if part == "test" else ["linear"]
+    dataset = replace(model.dataset, **{part: lacking(getattr(model.dataset, part), slice(None))})
+    with pytest.raises(InputError) as caught:
+        runner.analyse(model.predictor, dataset, tmp_path, only=names)
+    called = {"test": "a test sample", "train": "a training sample"}[part]
+    assert [line.partition(", but")[0] for line in caught.value.faults] == [
+        f"{name}: needs {called} that has all modalities" for name in names
+    ]
+
+
+def test_samples_that_lack_a_modality_are_no_part_of_the_subsample(models):
+    model = models["cross"]
+    dataset = replace(model.dataset, test=lacking(model.dataset.test, slice(0, 20)))
+    case = AnalysisContext(model.predictor, dataset, Options(samples=3))
+    assert missing_modalities.missing(case)["samples"].tolist() == [3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("scores", "words"),
     [
@@ -280,7 +328,9 @@ def test_what_the_page_says_of_the_modalities(models, tmp_path):
     assert page.count("is what the tables of CoMM's paper call accuracy") == 2
     assert "an embedding of zeros is put in its place" in page
     comm = case_of(models["comm"])
-    assert "leaves out its tokens" in missing_modalities.run(comm).shown
+    assert "leaves out its tokens, and the loss of the training has each modality alone, but not" in (
+        missing_modalities.run(comm).shown
+    )
     assert "All modalities score above all but one" in linear_subsets.run(comm).shown
 
 

@@ -169,7 +169,7 @@ def test_an_augmentation_beside_one_of_that_chooses_it_is_refused(spec, name):
     """Both would have the same random numbers, so that their noise would be added twice."""
     lines = [line for line in registry.faults(spec, kind="sequence", where="x") if "inside" in line]
     expected = [] if name is None else [
-        f"x names {name!r} twice, once inside 'one_of', where it would have the same random numbers; leave one out"
+        f"x names {name!r} twice, once inside 'one_of', with the same random numbers; leave one out"
     ]  # fmt: skip
     assert lines == expected
 
@@ -179,7 +179,10 @@ def test_an_augmentation_beside_one_of_that_chooses_it_is_refused(spec, name):
     [
         ([{"one_of": {"of": ["none"]}}], "x[0].one_of.of must have at least 2 entries, but got ['none']"),
         ([{"drop": {"share": [0.5]}}], "x[0].drop.share must have at least 2 entries, but got [0.5]"),
-        ([{"drop": {"share": [0.1, 0.2, 0.3]}}], "x[0].drop.share must have at most 2 entries, but got [0.1, 0.2, 0.3]"),
+        (
+            [{"drop": {"share": [0.1, 0.2, 0.3]}}],
+            "x[0].drop.share must have at most 2 entries, but got [0.1, 0.2, 0.3]",
+        ),
     ],
 )
 def test_lists_of_the_wrong_length_in_our_own_words(spec, line):

@@ -64,6 +64,20 @@ def test_without_a_validation_split_two_fifths_of_each_class_choose():
     assert probes.divided(samples, given, samples.labels) == (samples, given)
 
 
+def test_without_a_validation_split_two_samples_of_a_class_are_too_few_to_choose_a_cost():
+    """Then no protocol gives predictions, so that its column of the table is empty."""
+    few = blobs(6, classes=3)  # two of each class
+    assert probes.divided(few, None, few.labels) is None
+    assert tasks.build(classes=3).published_probes(few, None) == {}
+    rare = Samples(np.arange(12.0)[:, None], np.repeat([0, 1], [10, 2]))
+    assert probes.divided(rare, None, rare.labels, needs_all=True) is None
+    assert [len(part.labels) for part in probes.divided(rare, None, rare.labels)] == [8, 4]
+    assert tasks.build(classes=2).published_probes(rare, None) == {}
+    assert [*tasks.build(classes=2).published_probes(rare, rare)] == ["grid"]
+    lone = Samples(np.arange(2.0)[:, None], np.eye(2, dtype=int))
+    assert tasks.build("multi_label", classes=2).published_probes(lone, None) == {}
+
+
 @pytest.mark.parametrize("apart", [0.4, 1.5])
 def test_the_notebooks_evaluation_is_the_search_of_scikit_learn(apart):
     samples, others = blobs(120, apart=apart), blobs(60, seed=5, apart=apart)

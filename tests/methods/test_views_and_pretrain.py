@@ -64,9 +64,24 @@ def test_samples_to_train_on_are_like_those_of_the_training_split():
     expected = f"{DATA.name}, pretrain, modality {first!r}: must have {width} columns as in training, but has 99"
     assert faults(wide) == [expected]
     assert faults(wide.take([0])) == [f"{DATA.name}, pretrain: must have at least 2 samples, but has 1", expected]
+    holes = np.where(np.arange(len(split))[:, None] == 3, np.nan, split.inputs[second])
+    (line,) = faults(replace(split, inputs={**split.inputs, second: holes}))
+    assert f"modality {second!r}, pretrain: row 4" in line and "needs `impute`" in line
     broken = {**split.inputs, second: np.where(np.arange(len(split))[:, None] == 3, np.inf, split.inputs[second])}
     lines = faults(replace(split, inputs=broken))
     assert lines and all(f"modality {second!r}, pretrain" in line and "inf" in line for line in lines)
+
+
+def test_samples_to_train_on_may_have_their_modalities_in_another_order():
+    split = DATA.train.without_labels()
+    turned = split.select([*DATA.modalities][::-1])
+    assert faults(turned) == [] and [*turned.inputs] != [*DATA.modalities]
+    dataset = replace(DATA, pretrain=turned)
+    assert [*dataset.pretrain.inputs] == [*DATA.modalities] and dataset.pretrain.digest() == split.digest()
+    first, second = DATA.modalities
+    narrow = config(method="comm", **{"data.modalities": [first, second]})
+    (line,) = check_against_data(narrow, data=replace(DATA, pretrain=split.select([first])))[1]
+    assert line.endswith(f"pretrain: must have the modalities {first}, {second}, but has {first}")
 
 
 def test_another_kind_of_samples_to_train_on_is_a_fault():

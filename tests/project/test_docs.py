@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from m3col.data import catalog
 from m3col.methods import registry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -89,6 +90,14 @@ def test_named_files_exist():
     named = {(str(page), name) for page in pages for name in _PATH.findall(page.read_text(encoding="utf-8"))}
     assert len(named) > 20
     assert sorted((page, name) for page, name in named if not (REPOSITORY / name).exists()) == []
+
+
+def test_folders_of_runs_are_named_as_a_training_names_them():
+    """By data set, method and number."""
+    pages = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+    named = [name for page in pages for name in re.findall(r"\bruns/train/([\w-]+)", page.read_text(encoding="utf-8"))]
+    known = re.compile(rf"({'|'.join(catalog.names())})-({'|'.join(registry.TABLE)})-\d+")
+    assert len(named) > 1 and [name for name in named if not known.fullmatch(name)] == []
 
 
 def test_make_docs_is_a_target():

@@ -84,6 +84,20 @@ def test_files_and_functions_are_short():
     assert long == []
 
 
+def test_a_text_is_a_statement_only_as_a_docstring():
+    """At the start of a module, class or function, or behind the assignment that it describes."""
+    stray = []
+    for path in sources(*PACKAGES, "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            body: list[ast.stmt] = getattr(node, "body", [])
+            for before, statement in zip(body, body[1:], strict=False) if isinstance(body, list) else ():
+                value = statement.value if isinstance(statement, ast.Expr) else None
+                is_text = isinstance(value, ast.Constant) and isinstance(value.value, str)
+                if is_text and not isinstance(before, ast.Assign | ast.AnnAssign):
+                    stray.append(f"{path}:{statement.lineno}")
+    assert stray == []
+
+
 def test_no_other_folder_knows_a_method_by_name():
     """Except `m3col`, which is also the name of the package. The default method is in the registry."""
     occurrences = []

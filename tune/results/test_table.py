@@ -146,9 +146,9 @@ def declared_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _probabilities(results: StudyResults, row: Row) -> dict[int, np.ndarray]:
+    """Returns the test predictions [N, C] of a row's models by seed; of the ensemble their mean."""
     if results.test_labels is None:
         return {}
-    """Returns the test predictions [N, C] of a row's models by seed; of the ensemble their mean."""
     optional = {seed: results.test_probabilities(job) for seed, job in row.jobs.items()}
     by_seed = {seed: value for seed, value in optional.items() if value is not None}
     if row.key == ENSEMBLE and by_seed:

@@ -47,7 +47,7 @@ def pretrain_faults(dataset: Dataset) -> list[str]:
     split, name = dataset.pretrain, f"{dataset.name}, pretrain"
     if split is None:
         return []
-    if [*split.inputs] != [*dataset.modalities]:
+    if {*split.inputs} != {*dataset.modalities}:
         return [f"{name}: must have the modalities {', '.join(dataset.modalities)}, but has {', '.join(split.inputs)}"]
     lines = [] if len(split) > 1 else [f"{name}: must have at least 2 samples, but has {len(split)}"]
     for modality, column in split.inputs.items():
@@ -94,7 +94,7 @@ def _fitting_faults(dataset: Dataset, modality: str, steps: Sequence[Any], where
         with np.errstate(over="ignore", invalid="ignore"):
             fitted = preprocessing.Pipeline.fit(column, labels, steps, feature_names=dataset.features[modality])
             lines = []
-            for split, part in dataset.splits.items():
+            for split, part in _with_pretrain(dataset).items():
                 x = part.inputs[modality]
                 assert isinstance(x, np.ndarray)
                 prefix = f"{dataset.name}, modality {modality!r}, {split}, after {where}"
@@ -107,7 +107,7 @@ def _fitting_faults(dataset: Dataset, modality: str, steps: Sequence[Any], where
 def unreadable(dataset: Dataset) -> list[str]:
     """Unusable images and texts of a data set built in memory. Those of data sets in files are checked by `load`."""
     lines: list[str] = []
-    for split, part in dataset.splits.items():
+    for split, part in _with_pretrain(dataset).items():
         for column in part.inputs.values():
             if not isinstance(column, MediaColumn):
                 continue
@@ -122,7 +122,7 @@ def unreadable(dataset: Dataset) -> list[str]:
 
 def _missing(dataset: Dataset, modality: str, where: str) -> list[str]:
     lines: list[str] = []
-    for split, part in dataset.splits.items():
+    for split, part in _with_pretrain(dataset).items():
         x = part.inputs[modality]
         if not isinstance(x, np.ndarray):
             continue
