@@ -181,7 +181,9 @@ class Dataset:
             train=self.train.select(names),
             validation=None if self.validation is None else self.validation.select(names),
             test=None if self.test is None else self.test.select(names),
-            pretrain=None if self.pretrain is None else self.pretrain.select(n for n in names if n in self.pretrain.inputs),
+            pretrain=None
+            if self.pretrain is None
+            else self.pretrain.select(n for n in names if n in self.pretrain.inputs),
             unselected=(*self.unselected, *(name for name in self.modalities if name not in names)),
         )
 

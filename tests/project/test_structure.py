@@ -1,6 +1,7 @@
 """The layout: no import circle, no large file, few files at the top of a package, methods known in one folder only."""
 
 import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_a_text_is_a_statement_only_as_a_docstring():
     for path in sources(*PACKAGES, "benchmarks"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             body: list[ast.stmt] = getattr(node, "body", [])
-            for before, statement in zip(body, body[1:], strict=False) if isinstance(body, list) else ():
+            for before, statement in itertools.pairwise(body) if isinstance(body, list) else ():
                 value = statement.value if isinstance(statement, ast.Expr) else None
                 is_text = isinstance(value, ast.Constant) and isinstance(value.value, str)
                 if is_text and not isinstance(before, ast.Assign | ast.AnnAssign):
