@@ -47,8 +47,9 @@ class ImageEncoder(FrozenModel):
     """Images [n, 3, S, S] in [0, 1] to embeddings [n, D], not normalised.
 
     Images are normalised here, by the model's mean and standard deviation per colour, which are buffers and so part of
-    checkpoints; with random weights, and for a model that names none, both are 0.5. Mixing images in [0, 1] equals mixing normalised images, because the
-    weights of a mixture add up to 1. Weights without a gradient are frozen, because DDP would wait for their gradients.
+    checkpoints; with random weights, and for a model that names none, both are 0.5. Mixing images in [0, 1] equals
+    mixing normalised images, because the weights of a mixture add up to 1. Weights without a gradient are frozen,
+    because DDP would wait for their gradients.
 
     Args:
         config: the config section `model.image:`.
