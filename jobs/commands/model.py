@@ -56,7 +56,8 @@ def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset"
     trained_on = None if arguments.data else run.data.dir
     folder = arguments.data_dir or (Path(trained_on) if trained_on else None)
     return loading.load(
-        name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run), images=True
+        name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run), images=True,
+        resplit=None if arguments.data else run.data.resplit, task=run.task,
     )  # fmt: skip
 
 

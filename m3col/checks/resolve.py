@@ -13,7 +13,7 @@ from m3col.config.loading import with_overrides
 from m3col.config.rules import AUGMENT, IN_MEMORY
 from m3col.config.schema import RunConfig
 from m3col.config.validation import Fault, Where, lines
-from m3col.data import arrays, label_tables, loading, modality_kinds, splits
+from m3col.data import arrays, label_tables, loading, modality_kinds, resplits, splits
 from m3col.data import catalog as datasets
 from m3col.data.checks import data_warnings, dataset_values, naming
 from m3col.data.columns import MediaColumn
@@ -190,6 +190,10 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
             if touches(faulty, "task") and not isinstance(data, Dataset):
                 return None, []  # nothing says what its labels are for
             dataset = as_dataset(data, config.task)
+            if config.data.resplit is not None and not touches(faulty, "data.resplit", "task"):
+                # before modalities are left out: one of them may hold the groups
+                task = tasks.of(config, dataset.classes)
+                dataset = resplits.apply(dataset, config.data.resplit, task=task)
             return dataset if modalities is None else dataset.select(modalities), []
         if touches(faulty, "data.name", "data.dir", "data.modalities"):
             return None, []
@@ -200,7 +204,8 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
         if folder is not None and not os.path.isdir(folder):  # False also for a name that is too long
             return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
         return loading.load(
-            config.data.name, data_dir=folder, modalities=modalities, layout=layout(config), images=True
+            config.data.name, data_dir=folder, modalities=modalities, layout=layout(config), images=True,
+            resplit=None if touches(faulty, "data.resplit", "task") else config.data.resplit, task=config.task,
         ), []  # fmt: skip
     except InputError as error:
         named = [Fault(text.partition(":")[0], text) for text in error.faults if text.startswith("data.")]

@@ -159,6 +159,12 @@ def _data_rules(raw: Mapping[str, Any]) -> list[Fault]:
     if _is_int(side) and _is_int(size) and side < size:
         text = f"data.image.short_side must be >= data.image.size ({size}), but got {side}; the nearest valid value is"
         faults.append(Fault("data.image.short_side", f"{text} {size}"))
+    if get(raw, "data.resplit") is not None and get(raw, "validation.kind") == "given":
+        text = (
+            "validation.kind 'given' is the data set's own validation split, but data.resplit pools all samples and "
+            "divides them anew; nearest valid: 'kfold'"
+        )
+        faults.append(Fault("validation.kind", text))
     steps = get(raw, "data.preprocess")
     if steps is not None:
         faults += [Fault("data.preprocess", text) for text in preprocessing.faults(steps, "data.preprocess")]

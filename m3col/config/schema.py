@@ -16,6 +16,7 @@ from m3col.config.modality_sections import (
     TextModelConfig,
     TrifeaturesConfig,
 )
+from m3col.config.resplit import ResplitConfig
 from m3col.tasks import registry as tasks
 
 Positive = Annotated[float, Field(gt=0)]
@@ -56,6 +57,7 @@ class DataConfig(Strict):
         trifeatures: what is drawn for the data sets `trifeatures` and `trifeatures_captions`.
         sequence: how sequences are prepared.
         cache: whether decoded images and tokens are kept on disk.
+        resplit: one of several outer divisions into training and test samples; None: the data set's own.
     """
 
     name: str = "digits"
@@ -69,6 +71,7 @@ class DataConfig(Strict):
     trifeatures: TrifeaturesConfig = TrifeaturesConfig()
     sequence: SequenceDataConfig = SequenceDataConfig()
     cache: bool = True
+    resplit: ResplitConfig | None = None
 
 
 class ModelConfig(Strict):
@@ -265,7 +268,10 @@ class RunConfig(Strict):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without sections that the method does not have; `loading.load` reads them back."""
         absent = {key for key in ("mix", "threshold") if getattr(self, key) is None}
-        return {key: value for key, value in self.model_dump().items() if key not in absent}
+        values = {key: value for key, value in self.model_dump().items() if key not in absent}
+        if self.data.resplit is None:  # as the configs of older versions, so that their studies can be resumed
+            del values["data"]["resplit"]
+        return values
 
     def to_yaml(self) -> str:
         """The YAML text of `to_dict`."""

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from m3col.config.resplit import ResplitConfig
+from m3col.data import resplits
 from m3col.data.catalog import TABLE
 from m3col.data.dataset import SPLITS, Dataset
 from m3col.data.formats.csv_columns import Layout
 from m3col.errors import InputError, nearest
+from m3col.tasks import registry as tasks
 
 FETCHABLE = ("rosmap", "brca")
 
@@ -21,6 +24,8 @@ def load(
     splits: Sequence[str] = SPLITS,
     layout: Layout = Layout(),  # noqa: B008 - frozen
     images: bool = False,
+    resplit: ResplitConfig | None = None,
+    task: str = tasks.DEFAULT,
 ) -> Dataset:
     """Reads the named data set. Files of splits that are not requested are not opened.
 
@@ -33,6 +38,8 @@ def load(
         splits: the requested splits; those that the data set lacks are ignored.
         layout: columns of images, texts and labels.
         images: whether to decode each image to validate it (slow the first time); otherwise the files must only exist.
+        resplit: an outer split of all labelled samples; None: the data set's own splits. Then all files are read.
+        task: what the labels are for; decides how an outer split is stratified.
 
     Returns:
         The data set.
@@ -49,7 +56,11 @@ def load(
     folder = Path() if entry.embedded else locate(name, data_dir=data_dir)
     if layout.text is None and entry.text is not None:
         layout = replace(layout, text=entry.text)
-    return entry.read(folder, entry, modalities, splits, layout=layout, images=images)
+    if resplit is None:
+        return entry.read(folder, entry, modalities, splits, layout=layout, images=images)
+    whole = entry.read(folder, entry, modalities, SPLITS, layout=layout, images=images)
+    dataset = resplits.apply(whole, resplit, task=tasks.build(task, whole.classes))
+    return dataset if "test" in splits else dataset.without_test()
 
 
 def locate(name: str, *, data_dir: Path | None = None) -> Path:

@@ -74,27 +74,51 @@ def faults(
     if kind == "given" and dataset.validation is None:
         return [f"validation.kind: 'given' needs a validation split, but {dataset.name} has none; use 'kfold'"]
     if kind == "kfold":
-        return _kfold_faults(dataset, folds, task or tasks.build(classes=dataset.classes))
+        return kfold_faults(dataset.train, folds, task or tasks.build(classes=dataset.classes))
     if kind == "holdout":
         return _holdout_faults(dataset, fraction, task or tasks.build(classes=dataset.classes))
     return []
 
 
-def _kfold_faults(dataset: Dataset, folds: int, task: Task) -> list[str]:
+def kfold_faults(
+    samples: Split, folds: int, task: Task, *, where: str = "validation.folds", of: str = "training "
+) -> list[str]:
+    """The fault of a number of folds that these samples cannot have.
+
+    Args:
+        samples: the samples to divide, with labels.
+        folds: number of folds.
+        task: defines the strata.
+        where: the key of `folds`, for the message.
+        of: what the samples are called, followed by a blank.
+
+    Returns:
+        At most one line.
+    """
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        return [f"validation.folds: must be a whole number >= 2, but got {folds!r}; nearest 2"]
-    strata, groups = task.strata(_labels(dataset.train)), dataset.train.groups
-    if not task.exact_strata:
-        strata = np.zeros_like(strata)
-    unit = "samples" if groups is None else "groups"
-    masks = [strata == stratum for stratum in range(task.num_strata if task.exact_strata else 1)]
-    counts = [int(m.sum()) if groups is None else len(np.unique(groups[m])) for m in masks]
+        return [f"{where}: must be a whole number >= 2, but got {folds!r}; nearest 2"]
+    counts = stratum_counts(samples, task)
+    unit = "samples" if samples.groups is None else "groups"
     smallest = int(np.argmin(counts))
     if folds <= counts[smallest]:
         return []
     has = f"{task.stratum(smallest)} has only" if task.exact_strata else "there are only"
     most = f"at most {counts[smallest]} folds are possible" if counts[smallest] >= 2 else "no k is possible"
-    return [f"validation.folds: {folds} folds, but {has} {counts[smallest]} training {unit}; {most}"]
+    return [f"{where}: {folds} folds, but {has} {counts[smallest]} {of}{unit}; {most}"]
+
+
+def stratum_counts(samples: Split, task: Task) -> list[int]:
+    """The number of samples, or of groups where there are any, in each stratum that every fold must have.
+
+    Args:
+        samples: the samples, with labels.
+        task: defines the strata; without exact ones all samples are one stratum.
+    """
+    strata, groups = task.strata(_labels(samples)), samples.groups
+    if not task.exact_strata:
+        strata = np.zeros_like(strata)
+    masks = [strata == stratum for stratum in range(task.num_strata if task.exact_strata else 1)]
+    return [int(mask.sum()) if groups is None else len(np.unique(groups[mask])) for mask in masks]
 
 
 def _holdout_faults(dataset: Dataset, fraction: float, task: Task) -> list[str]:

@@ -32,6 +32,9 @@ def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
             rows[name] = with_overrides(run, dict(dotted(overrides)))
         except InputError as error:
             faults += [f"{where}: final.rows.{name}: {line.partition(': ')[2] or line}" for line in error.faults]
+            continue
+        if rows[name].data.resplit != run.data.resplit:
+            faults.append(f"{where}: final.rows.{name}: data.resplit must be that of the other rows; leave it out")
     return rows, faults
 
 
