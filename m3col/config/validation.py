@@ -85,6 +85,7 @@ def _rule(error: Any) -> str:
         "int_from_float": "must be a whole number",
         "bool_type": "must be true or false",
         "string_type": "must be text",
+        "string_too_short": "must not be empty",
         "finite_number": "must be a finite number",
         "list_type": "must be a list",
         "dict_type": "must be a mapping",

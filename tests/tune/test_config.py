@@ -87,6 +87,9 @@ def test_rows_are_whole_configs():
             {"space": SPACE, "final": {"published": {"auroc": {"default": "x"}}}},
             "final.published.auroc.default must",
         ),
+        ({"space": SPACE, "final": {"remarks": "text"}}, "final.remarks must be a list, but got 'text'"),
+        ({"space": SPACE, "final": {"remarks": [3]}}, "final.remarks[0] must be text, but got 3"),
+        ({"space": SPACE, "final": {"remarks": [""]}}, "final.remarks[0] must not be empty, but got ''"),
         (
             {"space": SPACE, "final": {"draws": 99}},
             "final.draws must be >= 100, but got 99; the nearest",

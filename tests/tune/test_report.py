@@ -80,6 +80,31 @@ def test_an_interval_that_holds_zero_is_not_distinguishable(results: StudyResult
     assert "**distinguishably better on 1,597 samples**" in summary.write(results, table)
 
 
+def with_final(results: StudyResults, **changes: Any) -> StudyResults:
+    """The same study, had its config other values in the section `final:`."""
+    settings = results.config.settings
+    final = settings.final.model_copy(update=changes)
+    config = dataclasses.replace(results.config, settings=settings.model_copy(update={"final": final}))
+    return dataclasses.replace(results, config=config)
+
+
+def test_remarks_stand_below_the_test_table(results: StudyResults) -> None:
+    table = test_table.all_metrics(results)
+    text = summary.write(with_final(results, remarks=["Scores of its training split.", "Two\nlines."]), table)
+    assert "\n- Scores of its training split.\n" in text and "\n- Two\\nlines.\n" in text
+    assert text.index("## Test: macro_f1") < text.index("Scores of its") < text.index("Intervals: bootstrap")
+
+
+@pytest.mark.parametrize(("methods", "said"), [((), False), (("concat", "cmc"), True), (("supcon",), True)])
+def test_balanced_accuracy_is_explained_where_any_row_has_a_linear_evaluation(
+    results: StudyResults, methods: tuple[str, ...], said: bool
+) -> None:
+    rows = {name: loading.with_overrides(results.config.run, {"method": name}) for name in methods}
+    changed = dataclasses.replace(results, config=dataclasses.replace(results.config, rows=rows))
+    text = summary.write(changed, test_table.all_metrics(results))
+    assert ("is what the tables of CoMM call accuracy" in text) == said
+
+
 def test_a_tie_goes_to_the_default_and_is_called_ordinary(results: StudyResults) -> None:
     best = results.decision.best or 1
     decision = selection.Decision(0, best, {0: 0.80, best: 0.81}, True, selection.Noise(0.02, 3), 0.02)

@@ -55,8 +55,9 @@ class FinalConfig(Strict):
         rows: name -> config overrides of rows in addition to winner and default.
         baselines: whether the baselines get rows.
         published: metric -> row -> published value.
-        optimistic: whether the best test epoch is an extra column and, for methods without labels, the linear
-            evaluations of published code are more of them.
+        remarks: sentences that are printed under the table, such as what a published value was computed from.
+        optimistic: whether the best test epoch is an extra column and, for methods whose predictions come from a linear
+            classifier on their embeddings, the linear evaluations of published code are more of them.
         draws: number of bootstrap draws for intervals.
     """
 
@@ -65,6 +66,7 @@ class FinalConfig(Strict):
     rows: dict[str, dict[str, Any]] = Field(default={})
     baselines: bool = True
     published: dict[str, dict[str, float]] = Field(default={})
+    remarks: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
     optimistic: bool = False
     draws: Annotated[int, Field(ge=100)] = 2000
 

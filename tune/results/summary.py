@@ -8,6 +8,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
+from m3col.errors import one_line
 from m3col.evaluation import test_ledger
 from m3col.methods import registry
 from m3col.methods.self_supervised import SelfSupervisedMethod
@@ -53,7 +54,8 @@ def sections(results: StudyResults, table: pd.DataFrame) -> list[Section]:
     ]
     if not declared.empty:
         what = "Test" if results.test_labels is not None else "Cross-validation"
-        notes = [*_notes(declared), *_footer(results, declared)]
+        remarks = [one_line(text) for text in results.config.settings.final.remarks]
+        notes = [*_notes(declared), *remarks, *_footer(results, declared)]
         report.append(Section(f"{what}: {results.declared}", table=test_table.columns(declared), notes=notes))
     return [*report, Section("How the search went", notes=_course(results)), *_other_metrics(results, table)]
 
@@ -245,7 +247,7 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
         if results.config.settings.final.optimistic:
             columns = [name for name in optimistic.EXPLAINED if name == optimistic.EPOCH or name in table]
             lines += [f"`{name}`: {optimistic.EXPLAINED[name]}." for name in columns]
-        if _learns_without_labels(results) and "balanced_accuracy" in results.task.metrics:
+        if _has_linear_evaluation(results) and "balanced_accuracy" in results.task.metrics:
             lines.append(
                 "`balanced_accuracy`, the mean recall of the classes, is what the tables of CoMM call accuracy."
             )
@@ -258,10 +260,11 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _learns_without_labels(results: StudyResults) -> bool:
-    """Whether the study's method is one of this package whose predictions come from a linear classifier."""
-    name = results.config.run.method
-    return name in registry.TABLE and issubclass(registry.load(name), SelfSupervisedMethod)
+def _has_linear_evaluation(results: StudyResults) -> bool:
+    """Whether the method of any row is one of this package whose predictions come from a linear classifier."""
+    config = results.config
+    methods = {run.method for run in (config.run, *config.rows.values())} & registry.TABLE.keys()
+    return any(issubclass(registry.load(name), SelfSupervisedMethod) for name in methods)
 
 
 def _ledger(results: StudyResults) -> str:
