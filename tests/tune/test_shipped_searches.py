@@ -1,4 +1,4 @@
-"""The searches in configs/search: no faults, rows with the settings that were published, and what limits the figures."""
+"""The searches in configs/search: no faults, rows with the published settings, and what limits the figures."""
 
 import pytest
 
