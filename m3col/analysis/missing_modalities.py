@@ -1,7 +1,7 @@
 """Scores of the fused prediction where a modality is missing at test time.
 
-Models with a fusion transformer leave out the tokens of the modality. Others have an embedding of zeros in its place,
-as for samples of a training that lack a modality.
+Models whose fusion takes any subset of the modalities leave it out (`Method.leaves_out`). Others have an embedding of
+zeros in its place, as for samples of a training that lack a modality.
 
 Letters: N samples, C classes.
 Paper: Dufumier et al., arXiv 2409.07402, section 3: the fusion takes any subset of the modalities.
@@ -48,9 +48,9 @@ def _how(case: AnalysisContext) -> str:
     """What is done about the modality, and whether the training has done it as well."""
     method = case.predictor.members[0].method
     unseen = "which the model has not seen unless training samples lacked it"
-    if not method.sequences:
+    if not method.leaves_out:
         return f"an embedding of zeros is put in its place, {unseen}"
-    left_out = "the fusion leaves out its tokens"
+    left_out = "the fusion leaves out its tokens" if method.sequences else "the fusion leaves it out"
     if not isinstance(method, CoMM) or method.settings.terms == "full":
         return f"{left_out}, {unseen}"
     alone = f"{left_out}, and the loss of the training has each modality alone"

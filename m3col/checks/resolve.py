@@ -224,7 +224,7 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
         texts = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction, task=task)
         faults += [Fault(text.partition(":")[0], text) for text in texts]
     if not touches(faulty, "method", "data.modalities"):
-        faults += _modality_faults(config, dataset.modalities)
+        faults += _modality_faults(config, dataset.modalities) or _method_faults(config, dataset, task, faulty)
     faults += _per_modality_faults(config, dataset.modalities, (*dataset.modalities, *dataset.unselected))
     faults += _augment_faults(config, dataset, faulty)
     model_faults = _model_faults(config, set(dataset.kinds.values()), faulty)
@@ -305,6 +305,14 @@ def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault
         return []
     only = ", ".join(modalities)
     return [Fault("method", f"method {config.method!r} needs at least two modalities, but the data has one ({only})")]
+
+
+def _method_faults(config: RunConfig, dataset: Dataset, task: Task, faulty: Collection[str]) -> list[Fault]:
+    """What the method itself refuses of this data set."""
+    if touches(faulty, "task", "objective"):
+        return []
+    kinds = {name: dataset.kinds[name] for name in dataset.modalities}
+    return [Fault("method", line) for line in registry.load(config.method).data_faults(config, kinds, task)]
 
 
 def _per_modality_faults(config: RunConfig, modalities: Sequence[str], known: Sequence[str]) -> list[Fault]:

@@ -4,6 +4,7 @@ Notation: n samples, L tokens or steps of the longest one of the batch, E width 
 sequence, S side of an image.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -176,6 +177,15 @@ class Partial:
     def to(self, device: torch.device | str) -> "Partial":
         """Returns the same batch on `device`."""
         return Partial(self.rows.to(device), self.present.to(device))
+
+
+def present_of(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """By modality whether each of n samples [n] has it. Modalities that no sample lacks are left out.
+
+    Args:
+        inputs: n samples by modality.
+    """
+    return {name: rows.present for name, rows in inputs.items() if isinstance(rows, Partial)}
 
 
 def one_like(rows: Tensor | Tokens | Sequences) -> Tensor | Tokens | Sequences:

@@ -43,7 +43,10 @@ class Method(nn.Module):
         primary_output: name of the output that makes the predictions and is scored in validation and test; None: the
             method has no outputs.
         tasks: names of the tasks that it can be trained on; None: any.
+        leaves_out: whether a prediction leaves out a modality that a sample lacks; if not, it uses an embedding of
+            zeros in its place.
         settings: the values of `Settings` in the config.
+        input_specs: by modality the number of columns of a table, or the description of images, texts or sequences.
     """
 
     Settings: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
@@ -58,6 +61,7 @@ class Method(nn.Module):
     inherits: ClassVar[Mapping[str, str]] = {}
     primary_output: ClassVar[str | None] = None
     tasks: ClassVar[tuple[str, ...] | None] = None
+    leaves_out: ClassVar[bool] = False
 
     settings: ObjectiveConfig
     class_weight: Tensor | None
@@ -84,7 +88,7 @@ class Method(nn.Module):
         """
         super().__init__()
         self.config, self.settings = config, config.objective
-        self.modalities = tuple(features)
+        self.modalities, self.input_specs = tuple(features), dict(features)
         self.encoders = NamedModules(
             {
                 name: build.build_encoder(
@@ -106,6 +110,20 @@ class Method(nn.Module):
         Args:
             task: what the outputs predict; None: the method has none.
         """
+
+    @classmethod
+    def data_faults(cls, config: RunConfig, kinds: Mapping[str, str], task: Task) -> list[str]:
+        """Why the method cannot be trained on a data set, beyond what the class attributes say; [] where it can.
+
+        Args:
+            config: the config of the run.
+            kinds: by modality its kind, see `m3col.data.modality_kinds`.
+            task: what is predicted, with its C outputs.
+
+        Returns:
+            One line per fault.
+        """
+        return []
 
     @classmethod
     def evaluation_epochs(cls, config: RunConfig) -> frozenset[int] | None:
@@ -189,7 +207,6 @@ class Method(nn.Module):
             mixed: partner [n] and lambda [n] of each row; each row is mixed with its partner (Eq. 2-3). None: rows are
                 not mixed.
         """
-        encoder: Any = self.encoders[name]
         present: Tensor | None = None
         if isinstance(rows, Partial):
             present = rows.present if mixed is None else rows.present & rows.present[mixed[0]]
@@ -198,10 +215,16 @@ class Method(nn.Module):
         if is_empty:
             rows = one_like(rows)
             mixed = None if mixed is None else (mixed[0].new_zeros(1), mixed[1].new_ones(1))
-        embeddings: Tensor = encoder(rows if mixed is None else encoder.mix(rows, *mixed))
+        embeddings = self.encoded(name, rows, mixed)
         if is_empty:
             return embeddings[:0]
         return embeddings if present is None else torch.where(present[:, None], embeddings, 0.0)
+
+    def encoded(self, name: str, rows: Any, mixed: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """What `embed` returns for samples that all have the modality, with at least one of them."""
+        encoder: Any = self.encoders[name]
+        embeddings: Tensor = encoder(rows if mixed is None else encoder.mix(rows, *mixed))
+        return embeddings
 
     def tokens(self, name: str, rows: Input) -> TokenSequence:
         """The tokens of one modality, for methods with `sequences`.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from m3col.distributed import SINGLE_RANK, RankContext
 from m3col.inputs.base import Input
-from m3col.inputs.specs import Partial
+from m3col.inputs.specs import present_of
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -53,7 +53,7 @@ class Batch:
     @property
     def present(self) -> dict[str, Tensor]:
         """By modality whether each of this rank's samples [n] has it; modalities without gaps are left out."""
-        return {name: rows.present for name, rows in self.inputs.items() if isinstance(rows, Partial)}
+        return present_of(self.inputs)
 
     @property
     def targets(self) -> Tensor:

@@ -1,198 +1,30 @@
 """Methods by name: those of this project, those of installed packages, and any class named as `module:Class`.
 
-A method of this project is one file with a subclass of `m3col.methods.base.Method` and one entry in `TABLE`; the
-contract tests run over this table. An installed package registers its methods under the entry point group
+A method of this project is one file with a subclass of `m3col.methods.base.Method` and one entry in `TABLE`
+(`m3col.methods.table`). An installed package registers its methods under the entry point group
 `m3col.methods`. A config may also name a class of the user's own: `method: my_package.my_module:MyMethod`.
-
-Entries of `TABLE` name their class as text, so that checking a config of this project's methods does not import torch.
 """
 
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from m3col.config.schema import ObjectiveConfig
-from m3col.errors import InputError, nearest, reason_of
-from m3col.methods.settings import (
-    CMCSettings,
-    CoMMSettings,
-    CoMMSupConSettings,
-    ContrastSettings,
-    CrossSelfSettings,
-    CrossSettings,
-    FactorCLSettings,
-    M3CoLSettings,
-    MixupSettings,
-    SLIPSettings,
-    SupConSettings,
-    SupervisedSettings,
-    TransformerSettings,
-)
+from m3col.errors import InputError, nearest
+from m3col.methods.spec import MethodSpec, class_of
+from m3col.methods.table import TABLE
 
 if TYPE_CHECKING:
     from m3col.methods.base import Method
 
 ENTRY_POINTS = "m3col.methods"
 
-MIX_KEYS = ("mix.level", "mix.probability")
-
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """The properties of a method, known without importing its class; see the class attributes of `Method`.
-
-    Attributes:
-        target: "module:Class".
-        settings: the pydantic model of the config section `objective:`.
-        summary: one line for lists of methods.
-        display_name: its name in tables and studies.
-        mixes: whether it has the config section `mix:`.
-        one_modality: whether it takes exactly one modality.
-        most_modalities: the largest number of modalities that it takes; None: any.
-        comparable_from: the field of `settings` with the share of the epochs after which scores are comparable; None:
-            `COMPARABLE_FROM`.
-        inherits: field of `settings` -> the field whose value replaces it where it is None.
-        tasks: names of the tasks that it can be trained on; None: any.
-    """
-
-    target: str
-    settings: type[ObjectiveConfig]
-    summary: str
-    display_name: str
-    mixes: bool = False
-    one_modality: bool = False
-    most_modalities: int | None = None
-    comparable_from: str | None = None
-    inherits: Mapping[str, str] = field(default_factory=dict)
-    tasks: tuple[str, ...] | None = None
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The config keys of this method beyond those that every method has."""
-        own = set(self.settings.model_fields) - set(ObjectiveConfig.model_fields)
-        return frozenset([*(f"objective.{name}" for name in own), *(MIX_KEYS if self.mixes else ())])
-
-    def share_before_pruning(self, settings: ObjectiveConfig) -> float:
-        """The share of the epochs during which a search prunes no trial, because scores are not comparable yet."""
-        return COMPARABLE_FROM if self.comparable_from is None else float(getattr(settings, self.comparable_from))
-
-    def load(self) -> "type[Method]":
-        """Imports and returns the class."""
-        return _class_of(self.target)
-
-
-TABLE: dict[str, MethodSpec] = {
-    "m3col": MethodSpec(
-        "m3col.methods.m3col:M3CoL",
-        M3CoLSettings,
-        "mixup contrast, then soft-clip contrast, with supervised heads (Eq. 16)",
-        "m3col",
-        mixes=True,
-        comparable_from="switch_point",
-        inherits={"softclip_temperature": "temperature"},
-    ),
-    "mixup": MethodSpec(
-        "m3col.methods.mixup:Mixup",
-        MixupSettings,
-        "inputs and targets mixed with one permutation for all modalities, no contrast",
-        "mixup",
-        mixes=True,
-    ),
-    "concat": MethodSpec(
-        "m3col.methods.concat:Concat",
-        SupervisedSettings,
-        "concatenated embeddings and supervised heads, no contrast (beta = 0)",
-        "concat",
-    ),
-    "single": MethodSpec(
-        "m3col.methods.unimodal:Single", ObjectiveConfig, "one modality alone", "single", one_modality=True
-    ),
-    "comm": MethodSpec(
-        "m3col.methods.comm:CoMM",
-        CoMMSettings,
-        "fused embeddings of two augmentations are similar, and those of each modality alone",
-        "comm",
-    ),
-    "comm_supcon": MethodSpec(
-        "m3col.methods.comm:CoMMSupCon",
-        CoMMSupConSettings,
-        "samples of one class have similar fused embeddings; fine-tuning of comm with labels",
-        "comm_supcon",
-        tasks=("single_label",),
-    ),
-    "fusion_transformer": MethodSpec(
-        "m3col.methods.fusion_transformer:Transformer",
-        TransformerSettings,
-        "a fusion transformer with a linear head; fine-tuning of comm",
-        "fusion_transformer",
-    ),
-    "cross": MethodSpec(
-        "m3col.methods.contrast:Cross",
-        CrossSettings,
-        "the two modalities of a sample have similar embeddings (CLIP)",
-        "cross",
-        most_modalities=2,
-    ),
-    "cross_self": MethodSpec(
-        "m3col.methods.contrast:CrossSelf",
-        CrossSelfSettings,
-        "similar embeddings of the two modalities of a sample, and of two augmentations of each",
-        "cross_self",
-        most_modalities=2,
-    ),
-    "simclr": MethodSpec(
-        "m3col.methods.contrast:SimCLR",
-        ContrastSettings,
-        "two augmentations of one modality have similar embeddings",
-        "simclr",
-        one_modality=True,
-    ),
-    "slip": MethodSpec(
-        "m3col.methods.contrast:SLIP",
-        SLIPSettings,
-        "similar embeddings of the two modalities of a sample, and of two augmentations of the first",
-        "slip",
-        most_modalities=2,
-    ),
-    "cmc": MethodSpec(
-        "m3col.methods.contrast:CMC", CMCSettings, "every two modalities of a sample have similar embeddings", "cmc"
-    ),
-    "supcon": MethodSpec(
-        "m3col.methods.contrast:SupCon",
-        SupConSettings,
-        "samples of one class have similar embeddings across modalities; needs labels",
-        "supcon",
-        tasks=("single_label",),
-    ),
-    "factorcl": MethodSpec(
-        "m3col.methods.factorcl:FactorCL",
-        FactorCLSettings,
-        "bounds of shared and unique information of two modalities",
-        "factorcl",
-        most_modalities=2,
-    ),
-    "factorcl_sup": MethodSpec(
-        "m3col.methods.factorcl:FactorCLSup",
-        FactorCLSettings,
-        "bounds of shared and unique information of two modalities, with labels",
-        "factorcl_sup",
-        most_modalities=2,
-        tasks=("single_label",),
-    ),
-}
-
 DEFAULT = "m3col"
-
-# The default share of the epochs after which scores of trials are comparable. It is the value of version 0.1, so that
-# resumed studies prune as before.
-COMPARABLE_FROM = 0.33
 
 _NAMED: dict[str, MethodSpec] = {}  # classes that configs of this process named as "module:Class"
 
@@ -268,7 +100,7 @@ def find(name: Any, *, trusted: bool = True) -> MethodSpec:
 
 def _of_class(name: str, target: str, *, display_name: str) -> MethodSpec:
     if name not in _NAMED:
-        method = _class_of(target)
+        method = class_of(target)
         _NAMED[name] = MethodSpec(
             target,
             method.Settings,
@@ -282,25 +114,6 @@ def _of_class(name: str, target: str, *, display_name: str) -> MethodSpec:
             tasks=method.tasks,
         )
     return _NAMED[name]
-
-
-def _class_of(target: str) -> "type[Method]":
-    module, _, attribute = target.partition(":")
-    try:
-        loaded = importlib.import_module(module)
-    except ImportError as error:
-        raise InputError([f"method {target!r}: cannot import {module}: {error}"]) from error
-    except Exception as error:  # a user's module can raise anything
-        raise InputError([f"method {target!r}: importing {module} fails: {reason_of(error)}"]) from error
-    method = getattr(loaded, attribute, None)
-    if method is None:
-        close = nearest(attribute, [key for key in vars(loaded) if not key.startswith("_")])
-        raise InputError([f"method {target!r}: {module} has no {attribute!r}{close}"])
-    from m3col.methods.base import Method  # imported here, because it imports torch
-
-    if not (isinstance(method, type) and issubclass(method, Method)):
-        raise InputError([f"method {target!r}: {attribute} is not a subclass of m3col.methods.base.Method"])
-    return method
 
 
 def import_folders() -> tuple[str, ...]:

@@ -175,3 +175,95 @@ class FactorCLSettings(SelfSupervisedSettings):
     """
 
     critic_hidden: Count = 512
+
+
+class LateSettings(ObjectiveConfig):
+    """Settings of late fusion.
+
+    Attributes:
+        fused_weight: weight of the loss of the mean prediction; 0: each modality is trained as if alone.
+    """
+
+    fused_weight: NotNegative = 0.0
+
+
+class TMCSettings(ObjectiveConfig):
+    """Settings of TMC.
+
+    Attributes:
+        kl_share: T as a share of the epochs, over which the weight of KL grows to `kl_weight`.
+        kl_weight: weight of KL from epoch T on.
+        evidence: what makes evidence >= 0 of the outputs of a head; "exp" is cut off at exp(10).
+        pseudo_view: whether a head on the concatenated embeddings gives one more opinion (ETMC).
+    """
+
+    kl_share: Share = 0.1
+    kl_weight: NotNegative = 1.0
+    evidence: Literal["softplus", "exp", "relu"] = "softplus"
+    pseudo_view: bool = False
+
+
+class DynamicsSettings(ObjectiveConfig):
+    """Settings of Multimodal Dynamics.
+
+    Attributes:
+        sparsity: weight of the mean gate, l1.
+        confidence: weight of the squared error of the confidences, l2.
+        detach: whether the probability that a confidence aims at has no gradient.
+        bounded_confidence: whether confidences go through a sigmoid.
+    """
+
+    sparsity: NotNegative = 1.0
+    confidence: NotNegative = 1.0
+    detach: bool = False
+    bounded_confidence: bool = False
+
+
+class GMUSettings(SupervisedSettings):
+    """Settings of the gated multimodal unit.
+
+    Attributes:
+        unimodal_supervision: whether each modality has a classification head of its own; the original has none.
+        width: H, the width of the unit.
+        tied: whether the gates of two modalities add up to 1.
+    """
+
+    unimodal_supervision: bool = False
+    width: Count = 256
+    tied: bool = False
+
+
+class UniSMMCSettings(ObjectiveConfig):
+    """Settings of UniS-MMC.
+
+    Attributes:
+        contrast_weight: weight of the contrast.
+        temperature: tau of the contrast.
+    """
+
+    contrast_weight: NotNegative = 0.1
+    temperature: Positive = 0.07
+
+
+class VCDNSettings(ObjectiveConfig):
+    """Settings of the view correlation discovery network.
+
+    Attributes:
+        activation: what makes predictions of the outputs of a modality's head.
+        end_to_end: whether the loss of the fused prediction also trains encoders and heads.
+        hidden: hidden width; None: the number of products, C^M.
+    """
+
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    end_to_end: bool = False
+    hidden: Count | None = None
+
+
+class CentralNetSettings(ObjectiveConfig):
+    """Settings of CentralNet.
+
+    Attributes:
+        unimodal_weight: b, weight of the losses of single modalities.
+    """
+
+    unimodal_weight: NotNegative = 1.0

@@ -18,6 +18,7 @@ from m3col.models import build
 from m3col.models.named_modules import NamedModules
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Mixed, Task
+from m3col.tasks.single_label import nonzero
 
 FUSED = naming.FUSED
 
@@ -45,7 +46,16 @@ class SupervisedMethod(Method):
         with_heads = self.modalities if self.has_unimodal_heads(self.config) else ()
         self.heads = NamedModules({name: self._head(width) for name in with_heads})
         if self.fuses:
-            self.fusion = self._head(width * len(self.modalities))
+            self.fusion = self._head(self.fusion_width)
+
+    @property
+    def fusion_width(self) -> int:
+        """Columns of the input of the fused head, see `joined`."""
+        return self.config.model.embedding_dim * len(self.modalities)
+
+    def joined(self, embeddings: Mapping[str, Tensor]) -> Tensor:
+        """The input [n, `fusion_width`] of the fused head from the embeddings [n, D] of all modalities."""
+        return torch.cat([embeddings[name] for name in self.modalities], dim=1)
 
     def _head(self, width: int) -> nn.Module:
         model = self.config.model
@@ -72,7 +82,7 @@ class SupervisedMethod(Method):
         """Logits [n, C] by head from the embeddings [n, D] of all modalities."""
         logits = {name: head(embeddings[name]) for name, head in self.heads.items()}
         if self.fuses:
-            logits[FUSED] = self.fusion(torch.cat([embeddings[name] for name in self.modalities], dim=1))
+            logits[FUSED] = self.fusion(self.joined(embeddings))
         return logits
 
     def head_losses(self, logits: Mapping[str, Tensor], batch: Batch, mixed: Mixed | None = None) -> dict[str, Tensor]:
@@ -100,3 +110,21 @@ class SupervisedMethod(Method):
             )
             for name, value in logits.items()
         }
+
+    def sample_mean(self, values: Tensor, batch: Batch) -> Tensor:
+        """The mean over the samples of the global batch, each with the weight of its class.
+
+        It is for tasks with one class per sample, and weights them as their cross-entropy does.
+
+        Args:
+            values: [n] of this rank's rows.
+            batch: the batch that the rows belong to.
+
+        Returns:
+            A scalar whose mean over the ranks is the weighted mean over the global batch, times `batch.weighing`.
+        """
+        total: Tensor | int = batch.size
+        if self.class_weight is not None:
+            weight = self.class_weight[batch.targets]
+            values, total = values * weight[batch.rows], nonzero(weight.sum())
+        return values.sum() * (batch.weighing * batch.ranks.size / total)

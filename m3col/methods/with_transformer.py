@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from m3col.inputs.base import Input
-from m3col.inputs.specs import Partial
+from m3col.inputs.specs import present_of
 from m3col.methods.base import Method
 from m3col.methods.settings import TransformerSettings
 from m3col.methods.supervised import FUSED
@@ -24,6 +24,7 @@ class WithTransformer(Method):
     """
 
     sequences: ClassVar[bool] = True
+    leaves_out: ClassVar[bool] = True
 
     settings: TransformerSettings
 
@@ -44,8 +45,7 @@ class WithTransformer(Method):
             subsets: S collections of names of modalities.
         """
         sequences = {name: self.tokens(name, inputs[name]) for name in self.modalities if name in inputs}
-        present = {name: rows.present for name, rows in inputs.items() if isinstance(rows, Partial)}
-        fused: Tensor = self.transformer(sequences, [frozenset(subset) for subset in subsets], present)
+        fused: Tensor = self.transformer(sequences, [frozenset(subset) for subset in subsets], present_of(inputs))
         return fused
 
     def encode(self, inputs: Mapping[str, Input], modalities: Iterable[str] | None = None) -> dict[str, Tensor]:

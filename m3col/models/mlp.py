@@ -45,8 +45,12 @@ class MLPEncoder(nn.Module):
         self.second = linear(embedding_dim, embedding_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        embedding: Tensor = self.second(torch.relu(self.first(x)))
+        embedding: Tensor = self.second(self.hidden(x))
         return embedding
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The hidden layer of each row: [N, F] to [N, D]."""
+        return torch.relu(self.first(x))
 
     def sequence(self, x: Tensor) -> TokenSequence:
         """The embedding of each row as its only token: [N, 1, D]."""

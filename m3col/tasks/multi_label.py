@@ -104,6 +104,13 @@ class MultiLabel(Task):
         terms = binary_cross_entropy_with_logits(values, aim, pos_weight=weight, reduction="sum")
         return terms * (scale / (len(targets) * self.width))
 
+    def averaged(self, outputs: "Tensor", weights: "Tensor") -> "Tensor":
+        """The log-odds of the mean probabilities."""
+        from torch.nn.functional import logsigmoid
+
+        present, absent = ((logsigmoid(part) + weights.log()).logsumexp(dim=0) for part in (outputs, -outputs))
+        return present - absent
+
     def class_weights(self, setting: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
         """Weights of present labels. "balanced": absent over present in the training fold; a list: these weights."""
         if setting == "none":

@@ -69,6 +69,10 @@ class SingleLabel(Task):
             total = nonzero((lam * weight[targets] + (1 - lam) * weight[partner]).sum())
         return (lam[rows] * own_loss + (1 - lam[rows]) * partner_loss).sum() * (scale / total)
 
+    def averaged(self, outputs: "Tensor", weights: "Tensor") -> "Tensor":
+        """The logarithm of the mean probabilities."""
+        return (outputs.log_softmax(dim=2) + weights.log()).logsumexp(dim=0)
+
     def class_weights(self, setting: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
         """See `Task.class_weights`. "balanced": N / (C * count); a list: these weights."""
         if setting == "none":

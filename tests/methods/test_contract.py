@@ -98,10 +98,15 @@ def test_only_its_own_keys_change_its_loss(name):
     base = float(build(name)[0].losses(build(name)[1], STEP)["loss"])
     changes = {
         "objective.alpha": 3.0, "objective.beta": 0.7, "objective.temperature": 0.9, "objective.switch_point": 0.0,
-        "objective.unimodal_supervision": False, "mix.level": "embedding", "mix.probability": 0.3,
+        "objective.unimodal_supervision": name == "gmu", "mix.level": "embedding", "mix.probability": 0.3,
         "objective.self_weight": 0.2, "objective.clip_temperature": 0.5, "objective.terms": "full",
         "objective.fusion_layers": 2, "objective.fusion_heads": 2, "objective.projector_dim": 5,
         "objective.projector_hidden": 6, "objective.form": "paper", "objective.critic_hidden": 7,
+        "objective.fused_weight": 0.5, "objective.kl_share": 0.7, "objective.kl_weight": 0.3,
+        "objective.sparsity": 0.2, "objective.confidence": 0.2, "objective.bounded_confidence": True,
+        "objective.width": 7, "objective.contrast_weight": 0.7, "objective.activation": "softmax",
+        "objective.hidden": 5, "objective.unimodal_weight": 0.3, "objective.evidence": "exp",
+        "objective.pseudo_view": True,
     }  # fmt: skip
     for key, value in changes.items():
         if key in registry.TABLE[name].keys:

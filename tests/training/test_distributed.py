@@ -44,6 +44,14 @@ CASES += [
         ("factorcl", 2), ("factorcl_sup", 2),
     )
 ]  # fmt: skip
+CASES += [
+    (method, modalities, "first", weights, "input")
+    for method, modalities, weights in (
+        ("tmc", 3, "balanced"), ("tmc", 2, "none"), ("late", 3, "balanced"), ("dynamics", 3, "balanced"),
+        ("gmu", 3, "balanced"), ("unis_mmc", 3, "balanced"), ("unis_mmc", 2, "none"), ("vcdn", 3, "balanced"),
+        ("centralnet", 3, "balanced"), ("cf", 2, "none"),
+    )
+]  # fmt: skip
 
 
 # Several labels per sample, and numbers.
