@@ -158,14 +158,16 @@ class Task(ABC):
             A scalar: the sum over this rank's rows, divided by the weight of the whole global batch, times `scale`.
         """
 
-    @abstractmethod
     def averaged(self, outputs: "Tensor", weights: "Tensor") -> "Tensor":
         """The outputs [n, C] whose `link` is the weighted mean of the predictions of M heads.
+
+        This is their weighted mean, where predictions are the outputs themselves, as in a regression.
 
         Args:
             outputs: [M, n, C] of the heads.
             weights: [M, n, 1], >= 0, which add up to 1 over the heads.
         """
+        return (outputs * weights).sum(dim=0)
 
     def class_weights(self, setting: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
         """Weights [C] for `loss`.

@@ -99,10 +99,6 @@ class Regression(Task):
             errors = lam * errors + (1 - lam) * ((values - aims[mixed.partner][rows]) ** 2).mean(dim=1)
         return errors.sum() * (scale / len(targets))
 
-    def averaged(self, outputs: "Tensor", weights: "Tensor") -> "Tensor":
-        """The weighted mean of the outputs."""
-        return (outputs * weights).sum(dim=0)
-
     def class_weight_fault(self, setting: str | Sequence[float]) -> str:
         if setting == "none":
             return ""
