@@ -43,7 +43,9 @@ def dataset() -> Dataset:
 SUPERVISED = [
     name
     for name in registry.names()
-    if issubclass(registry.load(name), SupervisedMethod) and not registry.find(name).one_modality
+    if issubclass(registry.load(name), SupervisedMethod)
+    and not registry.find(name).one_modality
+    and registry.find(name).tasks is None
 ]
 
 
