@@ -92,7 +92,8 @@ def _rule(error: Any) -> str:
         "model_type": "must be a section with keys of its own",
         "missing": "is missing",
     }
-    return plain.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+    text = error["msg"].removeprefix("Value error, ")
+    return plain.get(error["type"], text[:1].lower() + text[1:])
 
 
 def _plain(bound: float) -> str:

@@ -44,14 +44,15 @@ def majority(y_train: ArrayLike, n_apply: int, *, num_classes: int) -> Floats:
     return np.tile(np.bincount(labels, minlength=num_classes) / len(labels), (n_apply, 1))
 
 
-def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes: int) -> Floats:
-    """Predictions of scikit-learn's LogisticRegression (L2, C = 1), which has no randomness.
+def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes: int, cost: float = 1.0) -> Floats:
+    """Predictions of scikit-learn's LogisticRegression (L2), which has no randomness.
 
     Args:
         x_train: [N_train, D] features; sparse tables stay sparse.
         y_train: [N_train] labels.
         x_apply: [N, D] features of the samples to predict.
         num_classes: C.
+        cost: the inverse of the regularisation.
 
     Returns:
         Probabilities [N, C]; 0 for a class that is absent from `y_train`.
@@ -67,7 +68,7 @@ def logistic(x_train: Table, y_train: ArrayLike, x_apply: Table, *, num_classes:
         raise InputError(faults)
     from sklearn.linear_model import LogisticRegression  # slow to import
 
-    model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS).fit(train, labels)
+    model = LogisticRegression(C=cost, max_iter=MAX_ITERATIONS).fit(train, labels)
     probabilities = np.zeros((apply.shape[0], num_classes))
     if apply.shape[0]:
         probabilities[:, model.classes_] = model.predict_proba(apply)

@@ -12,8 +12,6 @@ from numpy.typing import ArrayLike
 from m3col.evaluation.baselines import MAX_ITERATIONS, Table, checked_features
 from m3col.metrics.classification import Floats
 
-_RIDGE = 1.0
-
 
 def frequencies(y_train: ArrayLike, n_apply: int) -> Floats:
     """Predicts the frequency of each label in training for every sample.
@@ -41,13 +39,14 @@ def mean(y_train: ArrayLike, n_apply: int) -> Floats:
     return np.tile(np.asarray(y_train, dtype=np.float64).mean(axis=0), (n_apply, 1))
 
 
-def logistic_per_label(x_train: Table, y_train: ArrayLike, x_apply: Table) -> Floats:
-    """Predictions of one LogisticRegression of scikit-learn (L2, C = 1) per label.
+def logistic_per_label(x_train: Table, y_train: ArrayLike, x_apply: Table, *, cost: float = 1.0) -> Floats:
+    """Predictions of one LogisticRegression of scikit-learn (L2) per label.
 
     Args:
         x_train: [N_train, D] features; sparse tables stay sparse.
         y_train: [N_train, C] of 0 and 1.
         x_apply: [N, D] features of the samples to predict.
+        cost: the inverse of the regularisation.
 
     Returns:
         Probabilities [N, C]; for a label that all training samples or none have, 1 or 0.
@@ -62,18 +61,19 @@ def logistic_per_label(x_train: Table, y_train: ArrayLike, x_apply: Table) -> Fl
     probabilities = mean(labels, apply.shape[0])
     for number, truth in enumerate(labels.T):
         if apply.shape[0] and truth.min() < truth.max():
-            model = LogisticRegression(C=1.0, max_iter=MAX_ITERATIONS).fit(train, truth)
+            model = LogisticRegression(C=cost, max_iter=MAX_ITERATIONS).fit(train, truth)
             probabilities[:, number] = model.predict_proba(apply)[:, 1]
     return probabilities
 
 
-def ridge(x_train: Table, y_train: ArrayLike, x_apply: Table) -> Floats:
-    """Predictions of scikit-learn's Ridge (alpha = 1) on all targets.
+def ridge(x_train: Table, y_train: ArrayLike, x_apply: Table, *, cost: float = 1.0) -> Floats:
+    """Predictions of scikit-learn's Ridge on all targets.
 
     Args:
         x_train: [N_train, D] features; sparse tables stay sparse.
         y_train: [N_train, C] numbers.
         x_apply: [N, D] features of the samples to predict.
+        cost: the inverse of the regularisation.
 
     Returns:
         Predictions [N, C].
@@ -87,6 +87,6 @@ def ridge(x_train: Table, y_train: ArrayLike, x_apply: Table) -> Floats:
     train, apply = checked_features(x_train, x_apply, len(targets))
     if not apply.shape[0]:
         return np.zeros((0, targets.shape[1]))
-    model: Any = Ridge(alpha=_RIDGE, solver="sparse_cg" if hasattr(train, "tocoo") else "auto", tol=1e-8)
+    model: Any = Ridge(alpha=1.0 / cost, solver="sparse_cg" if hasattr(train, "tocoo") else "auto", tol=1e-8)
     predicted = np.asarray(model.fit(train, targets).predict(apply), dtype=np.float64)
     return predicted.reshape(apply.shape[0], -1)

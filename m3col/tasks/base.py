@@ -50,6 +50,8 @@ class Task(ABC):
         default_metric: the metric that ranks trials when the config names none, without a split.
         constant_baseline: row of a test table for a model that ignores its input, see `constant`.
         linear_baseline: row of a test table for a linear model, see `linear`.
+        estimates: what the labels are to ready-made estimators (m3col.evaluation.estimators): "classes", "labels"
+            (several per sample) or "numbers"; None: the test table has no rows of such estimators.
         label_form: the labels of a data set for this task: "class", "binary" or "number", see m3col.data.label_tables.
         outputs_called: what the C outputs are called in messages, such as "classes".
         probabilities: whether predictions are probabilities.
@@ -65,6 +67,7 @@ class Task(ABC):
     output_score: ClassVar[str]
     constant_baseline: ClassVar[str]
     linear_baseline: ClassVar[str]
+    estimates: ClassVar[str | None] = None
     label_form: ClassVar[str] = "class"
     outputs_called: ClassVar[str] = "classes"
     probabilities: ClassVar[bool] = True
@@ -316,8 +319,11 @@ class Task(ABC):
         """Predictions [count, C] of the constant baseline, fitted to training labels."""
 
     @abstractmethod
-    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
-        """Predictions [N, C] for the features `x_apply` [N, D] of a linear model fitted to `x_train` and `labels`."""
+    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any, *, cost: float = 1.0) -> Floats:
+        """Predictions [N, C] for the features `x_apply` [N, D] of a linear model fitted to `x_train` and `labels`.
+
+        `cost` is the inverse of the regularisation. A task without `estimates` may leave it out.
+        """
 
     @abstractmethod
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:

@@ -41,6 +41,7 @@ class MultiLabel(Task):
     output_score = "micro_f1"
     constant_baseline = "label frequencies"
     linear_baseline = "logistic"
+    estimates = "labels"
     label_form = "binary"
     outputs_called = "labels"
     has_threshold = True
@@ -212,8 +213,8 @@ class MultiLabel(Task):
     def constant(self, labels: ArrayLike, count: int) -> Floats:
         return label_baselines.frequencies(labels, count)
 
-    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
-        return label_baselines.logistic_per_label(x_train, labels, x_apply)
+    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any, *, cost: float = 1.0) -> Floats:
+        return label_baselines.logistic_per_label(x_train, labels, x_apply, cost=cost)
 
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
         return linear_evaluation.one_per_label(x, labels, positive_weight=weight, seed=seed)

@@ -41,6 +41,7 @@ class Regression(Task):
     output_score = "r2"
     constant_baseline = "mean"
     linear_baseline = "ridge"
+    estimates = "numbers"
     label_form = "number"
     outputs_called = "targets"
     probabilities = False
@@ -181,8 +182,8 @@ class Regression(Task):
     def constant(self, labels: ArrayLike, count: int) -> Floats:
         return label_baselines.mean(labels, count)
 
-    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
-        return label_baselines.ridge(x_train, labels, x_apply)
+    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any, *, cost: float = 1.0) -> Floats:
+        return label_baselines.ridge(x_train, labels, x_apply, cost=cost)
 
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
         # As in training, the outputs are those of standardised targets.

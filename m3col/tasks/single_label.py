@@ -34,6 +34,7 @@ class SingleLabel(Task):
     output_score = "accuracy"
     constant_baseline = "majority"
     linear_baseline = "logistic"
+    estimates = "classes"
 
     def targets(self, labels: NDArray[Any]) -> "Tensor":
         import torch
@@ -156,8 +157,8 @@ class SingleLabel(Task):
     def constant(self, labels: ArrayLike, count: int) -> Floats:
         return baselines.majority(labels, count, num_classes=self.width)
 
-    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any) -> Floats:
-        return baselines.logistic(x_train, labels, x_apply, num_classes=self.width)
+    def linear(self, x_train: Any, labels: ArrayLike, x_apply: Any, *, cost: float = 1.0) -> Floats:
+        return baselines.logistic(x_train, labels, x_apply, num_classes=self.width, cost=cost)
 
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
         return linear_evaluation.logistic(x, labels, num_classes=self.width, class_weight=weight, seed=seed)

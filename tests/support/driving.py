@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
     },
     "validation": {"kind": "kfold", "folds": 2},
     "search": {"trials": 6, "replicates": 1, "confirm": {"top": 1, "seeds": 1}},
-    "final": {"seeds": 2, "draws": 100},
+    "final": {"seeds": 2, "draws": 100, "baselines": ["linear"]},
 }  # fmt: skip
 
 # Two trials and one refit of each row.

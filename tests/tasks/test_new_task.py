@@ -92,7 +92,8 @@ def test_its_baselines_and_intervals_stand_in_a_table():
         for job, rows in table.groupby("job")
     }
     assert min(scores, key=scores.get) == "baselines/least squares"
-    assert set(scores) == {"baselines/mean", "baselines/least squares", "baselines/least squares b"}
+    forms = ["", " a", " b", " late", " stacked"]
+    assert set(scores) == {"baselines/mean", *(f"baselines/least squares{form}" for form in forms)}
     rows = table[(table["job"] == "baselines/mean") & (table["kind"] == "test")]
     counts = intervals.bootstrap_counts(task.strata(data.test.labels), draws=200)
     predictions = task.link(task.outputs_of(rows))

@@ -46,7 +46,8 @@ def scores(results: StudyResults, row: str, metric: str) -> list[float]:
 def test_rows_stand_in_the_order_of_the_protocol(table: pd.DataFrame) -> None:
     order = test_table.declared_table(table)["row"].tolist()
     assert order[:6] == ["winner", "default", "no contrast", "pixels alone", "ensemble", "majority"]
-    assert order[6] == "logistic" and order[7].startswith("logistic ") and order[8:] == ["another paper"]
+    linear = ["", " pixels", " fourier", " gradients", " late", " stacked"]
+    assert order[6:] == [*(f"logistic{form}" for form in linear), "another paper"]
     assert set(table["metric"]) == set(classification.names(10))
     assert table["metric"].iloc[0] == "macro_f1"
 
@@ -85,9 +86,35 @@ def test_default_is_not_compared_with_itself_and_one_model_has_no_spread(table: 
 
 def test_holm_is_over_the_rows_of_the_declared_metric(table: pd.DataFrame) -> None:
     declared = test_table.declared_table(table)
-    np.testing.assert_allclose(declared["p_holm"].astype(float), intervals.holm(declared["p"].tolist()))
-    assert declared["p_holm"].notna().sum() == 7  # all rows but the default and the one that was only published
+    cross_validated = declared[declared["row"].str.startswith("logistic")].set_index("row")["cv"]
+    compared = declared["row"].isin(["winner", "no contrast", "pixels alone", "ensemble", cross_validated.idxmax()])
+    np.testing.assert_allclose(
+        declared["p_holm"].astype(float), intervals.holm(declared["p"].where(compared).astype(float).tolist())
+    )
+    assert declared["p_holm"].notna().sum() == 5
     assert table.loc[table["metric"] != "macro_f1", "p_holm"].isna().all()
+
+
+def test_rows_are_compared_with_the_baseline_that_is_best_in_cross_validation(
+    results: StudyResults, table: pd.DataFrame
+) -> None:
+    best = results.best_baseline
+    values = {row: results.baseline_cv(row)["macro_f1"] for row in results.baselines() if row != "majority"}
+    assert values[best] == max(values.values())
+    winner = scores(results, "winner", "macro_f1")
+    own, reference = line(table, "winner"), line(table, best)
+    assert own["over_baseline"] == pytest.approx(np.mean(winner) - reference["test"])
+    counts = intervals.bootstrap_counts(results.test_labels, draws=100)
+    drawn = [
+        intervals.bootstrap_scores("macro_f1", results.test_labels, results.test_probabilities(job), counts)
+        for job in ("refits/winner/0", "refits/winner/1", f"baselines/{best}")
+    ]
+    expected = intervals.interval(
+        [score - reference["test"] for score in winner], np.stack([drawn[0] - drawn[2], drawn[1] - drawn[2]]),
+        len(results.test_labels),
+    )  # fmt: skip
+    assert (own["over_baseline_low"], own["over_baseline_high"]) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(reference["over_baseline"]) and np.isfinite(line(table, "ensemble")["over_baseline"])
 
 
 def test_cv_value_is_the_mean_of_the_confirmations(results: StudyResults, table: pd.DataFrame) -> None:

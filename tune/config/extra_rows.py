@@ -9,6 +9,7 @@ from m3col.config.loading import with_overrides
 from m3col.config.schema import RunConfig
 from m3col.data.checks import naming
 from m3col.errors import InputError
+from m3col.evaluation import baseline_table
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
 from tune.config.schema import slug
@@ -41,7 +42,8 @@ def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
 def _row_fault(name: str, others: Collection[str], task: "type[Task]") -> str | None:
     """Why a row cannot have this name beside `others`. Names are compared without case, as some file systems do."""
     folder = naming.folded(slug(name))
-    if folder in {*TAKEN, naming.folded(slug(task.constant_baseline))} or name.strip().startswith(task.linear_baseline):
+    words = tuple(naming.folded(slug(word)) for word in baseline_table.reserved(task))
+    if folder in TAKEN or folder.startswith(words):
         return "this name is reserved for a row of the test table"
     twins = [other for other in others if naming.folded(slug(other)) == folder]
     if twins:

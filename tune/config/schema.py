@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from optuna.distributions import BaseDistribution
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from m3col.config.keys import Strict
 from m3col.config.loading import with_overrides
 from m3col.config.schema import Count, NotNegative, RunConfig, Seed, ValidationConfig
+from m3col.evaluation import baseline_table
 from tune.config.resources import Request, TrialResources, request_for
 
 KEPT = ("search", "resources", "final", "storage", "tracking")  # sections that study.json stores unchanged
@@ -53,7 +54,8 @@ class FinalConfig(Strict):
             split.
         seeds: number of refits per row.
         rows: name -> config overrides of rows in addition to winner and default.
-        baselines: whether the baselines get rows.
+        baselines: true: all baselines that are installed and quick; false: none; a list: these families, however long
+            they take.
         published: metric -> row -> published value.
         remarks: sentences that are printed under the table, such as what a published value was computed from.
         optimistic: whether the best test epoch is an extra column and, for methods whose predictions come from a linear
@@ -64,11 +66,18 @@ class FinalConfig(Strict):
     refit: Literal["full", "given"] = "full"
     seeds: Count = 3
     rows: dict[str, dict[str, Any]] = Field(default={})
-    baselines: bool = True
+    baselines: bool | list[str] = True
     published: dict[str, dict[str, float]] = Field(default={})
     remarks: list[Annotated[str, Field(min_length=1)]] = Field(default=[])
     optimistic: bool = False
     draws: Annotated[int, Field(ge=100)] = 2000
+
+    @field_validator("baselines")
+    @classmethod
+    def _known(cls, value: bool | list[str]) -> bool | list[str]:
+        if faults := baseline_table.faults(value):
+            raise ValueError("; ".join(faults))
+        return value
 
 
 class TrackingConfig(Strict):

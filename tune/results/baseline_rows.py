@@ -1,87 +1,135 @@
 """Predictions of the baselines, which need no training of networks, for the test table."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from m3col.config.schema import RunConfig
-from m3col.data.checks import naming
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold
-from m3col.evaluation import linear_features
+from m3col.evaluation import baseline_table, linear_features
+from m3col.evaluation.baseline_forms import Forms
+from m3col.evaluation.baseline_table import BaselineTable, Candidate, Wanted
 from m3col.metrics import spec
+from m3col.metrics.classification import Floats
 from m3col.tasks import registry as tasks
-from m3col.tasks.base import Task
 from tune.results.prediction_table import BASELINES, cross_validated, declared, prediction_frame
 
 
-def baseline_predictions(run: RunConfig, dataset: Dataset, samples: Split, folds: list[Fold]) -> Iterator[pd.DataFrame]:
-    """Yields predictions of the task's constant baseline and of its linear model, e.g. `majority` and `logistic`.
+def baseline_predictions(
+    run: RunConfig,
+    dataset: Dataset,
+    samples: Split,
+    folds: Sequence[Fold],
+    *,
+    wanted: bool | Collection[str] = True,
+) -> Iterator[pd.DataFrame]:
+    """Yields predictions of the baselines, row after row: out of fold, then of the test split.
 
     Args:
         run: the config of the study's runs.
         dataset: the data. Models fitted on its training split predict its test split, if it has one.
         samples: the development pool.
         folds: indices into `samples`.
+        wanted: the config key `final.baselines`.
 
     Yields:
-        The rows of one baseline and fold, or test split. Baselines are `majority`, `logistic`, with pretrained text
-        encoders `logistic frozen` (on their embeddings), and `logistic <modality>` for the best single modality on
-        these folds.
+        The rows of one baseline and fold, or test split.
     """
-    task = tasks.of(run, dataset.classes)
-    fitter = _Fitter(linear_features.Views(run, dataset.features), dataset, samples, folds, task)
-    modalities, linear = list(dataset.modalities), task.linear_baseline
-    frozen = f"{linear} frozen"
-    yield from fitter.rows(task.constant_baseline, ())
-    yield from fitter.rows(linear, modalities)
-    if linear_features.frozen_differs(run, dataset.kinds.values()):
-        yield from fitter.rows(frozen, modalities, frozen=True)
-    if len(modalities) < 2:
-        return
-    metric = declared(run, task)
-    sign = 1 if spec.higher_is_better(metric) else -1
-    scores = {}
-    for modality in modalities:
-        parts = [fitter.fold_rows("", [modality], fold, number) for number, fold in enumerate(folds)]
-        scores[modality] = sign * cross_validated(pd.concat(parts), task)[metric]
-    best = max(scores, key=lambda name: scores[name])
-    yield from fitter.rows(naming.apart(f"{linear} {best}", [frozen]), [best])
+    yield from Baselines(run, dataset, samples, folds, wanted).predictions()
 
 
-@dataclass(frozen=True)
-class _Fitter:
-    """Fits baselines on training folds and predicts the validation folds and the test split."""
+class Baselines:
+    """The baselines of one study.
 
-    views: linear_features.Views
-    dataset: Dataset
-    samples: Split
-    folds: Sequence[Fold]
-    task: Task
+    Attributes:
+        left_out: by row or family the reason why it is not there, after `predictions`.
+        chosen: by row the setting that was chosen on the folds, after `predictions`.
+    """
 
-    def rows(self, row: str, modalities: Sequence[str], *, frozen: bool = False) -> Iterator[pd.DataFrame]:
-        """Yields out-of-fold predictions per fold, then test predictions. No modalities: the constant baseline."""
-        for number, fold in enumerate(self.folds):
-            yield self.fold_rows(row, modalities, fold, number, frozen=frozen)
-        if self.dataset.test is not None:
-            outputs = self._fit(modalities, self.dataset.train, self.dataset.test, frozen=frozen)
-            yield prediction_frame(f"{BASELINES}{row}", self.dataset.test, outputs, self.task, test=True)
+    def __init__(
+        self, run: RunConfig, dataset: Dataset, samples: Split, folds: Sequence[Fold], wanted: bool | Collection[str]
+    ) -> None:
+        self._run, self._dataset, self._samples, self._folds = run, dataset, samples, folds
+        self._task = tasks.of(run, dataset.classes)
+        self._views = linear_features.Views(run, dataset.features)
+        self._table = BaselineTable(self._task, Wanted.of(wanted))
+        self.chosen: dict[str, dict[str, Any]] = {}
 
-    def fold_rows(
-        self, row: str, modalities: Sequence[str], fold: Fold, number: int, *, frozen: bool = False
+    @property
+    def left_out(self) -> dict[str, str]:
+        return self._table.left_out
+
+    def predictions(self) -> Iterator[pd.DataFrame]:
+        """Yields the rows of predictions.parquet, see `baseline_predictions`."""
+        frames: dict[str, list[pd.DataFrame]] = defaultdict(list)
+        tried: dict[str, list[list[pd.DataFrame]]] = {}
+        candidates: dict[str, list[Candidate]] = {}
+        for number, fold in enumerate(self._folds):
+            train, validation = self._samples.take(fold.train), self._samples.take(fold.validation)
+            forms, frozen = self._forms(train, validation)
+            for row, predictions in self._table.fixed(forms, frozen, self._texts()):
+                frames[row].append(self._frame(row, validation, predictions, fold=number))
+            best = forms if frozen is None else frozen
+            for row, settings in self._table.candidates(best):
+                candidates[row] = settings
+                for frame_list, candidate in zip(tried.setdefault(row, [[] for _ in settings]), settings, strict=True):
+                    predictions = candidate.predictions(self._task, best)
+                    frame_list.append(self._frame(row, validation, predictions, fold=number))
+        picks = {row: self._best(parts) for row, parts in tried.items()}
+        for row, pick in picks.items():
+            frames[row] = tried[row][pick]
+            self.chosen[row] = dict(candidates[row][pick].setting)
+        if self._dataset.test is not None:
+            self._test(frames, {row: candidates[row][pick] for row, pick in picks.items()})
+        for parts in frames.values():
+            yield from parts
+
+    def _test(self, frames: dict[str, list[pd.DataFrame]], chosen: dict[str, Candidate]) -> None:
+        """Appends the predictions of the test split by models of the whole training split."""
+        test = self._dataset.test
+        assert test is not None
+        forms, frozen = self._forms(self._dataset.train, test)
+        for row, predictions in self._table.fixed(forms, frozen, self._texts()):
+            frames[row].append(self._frame(row, test, predictions, test=True))
+        for row, candidate in chosen.items():
+            predictions = candidate.predictions(self._task, forms if frozen is None else frozen)
+            frames[row].append(self._frame(row, test, predictions, test=True))
+
+    def _best(self, settings: list[list[pd.DataFrame]]) -> int:
+        """The position of the setting with the best metric over the folds, the first in a tie."""
+        metric = declared(self._run, self._task)
+        sign = 1 if spec.higher_is_better(metric) else -1
+        scores = [sign * cross_validated(pd.concat(parts), self._task)[metric] for parts in settings]
+        return int(np.nanargmax(scores)) if np.isfinite(scores).any() else 0
+
+    def _frame(
+        self, row: str, samples: Split, predictions: Floats, *, fold: int | None = None, test: bool = False
     ) -> pd.DataFrame:
-        """Predictions of the validation samples of one fold."""
-        validation = self.samples.take(fold.validation)
-        outputs = self._fit(modalities, self.samples.take(fold.train), validation, frozen=frozen)
-        return prediction_frame(f"{BASELINES}{row}", validation, outputs, self.task, fold=number, test=False)
+        outputs, job = self._task.inverse_link(predictions), f"{BASELINES}{row}"
+        if fold is None:
+            return prediction_frame(job, samples, outputs, self._task, test=test)
+        return prediction_frame(job, samples, outputs, self._task, fold=fold, test=test)
 
-    def _fit(self, modalities: Sequence[str], train: Split, apply: Split, *, frozen: bool) -> np.ndarray:
-        """Fits on `train`. Returns outputs [N, C] for `apply`."""
-        assert train.labels is not None
-        if not modalities:
-            return self.task.inverse_link(self.task.constant(train.labels, len(apply)))
-        pairs = [self.views.of(name, train, apply, frozen=frozen) for name in modalities]
-        x_train, x_apply = (linear_features.concatenate(parts) for parts in zip(*pairs, strict=True))
-        return self.task.inverse_link(self.task.linear(x_train, train.labels, x_apply))
+    def _texts(self) -> list[str]:
+        return [name for name, kind in self._dataset.kinds.items() if kind == "text"]
+
+    def _forms(self, train: Split, apply: Split) -> tuple[Forms, Forms | None]:
+        """The forms from the features of a pair of splits, and those with frozen embeddings of texts if they differ."""
+        labels = train.labels
+        assert labels is not None
+
+        def of(*, frozen: bool) -> Forms:
+            blocks = {
+                name: baseline_table.block(
+                    self._views.of(name, train, apply, frozen=frozen), train.present[name], apply.present[name]
+                )
+                for name in self._dataset.modalities
+            }
+            return Forms(self._task, labels, blocks, train.groups)
+
+        differs = linear_features.frozen_differs(self._run, self._dataset.kinds.values())
+        return of(frozen=False), of(frozen=True) if differs else None

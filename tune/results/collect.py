@@ -15,14 +15,15 @@ from safetensors.numpy import load_file
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import pool, read_csv
 from m3col.evaluation import test_ledger
+from m3col.storage import atomic_files
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
 from m3col.training import checkpoint
 from tune.config.schema import StudyConfig
-from tune.results.baseline_rows import baseline_predictions
+from tune.results.baseline_rows import Baselines
 from tune.results.prediction_table import TEST, columns, deciding_partition, ledger_name, prediction_frame, write
 from tune.results.study_results import StudyResults
-from tune.study.record import PREDICTIONS_FILE, StudyFolder
+from tune.study.record import BASELINES_FILE, PREDICTIONS_FILE, StudyFolder
 from tune.study.run_folder import RunFolder
 from tune.study.run_name import REFITS, WINNER, RunName
 from tune.study.run_spec import is_wanted
@@ -42,10 +43,14 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
     samples, task = pool(dataset, config.run.validation.kind or "none"), tasks.of(config.run, dataset.classes)
     runs = [(name, run) for name, run in folder.runs() if is_wanted(name, seeds=config.settings.final.seeds)]
     parts = [part for name, run in runs if (part := _of_run(name, run, samples, dataset.test, task)) is not None]
-    if config.settings.final.baselines:
+    if config.settings.final.baselines is not False:
         partition = deciding_partition(folder)
         folds = read_csv(folder.path / "splits.csv", ids=samples.ids)[partition]
-        parts += list(baseline_predictions(config.run, dataset, samples, folds))
+        baselines = Baselines(config.run, dataset, samples, folds, config.settings.final.baselines)
+        parts += list(baselines.predictions())
+        remarks = {"chosen": baselines.chosen, "left_out": baselines.left_out}
+        folder.results.mkdir(exist_ok=True)
+        atomic_files.write_json(folder.path / BASELINES_FILE, remarks)
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns(task))
     write(folder.path / PREDICTIONS_FILE, table)
     _deliver(folder, runs, _choices(folder, task))

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from m3col.errors import InputError
 from m3col.evaluation.epoch_metrics import window
 from m3col.metrics.spec import higher_is_better
+from m3col.storage import atomic_files
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
 from tune.config.schema import StudyConfig
@@ -201,3 +202,20 @@ class StudyResults:
         rows = self.predictions
         chosen = rows[(rows["job"] == f"{prediction_table.BASELINES}{row}") & (rows["kind"] == prediction_table.OOF)]
         return prediction_table.cross_validated(chosen, self.task)
+
+    @cached_property
+    def best_baseline(self) -> str | None:
+        """The row of the baseline with the best cross-validation, without the constant one; None if there is none.
+
+        The test split has no part in this choice.
+        """
+        scores = {row: self.baseline_cv(row)[self.declared] for row in self.baselines()}
+        scores.pop(self.task.constant_baseline, None)
+        sign = 1 if higher_is_better(self.declared) else -1
+        finite = {row: sign * value for row, value in scores.items() if np.isfinite(value)}
+        return max(finite, key=lambda row: finite[row]) if finite else None
+
+    def read_baseline_remarks(self) -> dict[str, Any]:
+        """What was chosen for each baseline ("chosen"), and which are left out and why ("left_out")."""
+        remarks: dict[str, Any] = atomic_files.read_json(self.folder.path / record.BASELINES_FILE, {})
+        return remarks

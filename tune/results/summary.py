@@ -14,7 +14,7 @@ from m3col.methods import registry
 from m3col.methods.self_supervised import SelfSupervisedMethod
 from m3col.metrics import spec
 from tune.config.search_space import default_value
-from tune.results import failure_reasons, formatting, optimistic, prediction_table, test_table
+from tune.results import baseline_summary, failure_reasons, formatting, optimistic, prediction_table, test_table
 from tune.results.formatting import shown
 from tune.results.sections import Section, to_markdown
 from tune.results.study_results import DEFAULT, WINNER, StudyResults
@@ -43,12 +43,15 @@ def sections(results: StudyResults, table: pd.DataFrame) -> list[Section]:
     """
     name, dataset = results.described["name"], results.described["dataset"]["name"]
     declared = test_table.declared_table(table)
-    paragraphs = (_outcome(results), _noise(results), _test(results, declared))
+    against = baseline_summary.against_best(results, declared)
+    lost = [] if declared.empty else baseline_summary.nothing_learnt(results, table)
+    paragraphs = (_outcome(results), against, _noise(results), _test(results, declared))
     report = [
         Section(
             f"{name}: {results.config.run.method} on {dataset}",
             level=1,
-            paragraphs=[" ".join(sentences) for sentences in paragraphs],
+            paragraphs=[*(text for sentences in paragraphs if (text := " ".join(sentences))), *lost[:1]],
+            notes=lost[1:],
         ),
         *_winner_section(results),
     ]
@@ -243,6 +246,7 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
                 "Thresholds of each row were chosen on its own validation predictions, those of a CV value on other "
                 "validation samples than it scores; a row without validation predictions has 0.5."
             )
+        lines += baseline_summary.chosen(results)
         lines.append(_ledger(results))
         if results.config.settings.final.optimistic:
             columns = [name for name in optimistic.EXPLAINED if name == optimistic.EPOCH or name in table]
@@ -251,6 +255,7 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
             lines.append(
                 "`balanced_accuracy`, the mean recall of the classes, is what the tables of CoMM call accuracy."
             )
+    lines += baseline_summary.left_out(results)
     for reason, count in results.described["dataset"].get("dropped", {}).items():
         lines.append(f"Samples left out: {count} ({reason}).")
     lines += [f"Warning of the data: {line}." for line in results.described["dataset"].get("warnings", [])]

@@ -18,7 +18,8 @@ from tune.study.run_name import REFITS, RunName
 
 COLUMNS = (
     "row", "label", "metric", "cv", "test", "sd_seeds", "low", "high", "difference", "difference_low",
-    "difference_high", "p", "p_holm", "smallest_visible", "published", "optimistic", "seeds", "samples", "note",
+    "difference_high", "p", "p_holm", "smallest_visible", "over_baseline", "over_baseline_low", "over_baseline_high",
+    "published", "optimistic", "seeds", "samples", "note",
 )  # fmt: skip
 
 
@@ -107,8 +108,9 @@ def all_metrics(results: StudyResults) -> pd.DataFrame:
 
     Columns of published linear evaluations (m3col.evaluation.published_probes) follow where they were computed.
 
-    Values are fractions, not percent. `difference` is row minus default, paired by seed and by bootstrap draw; `p_holm`
-    is computed for the declared metric only.
+    Values are fractions, not percent. `difference` is row minus default, paired by seed and by bootstrap draw;
+    `over_baseline` is row minus the baseline with the best cross-validation. `p_holm` is computed for the declared
+    metric only, over the trained rows, the ensemble and that baseline.
     """
     order = [results.declared, *(name for name in results.task.metrics if name != results.declared)]
     compared = rows(results)
@@ -197,9 +199,14 @@ def _lines(
             difference = _difference(own, other, single=row.single, samples=samples)
             if difference is not None:
                 line |= _relative(difference)
+        best_row = results.best_baseline
+        if best_row is not None and row.key != best_row:
+            line |= _over_baseline(own, scored[best_row], samples)
         lines.append(line)
     if metric == results.declared:
-        adjusted = intervals.holm([line.get("p", np.nan) for line in lines])
+        # The many baselines are there for orientation: only the best one is a claim that needs a corrected p.
+        others = {*results.baselines()} - {results.best_baseline}
+        adjusted = intervals.holm([np.nan if line["row"] in others else line.get("p", np.nan) for line in lines])
         for line, value in zip(lines, adjusted, strict=True):
             line["p_holm"] = value
     return lines
@@ -226,6 +233,20 @@ def _relative(interval: Interval) -> dict[str, float]:
         "difference_high": interval.high,
         "p": interval.p_value,
         "smallest_visible": interval.smallest_visible,
+    }
+
+
+def _over_baseline(own: _Scored, baseline: _Scored, samples: int) -> dict[str, float]:
+    """Row minus the best baseline, paired by bootstrap draw; the baseline has one model for all seeds."""
+    if not own.scores or not baseline.scores:
+        return {}
+    score, boots = next(iter(baseline.scores.values())), next(iter(baseline.boots.values()))
+    scores = [value - score for value in own.scores.values()]
+    interval = intervals.interval(scores, np.stack([draws - boots for draws in own.boots.values()]), samples)
+    return {
+        "over_baseline": interval.estimate,
+        "over_baseline_low": interval.low,
+        "over_baseline_high": interval.high,
     }
 
 

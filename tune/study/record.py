@@ -26,6 +26,8 @@ FORMAT = 2
 
 DESCRIPTION = "study.json"
 
+BASELINES_FILE = "results/baselines.json"  # what was chosen for each baseline, and which are left out and why
+
 SUMMARY = "results/summary.md"  # written last: its existence marks a finished study
 
 _CONTENT = ("config", "digests", "versions", "dataset")
