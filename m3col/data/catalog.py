@@ -12,6 +12,7 @@ from m3col.data.formats import (
     hateful_memes,
     image_text_csv,
     mmimdb,
+    mmimdb_packed,
     n24news,
     numbered_csv,
     pairs,
@@ -147,6 +148,18 @@ TABLE: dict[str, Entry] = {
             known_issues=(
                 "published code keeps the epoch that is best on the test split, and reads another plot of a film at "
                 "every access, in the test too; films without any of the 23 genres count as having none"
+            ),
+        ),
+        Entry(
+            "mmimdb_packed",
+            "MM-IMDb's packed file: 25,959 films as VGG features of the poster and mean word vectors of the plot",
+            mmimdb_packed.read,
+            modalities=tuple(mmimdb_packed.MODALITIES),
+            classes=mmimdb.GENRES,
+            looks_like=mmimdb_packed.looks_like,
+            known_issues=(
+                "features were computed by its authors, of the longest plot; figures for posters and plots themselves "
+                "do not compare with these"
             ),
         ),
         Entry(

@@ -156,7 +156,8 @@ def test_resume_without_a_name_takes_the_newest_unfinished_study_of_that_config(
 def test_what_it_costs_may_change_and_what_it_computes_may_not(folder):
     stored = folder.config().to_dict()
     free = {"search": {**stored["search"], "trials": 99, "time_budget_s": 5.0, "concurrency": 3, "replicates": 0}}
-    assert compatibility.differences(stored, {**stored, **free, "tracking": {"uri": "none"}, "resources": {}}) == []
+    free |= {"tracking": {"uri": "none"}, "resources": {}, "final": {**stored["final"], "remarks": ["New."]}}
+    assert compatibility.differences(stored, {**stored, **free}) == []
     wanted = {**stored, "search": {**stored["search"], "seed": 1}, "run": {**stored["run"], "method": "concat"}}
     lines = compatibility.differences(stored, wanted)
     assert lines == [

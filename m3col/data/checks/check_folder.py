@@ -9,11 +9,12 @@ import numpy as np
 from m3col.data import label_tables
 from m3col.data.catalog import TABLE
 from m3col.data.checks import data_warnings, dataset_values, naming
+from m3col.data.checks.check_packed import check_packed
 from m3col.data.checks.check_sequences import check_sequences
 from m3col.data.checks.folder_report import Report, Row
 from m3col.data.checks.image_text import check_pairs, layout_of
 from m3col.data.dataset import SPLITS
-from m3col.data.formats import conversion, numbered_csv, sequence_folder
+from m3col.data.formats import conversion, mmimdb_packed, numbered_csv, sequence_folder
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.formats.entry import Entry
 
@@ -41,6 +42,8 @@ def check(
     named = TABLE.get(folder.resolve().name)
     if sequence_folder.looks_like(folder):
         return check_sequences(folder, layout=layout or Layout(label=conversion.label_of(folder)))
+    if mmimdb_packed.looks_like(folder):
+        return check_packed(folder, TABLE["mmimdb_packed"])
     pairs = layout_of(folder)
     if pairs is not None:
         layout = layout or Layout()

@@ -3,7 +3,6 @@
 Letters: T steps of a file (50 as published), P numbers of the proprioception (8).
 """
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m3col.errors import InputError, reason_of
-
-_LARGEST = 2_000_000_000  # bytes of an array; the published ones have 2.5 MB
+from m3col.data.formats import hdf5_arrays
 
 _LAST_READINGS = 32  # of the force, as published
 
@@ -99,30 +96,13 @@ def read(path: Path, faults: list[str]) -> Steps | None:
 
 def _arrays(path: Path, faults: list[str]) -> dict[str, NDArray[Any]] | None:
     """The arrays of a file by name; None, with `faults`, if one is missing or of another form."""
-    try:
-        import h5py
-    except ImportError:
-        raise InputError(["HDF5 files need the package h5py: pip install 'm3col[hdf5]'"]) from None
-    arrays: dict[str, NDArray[Any]] = {}
     before = len(faults)
-    try:
-        with h5py.File(path, "r") as file:
-            for name, dimensions in _KEYS.items():
-                link = file.get(name, getlink=True)
-                data = file.get(name) if isinstance(link, h5py.HardLink) else None
-                if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
-                    faults.append(f"{path}: has no array {name!r} of its own; it has {', '.join(sorted(file))}")
-                elif data.shape is None or len(data.shape) != dimensions or data.dtype.kind not in "biuf":
-                    faults.append(
-                        f"{path}: {name!r} must be numbers in {dimensions} dimensions, but is {data.dtype} "
-                        f"{None if data.shape is None else list(data.shape)}"
-                    )
-                elif math.prod(data.shape) * data.dtype.itemsize > _LARGEST:
-                    size = math.prod(data.shape) * data.dtype.itemsize
-                    faults.append(f"{path}: {name!r} has {size / 1e9:,.1f} GB; at most {_LARGEST / 1e9:g} are read")
-                else:
-                    arrays[name] = data[()]
-    # What h5py raises for damaged files.
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
-        faults.append(f"{path}: cannot be read as HDF5 ({reason_of(error)})")
+
+    def of_file(file: Any) -> dict[str, NDArray[Any]]:
+        data = {
+            name: hdf5_arrays.array(file, name, faults, path=path, dimensions=count) for name, count in _KEYS.items()
+        }
+        return {name: value[()] for name, value in data.items() if value is not None}
+
+    arrays = hdf5_arrays.read(path, of_file, faults)
     return arrays if len(faults) == before else None
