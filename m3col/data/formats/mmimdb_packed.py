@@ -82,10 +82,12 @@ def _parts(
     file: Any, path: Path, names: Sequence[str], splits: Sequence[str], faults: list[str]
 ) -> dict[str, tuple[dict[str, pd.DataFrame], pd.DataFrame]]:
     """By split the tables of the modalities and of the genres, with the ids of the films as index."""
-    wanted = {name: hdf5_arrays.array(file, MODALITIES[name], faults, path=path, dimensions=2) for name in names}
+    wanted: dict[str, Any] = {
+        name: hdf5_arrays.array(file, MODALITIES[name], faults, path=path, dimensions=2) for name in names
+    }
     genres = hdf5_arrays.array(file, _GENRES, faults, path=path, dimensions=2)
     ids = hdf5_arrays.array(file, _IDS, faults, path=path, dimensions=1, kinds=hdf5_arrays.TEXTS)
-    if genres is None or ids is None or None in wanted.values():
+    if genres is None or ids is None or any(data is None for data in wanted.values()):
         return {}
     counts = {_IDS: len(ids), _GENRES: len(genres)} | {MODALITIES[name]: len(wanted[name]) for name in names}
     if len(set(counts.values())) > 1:
