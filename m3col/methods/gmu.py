@@ -20,11 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from m3col.config.schema import RunConfig
+from m3col.errors import InputError
 from m3col.methods.batch import Batch, Step
 from m3col.methods.settings import GMUSettings
 from m3col.methods.supervised import SupervisedMethod, sum_losses
 from m3col.models.named_modules import NamedModules
 from m3col.tasks.base import Task
+
+
+def _tied_faults(settings: GMUSettings, modalities: int) -> list[str]:
+    if not settings.tied or modalities == 2:
+        return []
+    return [f"objective.tied must be false for {modalities} modalities, but is true: it is for two"]
 
 
 class GMU(SupervisedMethod):
@@ -37,6 +44,8 @@ class GMU(SupervisedMethod):
 
     def add_parts(self, task: Task | None) -> None:
         super().add_parts(task)
+        if faults := _tied_faults(self.settings, len(self.modalities)):  # a search may have chosen it
+            raise InputError(faults)
         width, inputs = self.config.model.embedding_dim, len(self.modalities) * self.config.model.embedding_dim
         self.projections = NamedModules({name: self._matrix(width) for name in self.modalities})
         # Of two tied gates the first one is stored.
@@ -57,9 +66,7 @@ class GMU(SupervisedMethod):
     def data_faults(cls, config: RunConfig, kinds: Mapping[str, str], task: Task) -> list[str]:
         settings = config.objective
         assert isinstance(settings, GMUSettings)
-        if not settings.tied or len(kinds) == 2:
-            return []
-        return [f"objective.tied must be false for {len(kinds)} modalities, but is true: it is for two"]
+        return _tied_faults(settings, len(kinds))
 
     def joined(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         """h [n, H]."""

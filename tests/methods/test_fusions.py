@@ -13,6 +13,7 @@ from m3col import tasks
 from m3col.checks.resolve import check_against_data
 from m3col.config import loading
 from m3col.data.arrays import from_arrays
+from m3col.errors import InputError
 from m3col.inputs.specs import ImageInput, Partial
 from m3col.methods import registry
 from m3col.methods.batch import Batch, Step
@@ -124,9 +125,8 @@ def test_dynamics_gates_the_embedding_of_an_image_and_leaves_out_the_terms_of_ab
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_gmu_again_with_loops(tied):
-    method, batch = build("gmu", objective__width=5, objective__tied=tied)
-    if tied:
-        method, batch = two_modalities("gmu", objective__width=5, objective__tied=True)
+    made = two_modalities if tied else build
+    method, batch = made("gmu", objective__width=5, objective__tied=tied)
     total, names = 0.0, method.modalities
     for i in range(9):
         rows = {name: encoder(method.encoders[name], batch.inputs[name][i].tolist()) for name in names}
@@ -209,6 +209,8 @@ def test_tied_gates_are_for_two_modalities():
     (line,) = check_against_data(loading.load(raw), data=data)[1]
     assert "objective.tied must be false for 3 modalities" in line
     assert check_against_data(loading.load(raw), data=data.select(["a", "b"]))[1] == []
+    with pytest.raises(InputError, match="must be false for 3 modalities"):
+        build("gmu", objective__tied=True)
 
 
 def test_centralnet_again_with_loops():

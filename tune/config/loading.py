@@ -17,7 +17,7 @@ from m3col.config.validation import Fault, lines, places, validate, with_good_ke
 from m3col.data.checks import naming
 from m3col.errors import InputError, one_line, reason_of
 from m3col.methods import registry
-from tune.config import extra_rows, urls
+from tune.config import extra_rows, named_spaces, urls
 from tune.config import search_space as spaces
 from tune.config.resources import TrialResources, resource_faults
 from tune.config.schema import KEPT, SearchConfig, SearchSettings, StudyConfig
@@ -72,14 +72,19 @@ def parse(
         path = run_config.find(source, "search")
         raw, place, name = yaml_files.read(path), str(path), path.stem
     search_overrides, run_overrides = _sort_overrides(overrides or {})
+    named = search_overrides.get("space", raw.get("space"))
+    named_faults = named_spaces.faults(named, search_overrides, where=place)
     raw, key_faults = with_good_keys(run_config.join(raw, search_overrides, by_name=_BY_KEY))
-    settings, type_faults = validate(SearchConfig, urls.usable(raw))
+    plain = raw
+    if isinstance(named, str):
+        raw, plain = {**raw, "space": named}, {**raw, "space": {}}
+    settings, type_faults = validate(SearchConfig, urls.usable(plain))
     who = places(place, ("overrides", search_overrides))
     faults = lines([*key_faults, *map(_explained, type_faults)], who) + urls.faults(raw, who)
     if in_memory:
         run_overrides.setdefault("data.name", rules.IN_MEMORY)
     search = _Search(raw, settings or SearchConfig(), search_overrides, run_overrides, place, name)
-    faults += _space_faults(search)
+    faults += named_faults or _space_faults(search)
     partials: list[PartialStudy] = []
     for base, dataset, method in _pairs(raw):
         try:
@@ -172,6 +177,8 @@ def _study(search: _Search, base: str, *, dataset: str | None, method: str | Non
     run = _base_run(search, base, method, key="base" if dataset is None else "datasets")
     faults, config = list(run.faults), run.config
     raw_space = raw.get("space", {})
+    if isinstance(raw_space, str):
+        raw_space = named_spaces.fitted(named_spaces.of_method(raw_space, config.method, where=where), config)
     raw_space = dict(raw_space) if isinstance(raw_space, Mapping) else {}
     if method is not None:
         raw_space = {k: v for k, v in raw_space.items() if k not in registry.ignored_keys(config.method)}

@@ -109,7 +109,7 @@ class StorageConfig(Strict):
 
 class SearchConfig(Strict):
     """A search. `base`: name or path of a run config, to which `overrides` apply. One study per pair of `datasets` and
-    `methods`."""
+    `methods`. `space`: ranges by config key; a file may have a name in its place, see `tune.config.named_spaces`."""
 
     base: str = "digits"
     overrides: dict[str, Any] = Field(default={})
