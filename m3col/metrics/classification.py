@@ -8,7 +8,11 @@ the prediction is the most probable class, the first one in a tie.
 - log_loss: mean of -log p[label], natural logarithm, p kept within float64's [eps, 1 - eps].
 - brier: mean over samples of the squared error summed over classes, from 0 to 2; with two classes half of it,
   from 0 to 1, which is the usual mean of (p[1] - label)^2. This is `sklearn.metrics.brier_score_loss`.
+- ece: expected calibration error. The largest probabilities are divided into 15 intervals of equal width; the mean over
+  samples of the distance between accuracy and mean probability of their interval (Guo et al., arXiv 1706.04599, Eq. 3).
+- confidence_auroc: how well the largest probability separates right from wrong predictions.
 - auroc, average_precision (step-wise, not interpolated), mcc: two classes only, class 1 is the positive one.
+- auroc_macro, auroc_weighted: three classes or more, see m3col.metrics.ranking.
 
 Differs: where scikit-learn warns or raises because a ranking metric has one class only, it is NaN here; a
 NaN among the probabilities (a model that diverged) makes every metric NaN instead of raising.
@@ -25,22 +29,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from m3col.errors import InputError, nearest
-from m3col.metrics import spec
-
-Floats = NDArray[np.float64]
-
-Labels = NDArray[np.int64]
+from m3col.metrics import ranking, spec
+from m3col.metrics.types import Floats as Floats
+from m3col.metrics.types import Labels as Labels
 
 Fold = TypeVar("Fold")  # labels and predictions of one fold
 
 
-_GENERAL = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss", "brier")
+_GENERAL = (
+    "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss", "brier", "ece", "confidence_auroc",
+)  # fmt: skip
 
 _BINARY = ("f1", "auroc", "average_precision", "mcc")
 
+_SEVERAL = ("auroc_macro", "auroc_weighted")
+
+_BINS = 15  # of the expected calibration error
+
+ECE, CONFIDENCE, WEIGHTED = "ece", "confidence_auroc", "auroc_weighted"
+
 PER_SAMPLE = tuple(name for name in _GENERAL if spec.TABLE[name].per_sample)
 
-RANKING = tuple(name for name in _BINARY if spec.TABLE[name].ranking)
+RANKING = tuple(name for name in (*_GENERAL, *_BINARY, *_SEVERAL) if spec.TABLE[name].ranking)
 
 
 def names(num_classes: int) -> tuple[str, ...]:
@@ -54,9 +64,10 @@ def names(num_classes: int) -> tuple[str, ...]:
 
     Example:
         >>> names(3)
-        ('accuracy', 'balanced_accuracy', 'macro_f1', 'weighted_f1', 'log_loss', 'brier')
+        ('accuracy', 'balanced_accuracy', 'macro_f1', 'weighted_f1', 'log_loss', 'brier', 'ece', 'confidence_auroc', \
+'auroc_macro', 'auroc_weighted')
     """
-    return (*_GENERAL, *_BINARY) if num_classes == 2 else _GENERAL
+    return (*_GENERAL, *(_BINARY if num_classes == 2 else _SEVERAL))
 
 
 def default(num_classes: int) -> str:
@@ -116,7 +127,8 @@ def checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Labels, Floats
 def require(name: str, num_classes: int) -> None:
     """InputError unless `name` is a metric for `num_classes` classes."""
     if name not in names(num_classes):
-        rule = "is for two classes only" if name in names(2) else "is unknown"
+        others = "two classes only" if name in names(2) else "three classes or more"
+        rule = f"is for {others}" if name in (*_BINARY, *_SEVERAL) else "is unknown"
         raise InputError([f"metric {name!r} {rule}{nearest(name, names(num_classes))}"])
 
 
@@ -139,7 +151,7 @@ def compute(labels: ArrayLike, probabilities: ArrayLike) -> dict[str, float]:
         0.75
     """
     y, p = checked(labels, probabilities)
-    values = {**_thresholded(y, p), **(_ranked(y, p) if p.shape[1] == 2 else {})}
+    values = {**_thresholded(y, p), **_ranked(y, p)}
     return {name: values[name] for name in names(p.shape[1])}
 
 
@@ -210,10 +222,13 @@ def cross_validated(labels: Sequence[ArrayLike], probabilities: Sequence[ArrayLi
         raise InputError([f"all folds must have the same classes, but have {[p.shape[1] for _, p in folds]}"])
     values = _thresholded(np.concatenate([y for y, _ in folds]), np.concatenate([p for _, p in folds]))
     num_classes = folds[0][1].shape[1]
-    if num_classes == 2:
-        ranked = [_ranked(y, p) for y, p in folds if y.min() < y.max()]
-        for name in RANKING:
+    ranked = [_ranked(y, p) for y, p in folds if y.min() < y.max()]
+    for name in RANKING:
+        if name in names(num_classes):
             values[name] = float(np.mean([fold[name] for fold in ranked])) if ranked else np.nan
+    # Where every prediction of a fold is right, its confidence has nothing to separate.
+    judged = [fold[CONFIDENCE] for fold in ranked if np.isfinite(fold[CONFIDENCE])]
+    values[CONFIDENCE] = float(np.mean(judged)) if judged and np.isfinite(values[ECE]) else np.nan
     return {name: values[name] for name in names(num_classes)}
 
 
@@ -264,15 +279,38 @@ def _thresholded(labels: Labels, probabilities: Floats) -> dict[str, float]:
     cells = labels * num_classes + probabilities.argmax(axis=1)
     confusion = np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
     values = {name: float(value) for name, value in from_confusion(confusion).items()}
-    return values | {name: float(per_sample(name, labels, probabilities).mean()) for name in PER_SAMPLE}
+    values |= {name: float(per_sample(name, labels, probabilities).mean()) for name in PER_SAMPLE}
+    gaps, bins = calibration_gaps(labels, probabilities)
+    return values | {ECE: float(np.abs(np.bincount(bins, gaps)).sum() / len(labels))}
+
+
+def calibration_gaps(labels: Labels, probabilities: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """The largest probability minus 1 where it is right, [N], and the interval that it is in, [N]."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    return confidence - right, bins
 
 
 def _ranked(labels: Labels, probabilities: Floats) -> dict[str, float]:
-    """The RANKING metrics from one ROC curve, instead of two functions that each sort and check again."""
+    """The RANKING metrics of `names(C)`."""
+    num_classes = probabilities.shape[1]
+    if not np.isfinite(probabilities).all():
+        return {name: np.nan for name in RANKING if name in names(num_classes)}
+    values = {CONFIDENCE: ranking.of_confidence(labels, probabilities)[0]}
+    if num_classes == 2:
+        return values | _ranked_of_two(labels, probabilities)
+    return values | {
+        name: ranking.over_classes(labels, probabilities, weighted=name == WEIGHTED)[0] for name in _SEVERAL
+    }
+
+
+def _ranked_of_two(labels: Labels, probabilities: Floats) -> dict[str, float]:
+    """auroc and average_precision from one ROC curve, instead of two functions that each sort and check again."""
     positives = int(labels.sum())
     negatives = len(labels) - positives
-    if not positives or not negatives or not np.isfinite(probabilities).all():
-        return dict.fromkeys(RANKING, np.nan)
+    if not positives or not negatives:
+        return {"auroc": np.nan, "average_precision": np.nan}
     from sklearn.metrics import roc_curve  # slow to import, and not needed for more than two classes
 
     fall_out, recall, _ = roc_curve(labels, probabilities[:, 1], drop_intermediate=False)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from m3col.errors import InputError
-from m3col.metrics import classification, spec
+from m3col.metrics import classification, ranking, spec
 from m3col.metrics.classification import Floats, Labels
 
 Counts = NDArray[np.int32]
@@ -118,6 +118,9 @@ def bootstrap_counts(labels: ArrayLike, *, draws: int = 2000, seed: int = 0, gro
 
 def bootstrap_scores(metric: str, labels: ArrayLike, probabilities: ArrayLike, counts: ArrayLike) -> Floats:
     """A metric on each draw, equal to `m3col.metrics.score` on the samples repeated as counted.
+
+    The AUROC of several classes and that of the confidence are linear in the counts instead: their value plus how much
+    each sample moves it. The exact values would take minutes, and differ in second order.
 
     Args:
         metric: one of `m3col.metrics.names(C)`.
@@ -233,6 +236,15 @@ def _scores(metric: str, labels: Labels, probabilities: Floats, counts: Floats) 
     if spec.TABLE[metric].per_sample:
         means: Floats = counts @ classification.per_sample(metric, labels, probabilities) / counts.sum(axis=1)
         return means
+    if metric == classification.ECE:
+        gaps, bins = classification.calibration_gaps(labels, probabilities)
+        by_bin = counts @ (gaps[:, None] * (bins[:, None] == np.unique(bins)))
+        return np.asarray(np.abs(by_bin).sum(axis=1) / counts.sum(axis=1))
+    if metric == classification.CONFIDENCE:
+        return _linear(ranking.of_confidence(labels, probabilities), counts)
+    if spec.TABLE[metric].ranking and probabilities.shape[1] > 2:
+        weighted = metric == classification.WEIGHTED
+        return _linear(ranking.over_classes(labels, probabilities, weighted=weighted), counts)
     if spec.TABLE[metric].ranking:
         return ranking_scores(metric, labels, probabilities[:, 1], counts)
     num_classes = probabilities.shape[1]
@@ -241,6 +253,11 @@ def _scores(metric: str, labels: Labels, probabilities: Floats, counts: Floats) 
     confusion = np.zeros((len(counts), num_classes**2))
     confusion[:, occupied] = counts @ (column[:, None] == np.arange(len(occupied))).astype(np.float64)
     return classification.from_confusion(confusion.reshape(-1, num_classes, num_classes))[metric]
+
+
+def _linear(score_and_influence: tuple[float, Floats], counts: Floats) -> Floats:
+    score, influence = score_and_influence
+    return np.asarray(score + (counts - 1.0) @ influence)
 
 
 def ranking_scores(metric: str, labels: Labels, positive: Floats, counts: Floats) -> Floats:
