@@ -29,6 +29,7 @@ def faults(raw: Mapping[str, Any]) -> list[Fault]:
             _task_rules,
             _method_rules,
             _fusion_rules,
+            _decision_rules,
             _evaluation_rules,
             _train_rules,
             _data_rules,
@@ -88,6 +89,17 @@ def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
         text = f"method {method!r} needs data.modalities with {spec.most_modalities} modalities, but got {modalities!r}"
         faults.append(Fault(key, text))
     return faults
+
+
+def _decision_rules(raw: Mapping[str, Any]) -> list[Fault]:
+    """A mean over heads needs heads."""
+    if get(raw, "objective.decision") != "mean_of_heads" or get(raw, "objective.unimodal_supervision") is not False:
+        return []
+    text = (
+        "objective.decision 'mean_of_heads' needs a head per modality, but objective.unimodal_supervision is false; "
+        "nearest valid: 'fused'"
+    )
+    return [Fault("objective.decision", text)]
 
 
 def _fusion_rules(raw: Mapping[str, Any]) -> list[Fault]:

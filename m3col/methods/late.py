@@ -15,7 +15,6 @@ of what the heads give for embeddings of zeros.
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from m3col.config.schema import RunConfig
@@ -24,7 +23,6 @@ from m3col.inputs.specs import present_of
 from m3col.methods.batch import Batch, Step
 from m3col.methods.settings import LateSettings
 from m3col.methods.supervised import FUSED, SupervisedMethod, sum_losses
-from m3col.tasks.base import full_precision
 
 
 class Late(SupervisedMethod):
@@ -53,14 +51,7 @@ class Late(SupervisedMethod):
         return self._averaged(super().classify(embeddings), {})
 
     def _averaged(self, logits: dict[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs = torch.stack([full_precision(logits[name]) for name in self.modalities])
-        weights = torch.ones_like(outputs[:, :, :1])
-        for at, name in enumerate(self.modalities):
-            if name in present:
-                weights[at, :, 0] = present[name].to(weights.dtype)
-        nothing = weights.sum(dim=0) == 0
-        weights = torch.where(nothing, 1.0, weights)
-        return {**logits, FUSED: self.task.averaged(outputs, weights / weights.sum(dim=0))}
+        return {**logits, FUSED: self.mean_output(logits, self.modalities, present)}
 
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         parts = self.head_losses(self.logits(batch.inputs), batch)

@@ -37,12 +37,14 @@ class M3CoLSettings(MixupSettings):
         temperature: tau of M3Co.
         softclip_temperature: tau of MultiSClip; None: `temperature`.
         switch_point: share of the epochs that are trained with M3Co; the others are trained with MultiSClip.
+        decision: what predicts: "fused": the fused head; "mean_of_heads": the mean of the predictions of all heads.
     """
 
     beta: NotNegative = 0.1
     temperature: Positive = 0.1
     softclip_temperature: Annotated[float, Field(gt=0)] | None = None
     switch_point: Share = 0.33
+    decision: Literal["fused", "mean_of_heads"] = "fused"
 
 
 class SelfSupervisedSettings(ObjectiveConfig):

@@ -17,7 +17,7 @@ from m3col.methods.settings import SupervisedSettings
 from m3col.models import build
 from m3col.models.named_modules import NamedModules
 from m3col.tasks import registry as tasks
-from m3col.tasks.base import Mixed, Task
+from m3col.tasks.base import Mixed, Task, full_precision
 from m3col.tasks.single_label import nonzero
 
 FUSED = naming.FUSED
@@ -84,6 +84,23 @@ class SupervisedMethod(Method):
         if self.fuses:
             logits[FUSED] = self.fusion(self.joined(embeddings))
         return logits
+
+    def mean_output(self, logits: Mapping[str, Tensor], names: Sequence[str], present: Mapping[str, Tensor]) -> Tensor:
+        """Outputs [n, C] whose prediction is the mean of the predictions of several heads.
+
+        Args:
+            logits: [n, C] by head.
+            names: the heads; those of modalities that a sample lacks are left out of its mean. A sample that lacks all
+                of them has the mean of what they give for embeddings of zeros.
+            present: [n] by modality whether a sample has it; modalities without gaps may be left out.
+        """
+        outputs = torch.stack([full_precision(logits[name]) for name in names])
+        weights = torch.ones_like(outputs[:, :, :1])
+        for at, name in enumerate(names):
+            if name in present:
+                weights[at, :, 0] = present[name].to(weights.dtype)
+        weights = torch.where(weights.sum(dim=0) == 0, 1.0, weights)
+        return self.task.averaged(outputs, weights / weights.sum(dim=0))
 
     def head_losses(self, logits: Mapping[str, Tensor], batch: Batch, mixed: Mixed | None = None) -> dict[str, Tensor]:
         """The task's loss of each head, such as the cross-entropies `ce_<head>` of Eq. 14 and 15.

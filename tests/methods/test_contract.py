@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from m3col import tasks
+from m3col.errors import InputError
+from m3col.inputs.specs import Partial
 from m3col.methods import mixed_views, registry
 from m3col.methods.base import Method
 from m3col.methods.batch import CLEAN, Batch, Step
@@ -193,3 +195,23 @@ def test_shards_keep_mixing_inside_their_groups(shards):
     for permutation in mixed_views.draw(method, batch, STEP, alpha=method.settings.alpha).permutations.values():
         for group in groups:
             assert set(permutation[group].tolist()) == set(group.tolist())
+
+
+def test_m3col_can_decide_by_the_mean_of_its_heads():
+    (plain, batch), (mean, _) = build("m3col"), build("m3col", objective__decision="mean_of_heads")
+    assert torch.equal(plain.losses(batch, STEP)["loss"], mean.losses(batch, STEP)["loss"])
+    heads, decided = plain.eval().logits(batch.inputs), mean.eval().logits(batch.inputs)
+    expected = torch.stack([value.softmax(dim=1) for value in heads.values()]).mean(dim=0)
+    torch.testing.assert_close(decided[FUSED].softmax(dim=1), expected)
+    assert all(torch.equal(decided[name], heads[name]) for name in mean.modalities)
+    embeddings = mean.encode(batch.inputs)
+    torch.testing.assert_close(mean.classify(embeddings)[FUSED], decided[FUSED])
+    partial = {**batch.inputs, "a": Partial(batch.inputs["a"], torch.arange(9) > 0)}
+    gaps = plain.logits(partial)
+    without = torch.stack([value[0].softmax(dim=0) for name, value in gaps.items() if name != "a"]).mean(dim=0)
+    torch.testing.assert_close(mean.logits(partial)[FUSED][0].softmax(dim=0), without)
+
+
+def test_a_mean_of_heads_needs_heads():
+    with pytest.raises(InputError, match=r"objective\.decision 'mean_of_heads' needs a head per modality"):
+        tiny_config(method="m3col", objective__decision="mean_of_heads", objective__unimodal_supervision=False)
