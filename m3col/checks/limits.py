@@ -56,7 +56,8 @@ def parameter_count(
     width, hidden = config.model.embedding_dim, config.model.classifier_dim
     others = encoders or {}
     count = sum(others.values())
-    count += sum((size + 1) * width + (width + 1) * width for name, size in features.items() if name not in others)
+    tables = [size for name, size in features.items() if name not in others]
+    count += sum(config.model.numeric.parameter_count(size, width) for size in tables)
     between = (config.model.classifier_layers - 2) * (hidden + 1) * hidden
     count += len(features) * ((width + 1) * hidden + between + (hidden + 1) * outputs)
     return count + (width * len(features) + 1) * hidden + between + (hidden + 1) * outputs

@@ -1,5 +1,6 @@
 """The sections of a run config for images, texts and sequences: how they are read, and which model encodes them."""
 
+import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -148,6 +149,34 @@ class TextModelConfig(Strict):
     length_classes: Annotated[int, Field(ge=1, le=16)] = 1
     frozen: bool = False
     options: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+
+
+class NumericModelConfig(Strict):
+    """The encoder of numeric tables.
+
+    Attributes:
+        widths: widths of its linear layers; []: the features themselves. None: twice `model.embedding_dim`.
+        activation: what follows each layer but the last: "relu", or "leaky_relu" with a slope of 0.1 below 0.
+        last_activation: whether the activation follows the last layer too.
+        tokens: what a fusion transformer gets of a row. "row": the output of the last layer as one token. "features": a
+            token of the width `model.embedding_dim` for each number of that output.
+    """
+
+    widths: list[Annotated[int, Field(ge=1)]] | None = None
+    activation: Literal["relu", "leaky_relu"] = "relu"
+    last_activation: bool = False
+    tokens: Literal["row", "features"] = "row"
+
+    def layer_widths(self, embedding_dim: int) -> list[int]:
+        """The widths of the linear layers."""
+        return [embedding_dim, embedding_dim] if self.widths is None else list(self.widths)
+
+    def parameter_count(self, features: int, embedding_dim: int) -> int:
+        """The most weights that an encoder of so many features has."""
+        widths = [features, *self.layer_widths(embedding_dim)]
+        layers = sum((a + 1) * b for a, b in itertools.pairwise(widths))
+        projected = 0 if widths[-1] == embedding_dim else (widths[-1] + 1) * embedding_dim
+        return layers + max(projected, 2 * widths[-1] * embedding_dim if self.tokens == "features" else 0)
 
 
 class SequenceModelConfig(Strict):

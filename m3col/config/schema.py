@@ -10,6 +10,7 @@ from m3col.config.modality_sections import (
     ImageDataConfig,
     ImageModelConfig,
     NumericDataConfig,
+    NumericModelConfig,
     SequenceDataConfig,
     SequenceModelConfig,
     TextDataConfig,
@@ -83,6 +84,7 @@ class ModelConfig(Strict):
         classifier_dim: hidden width H of each head.
         classifier_layers: number of linear layers of each head.
         dropout: dropout rate of each head.
+        numeric: layers and tokens of that encoder.
         image: the encoder of images.
         text: the encoder of texts.
         sequence: the encoder of sequences.
@@ -95,6 +97,7 @@ class ModelConfig(Strict):
     classifier_dim: Count = 256
     classifier_layers: Annotated[int, Field(ge=2, le=3)] = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    numeric: NumericModelConfig = NumericModelConfig()
     image: ImageModelConfig = ImageModelConfig()
     text: TextModelConfig = TextModelConfig()
     sequence: SequenceModelConfig = SequenceModelConfig()
@@ -269,8 +272,11 @@ class RunConfig(Strict):
         """Plain values, without sections that the method does not have; `loading.load` reads them back."""
         absent = {key for key in ("mix", "threshold") if getattr(self, key) is None}
         values = {key: value for key, value in self.model_dump().items() if key not in absent}
-        if self.data.resplit is None:  # as the configs of older versions, so that their studies can be resumed
+        # As the configs of older versions, so that their studies can be resumed.
+        if self.data.resplit is None:
             del values["data"]["resplit"]
+        if self.model.numeric == NumericModelConfig():
+            del values["model"]["numeric"]
         return values
 
     def to_yaml(self) -> str:

@@ -10,8 +10,8 @@ Paper: Vielzeuf et al., "CentralNet: a Multilayer Approach for Multimodal Fusion
 The weights a start equal: 1 / M, and 1 / (M + 1) where there is a c.
 
 Differs: encoders and heads are those of this project. Where a modality is no table, whose encoder has such a hidden
-layer, there is no c_1, and the head sees the weighted sum of the embeddings. b is 1 in the paper. A modality that a
-sample lacks is left out of the sums.
+layer, or `model.numeric` describes other layers, there is no c_1, and the head sees the weighted sum of the embeddings.
+b is 1 in the paper. A modality that a sample lacks is left out of the sums.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from m3col.config.schema import RunConfig
 from m3col.methods.batch import Batch, Step
 from m3col.methods.settings import CentralNetSettings
 from m3col.methods.supervised import FUSED, SupervisedMethod
-from m3col.models.mlp import linear
+from m3col.models.mlp import MLPEncoder, linear
 from m3col.tasks.base import Task
 
 
@@ -44,7 +44,7 @@ class CentralNet(SupervisedMethod):
     def add_parts(self, task: Task | None) -> None:
         super().add_parts(task)
         width, count = self.config.model.embedding_dim, len(self.modalities)
-        self.has_hidden = all(isinstance(spec, int) for spec in self.input_specs.values())
+        self.has_hidden = all(isinstance(encoder, MLPEncoder) for encoder in self.encoders.values())
         if self.has_hidden:
             self.hidden_weights = nn.Parameter(torch.full((count,), 1 / count))
             self.first, self.second = linear(width, width), linear(width, width)

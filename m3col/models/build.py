@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from m3col.config.modality_sections import NumericModelConfig
 from m3col.data import modality_kinds
 from m3col.errors import InputError, nearest
 from m3col.inputs.specs import ImageInput, MediaSpec, SequenceInput, TextInput
 from m3col.models.heads import MLPHead
 from m3col.models.mlp import MLPEncoder
+from m3col.models.table import TableEncoder
 
 if TYPE_CHECKING:
     from m3col.config.schema import ModelConfig
@@ -65,6 +67,8 @@ def build_encoder(
 
 def table_encoder(spec: int, config: "ModelConfig", load_weights: bool, stored: Mapping[str, Any] | None) -> nn.Module:
     """The encoder of a numeric table with `spec` columns. Raises InputError."""
+    if config.numeric != NumericModelConfig():
+        return TableEncoder(spec, config.numeric, config.embedding_dim)
     if config.encoder not in TABLE:
         raise InputError([f"encoder {config.encoder!r} is unknown{nearest(config.encoder, TABLE)}"])
     return TABLE[config.encoder](spec, config.embedding_dim)

@@ -21,7 +21,8 @@ _PARTS = ("encoders.", "transformer.")
 
 # Settings that make another function of the same weights.
 _SETTINGS = (
-    "data.preprocess", "model.embedding_dim", "model.encoder", "model.image.name", "model.image.options",
+    "data.preprocess", "model.embedding_dim", "model.encoder", "model.numeric", "model.image.name",
+    "model.image.options",
     "model.text.name", "model.text.options", "model.sequence", "objective.fusion_layers", "objective.fusion_heads",
 )  # fmt: skip
 
@@ -116,11 +117,17 @@ def load(training: LockstepTrainer) -> None:
 def _is_shared(name: str, stored: Mapping[str, Tensor]) -> bool:
     """Whether a weight is loaded: all of the encoders, and the transformer where the checkpoint has one.
 
-    The projection of an encoder is left as it is where the checkpoint has none, as after a method without pooling.
+    What an encoder has for pooled embeddings or for tokens alone is left as it is where the checkpoint has none, as
+    after a method of the other kind.
     """
     if name.startswith("transformer."):
         return any(other.startswith("transformer.") for other in stored)
-    return name in stored or ".projection." not in name
+    return name in stored or not _is_optional(name)
+
+
+def _is_optional(name: str) -> bool:
+    """Whether a weight of an encoder is there for methods with pooling alone, or for those without."""
+    return ".projection." in name or ".feature_tokens." in name
 
 
 def _misfits(where: str, wanted: Mapping[str, Any], stored: Mapping[str, Tensor]) -> list[str]:
@@ -130,7 +137,7 @@ def _misfits(where: str, wanted: Mapping[str, Any], stored: Mapping[str, Tensor]
     lines += [
         f"{where}: tensor {name} has no place in the model"
         for name in stored
-        if name not in wanted and name.startswith(tuple(prefixes)) and ".projection." not in name
+        if name not in wanted and name.startswith(tuple(prefixes)) and not _is_optional(name)
     ]
     lines += [
         f"{where}: tensor {name} has the shape {[*stored[name].shape]}, but the model has {[*value.shape]}"
