@@ -77,11 +77,12 @@ class BaselineTable:
         wanted: the families.
 
     Attributes:
+        wanted: the families.
         left_out: by family or row the reason why it is not there.
     """
 
     def __init__(self, task: Task, wanted: Wanted) -> None:
-        self.task, self._wanted = task, wanted
+        self.task, self.wanted = task, wanted
         self.left_out: dict[str, str] = {}
 
     def fixed(self, forms: Forms, frozen: Forms | None, differing: Collection[str]) -> Iterator[tuple[str, Floats]]:
@@ -135,7 +136,7 @@ class BaselineTable:
 
     def _stacked(self, forms: Forms, base: str, *, tuned: bool) -> Iterator[tuple[str, Floats]]:
         row = f"{base} {STACKED}"
-        if not self._wanted.by_name and _work(forms, self.task) > _MOST_STACKED:
+        if not self.wanted.by_name and _work(forms, self.task) > _MOST_STACKED:
             self.left_out[row] = f"the training split is large; name {LINEAR!r} in final.baselines to have it"
             return
         predictions = forms.stacked(tuned=tuned)
@@ -150,7 +151,7 @@ class BaselineTable:
         )
 
     def _takes(self, family: str, forms: Forms) -> bool:
-        if family not in self._wanted.names or (family != LINEAR and self.task.estimates is None):
+        if family not in self.wanted.names or (family != LINEAR and self.task.estimates is None):
             return False
         reason = self._too_large(family, forms)
         if reason is not None:
@@ -161,7 +162,7 @@ class BaselineTable:
         columns = forms.joined.train.shape[1]
         if family == COOPERATIVE and columns > _MOST_COLUMNS:
             return f"{columns:,} columns are more than {_MOST_COLUMNS:,}"
-        if self._wanted.by_name:
+        if self.wanted.by_name:
             return None
         if family in estimators.TABLE:
             reason = estimators.TABLE[family].too_large(

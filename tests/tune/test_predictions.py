@@ -15,6 +15,7 @@ from m3col.errors import InputError
 from m3col.evaluation import test_ledger
 from tests.models.builders import text_folder
 from tests.support import pairs
+from tests.support.helpers import tiny_config
 from tune.results import baseline_rows, prediction_table
 from tune.study.record import StudyFolder
 
@@ -91,6 +92,22 @@ def test_texts_with_a_trained_encoder_have_a_row_of_frozen_embeddings(tmp_path: 
     assert frozen["id"].tolist() == plain["id"].tolist() and len(frozen) == len(dataset.train) + len(dataset.test)
     task = tasks.build(classes=dataset.classes)
     assert not np.allclose(task.outputs_of(frozen), task.outputs_of(plain))
+
+
+def test_studies_on_the_same_data_and_folds_fit_the_baselines_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = []
+    once = baseline_rows.Baselines._fitted
+    monkeypatch.setattr(baseline_rows.Baselines, "_fitted", lambda self: fitted.append(self) or once(self))
+    monkeypatch.setattr(baseline_rows, "_FITTED", {})
+    dataset, tables = load("digits"), []
+    rows = np.arange(len(dataset.train))
+    folds = [Fold(train=rows[rows % 2 != k], validation=rows[rows % 2 == k]) for k in (0, 1)]
+    for run, parts in ((tiny_config(), folds), (tiny_config(method="concat"), folds), (tiny_config(), folds[::-1])):
+        made = baseline_rows.Baselines(run, dataset, dataset.train, parts, ["linear"])
+        tables.append(pd.concat(made.predictions()))
+    assert len(fitted) == 2  # another method has the same baselines, other folds have others
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    assert not tables[0]["fold"].equals(tables[2]["fold"]) or not tables[0]["id"].equals(tables[2]["id"])
 
 
 def test_ensemble_is_the_mean_probability_of_the_winners_models(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m3col.config import loading as run_config
 from m3col.config.schema import RunConfig
 from m3col.data.dataset import Dataset, Split
 from m3col.data.splits import Fold
@@ -17,6 +18,11 @@ from m3col.metrics import spec
 from m3col.metrics.classification import Floats
 from m3col.tasks import registry as tasks
 from tune.results.prediction_table import BASELINES, cross_validated, declared, prediction_frame
+
+_MOST_KEPT, _MOST_BYTES = 32, 20_000_000
+
+# Key -> predictions, baselines that are left out, and settings that were chosen.
+_FITTED: dict[str, tuple[list[pd.DataFrame], dict[str, str], dict[str, dict[str, Any]]]] = {}
 
 
 def baseline_predictions(
@@ -64,7 +70,37 @@ class Baselines:
         return self._table.left_out
 
     def predictions(self) -> Iterator[pd.DataFrame]:
-        """Yields the rows of predictions.parquet, see `baseline_predictions`."""
+        """Yields the rows of predictions.parquet, see `baseline_predictions`.
+
+        Studies of several methods on the same data and folds have the same baselines: a process fits them once.
+        """
+        key = self._key()
+        if key not in _FITTED:
+            frames = list(self._fitted())
+            size = sum(int(frame.memory_usage(index=False).sum()) for frame in frames)
+            if size <= _MOST_BYTES:
+                while len(_FITTED) >= _MOST_KEPT:
+                    _FITTED.pop(next(iter(_FITTED)))
+                _FITTED[key] = (frames, dict(self.left_out), dict(self.chosen))
+            yield from frames
+            return
+        frames, left_out, self.chosen = _FITTED[key]
+        self.left_out.update(left_out)
+        yield from frames
+
+    def _key(self) -> str:
+        """A digest of all that the predictions depend on."""
+        sections = self._run.model_dump(mode="json", include={"data", "model", "task", "threshold", "metric"})
+        folds = [part.tolist() for fold in self._folds for part in (fold.train, fold.validation)]
+        wanted = self._table.wanted
+        return run_config.digest(
+            {
+                "run": sections, "data": self._dataset.digests(), "ids": self._samples.ids.tolist(), "folds": folds,
+                "wanted": [*wanted.names], "by_name": wanted.by_name,
+            }
+        )  # fmt: skip
+
+    def _fitted(self) -> Iterator[pd.DataFrame]:
         frames: dict[str, list[pd.DataFrame]] = defaultdict(list)
         tried: dict[str, list[list[pd.DataFrame]]] = {}
         candidates: dict[str, list[Candidate]] = {}
