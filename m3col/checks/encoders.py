@@ -61,9 +61,12 @@ def parameter_counts(model: ModelConfig, data: DataConfig, kinds: Collection[str
 
 
 def sequence_parameters(model: ModelConfig, features: int) -> int:
-    """The number of weights of the encoder of sequences with so many features, counted on the meta device."""
+    """The most weights that the encoder of sequences with so many features has, counted on the meta device."""
     with torch.device("meta"):
-        return _count(SequenceEncoder(model.sequence, SequenceInput(features), model.embedding_dim))
+        encoder = SequenceEncoder(model.sequence, SequenceInput(features), model.embedding_dim)
+        pooled = _count(encoder)
+        encoder.without_pooling()
+        return max(pooled, _count(encoder))
 
 
 def _count(module: torch.nn.Module) -> int:

@@ -188,12 +188,18 @@ class SequenceModelConfig(Strict):
         layers: number of layers.
         heads: attention heads of the transformer; they divide `width`.
         feedforward: hidden width of the transformer's feed-forward layers.
-        kernel: steps that a convolution reads. The distance between them doubles from layer to layer.
+        kernel: steps that a convolution reads. Without a stride the distance between them doubles from layer to layer.
+        widths: widths of the convolutions but the last, whose width is `width`; None: all have `width`.
+        stride: of each convolution: it gives one token for so many steps. 1: one for each step.
+        stride_at: up to which of these steps a convolution reads. "last": all of them are read. "first": the first one,
+            as published; what is behind the first step of a sequence is then seen by later tokens alone.
         dropout: dropout rate.
         pool: how the tokens become one embedding. "mean": their mean over the steps that exist. "last": that of the
             last step.
         positions: "sine": the transformer knows where a step is. "none": it does not.
         final_norm: whether the transformer ends with a LayerNorm.
+        tokens: what a fusion transformer gets. "steps": a token for each step. "features": a token of the width
+            `model.embedding_dim` for each number of the pooled vector.
         mask: whether padding is left out. False: padding counts as steps with the value 0, so that results depend on
             the other samples of a batch; published code does this.
     """
@@ -204,8 +210,12 @@ class SequenceModelConfig(Strict):
     heads: Annotated[int, Field(ge=1)] = 4
     feedforward: Annotated[int, Field(ge=1)] = 256
     kernel: Annotated[int, Field(ge=2)] = 2
+    widths: list[Annotated[int, Field(ge=1)]] | None = None
+    stride: Annotated[int, Field(ge=1)] = 1
+    stride_at: Literal["last", "first"] = "last"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     pool: Literal["mean", "last"] = "mean"
     positions: Literal["sine", "none"] = "sine"
     final_norm: bool = True
+    tokens: Literal["steps", "features"] = "steps"
     mask: bool = True

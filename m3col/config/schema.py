@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from m3col.config import yaml_files
-from m3col.config.keys import Strict
+from m3col.config.keys import Strict, get, without
 from m3col.config.modality_sections import (
     ImageDataConfig,
     ImageModelConfig,
@@ -234,6 +234,16 @@ class ResourcesConfig(Strict):
     threads: Count = 1
 
 
+# Keys of later versions. Where they have their defaults, configs are stored as those of older versions are, so that
+# their studies can be resumed.
+_LATER = (
+    "data.resplit", "model.numeric", "model.sequence.widths", "model.sequence.stride", "model.sequence.stride_at",
+    "model.sequence.tokens",
+)  # fmt: skip
+
+_DEFAULTS = {"data": DataConfig().model_dump(), "model": ModelConfig().model_dump()}
+
+
 class RunConfig(Strict):
     """The config of one training run. It determines the results.
 
@@ -272,12 +282,7 @@ class RunConfig(Strict):
         """Plain values, without sections that the method does not have; `loading.load` reads them back."""
         absent = {key for key in ("mix", "threshold") if getattr(self, key) is None}
         values = {key: value for key, value in self.model_dump().items() if key not in absent}
-        # As the configs of older versions, so that their studies can be resumed.
-        if self.data.resplit is None:
-            del values["data"]["resplit"]
-        if self.model.numeric == NumericModelConfig():
-            del values["model"]["numeric"]
-        return values
+        return without(values, [path for path in _LATER if get(values, path) == get(_DEFAULTS, path)])
 
     def to_yaml(self) -> str:
         """The YAML text of `to_dict`."""

@@ -6,10 +6,12 @@ Papers: positions of Vaswani et al., arXiv 1706.03762, section 3.5; a LayerNorm 
   section 2.1.
   The transformer of CoMM (arXiv 2409.07402) for MOSI, UR-FUNNY and MUsTARD is `width: 40, layers: 5, heads: 5,
   feedforward: 2048, positions: none, final_norm: false, mask: false`.
-Differs: CoMM's force encoder for Vision & Touch has strided convolutions, of which one vector remains; here the
-  distance between the steps that a convolution reads doubles from layer to layer, so that every step has a token.
+  Its force encoder for Vision & Touch is `name: convolution, layers: 5, kernel: 2, stride: 2, stride_at: first,
+  widths: [16, 32, 64, 128], width: 128, tokens: features`. Of 32 steps one vector remains, which depends on the first
+  step alone (see `CausalConvolutions`); with `stride_at: last` it depends on all of them.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +25,7 @@ from m3col.config.modality_sections import SequenceModelConfig
 from m3col.errors import InputError
 from m3col.inputs.specs import SequenceInput, Sequences
 from m3col.models.mlp import check_widths, linear
+from m3col.models.table import FeatureTokens
 
 _SLOPE = 0.1  # of LeakyReLU below 0, in the convolutions
 
@@ -50,39 +53,56 @@ class SequenceEncoder(nn.Module):
         faults = config_faults(config)
         if faults:
             raise InputError(faults)
-        self._pool, self._masked = config.pool, config.mask
-        self.sequence_width = config.width
+        self._config, self._embedding_dim = config, embedding_dim
         self.steps = TABLE[config.name](config, input.features)
         self.projection = nn.Identity() if config.width == embedding_dim else linear(config.width, embedding_dim)
+        self.feature_tokens: FeatureTokens | None = None
+
+    @property
+    def sequence_width(self) -> int:
+        """The width of the tokens of `sequence`."""
+        return self._embedding_dim if self._config.tokens == "features" else self._config.width
 
     def forward(self, x: Sequences) -> Tensor:
-        tokens, mask = self.sequence(x)
-        if self._pool == "last":
-            mask = mask & ~functional.pad(mask[:, 1:], (0, 1))  # the last step that exists
-        weights = mask.unsqueeze(-1).to(tokens.dtype)
-        pooled = (tokens * weights).sum(dim=1) / weights.sum(dim=1)
-        embedding: Tensor = self.projection(pooled)
+        embedding: Tensor = self.projection(self._pooled(*self._of_steps(x)))
         return embedding
 
+    def _of_steps(self, x: Sequences) -> tuple[Tensor, Tensor]:
+        """A token for each step that remains, [n, L', E], and their mask [n, L']."""
+        mask = x.mask if self._config.mask else torch.ones_like(x.mask)
+        tokens: Tensor = self.steps(x.values, mask)
+        mask = remaining(mask, self._config)
+        return tokens * mask.unsqueeze(-1).to(tokens.dtype) if self._config.mask else tokens, mask
+
+    def _pooled(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """One vector [n, E] of the tokens of each sequence."""
+        if self._config.pool == "last":
+            mask = mask & ~functional.pad(mask[:, 1:], (0, 1))  # the last step that exists
+        weights = mask.unsqueeze(-1).to(tokens.dtype)
+        return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+
     def sequence(self, x: Sequences) -> tuple[Tensor, Tensor]:
-        """A token for each step.
+        """A token for each step, or with `tokens: features` one for each number of the pooled vector.
 
         Args:
             x: n sequences.
 
         Returns:
-            Tokens [n, L, E], 0 for padding; and their mask [n, L] bool, False for padding. With `mask: false`, padding
-            counts as steps.
+            Tokens [n, L', E], 0 for padding, and their mask [n, L'] bool, False for padding, where L' = L unless
+            convolutions have strides. With `mask: false`, padding counts as steps. Or tokens [n, E, D] of features.
         """
-        if not self._masked:
-            every = torch.ones_like(x.mask)
-            return self.steps(x.values, every), every
-        tokens: Tensor = self.steps(x.values, x.mask)
-        return tokens * x.mask.unsqueeze(-1).to(tokens.dtype), x.mask
+        tokens, mask = self._of_steps(x)
+        if self.feature_tokens is None:
+            return tokens, mask
+        tokens = self.feature_tokens(self._pooled(tokens, mask))
+        return tokens, mask.new_ones(tokens.shape[:2])
 
     def without_pooling(self) -> None:
-        """Removes the projection of pooled embeddings, for methods that use `sequence` alone."""
+        """Removes the projection of pooled embeddings, and adds the tokens of features, for methods that use `sequence`
+        alone."""
         self.projection = nn.Identity()
+        if self._config.tokens == "features":
+            self.feature_tokens = FeatureTokens(self._config.width, self._embedding_dim)
 
     def mix(self, x: Sequences, permutation: Tensor, lam: Tensor) -> Sequences:
         """Eq. 2 at each step: lam x + (1 - lam) x[permutation]; permutation, lam: [n].
@@ -99,8 +119,37 @@ class SequenceEncoder(nn.Module):
         return {}
 
 
+def remaining(mask: Tensor, config: SequenceModelConfig) -> Tensor:
+    """The mask [n, L'] of the tokens that convolutions with strides leave: those whose first step exists."""
+    for _ in range(config.layers if config.stride > 1 else 0):
+        mask = mask[:, :: config.stride]
+    return mask
+
+
 def config_faults(config: SequenceModelConfig) -> list[str]:
     """Faults that involve several values of the section `model.sequence:`, one line each."""
+    return _head_faults(config) + _convolution_faults(config)
+
+
+def _convolution_faults(config: SequenceModelConfig) -> list[str]:
+    faults = []
+    if config.name != "convolution":
+        given = {"widths": config.widths is not None, "stride": config.stride > 1}
+        faults += [
+            f"model.sequence.{key} is for the encoder 'convolution', but model.sequence.name is {config.name!r}; leave "
+            "it out"
+            for key, is_set in given.items()
+            if is_set
+        ]
+    elif config.widths is not None and len(config.widths) != config.layers - 1:
+        faults.append(
+            f"model.sequence.widths must have an entry for each layer but the last, {config.layers - 1}, but has "
+            f"{len(config.widths)}; the width of the last is model.sequence.width"
+        )
+    return faults
+
+
+def _head_faults(config: SequenceModelConfig) -> list[str]:
     if config.name != "transformer" or config.width % config.heads == 0:
         return []
     divisors = [number for number in range(1, config.width + 1) if config.width % number == 0]
@@ -197,17 +246,24 @@ class Recurrent(nn.Module):
 
 
 class CausalConvolutions(nn.Module):
-    """Convolutions that read a step and earlier ones, with LeakyReLU and dropout: [n, L, F] to tokens [n, L, E].
+    """Convolutions that read a step and earlier ones, with LeakyReLU and dropout: [n, L, F] to tokens [n, L', E].
 
     Layer i (from 0) reads the steps t, t - 2^i, ..., t - (kernel - 1) 2^i; steps before the first count as 0.
+
+    With a stride s > 1 the steps that a layer reads are neighbours, and each layer has a token for every s of its
+    steps, ceil(L / s) in all: token j reads the steps up to s j + s - 1 (`stride_at: last`), of which those behind the
+    end count as 0, or up to s j (`first`, as published). With `first`, token 0 depends on step 0 alone in every layer,
+    so that where one token remains, it has seen one step.
     """
 
     def __init__(self, config: SequenceModelConfig, features: int) -> None:
         super().__init__()
-        widths = [features, *[config.width] * config.layers]
+        between = [config.width] * (config.layers - 1) if config.widths is None else config.widths
+        widths, stride = [features, *between, config.width], config.stride
+        self._stride, self._skipped = stride, stride - 1 if config.stride_at == "last" else 0
         self.layers = nn.ModuleList(
-            nn.Conv1d(width, config.width, config.kernel, dilation=2**number)
-            for number, width in enumerate(widths[:-1])
+            nn.Conv1d(before, after, config.kernel, stride=stride, dilation=2**number if stride == 1 else 1)
+            for number, (before, after) in enumerate(itertools.pairwise(widths))
         )
         self.dropout = nn.Dropout(config.dropout)
 
@@ -215,13 +271,17 @@ class CausalConvolutions(nn.Module):
         tokens = x.transpose(1, 2)
         for layer in self.layers:
             assert isinstance(layer, nn.Conv1d)
+            if self._stride > 1:  # a window may end behind the end of a sequence
+                tokens = tokens * mask.unsqueeze(1).to(tokens.dtype)
+                mask = mask[:, :: self._stride]
             before = (layer.kernel_size[0] - 1) * layer.dilation[0]
-            tokens = functional.leaky_relu(layer(functional.pad(tokens, (before, 0))), _SLOPE)
-            tokens = self.dropout(tokens)
+            behind = -tokens.shape[2] % self._stride if self._skipped else 0
+            padded = functional.pad(tokens, (before, behind))[:, :, self._skipped :]
+            tokens = self.dropout(functional.leaky_relu(layer(padded), _SLOPE))
         return tokens.transpose(1, 2)
 
 
-# name -> (config, features) -> module from values [n, L, F] and their mask [n, L] to tokens [n, L, E]
+# name -> (config, features) -> module from values [n, L, F] and their mask [n, L] to tokens [n, L', E]
 TABLE: dict[str, Callable[[SequenceModelConfig, int], nn.Module]] = {
     "transformer": Transformer,
     "gru": Recurrent,

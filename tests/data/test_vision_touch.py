@@ -95,7 +95,7 @@ def test_a_training_runs_on_all_three_modalities(files, tmp_path):
         overrides={
             "data.dir": str(tmp_path), "data.modalities": ["image", "force", "proprio"], "train.epochs": 1,
             "data.image.size": 16, "data.image.short_side": 16, "model.embedding_dim": 8, "model.classifier_dim": 8,
-            "model.sequence.width": 8, "model.sequence.layers": 1, "model.image.name": "test_byobnet",
+            "model.sequence.width": 8, "model.sequence.widths": [8] * 4, "model.image.name": "test_byobnet",
             "objective.projector_hidden": 8, "objective.projector_dim": 4, "objective.evaluations": 1,
             "validation.kind": "none", "metric": None, "data.image.augment": "flip",
         },

@@ -14,6 +14,7 @@ from m3col.models import sequence
 from m3col.models.sequence import TABLE, SequenceEncoder
 
 F, E, D = 3, 8, 5
+STRIDED = [("convolution", {"stride": 2, "stride_at": at}) for at in ("last", "first")]
 PUBLISHED = {"positions": "none", "final_norm": False, "mask": False}
 
 
@@ -108,6 +109,77 @@ def test_the_causal_convolutions_equal_plain_loops():
         assert np.allclose(tokens[row, :length].detach().numpy(), states, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("at", ["last", "first"])
+@pytest.mark.parametrize(("stride", "kernel"), [(2, 2), (3, 2), (2, 4)])
+def test_strided_convolutions_equal_plain_loops(stride, kernel, at):
+    settings = {"layers": 2, "widths": [5], "kernel": kernel, "stride": stride, "stride_at": at}
+    built, x = encoder(name="convolution", **settings), batch(11, 4, 1)
+    tokens, mask = built.sequence(x)
+    weights = arrays_of(built.steps)
+    for row, length in enumerate((11, 4, 1)):
+        states = list(x.values[row, :length].numpy())
+        for number in range(2):
+            weight, bias = weights[f"layers.{number}.weight"], weights[f"layers.{number}.bias"]
+            after = []
+            for start in range(0, len(states), stride):  # of each group of steps, the last one may be incomplete
+                end, total = start + (stride - 1 if at == "last" else 0), bias.copy()
+                for k in range(kernel):
+                    step = end - (kernel - 1 - k)
+                    total += weight[:, :, k] @ states[step] if 0 <= step < len(states) else 0
+                after.append(np.where(total > 0, total, 0.1 * total))
+            states = after
+        assert mask[row].tolist() == [True] * len(states) + [False] * (mask.shape[1] - len(states))
+        assert np.allclose(tokens[row, : len(states)].detach().numpy(), states, rtol=0, atol=1e-9)
+        assert not tokens[row, len(states) :].any()
+
+
+@pytest.mark.parametrize(("at", "seen"), [("first", [0]), ("last", [*range(32)])])
+def test_the_published_convolutions_of_the_force_see_one_step_of_32(at, seen):
+    """32 steps become one token; it has a gradient of the first step alone, unless windows end at the last step."""
+    published = {"layers": 5, "widths": [16, 32, 64, 128], "width": 128, "kernel": 2, "stride": 2, "stride_at": at}
+    built, x = encoder(name="convolution", **published), batch(32)
+    values = x.values.clone().requires_grad_()
+    tokens, mask = built.sequence(Sequences(values, x.mask))
+    assert tokens.shape == (1, 1, 128) and mask.tolist() == [[True]]
+    tokens.sum().backward()
+    assert values.grad[0].any(dim=-1).nonzero().flatten().tolist() == seen
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_tokens_of_features_are_those_of_the_pooled_vector(name):
+    built, x = encoder(name=name, tokens="features"), batch(4, 2)
+    pooled = built._pooled(*built._of_steps(x))
+    assert torch.allclose(built(x), built.projection(pooled), rtol=0, atol=1e-12)
+    built.without_pooling()
+    built.double()
+    tokens, mask = built.sequence(x)
+    assert tokens.shape == (2, E, D) and mask.all() and built.sequence_width == D
+    weight, bias = built.feature_tokens.weight.tolist(), built.feature_tokens.bias.tolist()
+    for row in range(2):
+        for k in range(E):
+            for column in range(D):
+                expected = float(pooled[row, k].detach()) * weight[k][column] + bias[k][column]
+                assert float(tokens[row, k, column].detach()) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "gru", "stride": 2}, ["model.sequence.stride is for the encoder 'convolution'", "is 'gru'; leave"]),
+        ({"heads": 3, "widths": [4]}, ["heads must divide", "model.sequence.widths is for the encoder 'convolution'"]),
+        (
+            {"name": "convolution", "layers": 3, "widths": [4]},
+            ["must have an entry for each layer but the last, 2"],
+        ),
+    ],
+)
+def test_strides_and_widths_that_do_not_fit_are_refused(settings, words):
+    with pytest.raises(InputError) as caught:
+        encoder(**settings)
+    assert all(word in str(caught.value) for word in words)
+    assert len(caught.value.faults) == (2 if "heads" in settings else 1)
+
+
 def test_the_gru_equals_plain_loops():
     built, x = encoder(name="gru", layers=1), batch(5, 2)
     tokens, _ = built.sequence(x)
@@ -135,9 +207,9 @@ def test_an_embedding_is_the_mean_over_the_steps_that_exist_or_the_last_of_them(
 
 
 @pytest.mark.parametrize("pool", ["mean", "last"])
-@pytest.mark.parametrize("name", TABLE)
-def test_results_do_not_depend_on_who_shares_a_batch(name, pool):
-    built, x = encoder(name=name, pool=pool), batch(2, 7, 1, 4)
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in TABLE), *STRIDED])
+def test_results_do_not_depend_on_who_shares_a_batch(name, more, pool):
+    built, x = encoder(name=name, pool=pool, **more), batch(2, 7, 1, 4)
     together = built(x)
     for row, length in enumerate((2, 7, 1, 4)):
         alone = Sequences(x.values[row : row + 1, :length], x.mask[row : row + 1, :length])
@@ -147,9 +219,9 @@ def test_results_do_not_depend_on_who_shares_a_batch(name, pool):
     assert not torch.allclose(published(alone)[0], published(x)[0], atol=1e-3)  # why padding is masked
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_every_weight_has_a_gradient_and_padding_has_none(name):
-    built, x = encoder(name=name), batch(3, 5)
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in TABLE), STRIDED[0]])
+def test_every_weight_has_a_gradient_and_padding_has_none(name, more):
+    built, x = encoder(name=name, **more), batch(3, 5)
     values = x.values.clone().requires_grad_()
     built(Sequences(values, x.mask)).square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in built.parameters())

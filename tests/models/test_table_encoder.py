@@ -79,7 +79,9 @@ def test_tokens_of_features_start_from_a_standard_normal_distribution():
 
 def test_the_default_is_the_encoder_and_the_config_of_older_versions():
     assert type(build_encoder(F, ModelConfig(embedding_dim=D))) is MLPEncoder
-    assert "numeric" not in tiny_config().to_dict()["model"]
+    stored = tiny_config().to_dict()["model"]
+    assert "numeric" not in stored and "width" in stored["sequence"]
+    assert not {"stride", "stride_at", "widths", "tokens"} & {*stored["sequence"]}
     changed = tiny_config(**MIMIC)
     assert changed.to_dict()["model"]["numeric"]["widths"] == [5, 4] and loading.load(changed.to_dict()) == changed
     assert type(build_encoder(F, changed.model)) is TableEncoder
