@@ -224,7 +224,7 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
         texts = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction, task=task)
         faults += [Fault(text.partition(":")[0], text) for text in texts]
     if not touches(faulty, "method", "data.modalities"):
-        faults += _modality_faults(config, dataset.modalities) or _method_faults(config, dataset, task, faulty)
+        faults += _modality_faults(config, dataset) or _method_faults(config, dataset, task, faulty)
     faults += _per_modality_faults(config, dataset.modalities, (*dataset.modalities, *dataset.unselected))
     faults += _augment_faults(config, dataset, faulty)
     model_faults = _model_faults(config, set(dataset.kinds.values()), faulty)
@@ -294,9 +294,14 @@ def _cache_faults(config: RunConfig, dataset: Dataset) -> list[str]:
     return [f"{line}; or name another folder in M3COL_CACHE, or set data.cache=false" for line in faults]
 
 
-def _modality_faults(config: RunConfig, modalities: Sequence[str]) -> list[Fault]:
+def _modality_faults(config: RunConfig, dataset: Dataset) -> list[Fault]:
     # The rules of the config already require that a method for one modality names it.
-    spec = registry.find(config.method)
+    spec, modalities = registry.find(config.method), dataset.modalities
+    kinds = [dataset.kinds[name] for name in modalities]
+    if spec.kinds is not None and sorted(kinds) != sorted(spec.kinds):
+        there = ", ".join(f"{name} ({kind})" for name, kind in zip(modalities, kinds, strict=True))
+        rule = f"method {config.method!r} takes one modality of each of {', '.join(spec.kinds)}"
+        return [Fault("method", f"{rule}, but the data has {there}")]
     if config.data.modalities is None and spec.most_modalities is not None and len(modalities) > spec.most_modalities:
         near = f"nearest valid: data.modalities: {[*modalities[: spec.most_modalities]]}"
         rule = f"method {config.method!r} takes {spec.most_modalities} modalities"

@@ -124,7 +124,7 @@ def _evaluation_rules(raw: Mapping[str, Any]) -> list[Fault]:
     if "objective.evaluations" in keys and get(raw, "train.batch_size") == 1:
         text = f"train.batch_size must be >= 2 for method {method!r}, which compares samples, but is 1; nearest: 2"
         faults.append(Fault("train.batch_size", text))
-    if "objective.fusion_layers" in keys and get(raw, "model.compile") is True:
+    if keys & {"objective.fusion_layers", "objective.image_tokens"} and get(raw, "model.compile") is True:
         text = f"model.compile must be false for method {method!r}: the tokens of its encoders are not compiled"
         faults.append(Fault("model.compile", text))
     return faults

@@ -37,6 +37,7 @@ class Method(nn.Module):
         mixes: whether the method mixes samples and therefore has the config section `mix:`.
         one_modality: whether it takes exactly one modality; otherwise it takes two or more.
         most_modalities: the largest number of modalities that it takes; None: any.
+        kinds: the kinds of its modalities, one of each in any order, see `m3col.data.modality_kinds`; None: any.
         comparable_from: the field of `Settings` with the share of the epochs after which scores of trials are
             comparable (a search prunes no trial before); None: the default share.
         inherits: field of `Settings` -> the field whose value replaces it where it is None.
@@ -57,6 +58,7 @@ class Method(nn.Module):
     mixes: ClassVar[bool] = False
     one_modality: ClassVar[bool] = False
     most_modalities: ClassVar[int | None] = None
+    kinds: ClassVar[tuple[str, ...] | None] = None
     comparable_from: ClassVar[str | None] = None
     inherits: ClassVar[Mapping[str, str]] = {}
     primary_output: ClassVar[str | None] = None

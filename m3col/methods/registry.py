@@ -109,6 +109,7 @@ def _of_class(name: str, target: str, *, display_name: str) -> MethodSpec:
             mixes=method.mixes,
             one_modality=method.one_modality,
             most_modalities=method.most_modalities,
+            kinds=method.kinds,
             comparable_from=method.comparable_from,
             inherits=method.inherits,
             tasks=method.tasks,

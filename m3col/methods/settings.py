@@ -269,3 +269,13 @@ class CentralNetSettings(ObjectiveConfig):
     """
 
     unimodal_weight: NotNegative = 1.0
+
+
+class MMBTSettings(ObjectiveConfig):
+    """Settings of MMBT.
+
+    Attributes:
+        image_tokens: K, the number of tokens of an image.
+    """
+
+    image_tokens: Annotated[int, Field(ge=1, le=16)] = 3

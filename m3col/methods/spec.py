@@ -33,6 +33,7 @@ class MethodSpec:
         mixes: whether it has the config section `mix:`.
         one_modality: whether it takes exactly one modality.
         most_modalities: the largest number of modalities that it takes; None: any.
+        kinds: the kinds of its modalities, one of each in any order; None: any.
         comparable_from: the field of `settings` with the share of the epochs after which scores are comparable; None:
             `COMPARABLE_FROM`.
         inherits: field of `settings` -> the field whose value replaces it where it is None.
@@ -46,6 +47,7 @@ class MethodSpec:
     mixes: bool = False
     one_modality: bool = False
     most_modalities: int | None = None
+    kinds: tuple[str, ...] | None = None
     comparable_from: str | None = None
     inherits: Mapping[str, str] = field(default_factory=dict)
     tasks: tuple[str, ...] | None = None

@@ -19,6 +19,7 @@ from m3col.methods.settings import (
     LateSettings,
     M3CoLSettings,
     MixupSettings,
+    MMBTSettings,
     SLIPSettings,
     SupConSettings,
     SupervisedSettings,
@@ -109,6 +110,14 @@ TABLE: dict[str, MethodSpec] = {
         ObjectiveConfig,
         "concatenated embeddings with a head per modality; the row N24News of the papers",
         "n24news",
+    ),
+    "mmbt": MethodSpec(
+        "m3col.methods.mmbt:MMBT",
+        MMBTSettings,
+        "the tokens of an image in front of a text, in one text encoder",
+        "mmbt",
+        most_modalities=2,
+        kinds=("image", "text"),
     ),
     "single": MethodSpec(
         "m3col.methods.unimodal:Single", ObjectiveConfig, "one modality alone", "single", one_modality=True

@@ -46,6 +46,7 @@ SUPERVISED = [
     if issubclass(registry.load(name), SupervisedMethod)
     and not registry.find(name).one_modality
     and registry.find(name).tasks is None
+    and registry.find(name).kinds is None
 ]
 
 
