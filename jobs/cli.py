@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     _add_submit(subparsers["submit"])
     _add_jobs(subparsers["jobs"])
     _add_folders(subparsers["report"])
-    subparsers["report"].add_argument("study", help="name or folder of a study")
+    subparsers["report"].add_argument("study", help="name or folder of a study, or of a tree of studies")
     _add_prediction(subparsers["evaluate"], subparsers["predict"])
     _add_analysis(subparsers["analyse"])
     _add_data(subparsers["data"])

@@ -6,24 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3col.data import splits
-from m3col.methods import registry
-from m3col.metrics.spec import higher_is_better
 from m3col.runtime import notices
 from m3col.tracking import mlflow_store
 from tune.checks import CheckedStudy, Options, validate
-from tune.config.resources import Request
 from tune.engine import ray_cluster
-from tune.errors import SearchFailed
+from tune.outer import tree_result, tree_run
+from tune.outer.tree_result import TreeResult
 from tune.results import leaderboard as results_leaderboard
-from tune.scheduling.coordinator import Coordinator, Event
-from tune.scheduling.optuna_study import Trials, first_rung
-from tune.scheduling.plan import Plan
+from tune.scheduling.coordinator import Event
 from tune.search_result import SearchResult
 from tune.study import directory, resume
-from tune.study.partitions import partitions, partitions_digest
 from tune.study.record import StudyFolder
-from tune.study.remote_copy import RemoteCopy
+from tune.study_run import create, run_tracked
 
 if TYPE_CHECKING:
     from tune.results.report import Report
@@ -127,89 +121,25 @@ def run_checked(ready: Sequence[CheckedStudy], options: Options) -> SearchResult
             exit_stack.callback(ray_cluster.stop_ray)
         done: list[StudyFolder] = []
         reports: list[Report] = []
+        trees: list[TreeResult] = []
         for item, mirror in zip(ready, mirrors, strict=True):
             # Checked before anything is written.
             wait_s = 0.0 if started_ray else ray_cluster.WAIT_FOR_NODES_S
             request = ray_tune.check(item.config.request, config=item.config.run, wait_s=wait_s)
             name = options.name if len(ready) == 1 else None
-            folder = item.folder or _create(item, runs, name, search_id, locked=True)
+            if item.tree is not None:
+                tree = tree_run.open_folder(item, runs, name, search_id, options)
+                exit_stack.callback(tree.unlock)
+                report = tree_run.run_tree(tree_run.TreeRun(item, tree, tracker, request, options, search_id))
+                trees.append(TreeResult(tree, report))
+                continue
+            folder = item.folder or create(item, runs, name, search_id, locked=True)
             with contextlib.ExitStack() as until_done:
                 options.on_study(folder)
                 mirror = mirror or resume.acquire(folder, item.config, until_done, warn=options.warn)
-                reports.append(_tracked(item, folder, mirror, tracker, request, options))
+                reports.append(run_tracked(item, folder, mirror, tracker, request, options))
             done.append(folder)
-    return _result(done, reports, runs)
-
-
-def _tracked(
-    item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, tracker: mlflow_store.Tracker | None, request: Request,
-    options: Options,
-) -> "Report":  # fmt: skip
-    from tune.tracking.live_sync import Background
-
-    with Background(folder, tracker, warn=options.warn, dataset=item.dataset) as tracking:
-        tracking.report = _run(item, folder, mirror, request, options)
-    return tracking.report
-
-
-def _create(item: CheckedStudy, runs: Path, name: str | None, search_id: str, *, locked: bool = False) -> StudyFolder:
-    folder = StudyFolder.create(
-        runs,
-        directory.new_name(runs, name, item.config, elsewhere=resume.is_taken(item.config.settings.storage)),
-        item.config,
-        item.dataset,
-        partitions_digest=partitions_digest(item.config, item.dataset),
-        search_id=search_id,
-        locked=locked,
-    )
-    return folder
-
-
-def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: Request, options: Options) -> "Report":
-    from tune.engine import ray_tune
-    from tune.results import collect, failure_reasons, report
-
-    config, dataset = item.config, item.dataset
-    if not (folder.path / "splits.csv").exists():
-        samples = splits.pool(dataset, str(config.run.validation.kind))
-        drawn = partitions(config, dataset)
-        folder.retry_policy.call(lambda: splits.write_csv(folder.path / "splits.csv", samples.ids, drawn))
-    if item.folder is not None:
-        folder.reopen(config)
-    for line in item.warnings:
-        options.warn(line)
-    trials = Trials(
-        folder.storage(),
-        name=folder.database_name(),
-        settings=config.settings.search,
-        maximize=higher_is_better(str(config.run.metric)),
-        metric=str(config.run.metric),
-        space=config.space,
-        rung=first_rung(registry.find(config.run.method).share_before_pruning(config.run.objective)),
-        retry_policy=folder.retry_policy,
-    )
-    mirror.begin()
-    plan = Plan(folder, config, trials)
-    coordinator = Coordinator(plan, observe=options.observe, mirror=mirror, warn=options.warn)
-    options.started(folder, coordinator)
-    try:
-        ray_tune.run(coordinator, dataset, request, warn=options.warn)
-    except Exception:
-        if coordinator.stopped_by is not None:  # in place of the exception that Ray Tune wraps it in
-            raise coordinator.stopped_by from None
-        raise
-    if not plan.scored():
-        raise SearchFailed(failure_reasons.no_winner(plan))
-    folder.retry_policy.call(lambda: collect.collect(folder, config, dataset))
-    written = folder.retry_policy.call(lambda: report.write(folder))
-    for warning in (
-        failure_reasons.no_model(folder) or failure_reasons.failed_refits(folder),
-        failure_reasons.budget_left_trials(plan),
-    ):
-        if warning is not None:
-            options.warn(warning)
-    mirror.finished()
-    return written
+    return tree_result.of(trees) if trees else _result(done, reports, runs)
 
 
 def _result(done: Sequence[StudyFolder], reports: Sequence["Report"], runs: Path) -> SearchResult:

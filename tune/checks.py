@@ -15,9 +15,12 @@ from m3col.runtime import notices
 from m3col.storage import sqlite_urls
 from m3col.storage.object_store import uri_faults
 from tune.config import loading as search_config
+from tune.config import outer_section
 from tune.config.loading import PartialStudy
 from tune.config.resources import encoder_faults
 from tune.config.schema import StorageConfig, StudyConfig
+from tune.outer import tree_checks, tree_folder
+from tune.outer.tree_checks import CheckedTree
 from tune.scheduling.coordinator import Coordinator, Event
 from tune.study import database, directory, resume
 from tune.study import record as studies
@@ -29,12 +32,21 @@ from tune.study.record import StudyFolder
 
 @dataclass(frozen=True)
 class CheckedStudy:
-    """A study that passed every check. `config` is resolved against the data; `folder` is None for a new study."""
+    """A study, or a tree of them, that passed every check.
+
+    Attributes:
+        config: its config, resolved against the data; of a tree that of the study of the first outer split.
+        dataset: its data.
+        folder: its folder; None for a new study, and for a tree.
+        warnings: about the data and the versions of packages.
+        tree: the tree; None for a study of its own.
+    """
 
     config: StudyConfig
     dataset: Dataset
     folder: StudyFolder | None
     warnings: Sequence[str] = ()
+    tree: CheckedTree | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +88,11 @@ def validate(
     ready: list[CheckedStudy] = []
     for partial in partials:
         study = partial.study
+        outer = study.settings.outer
         resolved_run, data_faults = check_against_data(study.run, data=data, where=partial.place, faulty=partial.faulty)
-        faults += data_faults
+        if resolved_run is not None and outer is not None:
+            data_faults += tree_checks.division_faults(resolved_run.config, outer, data=data, where=partial.where)
+        faults += data_faults if outer is None else map(outer_section.worded, data_faults)
         if resolved_run is not None:
             try:
                 ready.append(_resolve(partial, resolved_run, runs, options, data=data, alone=len(partials) == 1))
@@ -87,7 +102,7 @@ def validate(
         faults.append(f"--name {options.name}: a resumed study keeps its name; leave --name or --resume out")
     elif options.name is not None and len(partials) > 1:
         faults.append("--name: this search makes several studies; leave the name out")
-    if options.resume not in (False, AUTO) and len(ready) > 1 and not any(item.folder for item in ready):
+    if options.resume not in (False, AUTO) and len(ready) > 1 and not any(map(_begun, ready)):
         faults.append(f"--resume: {runs} has none of these studies; leave --resume out to begin them")
     if not ready:  # else _resolve has checked it
         faults += disk_faults(runs, 0, what="a search")
@@ -95,6 +110,11 @@ def validate(
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
     return ready
+
+
+def _begun(item: CheckedStudy) -> bool:
+    """Whether there is a study or tree to resume."""
+    return item.folder is not None or (item.tree is not None and item.tree.folder is not None)
 
 
 def _partial_studies(
@@ -106,6 +126,10 @@ def _partial_studies(
     if not isinstance(options.resume, str) or options.resume == AUTO:
         raise InputError(["search: name a config, or the study to resume (--resume NAME)"])
     uri = overrides.get("storage.uri")
+    tree = tree_folder.find(directory.runs_folder(options.runs), options.resume)
+    if tree is not None:
+        place = str(tree.path / studies.TREE)
+        return [PartialStudy(tree_checks.stored(tree, overrides), frozenset(), lambda path: place, place)], []
     storage = StorageConfig(uri=uri if isinstance(uri, str) and not uri_faults(uri, "storage.uri") else None)
     folder = resume.find(directory.runs_folder(options.runs), options.resume, storage)
     study = search_config.stored(folder.described()["config"], overrides)
@@ -141,15 +165,19 @@ def _resolve(
     ]
     resolved = StudyConfig(study.name, run, study.space, study.raw_space, rows, study.settings)
     folder: StudyFolder | None = None
+    tree: CheckedTree | None = None
     warnings: list[str] = []
     storage = study.settings.storage
     unreachable = mirrors.connection_faults(storage.uri) if storage.uri is not None else []
     unreachable += database.connection_faults(storage.database) if storage.database is not None else []
     faults += [f"{partial.where}: {line}" for line in unreachable]
     try:
-        if not unreachable:
+        if not unreachable and study.settings.outer is not None:
+            known, warnings = tree_checks.folder_for(runs, resolved, dataset, resumed=options.resume, name=options.name)
+            tree = CheckedTree(study.settings.outer, known, data)
+        elif not unreachable:
             folder, warnings = _resumable(resolved, dataset, runs, options, alone=alone)
-        if folder is None and not unreachable:
+        if folder is None and tree is None and not unreachable:
             directory.new_name(runs, options.name, resolved, elsewhere=resume.is_taken(storage))
     except InputError as error:
         faults += error.faults
@@ -160,7 +188,7 @@ def _resolve(
     faults += disk_faults(runs, needed, what="a search with two checkpoints for each running trial")
     if faults:
         raise InputError(faults)
-    return CheckedStudy(resolved, dataset, folder, [*dataset.warnings, *warnings])
+    return CheckedStudy(resolved, dataset, folder, [*dataset.warnings, *warnings], tree)
 
 
 def _resumable(

@@ -22,6 +22,9 @@ class SearchResult:
         summary: the results in sentences, as Markdown.
         studies: folders, one per pair of data set and method.
         leaderboard: all studies in one table; None for a single study.
+        trees: folders of the trees, one per pair, of a search over outer splits. Then `best_metrics` and `test_table`
+            are over the splits, `trials` are those of all studies of the first tree, and `best_config` is the winner of
+            its study on all samples (`outer.deliver`), or of its first split.
     """
 
     best_config: dict[str, Any]
@@ -31,10 +34,12 @@ class SearchResult:
     summary: str
     studies: tuple[Path, ...]
     leaderboard: pd.DataFrame | None = None
+    trees: tuple[Path, ...] = ()
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {spec.text(name, value)}" for name, value in self.best_metrics.items())
-        return f"SearchResult({', '.join(path.name for path in self.studies)}: {len(self.trials)} trials; {scores})"
+        names = ", ".join(path.name for path in self.trees or self.studies)
+        return f"SearchResult({names}: {len(self.trials)} trials; {scores})"
 
     def _repr_html_(self) -> str:
         table = self.test_table if self.leaderboard is None else self.leaderboard

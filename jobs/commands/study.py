@@ -16,6 +16,7 @@ from tune.study import directory
 from tune.tracking import sync as tracking_sync
 
 if TYPE_CHECKING:
+    from tune.outer.tree_folder import TreeFolder
     from tune.study.record import StudyFolder
 
 
@@ -23,13 +24,16 @@ _REASON = 500  # largest length of an MLflow error in a message
 
 
 def report(arguments: argparse.Namespace) -> int:
+    from tune.outer import tree_folder, tree_report
+    from tune.outer.tree_folder import TreeFolder
     from tune.results import report as reports
 
-    folder = directory.find(runs_of(arguments), arguments.study)
+    tree = tree_folder.find(runs_of(arguments), arguments.study)
+    folder = directory.find(runs_of(arguments), arguments.study) if tree is None else tree
     screen = console()
     folder.lock()
     try:
-        summary = reports.write(folder).summary
+        summary = tree_report.write(folder).summary if isinstance(folder, TreeFolder) else reports.write(folder).summary
     finally:
         folder.unlock()
     screen.print(Markdown(summary) if screen.is_terminal else summary, soft_wrap=True)
@@ -45,18 +49,23 @@ def ui(arguments: argparse.Namespace) -> int:
     )
 
 
-def _studies(runs: Path, names: Sequence[str]) -> "tuple[list[StudyFolder], list[str]]":
-    """The named studies (all if none is named), and a fault for each that does not exist."""
+def _chosen(runs: Path, names: Sequence[str]) -> "tuple[list[StudyFolder | TreeFolder], list[str]]":
+    """The named studies and trees (all if none is named), and a fault for each that does not exist.
+
+    The studies of a tree stand before it.
+    """
+    from tune.outer import tree_folder
     from tune.study import record
 
-    if not names:
-        paths = sorted(runs.glob(f"*/{record.DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
-        return [record.StudyFolder(path.parent.absolute()) for path in paths], []
-    folders: list[StudyFolder] = []
+    folders: list[StudyFolder | TreeFolder] = []
     faults: list[str] = []
+    if not names:
+        paths = [path for pattern in (record.DESCRIPTION, record.TREE) for path in runs.glob(f"*/{pattern}")]
+        names = [str(path.parent) for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
     for name in names:
+        tree = tree_folder.find(runs, name)
         try:
-            folders.append(directory.find(runs, name))
+            folders += [directory.find(runs, name)] if tree is None else [*tree.studies(), tree]
         except InputError as error:
             faults += error.faults
     return folders, faults
@@ -66,7 +75,7 @@ def sync(arguments: argparse.Namespace) -> int:
     from m3col.tracking import mlflow_store
 
     runs = runs_of(arguments)
-    folders, faults = _studies(runs, arguments.study)
+    folders, faults = _chosen(runs, arguments.study)
     uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri == mlflow_store.OFF:
         source = "--tracking-uri none" if arguments.tracking_uri else "MLFLOW_TRACKING_URI is none"
@@ -81,11 +90,13 @@ def sync(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _sync_one(folder: "StudyFolder", arguments: argparse.Namespace, runs: Path) -> bool:
-    """Writes one study to MLflow. Returns False if that failed, after one line with the reason."""
+def _sync_one(folder: "StudyFolder | TreeFolder", arguments: argparse.Namespace, runs: Path) -> bool:
+    """Writes one study or tree to MLflow. Returns False if that failed, after one line with the reason."""
     from m3col.tracking import mlflow_store
     from m3col.tracking.payload import reason_of
+    from tune.outer.tree_folder import TreeFolder
     from tune.study.record import InUse
+    from tune.tracking import tree_to_mlflow
 
     try:
         storage = folder.config().settings.storage.uri
@@ -93,7 +104,10 @@ def _sync_one(folder: "StudyFolder", arguments: argparse.Namespace, runs: Path) 
         assert tracker is not None, "the caller refuses the URI none"
         folder.lock()  # the driver of a running search writes to MLflow itself
         try:
-            tracking_sync.sync(folder, tracker)
+            if isinstance(folder, TreeFolder):
+                tree_to_mlflow.sync(folder, tracker)
+            else:
+                tracking_sync.sync(folder, tracker)
         finally:
             folder.unlock()
     except InUse as error:

@@ -120,7 +120,9 @@ def search(arguments: argparse.Namespace) -> int:
     def resume_hint() -> str:
         assert progress.folder is not None, "a study has been created"
         # One study is resumed by its name, several by the command that started them.
-        resume_words = [config, *words, "--resume"] if config and len(ready) > 1 else ["--resume", progress.folder.name]
+        resume_words = (
+            [config, *words, "--resume"] if config and len(ready) > 1 else ["--resume", progress.folder.resume_name]
+        )
         return f"Nothing that was finished is lost; resume with:\n  {_command('search', resume_words, arguments)}"
 
     def farewell() -> str:
@@ -177,11 +179,12 @@ def _command(name: str, words: Sequence[str], arguments: argparse.Namespace) -> 
 def _print_results(result: Any) -> None:
     screen = console()
     # The tables of the other metrics stay in the file: on a terminal they would scroll the result away.
-    summaries = [(folder / "results/summary.md").read_text(encoding="utf-8") for folder in result.studies]
+    folders = result.trees or result.studies
+    summaries = [(folder / "results/summary.md").read_text(encoding="utf-8") for folder in folders]
     text = "\n\n".join(part.partition("\n## Other metrics")[0].rstrip() for part in summaries)
     screen.print(Markdown(text) if screen.is_terminal else text, soft_wrap=True)
     if result.leaderboard is not None:
         screen.print(as_table(result.leaderboard), soft_wrap=True)
-    for folder in result.studies:
+    for folder in folders:
         screen.print(f"results {folder / 'results'}", soft_wrap=True)
     screen.print("browse  m3col ui", soft_wrap=True)

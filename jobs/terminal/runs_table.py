@@ -10,6 +10,7 @@ from jobs.terminal.console import console
 from m3col.config import loading as run_config
 from m3col.config.keys import get
 from m3col.errors import InputError, nearest
+from tune.outer import tree_folder
 from tune.study import directory, record
 
 
@@ -27,6 +28,11 @@ def list_runs(folder: Path) -> int:
         state = "finished" if item.finished() else "unfinished"
         data, method = get(described, "dataset.name", ""), get(described, "config.run.method", "")
         table.add_row(item.name, "study", state, data, method, str(count), size)
+    for tree in tree_folder.all_trees(folder):
+        described, ended = tree.described(), sum(study.finished() for study in tree.studies())
+        state = "finished" if tree.finished() else "unfinished"
+        data, method = get(described, "dataset.name", ""), get(described, "config.run.method", "")
+        table.add_row(tree.name, "tree", state, data, method, f"{ended} studies", f"{_megabytes(tree.path):.1f}")
     for path in sorted(folder.glob("train/*/config.yaml")):
         name, size = f"train/{path.parent.name}", f"{_megabytes(path.parent):.1f}"
         state = "finished" if (path.parent / "metrics.json").exists() else "unfinished"
@@ -52,14 +58,16 @@ def remove_runs(folder: Path, names: Sequence[str], *, ask: bool) -> int:
     targets: list[Path] = []
     for name in names:
         path = (folder / name).resolve()
-        known = (path / record.DESCRIPTION).exists() or (path.parent == (folder / "train").resolve())
+        described = [path / record.DESCRIPTION, path / record.TREE]
+        known = any(map(Path.exists, described)) or (path.parent == (folder / "train").resolve())
         if folder.resolve() not in path.parents or not known or not path.is_dir():
             choices = [item.name for item in directory.all_studies(folder)]
+            choices += [item.name for item in tree_folder.all_trees(folder)]
             choices += [f"train/{item.name}" for item in folder.glob("train/*")]
             faults.append(f"runs rm: {name!r} is not a study or training run in {folder}{nearest(name, choices)}")
         else:
             targets.append(path)
-    locked = [record.StudyFolder(path) for path in targets if (path / record.DESCRIPTION).exists()]
+    locked = [record.StudyFolder(path) for path in targets if path.parent != (folder / "train").resolve()]
     for item in locked:
         try:
             item.lock()

@@ -7,7 +7,7 @@ from typing import Any
 from m3col.data.dataset import Dataset
 from m3col.data.splits import pool, read_csv, write_csv
 from m3col.metrics.spec import higher_is_better
-from tune import api, checks
+from tune import checks, study_run
 from tune.engine.run_executor import RunExecutor, SharedStudyData
 from tune.scheduling.coordinator import Coordinator
 from tune.scheduling.optuna_study import Trials
@@ -50,7 +50,7 @@ def prepare_study(
     ready = checks.validate(config, data=data, overrides={}, options=checks.Options(runs=runs))[0]
     folder = StudyFolder(runs / name)
     if not (folder.path / "study.json").exists():
-        folder = api._create(ready, runs, name, "test")
+        folder = study_run.create(ready, runs, name, "test")
     if not (folder.path / "splits.csv").exists():
         samples = pool(ready.dataset, str(ready.config.run.validation.kind))
         write_csv(folder.path / "splits.csv", samples.ids, partitions.partitions(ready.config, ready.dataset))

@@ -19,6 +19,8 @@ _SECONDS = {
     "tests/project/test_benchmarks.py": 50,
     "tests/tune/test_search_processes.py": 50,
     "tests/tune/test_sync.py": 45,
+    "tests/tune/test_outer_processes.py": 40,
+    "tests/tune/test_outer.py": 35,
     "tests/jobs/test_cli.py": 40,
     "tests/analysis/test_analyses.py": 35,
     "tests/project/test_benchmarks_gpu.py": 35,

@@ -13,7 +13,7 @@ from m3col.data import loading
 from m3col.data.dataset import Dataset
 from m3col.runtime import notices
 from tests.support.driving import coordinator, prepare_study, small
-from tune import api, checks, errors
+from tune import checks, errors, study_run
 from tune.results import failure_reasons, report
 from tune.results.study_results import StudyResults
 from tune.scheduling.coordinator import Coordinator
@@ -151,7 +151,7 @@ def _run(folder: StudyFolder, dataset: Dataset, config: Any, lines: list[str], m
     """What `tune.search` does of a study, with an engine that starts nothing."""
     monkeypatch.setattr("tune.engine.ray_tune.run", lambda *given, **named: None)
     item = checks.CheckedStudy(config, dataset, folder)
-    return api._run(item, folder, RemoteCopy(), None, checks.Options(warn=lines.append))  # type: ignore[arg-type]
+    return study_run._run(item, folder, RemoteCopy(), None, checks.Options(warn=lines.append))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", ["budget", "all failed alike", "failed and pruned"])

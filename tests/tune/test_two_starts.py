@@ -7,7 +7,7 @@ from pathlib import Path
 
 from m3col.errors import InputError
 from tests.support.driving import small
-from tune import api, checks
+from tune import checks, study_run
 from tune.study import resume
 
 AT_ONCE, ROUNDS = 6, 6
@@ -33,7 +33,7 @@ class Race:
     def _begin(self) -> None:
         self._barrier.wait()
         try:
-            folder = api._create(self._ready, self.runs, "study", "search", locked=True)
+            folder = study_run.create(self._ready, self.runs, "study", "search", locked=True)
             resume.acquire(folder, self._ready.config, self.held, warn=lambda line: None)
             self.winners.append(folder.name)
         except InputError as error:

@@ -17,7 +17,7 @@ from m3col.config.validation import Fault, lines, places, validate, with_good_ke
 from m3col.data.checks import naming
 from m3col.errors import InputError, one_line, reason_of
 from m3col.methods import registry
-from tune.config import extra_rows, named_spaces, urls
+from tune.config import extra_rows, named_spaces, outer_section, urls
 from tune.config import search_space as spaces
 from tune.config.resources import TrialResources, resource_faults
 from tune.config.schema import KEPT, SearchConfig, SearchSettings, StudyConfig
@@ -83,7 +83,9 @@ def parse(
     faults = lines([*key_faults, *map(_explained, type_faults)], who) + urls.faults(raw, who)
     if in_memory:
         run_overrides.setdefault("data.name", rules.IN_MEMORY)
-    search = _Search(raw, settings or SearchConfig(), search_overrides, run_overrides, place, name)
+    outer, outer_faults = outer_section.parse(raw, run_overrides, where=place)
+    faults += outer_faults
+    search = _Search(raw, settings or SearchConfig(outer=outer), search_overrides, run_overrides, place, name)
     faults += named_faults or _space_faults(search)
     partials: list[PartialStudy] = []
     for base, dataset, method in _pairs(raw):
@@ -175,7 +177,9 @@ def _pairs(raw: Mapping[str, Any]) -> list[tuple[str, str | None, str | None]]:
 def _study(search: _Search, base: str, *, dataset: str | None, method: str | None) -> tuple[PartialStudy, list[str]]:
     raw, where = search.raw, search.where
     run = _base_run(search, base, method, key="base" if dataset is None else "datasets")
-    faults, config = list(run.faults), run.config
+    divided = search.settings.outer is not None
+    faults = [outer_section.worded(line) if divided else line for line in run.faults]
+    config = run.config
     raw_space = raw.get("space", {})
     if isinstance(raw_space, str):
         raw_space = named_spaces.fitted(named_spaces.of_method(raw_space, config.method, where=where), config)
@@ -222,7 +226,9 @@ def _base_run(search: _Search, base: str, method: str | None, *, key: str) -> ru
         raw = without_keys(raw, frozenset({"validation.kind"}))
     base_overrides = dict(extra_rows.dotted(search.raw.get("overrides", {})))
     validation = {f"validation.{k}": v for k, v in extra_rows.dotted(search.raw.get("validation", {}))}
-    changes = {**base_overrides, **search.run_overrides, **validation}
+    outer = search.settings.outer
+    division = {} if outer is None or outer.kind == "given" else {"data.resplit": outer.division(0)}
+    changes = {**base_overrides, **search.run_overrides, **validation, **division}
     from_method: dict[str, Any] = {}
     if method is not None:
         kind, modality = registry.split(method)
@@ -237,7 +243,7 @@ def _base_run(search: _Search, base: str, method: str | None, *, key: str) -> ru
     place = places(
         str(path),
         (f"{search.where}, overrides", base_overrides),
-        (search.where, validation),
+        (search.where, {**validation, **division}),
         ("overrides", [*search.run_overrides, *search.search_overrides]),
         (f"{search.where}, methods", from_method),
     )

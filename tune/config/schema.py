@@ -107,9 +107,48 @@ class StorageConfig(Strict):
         return None if self.uri is None else f"{self.uri.rstrip('/')}/{study}"
 
 
+class OuterConfig(Strict):
+    """Several outer splits: the whole procedure is run once on each, see m3col.data.resplits.
+
+    Attributes:
+        kind: "resplit": `folds` times `repeats` random divisions of all labelled samples, with the data set's own share
+            of test samples. "kfold": cross-validation with `folds` folds, `repeats` times. "given": the data set's own
+            test split alone.
+        folds: see `kind`; without labelled test samples a random division tests 1 / `folds` of the samples.
+        repeats: see `kind`; a resumed search may have more.
+        seed: seed of the divisions.
+        groups: a column of a numeric table whose values are kept together; None: the groups of the data set.
+        reference: the row with which all others are compared: winner, default, ensemble or one of `final.rows`.
+        concurrency: number of studies at a time; each runs as many trials at a time as fit on the cluster.
+        deliver: whether a last study with all samples as training samples delivers a model.
+    """
+
+    kind: Literal["resplit", "kfold", "given"] = "resplit"
+    folds: Annotated[int, Field(ge=2)] = 5
+    repeats: Count = 2
+    seed: Seed = 0
+    groups: str | None = None
+    reference: str = "winner"
+    concurrency: Count = 1
+    deliver: bool = False
+
+    @property
+    def count(self) -> int:
+        """J, the number of outer splits."""
+        return 1 if self.kind == "given" else self.folds * self.repeats
+
+    def division(self, index: int) -> dict[str, Any] | None:
+        """Returns the section `data.resplit` of the runs on one outer split; None for the data set's own."""
+        if self.kind == "given":
+            return None
+        shared = {"kind": self.kind, "folds": self.folds, "seed": self.seed, "groups": self.groups}
+        return {**shared, "index": index}
+
+
 class SearchConfig(Strict):
     """A search. `base`: name or path of a run config, to which `overrides` apply. One study per pair of `datasets` and
-    `methods`. `space`: ranges by config key; a file may have a name in its place, see `tune.config.named_spaces`."""
+    `methods`; with `outer` one tree of studies per pair. `space`: ranges by config key; a file may have a name in its
+    place, see `tune.config.named_spaces`."""
 
     base: str = "digits"
     overrides: dict[str, Any] = Field(default={})
@@ -122,6 +161,7 @@ class SearchConfig(Strict):
     final: FinalConfig = FinalConfig()
     storage: StorageConfig = StorageConfig()
     tracking: TrackingConfig = TrackingConfig()
+    outer: OuterConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +180,11 @@ class StudyConfig:
         kept = self.settings.model_dump(include=set(KEPT))
         return {"name": self.name, "run": self.run.to_dict(), "space": dict(self.raw_space),
                 "rows": {name: row.to_dict() for name, row in self.rows.items()}, **kept}  # fmt: skip
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is more than the default to try."""
+        return bool(self.space) and self.settings.search.trials > 1
 
     @property
     def request(self) -> Request:

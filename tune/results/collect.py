@@ -57,7 +57,7 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
     if dataset.test is not None and dataset.test.labels is not None:
         jobs = table.loc[table["kind"] == TEST, "job"].unique()
         test_ledger.add(
-            folder.path.parent,
+            folder.runs_folder,
             dataset=dataset.name,
             digest=dataset.digests()["test"],
             by=ledger_name(folder),

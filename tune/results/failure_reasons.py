@@ -173,7 +173,7 @@ def _most_frequent(folder: StudyFolder, reasons: Iterable[tuple[str, str]]) -> s
 
 def _resume(folder: StudyFolder, override: str = "") -> str:
     """Returns the command that resumes the study."""
-    return f"`m3col search --resume {folder.name}{f' {override}' if override else ''}`"
+    return f"`m3col search --resume {folder.resume_name}{f' {override}' if override else ''}`"
 
 
 def _rounded_up(seconds: float) -> int:

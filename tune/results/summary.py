@@ -274,7 +274,7 @@ def _has_linear_evaluation(results: StudyResults) -> bool:
 
 def _ledger(results: StudyResults) -> str:
     before = test_ledger.times_scored(
-        results.folder.path.parent,
+        results.folder.runs_folder,
         results.described["digests"].get("test", ""),
         before=prediction_table.ledger_name(results.folder),
     )

@@ -28,6 +28,8 @@ DESCRIPTION = "study.json"
 
 BASELINES_FILE = "results/baselines.json"  # what was chosen for each baseline, and which are left out and why
 
+TREE = "tree.json"  # describes a tree of studies, one for each outer split
+
 SUMMARY = "results/summary.md"  # written last: its existence marks a finished study
 
 _CONTENT = ("config", "digests", "versions", "dataset")
@@ -48,8 +50,24 @@ class StudyFolder:
         self._lock: IO[str] | None = None
 
     @property
+    def tree(self) -> Path | None:
+        """The folder of the tree that this study belongs to; None for a study of its own."""
+        return self.path.parent if (self.path.parent / TREE).exists() else None
+
+    @property
+    def runs_folder(self) -> Path:
+        """The folder of studies."""
+        return self.path.parent if self.tree is None else self.path.parent.parent
+
+    @property
     def name(self) -> str:
-        return self.path.name
+        """The name in the folder of studies: `digits-1`, and `digits-1/split_00` in a tree."""
+        return self.path.name if self.tree is None else f"{self.path.parent.name}/{self.path.name}"
+
+    @property
+    def resume_name(self) -> str:
+        """The name after `m3col search --resume`: in a tree that of the tree."""
+        return self.path.name if self.tree is None else self.path.parent.name
 
     @classmethod
     def create(
@@ -93,9 +111,8 @@ class StudyFolder:
         folder.lock()
         try:
             if (folder.path / DESCRIPTION).exists():
-                raise InputError(
-                    [f"{folder.path}: another process has just created it; resume it with --resume {name}"]
-                )
+                again = f"resume it with --resume {folder.resume_name}"
+                raise InputError([f"{folder.path}: another process has just created it; {again}"])
             atomic_files.write_json(folder.path / DESCRIPTION, description)
         except BaseException:
             folder.unlock()
@@ -200,7 +217,7 @@ class StudyFolder:
         if storage.database is not None:
             advice += f", in which this study is called {self.database_name()!r}"
         elif uri is not None:
-            command = f"m3col search --resume {self.described()['name']} storage.uri={storage.uri}"
+            command = f"m3col search --resume {self.resume_name} storage.uri={storage.uri}"
             advice = f"move the folder away, and fetch the record from {uri} with {command}"
         return [
             f"{self.path}: {len(ended)} trials have ended here, but the database {location} knows none of them; "

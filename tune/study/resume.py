@@ -33,10 +33,24 @@ def find(runs: Path, name: str, storage: StorageConfig) -> StudyFolder:
 
 
 def _fetched(runs: Path, name: str, storage: StorageConfig) -> StudyFolder | None:
-    """Fetches a study from the storage; None if that does not have it."""
+    """As `fetched`, for a name that a user typed."""
+    usable = name not in ("", ".", "..") and "/" not in name
+    return fetched(runs, name, storage) if usable else None
+
+
+def fetched(runs: Path, name: str, storage: StorageConfig) -> StudyFolder | None:
+    """Fetches a study from the storage; None if that does not have it, or there is no storage.
+
+    Args:
+        runs: folder of studies.
+        name: its name, `tree/split_00` for a study of a tree.
+        storage: the section `storage:`.
+
+    Raises:
+        InputError: the storage does not answer, or another process on this machine has the study.
+    """
     uri = storage.of(name)
-    usable = uri is not None and name not in ("", ".", "..") and "/" not in name
-    if uri is None or not usable or not remote_copy.fetch_missing(uri, runs / name):
+    if uri is None or not remote_copy.fetch_missing(uri, runs / name):
         return None
     return StudyFolder((runs / name).absolute())
 

@@ -196,5 +196,5 @@ class Background:
 
 def command(folder: StudyFolder, tracker: Tracker) -> str:
     """Returns the command that sends the missing data, with explicit paths: the reader's defaults may differ."""
-    places = ["--runs-dir", str(folder.path.parent), "--tracking-uri", tracker.shown]
+    places = ["--runs-dir", str(folder.runs_folder), "--tracking-uri", tracker.shown]
     return f"m3col {shlex.join(['sync', folder.name, *places])}"

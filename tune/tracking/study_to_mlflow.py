@@ -40,7 +40,7 @@ from tune.config import search_space as spaces
 from tune.study.record import StudyFolder
 from tune.study.run_messages import COMPLETE, FAILED, PRUNED, RunOutcome
 from tune.study.run_name import RunName
-from tune.tracking import notes
+from tune.tracking import notes, tree_to_mlflow
 
 SEARCH = "m3col.search"
 
@@ -213,6 +213,8 @@ class StudyToMlflow:
             "mlflow.source.git.commit": described["git"]["commit"], "m3col.git.dirty": described["git"]["dirty"],
             "m3col.versions": _joined(described["versions"]), "m3col.digests": _joined(described["digests"], length=12),
         }  # fmt: skip
+        if self.folder.tree is not None:
+            values |= {PARENT: tree_to_mlflow.run_of(self.folder.tree, self.tracker)}
         return {key: value for key, value in values.items() if value is not None}
 
     def _settings(self) -> dict[str, Any]:
@@ -319,7 +321,7 @@ class StudyToMlflow:
         tags = {
             STATE: "running" if self.driven else STOPPED, FAILURE: self.failure, RUN_NAME: self.described["name"],
             NOTE: notes.progress_note(
-                self.folder.name, self.config, self._outcomes,
+                self.folder.resume_name, self.config, self._outcomes,
                 maximize=self.maximize, running=self.driven, failure=self.failure,
             ),
         }  # fmt: skip

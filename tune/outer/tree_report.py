@@ -1,0 +1,75 @@
+"""Writes the results of a tree from the files of its studies. Trains nothing; writing again gives the same numbers."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from m3col.errors import InputError
+from m3col.storage import atomic_files
+from tune.outer import summary as summaries
+from tune.outer import table as tables
+from tune.outer.table import SplitResult
+from tune.outer.tree_folder import DELIVERED, TreeFolder, study_names, study_of
+from tune.results import report as reports
+
+TABLE, SCORES, SUMMARY = "outer.csv", "scores.csv", "summary.md"
+
+
+@dataclass(frozen=True)
+class TreeReport:
+    """The results of a tree.
+
+    Attributes:
+        table: every metric of every row, see `tune.outer.table.COLUMNS`; the declared metric first.
+        scores: the test score of every row on every split.
+        summary: the results in sentences, as Markdown.
+    """
+
+    table: pd.DataFrame
+    scores: pd.DataFrame
+    summary: str
+
+    @property
+    def declared(self) -> pd.DataFrame:
+        """The lines of `table` for the declared metric."""
+        return tables.declared(self.table)
+
+
+def results(folder: TreeFolder) -> list[SplitResult]:
+    """Returns the results of the studies that have ended, in the order of the splits.
+
+    Raises:
+        InputError: a file of a study is missing or damaged.
+    """
+    config, ended = folder.config(), []
+    for name in study_names(config):
+        if name == DELIVERED or not folder.has_ended(name, study_of(config, name)):
+            continue
+        study = folder.study(name)
+        dataset = study.described()["dataset"]
+        ended.append(SplitResult(name, dataset["train"], dataset["test"], reports.read(study).test_metrics))
+    return ended
+
+
+def write(folder: TreeFolder) -> TreeReport:
+    """Writes results/ of a tree, each file atomically, summary.md last. A part of the splits suffices.
+
+    Raises:
+        InputError: no study of the tree has ended.
+    """
+    config, splits = folder.config(), results(folder)
+    if not splits:
+        raise InputError(
+            [f"{folder.path}: none of its studies has ended; run them with `m3col search --resume {folder.name}`"]
+        )
+    outer = config.settings.outer
+    assert outer is not None
+    lines = tables.table(splits, reference=outer.reference)
+    delivered = outer.deliver and folder.has_ended(DELIVERED, study_of(config, DELIVERED))
+    facts = summaries.Facts(folder.described(), config, splits, lines, delivered)
+    report = TreeReport(lines, tables.scores(splits), summaries.write(facts))
+    folder.results.mkdir(exist_ok=True)
+    atomic_files.write_text(folder.results / TABLE, report.table.to_csv(index=False))
+    atomic_files.write_text(folder.results / SCORES, report.scores.to_csv(index=False))
+    atomic_files.write_text(folder.results / SUMMARY, report.summary)
+    return report
