@@ -22,7 +22,7 @@ TREE: dict[str, Any] = {
     "space": {"objective.beta": {"low": 0.01, "high": 1.0, "log": True}},
     "validation": {"kind": "kfold", "folds": 2},
     "search": {"trials": 2, "replicates": 0, "confirm": None, "pruner": "none"},
-    "final": {"seeds": 1, "draws": 100, "rows": {"no contrast": {"objective.beta": 0.0}}},
+    "final": {"seeds": 1, "draws": 100, "baselines": False, "rows": {"no contrast": {"objective.beta": 0.0}}},
     "outer": {"kind": "kfold", "folds": 2, "repeats": 1},
 }
 

@@ -18,6 +18,7 @@ from tests.support import tree_driving
 from tests.support.table_training import training_of
 from tests.support.tree_driving import TREE
 from tune import checks
+from tune.outer import summary as summaries
 from tune.outer import table as tables
 from tune.outer import tree_report, tree_run
 from tune.outer.table import SplitResult
@@ -289,3 +290,24 @@ def test_a_damaged_tree_is_refused_with_its_path(tmp_path, capsys):
         path.write_text(content)
         assert cli.main(["report", "tree", "--runs-dir", str(tmp_path)]) == 2
         assert str(path) in capsys.readouterr().err
+
+
+def test_the_summary_says_what_is_better_and_compares_with_the_best_free_row():
+    scores = {
+        "winner": [0.80, 0.82, 0.81, 0.83], "no contrast": [0.70, 0.71, 0.72, 0.72], "forest": [0.81, 0.79, 0.82, 0.83],
+        "majority": [0.5, 0.5, 0.5, 0.5],
+    }  # fmt: skip
+    splits = list(results(scores))
+    options = checks.Options(runs=Path("nowhere"))
+    (item,) = checks.validate(TREE, data=tree_driving.samples(), overrides={"outer.repeats": 2}, options=options)
+    described = {"name": "tree", "dataset": {"name": "arrays", "known_issues": ""}}
+    text = summaries.write(summaries.Facts(described, item.config, splits, tables.table(splits)))
+    assert "**`winner` reaches accuracy 81.5 %**, the mean over 4 outer splits (standard deviation over" in text
+    assert "The best free row is `forest` with 81.2 %: a difference of −0.2 points" in text
+    assert "**not distinguishable**" in text
+    assert "Distinguishably worse than `winner`, each for itself: `no contrast`, `majority`." in text
+    assert (
+        "2-fold cross-validation, 2 times with new folds, seed 0" in text and "(1/4 + 0.33), t with 3 degrees" in text
+    )
+    cells = summaries.columns(tables.table(splits))
+    assert cells["splits won"] == ["–", "0 %", "50 %", "0 %"] and cells["splits"] == ["4"] * 4

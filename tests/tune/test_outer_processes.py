@@ -20,7 +20,7 @@ CONFIG = {
     "overrides": {"model.embedding_dim": 4, "model.classifier_dim": 4, "train.epochs": 3, "checkpoint.every_s": 0.0},
     "validation": {"kind": "holdout"},
     "search": {"trials": 1},
-    "final": {"seeds": 1, "draws": 100, "rows": {"concat": {"method": "concat"}}},
+    "final": {"seeds": 1, "draws": 100, "baselines": ["linear"], "rows": {"concat": {"method": "concat"}}},
     "outer": {"kind": "kfold", "folds": 2, "repeats": 1},
 }
 
