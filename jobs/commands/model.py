@@ -57,7 +57,8 @@ def data_for(predictor: "Predictor", arguments: argparse.Namespace) -> "Dataset"
     folder = arguments.data_dir or (Path(trained_on) if trained_on else None)
     return loading.load(
         name, data_dir=folder, modalities=list(predictor.modalities), layout=layout(run), images=True,
-        resplit=None if arguments.data else run.data.resplit, task=run.task,
+        resplit=None if arguments.data else run.data.resplit,
+        permutation=None if arguments.data else run.data.permuted_labels, task=run.task,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from m3col.data.columns import MediaColumn
 from m3col.data.dataset import SPLITS, Dataset, choose
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.images import cache, index
+from m3col.data.permuted_labels import permuted
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
 from m3col.methods.settings import SelfSupervisedSettings
@@ -194,6 +195,8 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
                 # before modalities are left out: one of them may hold the groups
                 task = tasks.of(config, dataset.classes)
                 dataset = resplits.apply(dataset, config.data.resplit, task=task)
+            if config.data.permuted_labels is not None and not touches(faulty, "data.permuted_labels"):
+                dataset = permuted(dataset, config.data.permuted_labels)
             return dataset if modalities is None else dataset.select(modalities), []
         if touches(faulty, "data.name", "data.dir", "data.modalities"):
             return None, []
@@ -205,7 +208,9 @@ def _load(config: RunConfig, data: Any, where: Where, faulty: Collection[str]) -
             return None, lines([Fault("data.dir", f"data.dir (--data-dir) {folder} is not a folder")], where)
         return loading.load(
             config.data.name, data_dir=folder, modalities=modalities, layout=layout(config), images=True,
-            resplit=None if touches(faulty, "data.resplit", "task") else config.data.resplit, task=config.task,
+            resplit=None if touches(faulty, "data.resplit", "task") else config.data.resplit,
+            permutation=None if touches(faulty, "data.permuted_labels") else config.data.permuted_labels,
+            task=config.task,
         ), []  # fmt: skip
     except InputError as error:
         named = [Fault(text.partition(":")[0], text) for text in error.faults if text.startswith("data.")]

@@ -59,6 +59,8 @@ class DataConfig(Strict):
         sequence: how sequences are prepared.
         cache: whether decoded images and tokens are kept on disk.
         resplit: one of several outer divisions into training and test samples; None: the data set's own.
+        permuted_labels: seed of a random order of the labels, to see what a procedure reaches by chance; None: the
+            labels of the data set.
     """
 
     name: str = "digits"
@@ -73,6 +75,7 @@ class DataConfig(Strict):
     sequence: SequenceDataConfig = SequenceDataConfig()
     cache: bool = True
     resplit: ResplitConfig | None = None
+    permuted_labels: Seed | None = None
 
 
 class ModelConfig(Strict):
@@ -237,11 +240,15 @@ class ResourcesConfig(Strict):
 # Keys of later versions. Where they have their defaults, configs are stored as those of older versions are, so that
 # their studies can be resumed.
 _LATER = (
-    "data.resplit", "model.numeric", "model.sequence.widths", "model.sequence.stride", "model.sequence.stride_at",
+    "data.resplit", "data.permuted_labels", "objective.decision", "model.numeric", "model.sequence.widths", "model.sequence.stride", "model.sequence.stride_at",
     "model.sequence.tokens",
 )  # fmt: skip
 
-_DEFAULTS = {"data": DataConfig().model_dump(), "model": ModelConfig().model_dump()}
+_DEFAULTS = {
+    "data": DataConfig().model_dump(),
+    "model": ModelConfig().model_dump(),
+    "objective": {"decision": "fused"},
+}
 
 
 class RunConfig(Strict):

@@ -10,6 +10,7 @@ from m3col.data import resplits
 from m3col.data.catalog import TABLE
 from m3col.data.dataset import SPLITS, Dataset
 from m3col.data.formats.csv_columns import Layout
+from m3col.data.permuted_labels import permuted
 from m3col.errors import InputError, nearest
 from m3col.tasks import registry as tasks
 
@@ -25,6 +26,7 @@ def load(
     layout: Layout = Layout(),  # noqa: B008 - frozen
     images: bool = False,
     resplit: ResplitConfig | None = None,
+    permutation: int | None = None,
     task: str = tasks.DEFAULT,
 ) -> Dataset:
     """Reads the named data set. Files of splits that are not requested are not opened.
@@ -39,6 +41,7 @@ def load(
         layout: columns of images, texts and labels.
         images: whether to decode each image to validate it (slow the first time); otherwise the files must only exist.
         resplit: an outer split of all labelled samples; None: the data set's own splits. Then all files are read.
+        permutation: seed of a random order of the labels, see m3col.data.permuted_labels; None: they stay.
         task: what the labels are for; decides how an outer split is stratified.
 
     Returns:
@@ -56,11 +59,12 @@ def load(
     folder = Path() if entry.embedded else locate(name, data_dir=data_dir)
     if layout.text is None and entry.text is not None:
         layout = replace(layout, text=entry.text)
-    if resplit is None:
-        return entry.read(folder, entry, modalities, splits, layout=layout, images=images)
-    whole = entry.read(folder, entry, modalities, SPLITS, layout=layout, images=images)
-    dataset = resplits.apply(whole, resplit, task=tasks.build(task, whole.classes))
-    return dataset if "test" in splits else dataset.without_test()
+    wanted = splits if resplit is None else SPLITS
+    dataset = entry.read(folder, entry, modalities, wanted, layout=layout, images=images)
+    if resplit is not None:
+        dataset = resplits.apply(dataset, resplit, task=tasks.build(task, dataset.classes))
+        dataset = dataset if "test" in splits else dataset.without_test()
+    return dataset if permutation is None else permuted(dataset, permutation)
 
 
 def locate(name: str, *, data_dir: Path | None = None) -> Path:

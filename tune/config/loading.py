@@ -85,7 +85,8 @@ def parse(
         run_overrides.setdefault("data.name", rules.IN_MEMORY)
     outer, outer_faults = outer_section.parse(raw, run_overrides, where=place)
     faults += outer_faults
-    search = _Search(raw, settings or SearchConfig(outer=outer), search_overrides, run_overrides, place, name)
+    settings = (settings or SearchConfig()).model_copy(update={"outer": outer})
+    search = _Search(raw, settings, search_overrides, run_overrides, place, name)
     faults += named_faults or _space_faults(search)
     partials: list[PartialStudy] = []
     for base, dataset, method in _pairs(raw):

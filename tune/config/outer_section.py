@@ -31,9 +31,10 @@ def parse(
         The section; None without one, or with faults of its types, which the model of the search config reports. And
         one line per fault of the rules.
     """
-    section = raw.get("outer")
+    section, nulls = raw.get("outer"), get(raw, "search.null", 0)
     if section is None:
-        return None, []
+        # Studies of permuted labels stand beside the study of the data set's own split.
+        return (OuterConfig(kind="given") if isinstance(nulls, int) and nulls > 0 else None), []
     faults = []
     base = dict(extra_rows.dotted(raw.get("overrides", {})))
     if any(key.startswith("data.resplit") for key in [*base, *run_overrides]):

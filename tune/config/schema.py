@@ -33,6 +33,8 @@ class SearchSettings(Strict):
         replicates: repeats of the default with other seeds, which measure the noise of a score.
         confirm: the confirmation of the best trials; None: no confirmation.
         grid_points: values per range for the grid sampler.
+        null: how often the whole procedure is run again on permuted labels, to see what it reaches by chance. The
+            search is then a tree of studies, see `OuterConfig`.
     """
 
     sampler: Literal["tpe", "random", "gp", "grid"] = "tpe"
@@ -43,6 +45,7 @@ class SearchSettings(Strict):
     replicates: Annotated[int, Field(ge=0)] = 3
     confirm: ConfirmConfig | None = ConfirmConfig()
     grid_points: Annotated[int, Field(ge=2)] = 5
+    null: Annotated[int, Field(ge=0)] = 0
     seed: Seed = 0
 
 

@@ -1,7 +1,7 @@
 """The summary of a tree in sentences: what the procedure reaches, what is better, and what the numbers belong to."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from m3col.metrics import spec
 from tune.config.extra_rows import TAKEN
 from tune.config.schema import StudyConfig
+from tune.outer import chance
 from tune.outer import table as tables
 from tune.outer.table import SplitResult
 from tune.results import formatting
@@ -28,6 +29,7 @@ class Facts:
         splits: the results of the studies that have ended.
         lines: from `tune.outer.table.table`.
         delivered: whether the study on all samples has ended.
+        chance: what the procedure reaches on permuted labels, from `tune.outer.chance.table`.
     """
 
     described: Mapping[str, Any]
@@ -35,6 +37,7 @@ class Facts:
     splits: Sequence[SplitResult]
     lines: pd.DataFrame
     delivered: bool = False
+    chance: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def count(self) -> int:
@@ -59,6 +62,7 @@ def sections(facts: Facts) -> list[Section]:
     own = tables.declared(facts.lines)
     metric = str(own["metric"].iloc[0])
     report.append(Section(f"Test over the splits: {metric}", table=columns(own), notes=_notes(facts, own)))
+    report += chance.sections(facts.chance, metric=metric, asked=facts.config.settings.search.null)
     report.append(Section("The splits", table=_studies(facts, metric)))
     others = [name for name in facts.lines["metric"].unique() if name != metric]
     if others:

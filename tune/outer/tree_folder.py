@@ -3,6 +3,7 @@
 runs/<tree>/tree.json    what it runs, the digests of its data
             ended.json   the studies that have ended, each with a digest of what it was asked for
             split_00/    an ordinary study, split_01/, ... and `delivered/`
+            null_00/     the same procedure on permuted labels, null_01/, ... (`search.null`)
             results/     the table over the splits
 """
 
@@ -28,6 +29,8 @@ FORMAT = 1
 ENDED = "ended.json"
 
 DELIVERED = "delivered"
+
+NULL = "null"
 
 _EVERYTHING = "everything"
 
@@ -177,10 +180,16 @@ def with_outer(config: StudyConfig, outer: OuterConfig | None) -> StudyConfig:
 
 
 def study_names(config: StudyConfig) -> list[str]:
-    """Returns the names of the studies of a tree: `split_00`, `split_01`, ..., and `delivered` if it is asked for."""
+    """Returns the names of the studies of a tree: `split_00`, ..., and if asked for `null_00`, ... and `delivered`."""
     outer = config.settings.outer
     assert outer is not None
-    return [f"split_{index:02d}" for index in range(outer.count)] + ([DELIVERED] if outer.deliver else [])
+    nulls = [f"{NULL}_{index:02d}" for index in range(config.settings.search.null)]
+    return [f"split_{index:02d}" for index in range(outer.count)] + nulls + ([DELIVERED] if outer.deliver else [])
+
+
+def is_null(name: str) -> bool:
+    """Whether a study of a tree has permuted labels."""
+    return name.partition("_")[0] == NULL
 
 
 def study_of(config: StudyConfig, name: str) -> StudyConfig:
@@ -191,11 +200,11 @@ def study_of(config: StudyConfig, name: str) -> StudyConfig:
     outer = config.settings.outer
     assert outer is not None
     index = 0 if name == DELIVERED else int(name.partition("_")[2])
-    section = outer.division(index)
+    section = outer.division(index % outer.count)
     if name == DELIVERED:
         section = {**(section or {}), "kind": _EVERYTHING}
-    changes = {"data.resplit": section}
-    search = config.settings.search
+    changes = {"data.resplit": section, **({"data.permuted_labels": index} if is_null(name) else {})}
+    search = config.settings.search.model_copy(update={"null": 0})
     if not config.searches:
         search = search.model_copy(update={"replicates": 0})
     return dataclasses.replace(

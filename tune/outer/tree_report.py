@@ -6,13 +6,14 @@ import pandas as pd
 
 from m3col.errors import InputError
 from m3col.storage import atomic_files
+from tune.outer import chance
 from tune.outer import summary as summaries
 from tune.outer import table as tables
 from tune.outer.table import SplitResult
-from tune.outer.tree_folder import DELIVERED, TreeFolder, study_names, study_of
+from tune.outer.tree_folder import DELIVERED, TreeFolder, is_null, study_names, study_of
 from tune.results import report as reports
 
-TABLE, SCORES, SUMMARY = "outer.csv", "scores.csv", "summary.md"
+TABLE, SCORES, CHANCE, SUMMARY = "outer.csv", "scores.csv", "chance.csv", "summary.md"
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,18 @@ def results(folder: TreeFolder) -> list[SplitResult]:
     Raises:
         InputError: a file of a study is missing or damaged.
     """
+    return _results(folder, null=False)
+
+
+def null_results(folder: TreeFolder) -> list[SplitResult]:
+    """Returns the results of the studies of permuted labels that have ended. Raises InputError as `results` does."""
+    return _results(folder, null=True)
+
+
+def _results(folder: TreeFolder, *, null: bool) -> list[SplitResult]:
     config, ended = folder.config(), []
     for name in study_names(config):
-        if name == DELIVERED or not folder.has_ended(name, study_of(config, name)):
+        if name == DELIVERED or is_null(name) != null or not folder.has_ended(name, study_of(config, name)):
             continue
         study = folder.study(name)
         dataset = study.described()["dataset"]
@@ -66,10 +76,14 @@ def write(folder: TreeFolder) -> TreeReport:
     assert outer is not None
     lines = tables.table(splits, reference=outer.reference)
     delivered = outer.deliver and folder.has_ended(DELIVERED, study_of(config, DELIVERED))
-    facts = summaries.Facts(folder.described(), config, splits, lines, delivered)
+    metric = "" if lines.empty else str(lines["metric"].iloc[0])
+    by_chance = chance.table(splits, null_results(folder), metric=metric) if metric else pd.DataFrame()
+    facts = summaries.Facts(folder.described(), config, splits, lines, delivered, by_chance)
     report = TreeReport(lines, tables.scores(splits), summaries.write(facts))
     folder.results.mkdir(exist_ok=True)
     atomic_files.write_text(folder.results / TABLE, report.table.to_csv(index=False))
     atomic_files.write_text(folder.results / SCORES, report.scores.to_csv(index=False))
+    if config.settings.search.null:
+        atomic_files.write_text(folder.results / CHANCE, by_chance.to_csv(index=False))
     atomic_files.write_text(folder.results / SUMMARY, report.summary)
     return report

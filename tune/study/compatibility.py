@@ -8,7 +8,7 @@ from m3col.data.dataset import Dataset
 
 # Settings that may change on resume: they affect the cost of a search, not the result of a trial.
 _MAY_CHANGE = ("search.trials", "search.time_budget_s", "search.concurrency", "resources", "tracking", "run.data.dir",
-               "run.checkpoint", "search.confirm", "search.replicates", "final.seeds",
+               "run.checkpoint", "search.confirm", "search.replicates", "search.null", "final.seeds",
                "final.remarks", "storage.patience_s")  # fmt: skip
 
 

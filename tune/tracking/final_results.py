@@ -241,7 +241,7 @@ def _medians(mlflow_study: StudyToMlflow) -> dict[str, np.ndarray] | None:
         folder = None if config.dir is None else Path(config.dir)
         loaded = loading.load(
             config.name, data_dir=folder, modalities=config.modalities, splits=("train",), layout=layout(run),
-            resplit=config.resplit, task=run.task,
+            resplit=config.resplit, permutation=config.permuted_labels, task=run.task,
         )  # fmt: skip
     except InputError:
         return None
