@@ -240,7 +240,8 @@ class ResourcesConfig(Strict):
 # Keys of later versions. Where they have their defaults, configs are stored as those of older versions are, so that
 # their studies can be resumed.
 _LATER = (
-    "data.resplit", "data.permuted_labels", "objective.decision", "model.numeric", "model.sequence.widths", "model.sequence.stride", "model.sequence.stride_at",
+    "data.resplit", "data.permuted_labels", "objective.decision",
+    "model.numeric", "model.sequence.widths", "model.sequence.stride", "model.sequence.stride_at",
     "model.sequence.tokens",
 )  # fmt: skip
 
