@@ -173,7 +173,8 @@ def _validated(request: Mapping[str, Any], runs: str | None, answer: Answer, *, 
     options = checks.Options(name=request["name"], resume=resumed, runs=runs)
     ready = checks.validate(request["config"], data=None, overrides=_overrides(request), options=options)
     if len(ready) == 1 and runs is not None:
-        folder, config = ready[0].folder, ready[0].config
+        tree = ready[0].tree
+        folder, config = (ready[0].folder if tree is None else tree.folder), ready[0].config
         answer["storage"] = config.settings.storage.uri
         elsewhere = resume.is_taken(config.settings.storage)
         answer["name"] = (

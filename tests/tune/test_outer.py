@@ -1,7 +1,6 @@
 """Trees of studies: their folder, what a kill leaves, what a resumed one runs, and the table over the splits."""
 
 import json
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -149,21 +148,6 @@ def test_where_nothing_is_searched_a_split_costs_one_trial_and_the_refits(tmp_pa
     for study in folder.studies():
         assert [name for name, _ in study.runs()] == ["trials/0", "refits/no_contrast/0", "refits/winner/0"]
     assert "(preprocessing and refits)" in report.summary
-
-
-def test_several_studies_at_a_time_give_the_same_table(tmp_path, unbroken):
-    seen = set()
-    original = tree_run._run_study
-
-    def watched(run, name):
-        seen.add(threading.current_thread().name)
-        original(run, name)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(tree_run, "_run_study", watched)
-        _, report = tree_driving.run(tmp_path, TREE, outer__concurrency=2)
-    assert len(seen) == 2
-    assert report.table.equals(unbroken[1].table)
 
 
 def test_one_failed_study_ends_the_tree_and_the_others_are_kept(tmp_path, monkeypatch):

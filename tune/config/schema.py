@@ -122,7 +122,6 @@ class OuterConfig(Strict):
         seed: seed of the divisions.
         groups: a column of a numeric table whose values are kept together; None: the groups of the data set.
         reference: the row with which all others are compared: winner, default, ensemble or one of `final.rows`.
-        concurrency: number of studies at a time; each runs as many trials at a time as fit on the cluster.
         deliver: whether a last study with all samples as training samples delivers a model.
     """
 
@@ -132,7 +131,6 @@ class OuterConfig(Strict):
     seed: Seed = 0
     groups: str | None = None
     reference: str = "winner"
-    concurrency: Count = 1
     deliver: bool = False
 
     @property

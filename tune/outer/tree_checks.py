@@ -21,7 +21,7 @@ from tune.outer.tree_folder import TreeFolder
 from tune.study import directory, provenance, resume
 from tune.study.directory import AUTO
 
-_CHANGEABLE = ("outer.repeats", "outer.concurrency", "outer.deliver", "outer.reference")
+_CHANGEABLE = ("outer.repeats", "outer.deliver", "outer.reference")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ NULL = "null"
 
 _EVERYTHING = "everything"
 
-_MAY_CHANGE = ("repeats", "concurrency", "deliver", "reference")  # settings of a tree that a resumed one may change
+_MAY_CHANGE = ("repeats", "deliver", "reference")  # settings of a tree that a resumed one may change
 
 # Settings of a study that make it run again when a resumed tree changes them.
 _EXTENDS = ("search.trials", "search.time_budget_s", "search.replicates", "search.confirm", "final.seeds")

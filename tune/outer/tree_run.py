@@ -1,9 +1,6 @@
-"""Runs a tree: one study after the other, or several at a time, then the table over the splits."""
+"""Runs a tree: one study after the other, then the table over the splits."""
 
 import contextlib
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +55,8 @@ def open_folder(item: CheckedStudy, runs: Path, name: str | None, search_id: str
 def run_tree(run: TreeRun) -> TreeReport:
     """Runs the studies of a tree that have not ended, and writes its results.
 
-    The first error ends the tree; with several studies at a time those that run are finished before it is raised.
+    One study runs at a time, with as many of its runs at a time as fit on the cluster: Ray Tune cannot drive two
+    studies from one process.
 
     Returns:
         The results over all splits.
@@ -67,40 +65,14 @@ def run_tree(run: TreeRun) -> TreeReport:
         InputError: the data of a split has a fault, or has changed.
         SearchFailed: no trial of a study finished.
     """
-    outer = run.item.config.settings.outer
-    assert outer is not None
-    names = tree_folder.study_names(run.item.config)
-    left = [name for name in names if not run.folder.has_ended(name, tree_folder.study_of(run.item.config, name))]
-    noting, failed = threading.Lock(), threading.Event()
     with TreeInMlflow(run.folder, run.tracker, warn=run.options.warn) as tracking:
-
-        def one(name: str) -> None:
-            if failed.is_set():
-                return
-            try:
+        for name in tree_folder.study_names(run.item.config):
+            study = tree_folder.study_of(run.item.config, name)
+            if not run.folder.has_ended(name, study):
                 _run_study(run, name)
-            except BaseException:
-                failed.set()
-                raise
-            with noting:
-                run.folder.end(name, tree_folder.study_of(run.item.config, name))
-
-        _each(one, left, at_a_time=outer.concurrency)
-        report = tree_report.write(run.folder)
-        tracking.report = report
-    return report
-
-
-def _each(function: Callable[[str], None], names: list[str], *, at_a_time: int) -> None:
-    """Calls a function for each name, in this thread, or in several. Raises the first error."""
-    if at_a_time == 1 or len(names) < 2:
-        for name in names:
-            function(name)
-        return
-    with ThreadPoolExecutor(at_a_time, thread_name_prefix="outer") as pool:
-        futures = [pool.submit(function, name) for name in names]
-    for future in futures:
-        future.result()
+                run.folder.end(name, study)
+        tracking.report = tree_report.write(run.folder)
+    return tracking.report
 
 
 def _run_study(run: TreeRun, name: str) -> None:

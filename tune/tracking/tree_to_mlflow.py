@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import shlex
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +33,6 @@ _REASON = 1000  # characters of a failure reason
 
 _SENT = "m3col.results"
 
-_CREATING = threading.Lock()  # studies that run at the same time must not each create the run of their tree
-
 
 def key_of(described: dict[str, Any]) -> str:
     """Returns the value of the tag `TREE`."""
@@ -52,18 +49,17 @@ def run_of(tree: Path, tracker: Tracker) -> str:
     described = json.loads((tree / DESCRIPTION).read_text(encoding="utf-8"))
     tracking = described["config"].get("tracking", {})
     experiment = tracker.experiment(tracking.get("experiment") or described["dataset"]["name"])
-    with _CREATING:
-        runs = tracker.find(experiment, {TREE: key_of(described), KIND: TREE_KIND})
-        if runs:
-            return runs[0].id
-        tags = {
-            TREE: key_of(described), KIND: TREE_KIND, STATE: "running", "m3col.folder": str(tree),
-            RUN_NAME: described["name"], "m3col.method": described["config"]["run"]["method"],
-        }  # fmt: skip
-        started = time.time()
-        with contextlib.suppress(ValueError):
-            started = time.mktime(time.strptime(described["created"][:19], "%Y-%m-%dT%H:%M:%S"))
-        return tracker.create(experiment, described["name"], tags=tags, started=started)
+    runs = tracker.find(experiment, {TREE: key_of(described), KIND: TREE_KIND})
+    if runs:
+        return runs[0].id
+    tags = {
+        TREE: key_of(described), KIND: TREE_KIND, STATE: "running", "m3col.folder": str(tree),
+        RUN_NAME: described["name"], "m3col.method": described["config"]["run"]["method"],
+    }  # fmt: skip
+    started = time.time()
+    with contextlib.suppress(ValueError):
+        started = time.mktime(time.strptime(described["created"][:19], "%Y-%m-%dT%H:%M:%S"))
+    return tracker.create(experiment, described["name"], tags=tags, started=started)
 
 
 def send(folder: TreeFolder, tracker: Tracker, report: TreeReport) -> None:
