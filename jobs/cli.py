@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from jobs.terminal import streams
+from jobs.terminal import cluster_arguments, streams
 from m3col.errors import InputError
 from m3col.storage.redaction import scrubbed
 
@@ -22,6 +22,7 @@ _EXAMPLES = {
     "submit": "m3col submit configs/search/rosmap.yaml --address http://HEAD:8265 --follow",
     "jobs": "m3col jobs list --address http://HEAD:8265",
     "report": "m3col report digits-1",
+    "leaderboard": "m3col leaderboard digits-1 emoji-1 rosmap-1 --out board",
     "evaluate": "m3col evaluate runs/digits-1/results/model --data digits",
     "analyse": "m3col analyse runs/digits-1/results/model --only errors,umap",
     "predict": "m3col predict runs/digits-1/results/model pixels=p.csv fourier=f.csv gradients=g.csv --out labels.csv",
@@ -36,6 +37,7 @@ _HELP = {
     "submit": "run a search as a job of a Ray cluster",
     "jobs": "list, inspect, stop or resume the jobs of a Ray cluster",
     "report": "write a study's tables and plots again from its stored files, without training",
+    "leaderboard": "compare trees on one data set split by split, or studies over several data sets by ranks",
     "evaluate": "score a checkpoint on the test split of a data set",
     "analyse": "write figures and tables that explain what a trained model has learnt",
     "predict": "predict labels and probabilities for new samples",
@@ -156,10 +158,11 @@ def parser() -> argparse.ArgumentParser:
     subparsers = {name: _command(commands, name) for name in _EXAMPLES}
     _add_train(subparsers["train"])
     _add_search(subparsers["search"])
-    _add_submit(subparsers["submit"])
-    _add_jobs(subparsers["jobs"])
+    cluster_arguments.add_submit(subparsers["submit"])
+    cluster_arguments.add_jobs(subparsers["jobs"])
     _add_folders(subparsers["report"])
     subparsers["report"].add_argument("study", help="name or folder of a study, or of a tree of studies")
+    _add_leaderboard(subparsers["leaderboard"])
     _add_prediction(subparsers["evaluate"], subparsers["predict"])
     _add_analysis(subparsers["analyse"])
     _add_data(subparsers["data"])
@@ -234,55 +237,13 @@ def _add_search(command: argparse.ArgumentParser) -> None:
     _add_folders(command, tracking=True, data=True)
 
 
-_SHARED = "the runs and data folders are mounted on every node (shared file system)"
-
-_DASHBOARD = "the cluster's dashboard, http://HEAD:8265; default: $RAY_API_SERVER_ADDRESS or $RAY_ADDRESS"
-
-
-def _add_submit(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", nargs="?", help="shipped name or YAML file; not needed with --resume NAME")
+def _add_leaderboard(command: argparse.ArgumentParser) -> None:
+    _add_folders(command)
+    command.add_argument("study", nargs="+", help="names or folders of studies or trees")
     command.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="change a key of the search or of its base config"
+        "--reference", metavar="TREE", help="on one data set: compare with this tree; default: the first"
     )
-    command.add_argument("--address", help=_DASHBOARD)
-    command.add_argument("--name", help="name of the study; default: <config>-<n>")
-    command.add_argument("--resume", metavar="NAME", help="resume a study of the cluster")
-    command.add_argument("--follow", action="store_true", help="show the job's log until the job ends")
-    command.add_argument("--shared", action="store_true", help=_SHARED)
-    command.add_argument("--runs-dir", type=Path, help="absolute path on the cluster; default: $M3COL_RUNS there")
-    command.add_argument(
-        "--tracking-uri", help="MLflow URI as seen from the cluster; default: a SQLite file in the runs folder"
-    )
-    command.add_argument("--data-dir", type=Path, help="absolute path on the cluster; default: $M3COL_DATA there")
-    command.add_argument("--print-rayjob", action="store_true", help="print a KubeRay manifest and contact no cluster")
-    command.add_argument(
-        "--image", help="with --print-rayjob: container image with Ray and m3col; default: the image of docs/cluster.md"
-    )
-    command.add_argument(
-        "--nodes", type=int, help="with --print-rayjob: number of pods, each for one trial; default: 1"
-    )
-
-
-def _add_jobs(command: argparse.ArgumentParser) -> None:
-    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    help_texts = {
-        "list": "list the submitted searches", "status": "show one job", "logs": "print the log of a job",
-        "stop": "stop a job; finished trials stay stored", "resume": "resume the study of a job, with the local code",
-    }  # fmt: skip
-    for name, text in help_texts.items():
-        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if name == "list":
-            action.add_argument("--all", action="store_true", help="also jobs that m3col did not submit")
-        else:
-            action.add_argument("id", help="job id, as `m3col jobs list` shows it")
-        if name == "resume":
-            action.add_argument(
-                "overrides", nargs="*", metavar="key=value", help="change a key of the study, such as trials=80"
-            )
-            action.add_argument("--shared", action="store_true", help=_SHARED)
-        if name in ("logs", "resume"):
-            action.add_argument("--follow", action="store_true", help="show the log until the job ends")
-        action.add_argument("--address", help=_DASHBOARD)
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder for the table, and the figure of ranks")
 
 
 _CHECKPOINT = "folder of a model checkpoint"

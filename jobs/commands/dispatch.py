@@ -18,6 +18,7 @@ _MODULES = {
     "jobs.commands.train_search": ("train", "search"),
     "jobs.commands.cluster_jobs": ("submit", "jobs"),
     "jobs.commands.study": ("report", "ui", "sync", "runs"),
+    "jobs.commands.boards": ("leaderboard",),
     "jobs.commands.model": ("evaluate", "predict"),
     "jobs.commands.analyse": ("analyse",),
     "jobs.commands.data": ("data",),

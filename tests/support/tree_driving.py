@@ -49,13 +49,13 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(
     runs: Path, config: Mapping[str, Any] | None = TREE, *, tracker: Tracker | None = None, resume: str | bool = False,
-    **overrides: Any,
+    name: str = "tree", **overrides: Any,
 ) -> tuple[TreeFolder, TreeReport]:  # fmt: skip
-    """What `tune.search` does of one tree, called "tree". Overrides: `outer__repeats=2`."""
+    """What `tune.search` does of one tree, called `name`. Overrides: `outer__repeats=2`."""
     options = checks.Options(runs=runs, resume=resume, warn=lambda line: None)
     changes = {key.replace("__", "."): value for key, value in overrides.items()}
     (item,) = checks.validate(config, data=samples(), overrides=changes, options=options)
-    folder = tree_run.open_folder(item, runs, "tree", "search", options)
+    folder = tree_run.open_folder(item, runs, name, "search", options)
     try:
         request: Any = None  # without Ray nothing is requested
         return folder, tree_run.run_tree(tree_run.TreeRun(item, folder, tracker, request, options, "search"))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from m3col.config import yaml_files
-from m3col.methods import registry
-from m3col.metrics import spec
+from tune.outer import table as tables
+from tune.outer import tree_board
 from tune.outer.tree_folder import DELIVERED, TreeFolder
 from tune.outer.tree_report import TreeReport
 from tune.results import report as reports
@@ -30,6 +30,10 @@ def of(trees: Sequence[TreeResult]) -> SearchResult:
     delivered = [study for study in studies if study.path.name == DELIVERED]
     best = ((delivered or studies)[0].results / "best_config.yaml").read_text(encoding="utf-8")
     trials = [reports.read(study).trials.assign(study=study.path.name) for study in studies]
+    board = leaderboard(trees) if len(trees) > 1 else None
+    if board is not None:
+        path = first.folder.path.parent / f"leaderboard-{first.folder.described()['search_id']}.csv"
+        board.to_csv(path, index=False)
     own = first.report.table[first.report.table["row"] == WINNER]
     return SearchResult(
         best_config=yaml_files.parse(best),
@@ -38,24 +42,19 @@ def of(trees: Sequence[TreeResult]) -> SearchResult:
         test_table=first.report.declared,
         summary="\n\n".join(tree.report.summary for tree in trees),
         studies=tuple(study.path for tree in trees for study in tree.folder.studies()),
-        leaderboard=leaderboard(trees) if len(trees) > 1 else None,
+        leaderboard=board,
         trees=tuple(tree.folder.path for tree in trees),
     )
 
 
 def leaderboard(trees: Sequence[TreeResult]) -> pd.DataFrame:
-    """Returns the winners of several trees, sorted by data set and mean score in the declared metric."""
-    lines = []
+    """Returns the winners of several trees in the declared metric, by data set, with differences from the first tree.
+
+    See `tune.outer.tree_board.compare`: differences are paired by split, and p is adjusted over the rows of a data set.
+    """
+    by_data: dict[str, list[TreeFolder]] = {}
     for tree in trees:
-        described, own = tree.folder.described(), tree.report.declared
-        winner = own[own["row"] == WINNER]
-        line = {"tree": described["name"], "dataset": described["dataset"]["name"]}
-        line |= {"method": registry.find(described["config"]["run"]["method"]).display_name}
-        if len(winner):
-            line |= {name: winner.iloc[0][name] for name in ("metric", "splits", "mean", "sd")}
-        lines.append(line)
-    board = pd.DataFrame(lines, columns=["tree", "dataset", "method", "metric", "splits", "mean", "sd"])
-    lower = board["metric"].map(lambda name: isinstance(name, str) and not spec.higher_is_better(name))
-    board["_rank"] = board["mean"].where(lower, -board["mean"])
-    board = board.sort_values(["dataset", "_rank", "tree"], kind="stable", na_position="last")
-    return board.drop(columns="_rank").reset_index(drop=True)
+        by_data.setdefault(tree.folder.described()["dataset"]["name"], []).append(tree.folder)
+    parts = [tables.declared(tree_board.compare(folders)).assign(dataset=name) for name, folders in by_data.items()]
+    board = pd.concat(parts, ignore_index=True)
+    return board[["dataset", *(column for column in board.columns if column not in ("dataset", "label"))]]
