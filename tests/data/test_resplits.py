@@ -170,3 +170,22 @@ def test_a_checkpoint_is_evaluated_on_the_test_samples_of_its_own_outer_split(tm
     resplit = result.config.data.resplit
     assert ours["digest"] == evaluated["digest"] == loading.load("digits", resplit=resplit).digests()["test"]
     assert ours["digest"] != loading.load("digits").digests()["test"]
+
+
+def test_a_training_that_was_cut_off_goes_on_with_its_outer_split(tmp_path):
+    overrides = {
+        "data.resplit": {"kind": "kfold", "index": 2}, "train.epochs": 3, "model.embedding_dim": 8,
+        "checkpoint.every_s": 0.0,
+    }  # fmt: skip
+    folders = []
+
+    def cut(record, epochs, folder):
+        folders.append(folder)
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        m3col.train("digits", overrides=overrides, runs=tmp_path / "cut", tracking_uri="none", report=cut)
+    resumed = m3col.train(runs=tmp_path / "cut", tracking_uri="none", resume=folders[0])
+    whole = m3col.train("digits", overrides=overrides, runs=tmp_path / "whole", tracking_uri="none")
+    assert resumed.metrics == whole.metrics and resumed.config.data.resplit.index == 2

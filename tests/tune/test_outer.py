@@ -51,6 +51,8 @@ def test_each_split_is_an_ordinary_study_whose_test_samples_count_apart(unbroken
         assert rows["no contrast"]["data"]["resplit"] == study.described()["config"]["run"]["data"]["resplit"]
         assert (study.results / "model").is_dir() and study.name == f"tree/{study.path.name}"
         assert study.resume_name == "tree"
+        split = study.path.name[-1]
+        assert f"Outer split {split} (kfold, seed 0)" in (study.results / "summary.md").read_text()
     entries = test_ledger.entries(folder.path.parent)  # beside the tree, as for every study
     assert len(entries) == 2 and entries[0]["digest"] != entries[1]["digest"]
     assert "m3col.data.resplits" not in report.summary and "belong to the procedure" in report.summary

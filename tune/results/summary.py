@@ -256,6 +256,12 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
                 "`balanced_accuracy`, the mean recall of the classes, is what the tables of CoMM call accuracy."
             )
     lines += baseline_summary.left_out(results)
+    division = results.config.run.data.resplit
+    if division is not None:
+        lines.append(
+            f"Outer split {division.index} ({division.kind}, seed {division.seed}): training and test samples are "
+            "drawn from all labelled samples of the data."
+        )
     for reason, count in results.described["dataset"].get("dropped", {}).items():
         lines.append(f"Samples left out: {count} ({reason}).")
     lines += [f"Warning of the data: {line}." for line in results.described["dataset"].get("warnings", [])]
