@@ -48,7 +48,8 @@ def parse(
             f"{where}: outer.kind 'given' is the data set's own test split, which is not drawn; leave {keys} out, or "
             "choose kind: kfold"
         )
-    names = [*extra_rows.TAKEN, *map(str, get(raw, "final.rows", {}) or {})]
+    rows = get(raw, "final.rows", {})
+    names = [*extra_rows.TAKEN, *map(str, rows if isinstance(rows, Mapping) else ())]  # other values are faults
     reference = section.get("reference", "winner")
     if isinstance(reference, str) and reference not in names:
         faults.append(
