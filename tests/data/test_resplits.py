@@ -55,6 +55,18 @@ def test_a_random_division_has_the_share_of_the_data_set_in_every_class_and_depe
     assert features(applied(dataset, seed=4, index=2)) != features(divided[2])
 
 
+def test_validation_samples_are_pooled_and_as_many_are_tested_as_before():
+    validation = ({"a": 2000 + np.arange(4.0)[:, None], "b": np.ones((4, 2))}, np.array([0, 1, 2, 2]))
+    dataset = build((13, 9, 7), test=(3, 2, 2), validation=validation)
+    for index in range(5):
+        each = applied(dataset, index=index)
+        train, test = features(each)
+        assert each.validation is None
+        assert sorted([*train, *test]) == [*range(29), *range(1000, 1007), *range(2000, 2004)]
+        assert len(test) == 7  # whatever 7 of 40 samples are of 17, 12 and 11
+        assert np.bincount(each.test.labels).tolist() == [3, 2, 2]
+
+
 def test_folds_test_every_sample_once_and_each_repeat_has_other_folds():
     dataset = build()
     tests = [features(applied(dataset, kind="kfold", folds=5, index=index))[1] for index in range(10)]

@@ -72,6 +72,8 @@ def test_published_numbers() -> None:
 def test_groups_are_the_largest_ones_without_a_distinguishable_pair() -> None:
     got = ranks.RankComparison(("d", "a", "c", "b"), (4.0, 1.0, 2.6, 1.5), 1.0, 1.0, 0.01, 1.2, 0.05, 9)
     assert got.groups() == [("a", "b"), ("b", "c")]
+    near = ranks.RankComparison(("a", "b", "c"), (1.0, 1.2, 1.4), 1.0, 1.0, 0.5, 1.2, 0.05, 9)
+    assert near.groups() == [("a", "b", "c")]  # and not what is in it
     assert ranks.RankComparison(("a", "b"), (1.0, 2.0), 1.0, 1.0, 0.01, 0.5, 0.05, 9).groups() == []
 
 
