@@ -38,6 +38,7 @@ class Predictor:
         classes: names of the C classes, labels or targets, in the order of the columns of predictions.
         config: the config of the training.
         task: what is predicted.
+        notice: what must be known before the checkpoint is passed on, as a sentence; "": nothing.
     """
 
     def __init__(self, members: Sequence[Member], *, described: Mapping[str, Any]) -> None:
@@ -45,6 +46,7 @@ class Predictor:
         self.classes: tuple[str, ...] = tuple(described["classes"])
         self.features: dict[str, tuple[str, ...]] = {m: tuple(names) for m, names in described["features"].items()}
         self.config: dict[str, Any] = dict(described["config"])
+        self.notice: str = described.get("notice", "")
         self.task = _joint_task([member.task for member in self._members])
         # Checkpoints of older versions do not say where they were trained.
         self._trained_on_gpu = any(member.get("device") == "cuda" for member in described["members"])
@@ -58,7 +60,8 @@ class Predictor:
         table = pd.DataFrame.from_dict(columns, orient="index", columns=["kind", "columns"]).to_html(border=0)
         shown = ", ".join(self.classes[:_MOST_CLASSES]) + (", ..." if len(self.classes) > _MOST_CLASSES else "")
         about = f"{self.config['method']}, {len(self)} models, {self._outputs}: {shown}"
-        return f"<p><b>{html.escape(about)}</b></p>{table}"
+        notice = f"<p>{html.escape(self.notice)}</p>" if self.notice else ""
+        return f"<p><b>{html.escape(about)}</b></p>{table}{notice}"
 
     @property
     def _outputs(self) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from m3col.config.schema import ObjectiveConfig, RunConfig
-from m3col.inputs.base import Input
+from m3col.inputs.base import Input, Source
 from m3col.inputs.specs import MediaSpec, Partial, one_like
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.models import build
@@ -44,6 +44,7 @@ class Method(nn.Module):
         primary_output: name of the output that makes the predictions and is scored in validation and test; None: the
             method has no outputs.
         tasks: names of the tasks that it can be trained on; None: any.
+        several_workers: whether several workers can train it.
         leaves_out: whether a prediction leaves out a modality that a sample lacks; if not, it uses an embedding of
             zeros in its place.
         settings: the values of `Settings` in the config.
@@ -63,6 +64,7 @@ class Method(nn.Module):
     inherits: ClassVar[Mapping[str, str]] = {}
     primary_output: ClassVar[str | None] = None
     tasks: ClassVar[tuple[str, ...] | None] = None
+    several_workers: ClassVar[bool] = True
     leaves_out: ClassVar[bool] = False
 
     settings: ObjectiveConfig
@@ -93,9 +95,7 @@ class Method(nn.Module):
         self.modalities, self.input_specs = tuple(features), dict(features)
         self.encoders = NamedModules(
             {
-                name: build.build_encoder(
-                    spec, config.model, load_weights=stored is None, described=(stored or {}).get(name)
-                )
+                name: self.new_encoder(spec, load_weights=stored is None, described=(stored or {}).get(name))
                 for name, spec in features.items()
             }
         )
@@ -105,6 +105,29 @@ class Method(nn.Module):
                 encoder.without_pooling()
         self.register_buffer("class_weight", class_weight, persistent=False)
         self.add_parts(task)
+
+    def new_encoder(
+        self, spec: int | MediaSpec, *, load_weights: bool, described: Mapping[str, Any] | None
+    ) -> nn.Module:
+        """The encoder of one modality; a method with encoders of its own replaces this.
+
+        Args:
+            spec: the number of columns of a table, or the description of images, texts or sequences.
+            load_weights: whether pretrained weights are loaded, see `m3col.models.build.build_encoder`.
+            described: what a checkpoint stores of the encoder.
+        """
+        return build.build_encoder(spec, self.config.model, load_weights=load_weights, described=described)
+
+    def fit_inputs(self, inputs: Mapping[str, Source]) -> None:
+        """Takes from the training fold what the method must have of it beside what it learns; by default nothing.
+
+        It is called once, before the first step and before a training is resumed. What it takes belongs into buffers,
+        so that a checkpoint has it.
+
+        Args:
+            inputs: by modality the prepared samples of the training fold, not augmented where they are read without
+                random numbers.
+        """
 
     def add_parts(self, task: Task | None) -> None:
         """Adds what the method has beside its encoders, such as heads; called at the end of the constructor.
@@ -126,6 +149,11 @@ class Method(nn.Module):
             One line per fault.
         """
         return []
+
+    @classmethod
+    def checkpoint_notice(cls, config: RunConfig) -> str:
+        """What must be known of a checkpoint of the method before it is passed on, as a sentence; "": nothing."""
+        return ""
 
     @classmethod
     def evaluation_epochs(cls, config: RunConfig) -> frozenset[int] | None:

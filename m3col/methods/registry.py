@@ -145,6 +145,13 @@ def ignored_keys(name: str) -> frozenset[str]:
     return frozenset(every) - find(name).keys
 
 
+def worker_faults(name: str, workers: int) -> list[str]:
+    """The fault of a method that several workers cannot train; [] where they can, and for one worker."""
+    if workers < 2 or load(name).several_workers:
+        return []
+    return [f"method {name!r} is trained by one worker, but got {workers}; nearest valid: 1"]
+
+
 def load(name: str) -> "type[Method]":
     """Imports and returns the class of a method. Raises InputError for an unknown one."""
     return find(name).load()

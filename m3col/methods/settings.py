@@ -261,6 +261,22 @@ class VCDNSettings(ObjectiveConfig):
     hidden: Count | None = None
 
 
+class MOGONETSettings(VCDNSettings):
+    """Settings of MOGONET.
+
+    Attributes:
+        neighbours: k: so many training samples are within the largest distance of an edge in the mean, the sample
+            itself among them.
+        graph_width: width of the first two graph layers; the third has `model.embedding_dim`.
+        store_training_rows: whether checkpoints may have the values of the training samples. The method cannot be
+            trained without them.
+    """
+
+    neighbours: Annotated[int, Field(ge=2)] = 2
+    graph_width: Count = 200
+    store_training_rows: bool = False
+
+
 class CentralNetSettings(ObjectiveConfig):
     """Settings of CentralNet.
 

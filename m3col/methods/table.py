@@ -20,6 +20,7 @@ from m3col.methods.settings import (
     M3CoLSettings,
     MixupSettings,
     MMBTSettings,
+    MOGONETSettings,
     SLIPSettings,
     SupConSettings,
     SupervisedSettings,
@@ -88,6 +89,13 @@ TABLE: dict[str, MethodSpec] = {
         VCDNSettings,
         "a network on all products of the class probabilities of the modalities",
         "vcdn",
+        tasks=("single_label",),
+    ),
+    "mogonet": MethodSpec(
+        "m3col.methods.mogonet:MOGONET",
+        MOGONETSettings,
+        "graph networks over the training samples of each table, then products of class probabilities",
+        "mogonet",
         tasks=("single_label",),
     ),
     "centralnet": MethodSpec(

@@ -97,4 +97,5 @@ def _note(result: "TrainResult") -> str:
             *(f"| {name} | {spec.text(name, tested[name])} |" for name in names),
             "",
         ]
-    return "\n".join([*lines, f"Checkpoint and log: `{result.folder}`"])
+    notice = checkpoint.describe(result.checkpoint, "model").get("notice", "")
+    return "\n".join([*lines, *([notice, ""] if notice else []), f"Checkpoint and log: `{result.folder}`"])

@@ -38,9 +38,7 @@ OFF = "none"
 
 NOTE = "mlflow.note.content"
 
-PARENT = "mlflow.parentRunId"
-
-RUN_NAME = "mlflow.runName"
+PARENT, RUN_NAME = "mlflow.parentRunId", "mlflow.runName"
 
 SHARED_VIEW = "mlflow.sharedViewState."  # experiment tags that MLflow's pages read: columns, order and filter
 
@@ -305,6 +303,7 @@ class Tracker:
             source_run_id=run,
             model_type=tasks.load(described["config"].get("task", tasks.DEFAULT)).model_type,
             params=stored_run.data.params,
+            tags={"m3col.notice": described["notice"]} if described.get("notice") else None,
         )
         try:
             with tempfile.TemporaryDirectory() as temporary:

@@ -28,7 +28,7 @@ from m3col.training.background_write import BackgroundWrite
 from m3col.training.fold_trainer import FoldTrainer
 from m3col.training.history import Best, Record
 from m3col.training.loop import LockstepTrainer
-from m3col.training.training_state import PROBES, TrainingState, best_file, fold_file
+from m3col.training.training_state import PROBES, TrainingState, best_file, fold_file, notice_of
 from m3col.version import __version__
 
 FORMAT = 1
@@ -110,6 +110,7 @@ def _checks(description: Mapping[str, Any], kind: str) -> list[tuple[str, bool]]
             ("features", bool(features) and all(_are(str, names) for names in features.values())),
             ("members", bool(members)),
             ("encoders", isinstance(encoders, dict) and _are(dict, list(encoders.values()))),
+            ("notice", isinstance(description.get("notice", ""), str)),
             ("choices", _are_choices(description.get("choices", {}), len(description["classes"]))),
             *((f"file or preprocess of member {at}", _is_member(member)) for at, member in enumerate(members)),
         ]
@@ -199,7 +200,7 @@ def write_model(
         _write_description(temporary, "model", config=config, classes=list(classes), members=members,
                            features={name: list(values) for name, values in features.items()},
                            encoders={name: encoder for name, encoder in stored.items() if encoder},
-                           **({"choices": choices} if choices else {}))  # fmt: skip
+                           **({"choices": choices} if choices else {}), **notice_of(trainers[0]))  # fmt: skip
 
 
 def preprocess_prefixes(modalities: Iterable[str]) -> dict[str, str]:
@@ -227,7 +228,8 @@ def join_models(folder: Path, sources: Sequence[Path], *, choices: Mapping[str, 
         _write_description(temporary, "model", config=description["config"], classes=description["classes"],
                            members=members, features=description["features"],
                            encoders=description.get("encoders", {}),
-                           **({"choices": choices} if choices else {}))  # fmt: skip
+                           **({"choices": choices} if choices else {}),
+                           **({"notice": description["notice"]} if "notice" in description else {}))  # fmt: skip
 
 
 def _write_description(folder: Path, kind: str, **content: Any) -> None:

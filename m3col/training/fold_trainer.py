@@ -70,7 +70,7 @@ class FoldTrainer:
         ranks: this process among the ranks of the training; default: the only one.
 
     Raises:
-        InputError: `train.shards` is not a multiple of the number of ranks.
+        InputError: `train.shards` is not a multiple of the number of ranks, or the method cannot have several.
     """
 
     def __init__(
@@ -84,16 +84,15 @@ class FoldTrainer:
         fold: int = 0,
         ranks: RankContext = SINGLE_RANK,
     ) -> None:
-        check_shards(config.train.shards, ranks.size)
+        check_ranks(config, ranks.size)
         self.config, self.fold, self.seed, self.ranks = config, fold, config.train.seed, ranks
         self.task = task = task if train.labels is None else task.fitted(train.labels)
         self.device = ranks.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.transforms = fitting.fit(config, train, features)
         self._kinds = {transform.kind for transform in self.transforms.values()}
-        self._labelled_inputs = self.prepare(train.inputs, train.present)
+        self._inputs = self._labelled_inputs = self.prepare(train.inputs, train.present)
         self._train_labels = train.labels
-        self._inputs = self._labelled_inputs
         method = registry.load(config.method)
         if pretrain is not None and issubclass(method, SelfSupervisedMethod) and not method.uses_labels:
             train = pretrain
@@ -115,6 +114,7 @@ class FoldTrainer:
         ).to(device=self.device, dtype=self.dtype)
         if self.device.type == "cuda":
             self.method.to(memory_format=torch.channels_last)  # the layout in which GPUs compute convolutions fastest
+        self.method.fit_inputs(self._inputs)
         self.optimizer = optimizers.build(config, self.method)
         # BatchNorm cannot normalise a single row: a last batch of one sample is joined to the batch before.
         self._needs_two = any(isinstance(module, _BatchNorm) for module in self.method.modules())
@@ -393,8 +393,8 @@ def evaluation_batch(config: RunConfig, inputs: Mapping[str, Source]) -> int:
     return _EVALUATION_TIMES * (config.train.batch_size or _LAZY_BATCH)
 
 
-def check_shards(shards: int | None, rank_count: int) -> None:
-    """Raises InputError where the ranks cannot divide the shards of a batch evenly."""
-    faults = shard_faults(shards, rank_count)
+def check_ranks(config: RunConfig, rank_count: int) -> None:
+    """Raises InputError where the ranks cannot divide the shards of a batch evenly, or the method takes one alone."""
+    faults = [*shard_faults(config.train.shards, rank_count), *registry.worker_faults(config.method, rank_count)]
     if faults:
         raise InputError(faults)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from m3col.training.fold_trainer import FoldTrainer
     from m3col.training.loop import LockstepTrainer
 
 PROBES = "probes.safetensors"
@@ -24,6 +25,12 @@ def fold_file(number: int) -> str:
 def best_file(number: int) -> str:
     """The file with the best weights of a fold."""
     return f"best-{number}.safetensors"
+
+
+def notice_of(trainer: "FoldTrainer") -> dict[str, str]:
+    """What must be known of a checkpoint before it is passed on, as an entry of its description; {}: nothing."""
+    notice = trainer.method.checkpoint_notice(trainer.config)
+    return {"notice": notice} if notice else {}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class TrainingState:
                 "epoch": training.epoch,
                 "history": [record.to_dict() for record in training.history],
                 "best": None if best is None else {"epoch": best.epoch, "score": best.score},
+                **notice_of(training.trainers[0]),
             },
         )
 

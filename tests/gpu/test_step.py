@@ -11,7 +11,7 @@ from m3col.data.arrays import from_arrays
 from m3col.data.dataset import Dataset
 from m3col.methods import registry
 from tests.gpu.work import assert_close, trainer_of
-from tests.support.helpers import tiny_config
+from tests.support.helpers import allowed, tiny_config
 
 EPOCHS = 10  # the first is in the phase of M3Co, the last in that of MultiSClip
 
@@ -52,7 +52,7 @@ def step(case: Case, sizes: torch.device, device: torch.device, precision: str) 
     """Losses of one optimizer step, its gradients, and the weights after it. `sizes`: the device that decides them."""
     data, width = table(sizes, case.method), 1000 if sizes.type == "cuda" else 8
     own: dict[str, Any] = {"mix__level": case.level} if registry.find(case.method).mixes else {}
-    own |= {"data__modalities": modalities(case.method)}
+    own |= {"data__modalities": modalities(case.method), **allowed(case.method)}
     run = tiny_config(
         method=case.method, objective__class_weight=case.class_weight, train__precision=precision,
         train__epochs=EPOCHS, train__accumulate=case.accumulate, model__embedding_dim=width,

@@ -8,13 +8,14 @@ import torch
 from m3col import tasks
 from m3col.errors import InputError
 from m3col.inputs.specs import ImageInput, Partial, TextInput, Tokens
+from m3col.inputs.tables import TableSource
 from m3col.methods import mixed_views, registry
 from m3col.methods.base import Method
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.methods.self_supervised import SelfSupervisedMethod
 from m3col.methods.supervised import FUSED, SupervisedMethod
 from tests.models import builders
-from tests.support.helpers import tiny_config
+from tests.support.helpers import allowed, tiny_config
 
 STEP = Step(seed=0, fold=0, epoch=1, step=0)
 
@@ -46,11 +47,12 @@ def build(name: str, **overrides) -> tuple[Method, Batch]:
     most = 1 if spec.one_modality else spec.most_modalities or 3
     features = dict([("a", 4), ("b", 3), ("c", 5)][:most])
     chosen = {"data__modalities": [*features]} if most < 3 else {}
-    config = tiny_config(method=name, **chosen, **overrides)
+    config = tiny_config(method=name, **chosen, **{**allowed(name), **overrides})
     torch.manual_seed(0)
     method = registry.load(name)(config, features=features, task=tasks.build(classes=3)).double()
     generator = torch.Generator().manual_seed(1)
     inputs = {m: torch.randn(9, count, generator=generator, dtype=torch.float64) for m, count in features.items()}
+    method.fit_inputs({m: TableSource(x) for m, x in inputs.items()})
     views = {
         view: {
             m: x if view == CLEAN else x + 0.1 * torch.randn(x.shape, generator=generator) for m, x in inputs.items()
@@ -132,7 +134,8 @@ def test_only_its_own_keys_change_its_loss(name):
         "objective.sparsity": 0.2, "objective.confidence": 0.2, "objective.bounded_confidence": True,
         "objective.width": 7, "objective.contrast_weight": 0.7, "objective.activation": "softmax",
         "objective.hidden": 5, "objective.unimodal_weight": 0.3, "objective.evidence": "exp",
-        "objective.pseudo_view": True, "objective.image_tokens": 2,
+        "objective.pseudo_view": True, "objective.image_tokens": 2, "objective.neighbours": 5,
+        "objective.graph_width": 7,
     }  # fmt: skip
     for key, value in changes.items():
         if key in registry.TABLE[name].keys:

@@ -10,7 +10,7 @@ from m3col.evaluation.epoch_metrics import known_metrics
 from m3col.methods import registry
 from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer
-from tests.support.helpers import tiny_config, tiny_data
+from tests.support.helpers import allowed, tiny_config, tiny_data
 
 SUPERVISION = "objective.unimodal_supervision"
 
@@ -39,7 +39,7 @@ def reported(config, data: Dataset) -> set[str]:
 @pytest.mark.parametrize(("method", "supervision"), CASES)
 def test_what_is_declared_is_what_is_reported(method, supervision, classes):
     data, own = tiny_data(classes=classes), registry.find(method)
-    overrides: dict[str, object] = {"method": method, "train__epochs": 3}
+    overrides: dict[str, object] = {"method": method, "train__epochs": 3, **allowed(method)}
     if own.one_modality:
         data = data.select([data.modalities[0]])
         overrides["data__modalities"] = [data.modalities[0]]

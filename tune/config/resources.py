@@ -10,6 +10,7 @@ from m3col.config.keys import Strict
 from m3col.config.rules import shard_faults
 from m3col.config.schema import Count, NotNegative, RunConfig
 from m3col.data import modality_kinds
+from m3col.methods import registry as methods
 
 if TYPE_CHECKING:
     from m3col.checks.resolve import ResolvedRun
@@ -79,10 +80,11 @@ def request_for(resources: TrialResources, run: RunConfig) -> Request:
 
 
 def encoder_faults(prepared: "ResolvedRun", workers: int) -> list[str]:
-    """Returns the parts of a model that cannot be trained with several workers."""
+    """Returns what of a method or its encoders cannot be trained with several workers."""
     kinds = set(prepared.dataset.kinds.values())
+    faults = [f"workers: {line}" for line in methods.worker_faults(prepared.config.method, workers)]
     if workers < 2 or not modality_kinds.media(kinds):
-        return []
+        return faults
     from m3col.checks import encoders  # it needs torch and more
 
-    return encoders.worker_faults(prepared.config.model, prepared.config.data, kinds)
+    return faults + encoders.worker_faults(prepared.config.model, prepared.config.data, kinds)

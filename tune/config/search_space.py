@@ -14,9 +14,10 @@ from m3col.config.schema import RunConfig
 from m3col.errors import nearest
 from m3col.methods import registry
 
-# Not searchable: they define data, splits, metric or machine, which are the same for all trials of a study.
+# Not searchable: they define data, splits, metric, machine or what may be stored, which are the same for all trials of
+# a study.
 _FIXED = ("method", "task", "metric", "data", "validation", "checkpoint", "resources", "train.seed", "train.device",
-          "train.init")  # fmt: skip
+          "train.init", "objective.store_training_rows")  # fmt: skip
 
 # Below `data`, but only training samples are augmented by it.
 _AUGMENTATION = ("data.image.crop_area",)

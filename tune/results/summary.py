@@ -267,6 +267,9 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
     lines += [f"Warning of the data: {line}." for line in results.described["dataset"].get("warnings", [])]
     if results.described["dataset"]["known_issues"]:
         lines.append(f"Known issues of the data: {results.described['dataset']['known_issues']}.")
+    method = results.config.run.method
+    notice = registry.load(method).checkpoint_notice(results.config.run) if method in registry.TABLE else ""
+    lines += [notice] if notice else []
     lines += [f"Versions: {line}." for line in version_warnings(results.described["versions"])]
     return lines
 
