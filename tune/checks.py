@@ -132,6 +132,11 @@ def _partial_studies(
         return [PartialStudy(tree_checks.stored(tree, overrides), frozenset(), lambda path: place, place)], []
     storage = StorageConfig(uri=uri if isinstance(uri, str) and not uri_faults(uri, "storage.uri") else None)
     folder = resume.find(directory.runs_folder(options.runs), options.resume, storage)
+    if overrides.get("search.null"):
+        text = (
+            "search.null: a study of its own cannot get studies of permuted labels; begin a new search with search.null"
+        )
+        raise InputError([text])
     study = search_config.stored(folder.described()["config"], overrides)
     place = str(folder.path / studies.DESCRIPTION)
     return [PartialStudy(study, frozenset(), lambda path: place, place)], []

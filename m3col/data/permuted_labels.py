@@ -1,10 +1,11 @@
 """Labels in a random order: data on which nothing can be learnt, to see what a procedure reaches by chance.
 
 Each split is permuted for itself, so that its class sizes, groups and inputs stay as they are. Where samples have
-groups, labels are permuted inside of each group; where every group has one label only, the labels of whole groups are
-permuted.
+groups, labels are permuted inside of each group that has several. A group with one label swaps it with another such
+group of the same size; the samples of those that are alone with their size are permuted together.
 """
 
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -41,13 +42,20 @@ def _order(labels: NDArray[np.generic], groups: NDArray[np.str_] | None, rng: np
     """For each sample the position of the sample whose label it gets."""
     if groups is None:
         return rng.permutation(len(labels))
-    names, unit = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(unit == number) for number in range(len(names))]
-    order = np.arange(len(labels))
-    if all((labels[rows] == labels[rows[0]]).all() for rows in members):
-        for rows, source in zip(members, rng.permutation(len(members)), strict=True):
-            order[rows] = members[source][0]
-        return order
-    for rows in members:
-        order[rows] = rng.permutation(rows)
+    _, unit = np.unique(groups, return_inverse=True)
+    order, by_size = np.arange(len(labels)), defaultdict[int, list[NDArray[np.int64]]](list)
+    for number in range(unit.max() + 1):
+        rows = np.flatnonzero(unit == number)
+        if (labels[rows] == labels[rows[0]]).all():
+            by_size[len(rows)].append(rows)
+        else:
+            order[rows] = rng.permutation(rows)
+    alone = [blocks[0] for blocks in by_size.values() if len(blocks) == 1]
+    for blocks in by_size.values():
+        if len(blocks) > 1:
+            for rows, source in zip(blocks, rng.permutation(len(blocks)), strict=True):
+                order[rows] = blocks[source]
+    if alone:
+        together = np.concatenate(alone)
+        order[together] = rng.permutation(together)
     return order

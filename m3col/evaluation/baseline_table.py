@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from m3col.data.checks import naming
 from m3col.errors import nearest
 from m3col.evaluation import estimators
 from m3col.evaluation.baseline_forms import Block, Forms
@@ -146,9 +145,9 @@ class BaselineTable:
             yield row, predictions
 
     def _single(self, base: str, name: str) -> str:
-        return naming.apart(
-            f"{base} {name}", [f"{base} {word}" for word in (LATE, STACKED, FROZEN, "tuned", "grouped")]
-        )
+        # A name that begins with the word of a form would read like that form.
+        words = (LATE, STACKED, FROZEN, "tuned", "grouped")
+        return f"{base} {name} (modality)" if name.split(" ")[0] in words else f"{base} {name}"
 
     def _takes(self, family: str, forms: Forms) -> bool:
         if family not in self.wanted.names or (family != LINEAR and self.task.estimates is None):
@@ -166,7 +165,9 @@ class BaselineTable:
             return None
         if family in estimators.TABLE:
             reason = estimators.TABLE[family].too_large(
-                len(forms.labels), _values(forms.joined.train), _outputs(self.task)
+                len(forms.labels),
+                _values(forms.joined.train, dense=estimators.TABLE[family].dense),
+                _outputs(self.task),
             )
         else:
             most, work = _MOST_WORK.get(family, np.inf), _work(forms, self.task)
@@ -199,9 +200,10 @@ class Candidate:
         return forms.late(fit) if self.late else forms.together(fit)
 
 
-def _values(x: Any) -> int:
+def _values(x: Any, *, dense: bool = False) -> int:
+    """The stored values of features, or with `dense` all that are written out."""
     is_sparse: bool = sparse.issparse(x)
-    return int(x.nnz if is_sparse else x.size)
+    return int(x.nnz if is_sparse and not dense else x.shape[0] * x.shape[1])
 
 
 def _outputs(task: Task) -> int:

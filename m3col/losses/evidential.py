@@ -15,11 +15,15 @@ Over all opinions, in any order, this is
 
 (e_1k e_2k + C e_1k + C e_2k) / (S_1 S_2) is the numerator of b_k, and 1 - K cancels in b_k / u. Nothing is divided.
 
-Differs: the product is computed as a sum of logarithms, which is cut off at 80, so that float32 cannot overflow.
+Differs: the product is computed as a sum of logarithms, which is cut off at 80, so that the product cannot overflow in
+  float32. The losses are computed in float64, of parameters up to 1e7: with more evidence the differences of the
+  divergence would be rounding errors, and it has no gradient there.
 """
 
 import torch
 from torch import Tensor
+
+_LARGEST_PARAMETER = 1e7  # of a Dirichlet distribution, in the losses
 
 _LARGEST = 80.0  # exp of it times some classes is finite in float32
 
@@ -55,8 +59,9 @@ def expected_cross_entropy(alpha: Tensor, labels: Tensor) -> Tensor:
     Returns:
         The loss [N] of each sample.
     """
-    own = alpha.gather(1, labels[:, None])[:, 0]
-    return torch.digamma(alpha.sum(dim=1)) - torch.digamma(own)
+    exact = alpha.double().clamp(max=_LARGEST_PARAMETER)
+    own = exact.gather(1, labels[:, None])[:, 0]
+    return (torch.digamma(exact.sum(dim=1)) - torch.digamma(own)).to(alpha.dtype)
 
 
 def kl_of_misleading_evidence(alpha: Tensor, labels: Tensor) -> Tensor:
@@ -71,10 +76,10 @@ def kl_of_misleading_evidence(alpha: Tensor, labels: Tensor) -> Tensor:
     Returns:
         The divergence [N] of each sample; 0 without evidence for any other class.
     """
-    others = alpha.scatter(1, labels[:, None], 1.0)
+    others = alpha.double().clamp(max=_LARGEST_PARAMETER).scatter(1, labels[:, None], 1.0)
     total = others.sum(dim=1, keepdim=True)
     # lnG(C) of a tensor is rounded like lnG(A), so that without evidence the difference is exactly 0.
     none = torch.lgamma(torch.full_like(total, alpha.shape[1]))
     logarithms = torch.lgamma(total) - none - torch.lgamma(others).sum(dim=1, keepdim=True)
     slopes = ((others - 1) * (torch.digamma(others) - torch.digamma(total))).sum(dim=1, keepdim=True)
-    return (logarithms + slopes)[:, 0]
+    return (logarithms + slopes)[:, 0].to(alpha.dtype)

@@ -12,7 +12,8 @@ too. The logits of an opinion are log alpha, whose softmax is alpha / S, the mea
 
 Differs: encoders and heads are those of this project; the paper has one linear layer per modality. T is a share of the
 epochs. `kl_weight` weights KL; the paper has 1. Fusion is in closed form (equal to the paper's chain of pairs, without
-its divisions). A modality that a sample lacks has no evidence, and so changes nothing.
+its divisions). A modality that a sample lacks has no evidence, and so changes nothing; the
+further opinion of ETMC has none for such a sample.
 """
 
 import math
@@ -106,7 +107,10 @@ class TMC(SupervisedMethod):
         for name, has in present.items():
             evidence[name] = torch.where(has[:, None], evidence[name], 0.0)
         if self.settings.pseudo_view:
-            evidence[PSEUDO_VIEW] = self._evidence(self.pseudo_view(self.joined(embeddings)))
+            further = self._evidence(self.pseudo_view(self.joined(embeddings)))
+            for has in present.values():
+                further = torch.where(has[:, None], further, 0.0)
+            evidence[PSEUDO_VIEW] = further
         return {**evidence, FUSED: fused_evidence(torch.stack([*evidence.values()]))}
 
     def _evidence(self, outputs: Tensor) -> Tensor:

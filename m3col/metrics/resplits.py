@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike
 from m3col.errors import InputError
 
 
+_DECIMALS = 12  # differences of equal scores are rounding errors
+
+
 @dataclass(frozen=True)
 class PairedDifference:
     """The mean of paired differences over outer splits, with its 95 % interval.
@@ -57,8 +60,8 @@ def paired_difference(differences: ArrayLike, *, test_to_train: float) -> Paired
         test_to_train: n_test / n_train, of one split.
 
     Returns:
-        The mean difference. Without any variance over splits the interval is a point, and p is 0, or 1 if the mean
-        is 0.
+        The mean difference. Where all differences are equal, they say nothing of how much it varies: the interval and p
+        are NaN, or 0 to 0 and 1 if all are 0.
 
     Raises:
         InputError: with every fault of the arguments.
@@ -75,17 +78,17 @@ def paired_difference(differences: ArrayLike, *, test_to_train: float) -> Paired
         faults.append(f"test_to_train must be a finite number >= 0, but is {test_to_train}")
     if faults:
         raise InputError(faults)
-    d = d[np.isfinite(d)]
+    d = np.round(d[np.isfinite(d)], _DECIMALS)
     count = len(d)
     mean = float(d.mean()) if count else float("nan")
-    if count < 2:
+    if count < 2 or (mean != 0 and (d == d[0]).all()):
         nan = float("nan")
-        return PairedDifference(mean, nan, nan, nan, 0, nan, count)
+        return PairedDifference(mean, nan, nan, nan, max(count - 1, 0), nan, count)
     error = float(np.sqrt(d.var(ddof=1) * (1 / count + test_to_train)))
     from scipy.stats import t as student_t  # slow to import
 
     half = float(student_t.ppf(0.975, count - 1)) * error
-    p = 1.0 if mean == 0 else 0.0
+    p = 1.0
     if error > 0:
         p = float(2 * student_t.sf(abs(mean) / error, count - 1))
     return PairedDifference(mean, mean - half, mean + half, error, count - 1, p, count)
@@ -102,5 +105,5 @@ def share_won(differences: ArrayLike, *, higher_is_better: bool = True) -> float
         A share from 0 to 1; NaN without any split.
     """
     d = np.asarray(differences, dtype=np.float64)
-    d = d[np.isfinite(d)] * (1 if higher_is_better else -1)
+    d = np.round(d[np.isfinite(d)], _DECIMALS) * (1 if higher_is_better else -1)
     return float(np.mean((d > 0) + 0.5 * (d == 0))) if len(d) else float("nan")

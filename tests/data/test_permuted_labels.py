@@ -43,6 +43,22 @@ def test_groups_are_respected(constant):
         assert all(part.sum() == 2 for part in by_group) and not np.array_equal(made, labels)
 
 
+def test_a_few_other_groups_do_not_keep_the_labels_in_place():
+    """60 groups of one sample, two of four with one label, one of five with two labels, one of three."""
+    groups = np.array([f"once{k}" for k in range(60)] + ["b"] * 4 + ["c"] * 4 + ["mixed"] * 5 + ["three"] * 3)
+    labels = np.concatenate([np.arange(60) % 2, [0] * 4, [1] * 4, [0, 1, 0, 0, 0], [1] * 3])
+    data = tiny_data()
+    split = data.train.take(np.arange(len(labels)) % len(data.train))
+    data = replace(data, train=replace(split, groups=groups, labels=labels))
+    changed = []
+    for seed in range(20):
+        made = permuted(data, seed).train.labels
+        assert np.array_equal(np.bincount(made), np.bincount(labels))
+        assert all(len({*made[groups == name]}) == 1 for name in ("b", "c")) and made[groups == "mixed"].sum() == 1
+        changed.append((made[:60] != labels[:60]).mean())
+    assert np.mean(changed) == pytest.approx(0.5, abs=0.06)
+
+
 def test_a_config_with_the_key_gives_such_data_and_others_are_as_before():
     data = tiny_data()
     assert "permuted_labels" not in tiny_config().to_dict()["data"]

@@ -88,3 +88,22 @@ def test_evidence_for_the_true_class_alone_diverges_by_nothing():
     alpha = torch.tensor([[1.0, 7.0, 1.0]])
     assert float(kl_of_misleading_evidence(alpha, torch.tensor([1]))) == 0
     assert float(kl_of_misleading_evidence(alpha, torch.tensor([0]))) > 0
+
+
+@pytest.mark.parametrize("most", [30.0, 300.0])
+def test_in_single_precision_much_evidence_gives_the_same_losses_and_gradients(most):
+    """Six views and ten classes: fused evidence passes 1e6, where float32 loses the difference of logarithms."""
+    draw = torch.Generator().manual_seed(0)
+    views = most * torch.rand(6, 40, 10, generator=draw, dtype=torch.float64)
+    labels = torch.arange(40) % 10
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        given = views.to(dtype).requires_grad_()
+        alpha = fused_evidence(given) + 1
+        loss = (expected_cross_entropy(alpha, labels) + kl_of_misleading_evidence(alpha, labels)).mean()
+        loss.backward()
+        results.append((loss.double(), given.grad.double()))
+    assert results[0][0] > 0
+    torch.testing.assert_close(*(result[0] for result in results), rtol=1e-4, atol=0)
+    scale = results[1][1].abs().max()
+    torch.testing.assert_close(*(result[1] / scale for result in results), rtol=1e-3, atol=1e-4)

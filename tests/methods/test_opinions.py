@@ -116,6 +116,16 @@ def test_a_modality_that_a_sample_lacks_is_left_out(name):
     assert all(torch.isfinite(p.grad).all() for p in method.parameters())
 
 
+def test_the_opinion_on_all_modalities_is_left_out_where_one_is_missing():
+    method, batch = build("tmc", objective__pseudo_view=True)
+    present = torch.arange(9) != 2
+    gaps = {**batch.inputs, "b": Partial(batch.inputs["b"], present)}
+    evidence = method.opinions(method.encode(gaps), {"b": present})
+    assert (evidence["pseudo_view"][2] == 0).all() and (evidence["pseudo_view"][present] > 0).all()
+    alone = fused_evidence(torch.stack([evidence["a"], evidence["c"]]))
+    torch.testing.assert_close(evidence[FUSED][2], alone[2], rtol=1e-12, atol=0)
+
+
 def test_late_trains_each_modality_alone_and_its_mean_if_asked():
     method, batch = build("late")
     parts = method.losses(batch, STEP)

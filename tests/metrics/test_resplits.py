@@ -40,7 +40,11 @@ def test_one_split_and_equal_differences() -> None:
     assert one.estimate == 0.03 and one.splits == 1 and not one.excludes_zero
     assert np.isnan([one.low, one.high, one.p_value, one.standard_error]).all()
     assert np.isnan(resplits.paired_difference([], test_to_train=0.25).estimate)
-    assert resplits.paired_difference([0.5, 0.5], test_to_train=0.25).p_value == 0.0
+    equal = resplits.paired_difference([0.5, 0.5], test_to_train=0.25)
+    assert equal.estimate == 0.5 and np.isnan([equal.low, equal.p_value]).all() and not equal.excludes_zero
+    rounded = [np.mean([0.8] * 3) - 0.8] * 2  # 1.1e-16
+    assert resplits.paired_difference(rounded, test_to_train=0.25).p_value == 1.0
+    assert resplits.share_won(rounded) == 0.5
     assert resplits.paired_difference([0.0, 0.0], test_to_train=0.25).p_value == 1.0
 
 

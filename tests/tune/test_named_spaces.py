@@ -31,6 +31,14 @@ def test_a_shipped_space_is_of_a_method_and_has_no_faults(name):
     raw = named_spaces.fitted(named_spaces.of_method(name, name, where="x"), config)
     space, lines = search_space.parse(raw, config, where="x")
     assert lines == [] and len(space) >= 3 and "train.learning_rate" in space
+    of_file = named_spaces.of_method(name, name, where="x")
+    left_out = {path for path in of_file if path not in raw}
+    assert all(search_space.default_value(config, path) in (None, 0) for path in left_out), left_out
+
+
+def test_a_logarithmic_range_is_left_out_where_the_base_config_has_0():
+    (study,) = studies(space="m3col", methods=["m3col"], overrides={"train.weight_decay": 0.0})
+    assert "train.weight_decay" not in study.space and "objective.decision" in study.space
 
 
 def test_every_method_with_keys_of_its_own_that_are_shipped_here_searches_one_of_them():

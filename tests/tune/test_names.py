@@ -29,6 +29,7 @@ def test_any_other_name_of_a_row_works(name):
 
 def test_only_rows_of_the_studys_own_task_are_reserved():
     assert rows("mean") == [] and rows("ridge x") == []  # those of numbers
+    assert rows("majority_vote") == [] and rows("logistics") == []  # the first word is what counts
     for name in ("mean", "ridge x"):
         with pytest.raises(InputError, match="is reserved for a row"):
             loading.load({"overrides": {"task": "regression"}, "space": SPACE, "final": {"rows": {name: {}}}})

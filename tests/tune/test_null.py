@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from m3col.errors import InputError
 from tests.support import tree_driving
+from tests.support.driving import prepare_study, small
 from tests.support.table_training import training_of
 from tests.support.tree_driving import TREE
+from tune import checks
 from tune.outer import chance
 from tune.outer.table import SplitResult
 
@@ -48,6 +51,14 @@ def test_more_of_them_can_be_added_to_a_tree(tmp_path):
     assert "of 3 studies" in report.summary
 
 
+def test_a_study_without_a_tree_cannot_be_given_them_later(tmp_path):
+    prepare_study(tmp_path, small(), name="plain")
+    with pytest.raises(InputError, match=r"search\.null: a study of its own cannot get studies of permuted labels"):
+        checks.validate(
+            None, data=None, overrides={"search.null": 5}, options=checks.Options(runs=tmp_path, resume="plain")
+        )
+
+
 def made(name: str, **scores: tuple[float, float]) -> SplitResult:
     lines = [
         {"row": row, "label": f"{row} (trial 3)", "metric": "accuracy", "cv": cv, "test": test}
@@ -66,6 +77,14 @@ def test_how_often_chance_reaches_the_score():
     assert winner["test"] == pytest.approx(np.mean(tests)) and winner["test_best"] == 0.76
     assert winner["cv_best"] == 0.63 and winner["label"] == "winner"
     assert (lines.loc["svm", "reached"], lines.loc["svm", "p"]) == (0, 1 / 5)
+    # The default won the real study: its row has the winner's score there.
+    nulls = [made("null_0", winner=(0.6, 0.5), default=(0.6, 0.9)), made("null_1", winner=(0.6, 0.5), other=(0.5, 0.5))]
+    chances = chance.table([made("split_00", winner=(0.8, 0.7))], nulls, metric="accuracy").set_index("row")
+    assert chances.loc["default", "reached"] == 1 and chances.loc["default", "studies"] == 2
+    assert np.isnan(chances.loc["other", ["reached", "p"]].astype(float)).all()
+    (section,) = chance.sections(chances.reset_index(), metric="accuracy", asked=5)
+    assert "2 of 5 studies of permuted labels have ended." in section.paragraphs
+    assert section.table["reached the real score"][-1] == "–"
     (section,) = chance.sections(lines.reset_index(), metric="accuracy", asked=4)
     assert (
         "**The winner's test score was reached by chance in 2 of 4 studies** (p = 0.6; no p can be below 0.2)"

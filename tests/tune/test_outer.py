@@ -289,7 +289,7 @@ def test_the_summary_says_what_is_better_and_compares_with_the_best_free_row():
     described = {"name": "tree", "dataset": {"name": "arrays", "known_issues": ""}}
     text = summaries.write(summaries.Facts(described, item.config, splits, tables.table(splits)))
     assert "**`winner` reaches accuracy 81.5 %**, the mean over 4 outer splits (standard deviation over" in text
-    assert "The best free row is `forest` with 81.0 %: a difference of −0.5 points" in text
+    assert "The free row with the best cross-validation is `forest` with 81.0 %: a difference of −0.5 points" in text
     assert "**not distinguishable**" in text
     assert "Distinguishably worse than `winner`, each for itself: `no contrast`, `majority`." in text
     assert (

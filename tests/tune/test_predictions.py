@@ -8,6 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from m3col import predictor, tasks
+from m3col.data import from_arrays
 from m3col.data.formats.csv_columns import Layout
 from m3col.data.loading import load
 from m3col.data.splits import Fold, read_csv
@@ -108,6 +109,23 @@ def test_studies_on_the_same_data_and_folds_fit_the_baselines_once(monkeypatch: 
     assert len(fitted) == 2  # another method has the same baselines, other folds have others
     pd.testing.assert_frame_equal(tables[0], tables[1])
     assert not tables[0]["fold"].equals(tables[2]["fold"]) or not tables[0]["id"].equals(tables[2]["id"])
+
+
+def test_a_baseline_that_some_fold_lacks_is_left_out_as_a_whole() -> None:
+    """A class of two samples has one in each fold, so that there are no inner folds there."""
+    labels = np.array([0] * 20 + [1] * 20 + [2] * 2)
+    x = {name: np.random.default_rng(0).normal(size=(42, 3)) for name in ("a", "tuned a")}
+    test = ({name: value[:12] for name, value in x.items()}, labels[30:])
+    dataset = from_arrays(x, labels, test=test)
+    rows = np.arange(42)
+    folds = [Fold(train=rows[rows % 2 != k], validation=rows[rows % 2 == k]) for k in (0, 1)]
+    made = baseline_rows.Baselines(tiny_config(data__modalities=None), dataset, dataset.train, folds, True)
+    table = pd.concat(made.predictions())
+    counts = table.groupby("job").size()
+    assert set(counts) == {42 + 12}  # each sample once out of fold, each test sample once
+    assert not any("stacked" in job or "cooperative" in job for job in counts.index)
+    assert {"logistic stacked", "cooperative"} <= set(made.left_out)
+    assert {"baselines/logistic tuned a (modality)", "baselines/logistic tuned a"} <= set(counts.index)
 
 
 def test_ensemble_is_the_mean_probability_of_the_winners_models(

@@ -42,8 +42,8 @@ def parse(raw: Mapping[str, Any], run: RunConfig, *, where: str) -> tuple[dict[s
 def _row_fault(name: str, others: Collection[str], task: "type[Task]") -> str | None:
     """Why a row cannot have this name beside `others`. Names are compared without case, as some file systems do."""
     folder = naming.folded(slug(name))
-    words = tuple(naming.folded(slug(word)) for word in baseline_table.reserved(task))
-    if folder in TAKEN or folder.startswith(words):
+    words = [naming.folded(word) for word in baseline_table.reserved(task)]
+    if folder in TAKEN or any(f"{naming.folded(name)} ".startswith(f"{word} ") for word in words):
         return "this name is reserved for a row of the test table"
     twins = [other for other in others if naming.folded(slug(other)) == folder]
     if twins:

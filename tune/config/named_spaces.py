@@ -72,7 +72,7 @@ def fitted(raw: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
     """The raw space, changed so that it has the point of a base config, which is always trial 0.
 
     A range is widened to the value of the base config, and choices get it. A range of a key whose value there is no
-    number, such as a learning rate of encoders that is not set, is left out.
+    number, such as a learning rate of encoders that is not set, is left out, and so is a logarithmic range where it is 0.
 
     Args:
         raw: ranges by config key.
@@ -89,6 +89,8 @@ def fitted(raw: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
         default = spaces.default_value(config, path)
         if isinstance(spec, list):
             changed[path] = spec if default in spec else [default, *spec]
-        elif yaml_files.is_finite_number(default):
+        elif not isinstance(spec, Mapping) or not {"low", "high"} <= spec.keys():
+            changed[path] = spec  # reported, or understood, where the space is parsed
+        elif yaml_files.is_finite_number(default) and not (spec.get("log") and default <= 0):
             changed[path] = {**spec, "low": min(spec["low"], default), "high": max(spec["high"], default)}
     return changed

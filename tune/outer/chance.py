@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from m3col.metrics import spec
+from tune.outer import table as tables
 from tune.outer.table import SplitResult
 from tune.results import formatting
 from tune.results.formatting import shown
 from tune.results.sections import Section
-from tune.results.study_results import WINNER
+from tune.results.study_results import DEFAULT, WINNER
 
 COLUMNS = ("row", "label", "studies", "cv", "cv_best", "test", "test_sd", "test_best", "reached", "p")
 
@@ -31,7 +32,8 @@ def table(splits: Sequence[SplitResult], nulls: Sequence[SplitResult], *, metric
     Returns:
         Columns: `cv`, `test`: means over the studies of permuted labels; `cv_best`, `test_best`: their best values;
         `reached`: in how many of them the test score is at least as good as the mean with the labels as they are;
-        `p`: (`reached` + 1) / (`studies` + 1), the p-value of a permutation test.
+        `p`: (`reached` + 1) / (`studies` + 1), the p-value of a permutation test. With several outer splits the mean
+        over them is compared with scores of single ones, which vary more, so that p is too large rather than too small.
     """
     sign = 1.0 if spec.higher_is_better(metric) else -1.0
     observed = _scores(splits, metric)
@@ -44,23 +46,27 @@ def table(splits: Sequence[SplitResult], nulls: Sequence[SplitResult], *, metric
         if not len(test):
             continue
         cv_best = sign * float((sign * cv).max()) if len(cv) else np.nan
-        real = observed.loc[observed["row"] == row, "test"].astype(float).mean()
-        reached = int((sign * test >= sign * real).sum()) if np.isfinite(real) else 0
+        # Where the default won every split, the winner's row is the default's.
+        own = WINNER if row == DEFAULT and DEFAULT not in set(observed["row"]) else row
+        real = observed.loc[observed["row"] == own, "test"].astype(float).mean()
+        known = bool(np.isfinite(real))
+        reached = int((sign * test >= sign * real).sum()) if known else np.nan
         lines.append(
             {
                 "row": row, "label": str(part["label"].iloc[0]).partition(" (")[0], "studies": len(test),
                 "cv": float(cv.mean()) if len(cv) else np.nan, "cv_best": cv_best,
                 "test": float(test.mean()), "test_sd": float(test.std(ddof=1)) if len(test) > 1 else np.nan,
                 "test_best": sign * float((sign * test).max()),
-                "reached": reached, "p": (reached + 1) / (len(test) + 1) if np.isfinite(real) else np.nan,
+                "reached": reached, "p": (reached + 1) / (len(test) + 1),
             }
         )  # fmt: skip
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def _scores(studies: Sequence[SplitResult], metric: str) -> pd.DataFrame:
-    parts = [each.metrics[each.metrics["metric"] == metric] for each in studies]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["row", "label", "cv", "test"])
+    """Scores by study and row. Where the default won, its row has the winner's scores."""
+    long = tables.scores(studies)
+    return long[long["metric"] == metric]
 
 
 def sections(lines: pd.DataFrame, *, metric: str, asked: int) -> list[Section]:
@@ -81,7 +87,10 @@ def sections(lines: pd.DataFrame, *, metric: str, asked: int) -> list[Section]:
     paragraphs = [
         "The whole procedure on permuted labels, where nothing can be learnt. What it reaches there is chance."
     ]
-    if not winner.empty:
+    ended = int(lines["studies"].max())
+    if ended < asked:
+        paragraphs.append(f"{ended} of {asked} studies of permuted labels have ended.")
+    if not winner.empty and np.isfinite(winner["p"].iloc[0]):
         first = winner.iloc[0]
         count, reached = int(first["studies"]), int(first["reached"])
         studies = f"{count} stud{'y' if count == 1 else 'ies'}"
@@ -98,7 +107,10 @@ def sections(lines: pd.DataFrame, *, metric: str, asked: int) -> list[Section]:
         f"test {metric}{unit}, mean": [shown(value, metric) for value in lines["test"]],
         "sd": [shown(value, metric) for value in lines["test_sd"]],
         "best": [shown(value, metric) for value in lines["test_best"]],
-        "reached the real score": [f"{int(row['reached'])} of {int(row['studies'])}" for _, row in lines.iterrows()],
+        "reached the real score": [
+            f"{int(row['reached'])} of {int(row['studies'])}" if np.isfinite(row["p"]) else formatting.EMPTY
+            for _, row in lines.iterrows()
+        ],
     }
     return [Section(title, paragraphs=paragraphs, table=cells)]
 

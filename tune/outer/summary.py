@@ -98,14 +98,28 @@ def _outcome(facts: Facts) -> Iterator[str]:
     yield f"{_splits(int(base['splits']))}{spread}."
     free = [line for row, line in by_row.items() if row not in (*TAKEN, *facts.config.rows)]
     if free:
-        best = (max if spec.higher_is_better(metric) else min)(free, key=lambda line: line["mean"])
-        yield f"The best free row is `{best['row']}` with {_value(best['mean'], metric)}: {_change(best, metric)}."
+        best = _best_free(facts, free, metric)
+        yield f"The free row with the best cross-validation is `{best['row']}` with {_value(best['mean'], metric)}:"
+        yield f"{_change(best, metric)}."
     for better, words in ((True, "better"), (False, "worse")):
         rows = [
             f"`{row}`" for row, line in by_row.items() if _distinguishable(line) and _is_better(line, metric) == better
         ]
         if rows:
             yield f"Distinguishably {words} than `{base['row']}`, each for itself: {', '.join(rows)}."
+
+
+def _best_free(facts: Facts, free: Sequence[pd.Series], metric: str) -> pd.Series:
+    """The line of the free row with the best mean over the splits in cross-validation: no test score chooses it."""
+    own = tables.scores(facts.splits)
+    validated = own[own["metric"] == metric].groupby("row")["cv"].mean()
+    sign = 1 if spec.higher_is_better(metric) else -1
+
+    def rank(line: pd.Series) -> float:
+        value = float(validated.get(line["row"], np.nan))
+        return sign * value if np.isfinite(value) else -np.inf
+
+    return max(free, key=rank)
 
 
 def _distinguishable(line: pd.Series) -> bool:

@@ -52,7 +52,8 @@ def division_faults(run: RunConfig, outer: OuterConfig, *, data: Any, where: str
         resolved, faults = check_against_data(run, data=data, where=where)
         if resolved is not None and (resolved.dataset.test is None or resolved.dataset.test.labels is None):
             name = resolved.dataset.name
-            return [f"{where}: outer.kind 'given' needs labelled test samples, but {name} has none; use 'kfold'"]
+            key = "outer.kind 'given' (the default with search.null)"
+            return [f"{where}: {key} needs labelled test samples, but {name} has none; set outer.kind to 'kfold'"]
         return faults
     whole, faults = check_against_data(
         with_overrides(run, {"data.resplit": None, "data.modalities": None if outer.groups else run.data.modalities}),

@@ -200,7 +200,8 @@ def study_of(config: StudyConfig, name: str) -> StudyConfig:
     outer = config.settings.outer
     assert outer is not None
     index = 0 if name == DELIVERED else int(name.partition("_")[2])
-    section = outer.division(index % outer.count)
+    # The division of a study of permuted labels must not depend on `repeats`, which a resumed tree may change.
+    section = outer.division(index % outer.folds if is_null(name) else index)
     if name == DELIVERED:
         section = {**(section or {}), "kind": _EVERYTHING}
     changes = {"data.resplit": section, **({"data.permuted_labels": index} if is_null(name) else {})}

@@ -115,14 +115,18 @@ class Baselines:
                 for frame_list, candidate in zip(tried.setdefault(row, [[] for _ in settings]), settings, strict=True):
                     predictions = candidate.predictions(self._task, best)
                     frame_list.append(self._frame(row, validation, predictions, fold=number))
-        picks = {row: self._best(parts) for row, parts in tried.items()}
+        picks = {row: self._best(parts) for row, parts in tried.items() if len(parts[0]) == len(self._folds)}
         for row, pick in picks.items():
             frames[row] = tried[row][pick]
             self.chosen[row] = dict(candidates[row][pick].setting)
         if self._dataset.test is not None:
             self._test(frames, {row: candidates[row][pick] for row, pick in picks.items()})
-        for parts in frames.values():
-            yield from parts
+        complete = len(self._folds) + (self._dataset.test is not None)
+        for row, parts in frames.items():
+            if len(parts) == complete:
+                yield from parts
+            elif row not in self.left_out and row.partition(" ")[0] not in self.left_out:
+                self.left_out[row] = "it cannot be fitted on every fold and on the whole training split"
 
     def _test(self, frames: dict[str, list[pd.DataFrame]], chosen: dict[str, Candidate]) -> None:
         """Appends the predictions of the test split by models of the whole training split."""

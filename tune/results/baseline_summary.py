@@ -13,8 +13,9 @@ from tune.results.study_results import ENSEMBLE, WINNER, StudyResults
 
 _MOST_LISTED = 12
 
-# Guessing beats a constant answer in these metrics: whether something was learnt is judged by the first of the others.
-_GUESSED = ("macro_f1", "weighted_f1", "micro_f1", "samples_f1", "f1")
+# Guessing beats a constant answer in these metrics, or nothing beats it in ece. Whether something was learnt is then
+# judged by the first of the others.
+_GUESSED = ("macro_f1", "weighted_f1", "micro_f1", "samples_f1", "f1", "ece", "confidence_auroc")
 
 _JUDGED_BY = ("balanced_accuracy", "map")
 

@@ -201,6 +201,8 @@ class StudyResults:
     def baseline_cv(self, row: str) -> dict[str, float]:
         rows = self.predictions
         chosen = rows[(rows["job"] == f"{prediction_table.BASELINES}{row}") & (rows["kind"] == prediction_table.OOF)]
+        if chosen.empty:
+            return dict.fromkeys(self.task.metrics, float("nan"))
         return prediction_table.cross_validated(chosen, self.task)
 
     @cached_property
