@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 
 from m3col.errors import InputError
 
-
 _DECIMALS = 12  # differences of equal scores are rounding errors
 
 

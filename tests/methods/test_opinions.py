@@ -12,6 +12,7 @@ from m3col.checks.resolve import check_against_data
 from m3col.config import loading
 from m3col.data.arrays import from_arrays
 from m3col.inputs.specs import Partial
+from m3col.losses import evidential
 from m3col.methods.batch import Batch, Step
 from m3col.methods.supervised import FUSED
 from tests.methods.test_contract import STEP, build
@@ -122,7 +123,7 @@ def test_the_opinion_on_all_modalities_is_left_out_where_one_is_missing():
     gaps = {**batch.inputs, "b": Partial(batch.inputs["b"], present)}
     evidence = method.opinions(method.encode(gaps), {"b": present})
     assert (evidence["pseudo_view"][2] == 0).all() and (evidence["pseudo_view"][present] > 0).all()
-    alone = fused_evidence(torch.stack([evidence["a"], evidence["c"]]))
+    alone = evidential.fused_evidence(torch.stack([evidence["a"], evidence["c"]]))
     torch.testing.assert_close(evidence[FUSED][2], alone[2], rtol=1e-12, atol=0)
 
 

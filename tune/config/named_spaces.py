@@ -72,7 +72,8 @@ def fitted(raw: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
     """The raw space, changed so that it has the point of a base config, which is always trial 0.
 
     A range is widened to the value of the base config, and choices get it. A range of a key whose value there is no
-    number, such as a learning rate of encoders that is not set, is left out, and so is a logarithmic range where it is 0.
+    number, such as a learning rate of encoders that is not set, is left out, and so is a logarithmic range where it is
+    0.
 
     Args:
         raw: ranges by config key.
