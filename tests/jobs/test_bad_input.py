@@ -73,7 +73,7 @@ def test_a_misspelt_key_on_the_command_line(refuse):
 
 def test_a_name_that_does_not_exist(refuse):
     near_search, near_train = (
-        "digits, emoji, leaderboard, methods_digits, methods_emoji",
+        "brca_table2, digits, emoji, food101_table3, leaderboard",
         "brca, digits, emoji, food101, handwritten",
     )
     for command, near in (("search", near_search), ("train", near_train)):
