@@ -231,7 +231,7 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
     samples = int(table["samples"].iloc[0])
     if results.test_labels is not None:
         seeds = results.config.settings.final.seeds
-        compared, classes = int(table["p"].notna().sum()), results.task.exact_strata
+        compared, classes = int(table["p_holm"].notna().sum()), results.task.exact_strata
         points = f", one is {100 / samples:.2g} points of accuracy" if classes else ""
         lines.append(
             f"{_units(results, samples)}{points}; {_count(seeds, 'seed')} per "
