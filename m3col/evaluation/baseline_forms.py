@@ -166,11 +166,13 @@ class Forms:
         )
 
         def fit(share: float) -> Fit:
-            scale = sparse.diags(roots * np.sqrt(share)) if sparse.issparse(self.joined.train) else None
             factor = roots * np.sqrt(share)
-            return lambda x, labels, apply: self.task.linear(
-                *(x @ scale, labels, apply @ scale) if scale is not None else (x * factor, labels, apply * factor)
-            )
+
+            def scaled(x: Any) -> Any:
+                is_sparse: bool = sparse.issparse(x)
+                return x.multiply(factor).tocsr() if is_sparse else x * factor
+
+            return lambda x, labels, apply: self.task.linear(scaled(x), labels, scaled(apply))
 
         losses = [self._loss(self._inner(fit(share), self.joined)) for share in _GROUPED] if self.inner_folds else [0.0]
         return self.together(fit(_GROUPED[int(np.argmin(losses))] if self.inner_folds else 1.0))

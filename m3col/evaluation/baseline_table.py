@@ -114,31 +114,24 @@ class BaselineTable:
 
     def _linear(self, forms: Forms, base: str, alone: Collection[str]) -> Iterator[tuple[str, Floats]]:
         several = len(forms.blocks) > 1
-        if self._takes(LINEAR, forms):
-            yield base, forms.together(forms.linear())
+        for family, row, tuned in ((LINEAR, base, False), (TUNED, f"{base} tuned", True)):
+            if not self._takes(family, forms):
+                continue
+            yield row, forms.together(forms.tuned() if tuned else forms.linear())
             if several:
                 for name in alone:
-                    yield self._single(base, name), forms.alone(forms.linear(), name)
-                yield f"{base} {LATE}", forms.late(forms.linear())
-                yield from self._stacked(forms, base, tuned=False)
-        if self._takes(TUNED, forms):
-            base = f"{base} tuned"
-            yield base, forms.together(forms.tuned())
-            if several:
-                for name in alone:
-                    yield self._single(base, name), forms.alone(forms.tuned(name), name)
-                yield f"{base} {LATE}", forms.late_tuned()
-                yield from self._stacked(forms, base, tuned=True)
-            base = base.removesuffix(" tuned")
+                    yield self._single(row, name), forms.alone(forms.tuned(name) if tuned else forms.linear(), name)
+                yield f"{row} {LATE}", forms.late_tuned() if tuned else forms.late(forms.linear())
+                yield from self._stacked(forms, row, family)
         if several and self._takes(GROUPED, forms):
             yield f"{base} grouped", forms.grouped()
 
-    def _stacked(self, forms: Forms, base: str, *, tuned: bool) -> Iterator[tuple[str, Floats]]:
+    def _stacked(self, forms: Forms, base: str, family: str) -> Iterator[tuple[str, Floats]]:
         row = f"{base} {STACKED}"
         if not self.wanted.by_name and _work(forms, self.task) > _MOST_STACKED:
-            self.left_out[row] = f"the training split is large; name {LINEAR!r} in final.baselines to have it"
+            self.left_out[row] = f"the training split is large; name {family!r} in final.baselines to have it"
             return
-        predictions = forms.stacked(tuned=tuned)
+        predictions = forms.stacked(tuned=family == TUNED)
         if predictions is None:
             self.left_out[row] = _NO_INNER_FOLDS
         else:
