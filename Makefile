@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/search/digits.yaml
 ARGS ?=
 PACKAGES = --constraint constraints.txt --editable '.[dev]'
-PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled $(BIN)/python -m pytest
+# With bytecode: without it each of the two processes, and each that a test starts, compiles all modules again.
+PYTEST = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help install search test test-all test-gpu test-random lint docs ui demo-cluster clean

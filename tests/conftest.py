@@ -1,10 +1,12 @@
 """Shared fixtures. Hub look-ups are off: a test never waits for a network."""
 
+import atexit
+import gc
 import os
 import signal
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,19 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which a single file does not need
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return lanes.scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collection makes millions of objects that stay. The garbage collector would go through all of them again and
+    again, now and in every test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # else some extension modules report at exit that their objects are still there
 
 
 @pytest.hookimpl(trylast=True)
