@@ -7,6 +7,7 @@ from pathlib import Path
 from m3col.data.dataset import Dataset
 from m3col.data.formats import (
     converted,
+    digit_sums,
     digits,
     food101,
     hateful_memes,
@@ -37,6 +38,19 @@ def _read_digits(
     return dataset if select is None else dataset.select(select)
 
 
+def _read_digit_sums(
+    folder: Path,
+    entry: Entry,
+    select: Sequence[str | int] | None,
+    splits: Sequence[str],
+    *,
+    layout: Layout,
+    images: bool,
+) -> Dataset:
+    dataset = digit_sums.read(test="test" in splits)
+    return dataset if select is None else dataset.select(select)
+
+
 _UPSTREAM = "features were selected and scaled upstream; with the test samples or not cannot be told"
 
 
@@ -51,6 +65,14 @@ TABLE: dict[str, Entry] = {
             classes=digits.CLASSES,
             embedded=True,
             known_issues="the training split is small (200 of 1,797 samples) by choice: settings then differ",
+        ),
+        Entry(
+            "digit_sums",
+            "pairs of scikit-learn's handwritten digits, the label is the last digit of their sum",
+            _read_digit_sums,
+            modalities=digit_sums.MODALITIES,
+            classes=digit_sums.CLASSES,
+            embedded=True,
         ),
         Entry(
             "rosmap",

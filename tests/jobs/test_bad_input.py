@@ -73,8 +73,8 @@ def test_a_misspelt_key_on_the_command_line(refuse):
 
 def test_a_name_that_does_not_exist(refuse):
     near_search, near_train = (
-        "brca_table2, digits, emoji, food101_table3, leaderboard",
-        "brca, digits, emoji, food101, handwritten",
+        "brca_table2, digit_sums, digits, emoji, food101_table3",
+        "brca, digit_sums, digits, emoji, food101",
     )
     for command, near in (("search", near_search), ("train", near_train)):
         (line,) = refuse(command, "nosuch")
