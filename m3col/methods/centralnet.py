@@ -14,13 +14,12 @@ layer, or `model.numeric` describes other layers, there is no c_1, and the head 
 b is 1 in the paper. A modality that a sample lacks is left out of the sums.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from m3col.config.schema import RunConfig
 from m3col.methods.batch import Batch, Step
 from m3col.methods.settings import CentralNetSettings
 from m3col.methods.supervised import FUSED, SupervisedMethod
@@ -37,6 +36,8 @@ class CentralNet(SupervisedMethod):
     Settings: ClassVar = CentralNetSettings
     summary = "a central network that sees weighted sums of the layers of all encoders"
     fuses = False
+    fuses_itself = True
+    unimodal_heads = True
     leaves_out = True
 
     settings: CentralNetSettings
@@ -51,14 +52,6 @@ class CentralNet(SupervisedMethod):
             self.central_weight = nn.Parameter(torch.full((1,), 1 / (count + 1)))
         self.embedding_weights = nn.Parameter(torch.full((count,), 1 / (count + self.has_hidden)))
         self.central = self._head(width)
-
-    @classmethod
-    def has_unimodal_heads(cls, config: RunConfig) -> bool:
-        return True
-
-    @classmethod
-    def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        return (*modalities, FUSED)
 
     def encoded(self, name: str, rows: Any, mixed: tuple[Tensor, Tensor] | None = None) -> Tensor:
         if not self.has_hidden:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from m3col.config.schema import ObjectiveConfig, RunConfig
+from m3col.config.schema import ObjectiveConfig
 from m3col.methods.batch import Batch, Step
 from m3col.methods.supervised import SupervisedMethod, sum_losses
 
@@ -43,7 +43,4 @@ class N24News(Concat):
 
     Settings: ClassVar = ObjectiveConfig
     summary = "concatenated embeddings with a head per modality; the row N24News of the papers"
-
-    @classmethod
-    def has_unimodal_heads(cls, config: RunConfig) -> bool:
-        return True
+    unimodal_heads = True

@@ -42,6 +42,7 @@ class Dynamics(SupervisedMethod):
     Settings: ClassVar = DynamicsSettings
     summary = "gates for features, and embeddings weighted by the confidence of each modality"
     tasks = ("single_label",)
+    unimodal_heads = True
 
     settings: DynamicsSettings
 
@@ -54,10 +55,6 @@ class Dynamics(SupervisedMethod):
             gates[name] = linear(columns, columns)
         self.gates = NamedModules(gates)
         self.confidences = NamedModules({name: linear(width, 1) for name in self.modalities})
-
-    @classmethod
-    def has_unimodal_heads(cls, config: RunConfig) -> bool:
-        return True
 
     @classmethod
     def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:

@@ -3,12 +3,11 @@
 Paper: Dufumier et al., arXiv 2409.07402, section 4: the supervised rows of CoMM on MM-IMDb and V&T.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
-from m3col.config.schema import RunConfig
 from m3col.inputs.base import Input
 from m3col.methods.batch import Batch, Step
 from m3col.methods.settings import TransformerSettings
@@ -24,16 +23,14 @@ class Transformer(WithTransformer, SupervisedMethod):
     Settings: ClassVar = TransformerSettings
     summary = "a fusion transformer with a linear head; fine-tuning of comm"
     fuses = False
+    fuses_itself = True
+    unimodal_heads = False
 
     settings: TransformerSettings
 
     def add_parts(self, task: Task | None) -> None:
         super().add_parts(task)
         self.head = linear(self.config.model.embedding_dim, self.task.width)
-
-    @classmethod
-    def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        return (FUSED,)
 
     def logits(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
         return {FUSED: self.head(self.fuse(inputs, [self.modalities])[0])}

@@ -12,12 +12,11 @@ Differs: w is an addition. A modality that a sample lacks is left out of the mea
 of what the heads give for embeddings of zeros.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
-from m3col.config.schema import RunConfig
 from m3col.inputs.base import Input
 from m3col.inputs.specs import present_of
 from m3col.methods.batch import Batch, Step
@@ -31,17 +30,11 @@ class Late(SupervisedMethod):
     Settings: ClassVar = LateSettings
     summary = "the mean of the predictions of a classifier per modality"
     fuses = False
+    fuses_itself = True
+    unimodal_heads = True
     leaves_out = True
 
     settings: LateSettings
-
-    @classmethod
-    def has_unimodal_heads(cls, config: RunConfig) -> bool:
-        return True
-
-    @classmethod
-    def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        return (*modalities, FUSED)
 
     def logits(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
         return self._averaged(super().classify(self.encode(inputs)), present_of(inputs))

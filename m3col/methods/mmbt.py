@@ -56,6 +56,8 @@ class MMBT(SupervisedMethod):
     Settings: ClassVar = MMBTSettings
     summary = "the tokens of an image in front of a text, in one text encoder"
     fuses = False
+    fuses_itself = True
+    unimodal_heads = False
     sequences = True
     leaves_out = True
     most_modalities = 2
@@ -73,14 +75,6 @@ class MMBT(SupervisedMethod):
         words: Any = self.encoders[self.text]
         self.adapter = linear(image.sequence_width, words.model.get_input_embeddings().embedding_dim)
         self.head = self._head(words.sequence_width)
-
-    @classmethod
-    def has_unimodal_heads(cls, config: RunConfig) -> bool:
-        return False
-
-    @classmethod
-    def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        return (FUSED,)
 
     @classmethod
     def data_faults(cls, config: RunConfig, kinds: Mapping[str, str], task: Task) -> list[str]:

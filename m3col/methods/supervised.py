@@ -32,11 +32,17 @@ class SupervisedMethod(Method):
     """A method with a classification head per modality and a fused head over the concatenated embeddings.
 
     Attributes:
-        fuses: whether there is a fused head. A method without one sets `primary_output` to another of its outputs.
+        fuses: whether there is a fused head. A method without one sets `fuses_itself`, or another of its outputs as
+            `primary_output`.
+        fuses_itself: whether the method makes the output "fused" by other means than the fused head.
+        unimodal_heads: whether each modality has a head; None: as the setting `unimodal_supervision` says, and none in
+            methods without that setting.
     """
 
     Settings: ClassVar[type[ObjectiveConfig]] = SupervisedSettings
     fuses: ClassVar[bool] = True
+    fuses_itself: ClassVar[bool] = False
+    unimodal_heads: ClassVar[bool | None] = None
     primary_output: ClassVar[str | None] = FUSED
 
     def add_parts(self, task: Task | None) -> None:
@@ -66,12 +72,14 @@ class SupervisedMethod(Method):
     @classmethod
     def has_unimodal_heads(cls, config: RunConfig) -> bool:
         """Whether each modality has a head of its own."""
+        if cls.unimodal_heads is not None:
+            return cls.unimodal_heads
         return isinstance(config.objective, SupervisedSettings) and config.objective.unimodal_supervision
 
     @classmethod
     def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
         heads = tuple(modalities) if cls.has_unimodal_heads(config) else ()
-        return (*heads, FUSED) if cls.fuses else heads
+        return (*heads, FUSED) if cls.fuses or cls.fuses_itself else heads
 
     @classmethod
     def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ class TMC(SupervisedMethod):
     Settings: ClassVar = TMCSettings
     summary = "evidence of each modality, combined by Dempster's rule (with pseudo_view: ETMC)"
     fuses = False
+    fuses_itself = True
+    unimodal_heads = True
     tasks = ("single_label",)
     leaves_out = True
 
@@ -58,14 +60,6 @@ class TMC(SupervisedMethod):
         super().add_parts(task)
         if self.settings.pseudo_view:
             self.pseudo_view = self._head(self.fusion_width)
-
-    @classmethod
-    def has_unimodal_heads(cls, config: RunConfig) -> bool:
-        return True
-
-    @classmethod
-    def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        return (*modalities, FUSED)
 
     @classmethod
     def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:

@@ -30,12 +30,9 @@ class UniSMMC(SupervisedMethod):
     Settings: ClassVar = UniSMMCSettings
     summary = "heads, and agreement of modalities where one of them alone is right"
     tasks = ("single_label",)
+    unimodal_heads = True
 
     settings: UniSMMCSettings
-
-    @classmethod
-    def has_unimodal_heads(cls, config: RunConfig) -> bool:
-        return True
 
     @classmethod
     def loss_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ Differs: encoders and heads in place of graph networks. Losses are not weighted 
 weights are trained together from the first epoch. C^M may be at most 1,000.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -38,6 +38,8 @@ class VCDN(SupervisedMethod):
     Settings: ClassVar = VCDNSettings
     summary = "a network on all products of the class probabilities of the modalities"
     fuses = False
+    fuses_itself = True
+    unimodal_heads = True
     tasks = ("single_label",)
 
     settings: VCDNSettings
@@ -47,14 +49,6 @@ class VCDN(SupervisedMethod):
         products = self.task.width ** len(self.modalities)
         hidden = products if self.settings.hidden is None else self.settings.hidden
         self.products = nn.Sequential(linear(products, hidden), nn.LeakyReLU(_SLOPE), linear(hidden, self.task.width))
-
-    @classmethod
-    def has_unimodal_heads(cls, config: RunConfig) -> bool:
-        return True
-
-    @classmethod
-    def output_names(cls, config: RunConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-        return (*modalities, FUSED)
 
     @classmethod
     def data_faults(cls, config: RunConfig, kinds: Mapping[str, str], task: Task) -> list[str]:
