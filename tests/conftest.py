@@ -5,9 +5,12 @@ import gc
 import os
 import signal
 import sqlite3
+import sys
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -83,6 +86,38 @@ def nothing_is_flushed() -> Iterator[None]:
 def _do_not_flush(connection: Any, record: Any) -> None:
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables_of_mlflow_are_copied() -> Iterator[None]:
+    """MLflow makes the tables of a new database by all of its migrations, a second each time. Here the first database
+    of a process gets them so, and the others a copy. A file run alone that imports MLflow later does without."""
+    if "mlflow" not in sys.modules:
+        yield
+        return
+    from mlflow.store.db import utils
+
+    initialize, copy, lock = utils._initialize_tables, sqlite3.connect(":memory:", check_same_thread=False), Lock()
+
+    def copied(engine: Engine) -> None:
+        with lock, closing(engine.raw_connection()) as connection:
+            database = connection.driver_connection
+            if not isinstance(database, sqlite3.Connection) or _tables(database):
+                initialize(engine)
+            elif _tables(copy):
+                copy.backup(database)
+            else:
+                initialize(engine)
+                database.backup(copy)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(utils, "_initialize_tables", copied)
+        yield
+
+
+def _tables(database: sqlite3.Connection) -> int:
+    (count,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return int(count)
 
 
 @pytest.fixture(scope="session")

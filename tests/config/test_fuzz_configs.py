@@ -25,6 +25,7 @@ from tune.config.loading import study_from_dict
 from tune.config.schema import SearchConfig
 
 RUNS, SEARCHES, EXAMINED = 3500, 1500, 300
+MORE = pytest.mark.dear("more draws of the same kinds; two batches of each are drawn for every change")
 ODD_TEXTS = (
     "", " ", ".", "..", "a.b", "rna.seq", "keys", "training", "fused", "winner", "x" * 300, "a\nb", "a\x00b", "\ud800",
     "\u202e", "训练", "CpG (450k)", "[key]", "dict[str,int]", "str", "-1", "1e400", "nan", "null", "~", "{a:1}",
@@ -132,8 +133,10 @@ def check_lines(faults: Any, given: object) -> None:
         assert line.isprintable(), (line, given)
 
 
-def batches(count: int, size: int) -> list[range]:
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+def batches(count: int, size: int) -> list[Any]:
+    """The seeds in batches, those after the second for `make test-all`."""
+    ranges = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    return [*ranges[:2], *(pytest.param(seeds, marks=MORE) for seeds in ranges[2:])]
 
 
 @pytest.mark.parametrize("seeds", batches(RUNS, 700), ids=str)

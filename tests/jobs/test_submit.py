@@ -84,6 +84,14 @@ def test_all_faults_of_options_address_and_config_at_once(capsys, tmp_path):
     assert "s3cret" not in text and len(faults) == len(set(faults)) == 8
 
 
+def test_a_missing_token_is_reported_with_the_other_faults(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv(auth.MODE, "token")
+    monkeypatch.setenv(auth.TOKEN_PATH, str(tmp_path / "nosuch"))
+    first, second = refused(capsys, "submit", "digits", "nonsense=1", "--address", "http://127.0.0.1:9")
+    assert first.startswith(f"{auth.TOKEN_PATH}: there is no token in {tmp_path / 'nosuch'}")
+    assert "unknown key 'nonsense'" in second
+
+
 def test_no_config_and_local_tracking_files(capsys):
     faults = submit.faults(Submission(None, tracking_uri="sqlite:///mlflow.db"))
     assert "submit: name a config" in faults[0] and "nearest valid: 'sqlite:////shared/runs/mlflow.db'" in faults[1]

@@ -13,7 +13,7 @@ from benchmarks import cards, image_text, pair_rates, plain_pair
 from m3col.checks.resolve import resolve
 from m3col.methods.batch import Step
 from m3col.training.fold_trainer import FoldTrainer
-from tests.project.test_benchmarks import run_quick, tables
+from tests.project.test_benchmarks import run_here, run_quick, tables
 
 CPU = torch.device("cpu")
 
@@ -109,7 +109,7 @@ def test_the_description_names_the_versions():
 
 
 def test_steps_of_rosmap_agree_with_the_plain_loop_and_show_their_bars():
-    text = run_quick("rosmap_steps", "--small", "--precision", "float32")
+    text = run_here("rosmap_steps", "--small", "--precision", "float32")
     assert cards.description() in text and "in float64" in text
     times, bars = tables(text)
     assert [row[:2] for row in times[1:]] == [["float32", "M3Co"], ["float32", "MultiSClip"]]

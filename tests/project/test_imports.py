@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -19,8 +20,13 @@ def files(package: str) -> list[Path]:
     return sorted((REPOSITORY / package).rglob("*.py"))
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> tuple[str, ...]:
     """Every module that a file imports, also inside functions; relative imports as absolute names."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -76,8 +82,13 @@ def names_of(requirements: list[str]) -> set[str]:
 
 
 def distributions(top_level: set[str]) -> dict[str, set[str]]:
-    by_module = metadata.packages_distributions()
-    return {name: {provider.lower().replace("_", "-") for provider in by_module.get(name, [])} for name in top_level}
+    installed = by_module()
+    return {name: {provider.lower().replace("_", "-") for provider in installed.get(name, [])} for name in top_level}
+
+
+@cache
+def by_module() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 def outside(package: str) -> set[str]:

@@ -49,6 +49,18 @@ def test_a_variable_that_names_no_file_or_an_empty_one_is_no_token(tmp_path, mon
     assert not auth.token_found()
 
 
+def test_a_token_that_is_said_to_be_there_and_is_not_is_a_fault(tmp_path, monkeypatch):
+    assert auth.token_faults() == []
+    monkeypatch.setenv(auth.MODE, "token")
+    (line,) = auth.token_faults()
+    assert line.startswith(f"RAY_AUTH_MODE=token: there is no token; set {auth.TOKEN}, or {auth.TOKEN_PATH}")
+    monkeypatch.setenv(auth.TOKEN_PATH, str(tmp_path / "nosuch"))
+    (line,) = auth.token_faults()
+    assert line.startswith(f"{auth.TOKEN_PATH}: there is no token in {tmp_path / 'nosuch'}; name the file")
+    monkeypatch.setenv(auth.TOKEN, "s3cret")
+    assert auth.token_faults() == []
+
+
 def test_what_is_set_already_stays(monkeypatch):
     monkeypatch.setenv(auth.TOKEN, "s3cret")
     for value in ("disabled", "token"):

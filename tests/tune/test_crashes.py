@@ -94,11 +94,17 @@ def test_the_unbroken_study_prunes_and_finishes(unbroken, kind):
     assert {name.partition("/")[0] for name in others} == {"replicates", "confirm", "refits"}
 
 
-KILLED = [(first, after) for first in (3, 17, 31, 44, 58, 73, 92, 111, 134, 166) for after in (False, True)]
+FIRST = (3, 17, 31, 44, 58, 73, 92, 111, 134, 166)
+# Every write once: just before the first one, just after the second one, and so on.
+KILLED = [(first, bool(place % 2)) for place, first in enumerate(FIRST)]
+OTHERS = [(first, not after) for first, after in KILLED]
+DEAR = pytest.mark.dear("the same writes from their other side: 3 s each, ten times")
 
 
 @pytest.mark.parametrize(
-    "first, after, kind", [(*point, "table") for point in KILLED] + [(31, True, "real"), (92, False, "real")],
+    "first, after, kind",
+    [*((*point, "table") for point in KILLED), (31, True, "real"), (92, False, "real"),
+     *(pytest.param(*point, "table", marks=DEAR) for point in OTHERS)],
     indirect=["kind"],
 )  # fmt: skip
 def test_killed_at_any_write_it_ends_like_the_unbroken_one(tmp_path, monkeypatch, unbroken, first, after, kind):

@@ -294,6 +294,8 @@ def test_a_lost_answer_makes_no_run_twice(store: Tracker, tmp_path: Path) -> Non
 def test_leaving_with_the_store_away_names_the_command_that_helps(
     store: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(live_sync, "_LAST_S", 1.0)
+    monkeypatch.setattr(live_sync, "_BETWEEN_LAST_S", 0.2)
     folder = fake_study.make(tmp_path / "my runs", "left", trials=1)
     flaky, lines = Flaky(store), list[str]()
     flaky.down.set()

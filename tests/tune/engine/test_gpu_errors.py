@@ -9,7 +9,7 @@ import torch
 
 from m3col.config import loading
 from m3col.errors import InputError
-from tests.support.driving import coordinator, prepare_study, small
+from tests.support.driving import coordinator, prepare_study, small, trials_alone
 from tune.config.resources import Request
 from tune.engine import capacity, ray_train, ray_tune
 
@@ -59,15 +59,14 @@ def searched(cluster, tmp_path_factory) -> tuple[Any, Any, dict[float, set[str]]
         patched.syspath_prepend(str(folder))
         config = small(
             search__sampler="grid", search__replicates=0, search__confirm=None, search__pruner="none",
-            search__concurrency=1, final__seeds=1, final__baselines=False,
+            search__concurrency=1,
         )  # fmt: skip
         config["overrides"] |= {"method": "failing_method:Failing", "train.learning_rate": FATAL}
         config["space"] = {"train.learning_rate": {"choices": [FATAL, FULL_ONCE, FULL, HOPELESS, GOOD]}}
         config["search"]["trials"] = 5
         study, ready = prepare_study(folder / "runs", config)
         patched.setattr(ray_tune, "_ACTOR_DEATHS", 1)
-        found = coordinator(study, ready)
-        cluster.run(found, ready.dataset, ready.config.request)
+        cluster.run(trials_alone(coordinator(study, ready)), ready.dataset, ready.config.request)
     processes: dict[float, set[str]] = defaultdict(set)
     for line in (folder / "processes").read_text().splitlines():
         rate, process = line.split()

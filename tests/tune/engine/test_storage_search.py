@@ -55,7 +55,7 @@ def test_an_s3_server_that_is_away_for_a_while_only_costs_time(cluster, s3, s3_s
     def outage(event: Any) -> None:
         if event.what == "complete" and event.name == "trials/0":
             s3_server.pause()
-            threading.Timer(6.0, s3_server.go_on).start()
+            threading.Timer(3.0, s3_server.go_on).start()
 
     config = brief(storage__uri=s3)
     tune.search(config, name="away", runs=tmp_path / "a", observe=outage, warn=told.append, tracking_uri="none")
