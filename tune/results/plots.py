@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
@@ -125,7 +124,7 @@ def _special(results: StudyResults, axes: Axes, finished: Sequence[tuple[FrozenT
 
 def importance(results: StudyResults) -> Figure | None:
     """Draws the share of variance that each parameter explains (fANOVA); None if it cannot be computed."""
-    shares = _importances(results)
+    shares = results.importances
     if not shares:
         return None
     figure = style.figure(8, 1.6 + 0.42 * len(shares))
@@ -142,20 +141,6 @@ def importance(results: StudyResults) -> Figure | None:
     axes.set_xlabel(f"share of the variance of {results.metric} (fANOVA, {count} finished trials)", color=INK)
     axes.set_title(_title(results, "which settings mattered"), loc="left", color=INK, fontsize=12)
     return figure
-
-
-def _importances(results: StudyResults) -> dict[str, float]:
-    values = {value for _, value in _points(results, TrialState.COMPLETE)}
-    if len(values) < 2 or not results.config.space:
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    try:
-        shares = optuna.importance.get_param_importances(
-            results.plan.trials.study, evaluator=evaluator, params=list(results.config.space)
-        )
-    except (RuntimeError, ValueError):  # no parameter varies among the finished trials
-        return {}
-    return {name: share for name, share in shares.items() if math.isfinite(share)}
 
 
 def slices(results: StudyResults) -> Figure | None:

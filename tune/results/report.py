@@ -13,6 +13,7 @@ from m3col.config import yaml_files
 from m3col.errors import InputError
 from m3col.plots import fonts
 from m3col.storage import atomic_files
+from tune.page import study_page
 from tune.results import plots, summary
 from tune.results import test_table as results_test_table
 from tune.results.study_results import WINNER, StudyResults
@@ -83,6 +84,8 @@ def write(folder: StudyFolder) -> Report:
     _write_best(results, target / "best_config.yaml")
     for name, draw in PLOTS.items():
         _write_plot(target / name, draw(results))
+    page = study_page.page(results, report.test_metrics, report.trials)
+    atomic_files.write_text(target / study_page.FILE, page)
     atomic_files.write_text(target / SUMMARY, report.summary)
     return report
 

@@ -1,11 +1,13 @@
 """The files of a finished study, read once for tables, summary and plots."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
@@ -119,6 +121,21 @@ class StudyResults:
     def replicates(self) -> list[float]:
         """Scores of the default with other seeds on the search's folds."""
         return [outcome.value for outcome in self.complete(REPLICATES).values() if outcome.value is not None]
+
+    @cached_property
+    def importances(self) -> dict[str, float]:
+        """The share of variance that each setting explains (fANOVA), the largest first; empty if it has no meaning."""
+        values = {trial.value for trial in self.trials if trial.state is TrialState.COMPLETE}
+        if len({value for value in values if value is not None and math.isfinite(value)}) < 2 or not self.config.space:
+            return {}
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+        try:
+            shares = optuna.importance.get_param_importances(
+                self.plan.trials.study, evaluator=evaluator, params=list(self.config.space)
+            )
+        except (RuntimeError, ValueError):  # no parameter varies among the finished trials
+            return {}
+        return {name: share for name, share in shares.items() if math.isfinite(share)}
 
     def complete(self, stage: str, row: str = "") -> dict[str, RunOutcome]:
         """Returns the finished runs of a stage and row, by name; see `RunName`."""

@@ -191,19 +191,23 @@ def _units(results: StudyResults, samples: int) -> str:
 
 def _winner_section(results: StudyResults) -> Iterator[Section]:
     """Yields the table of the winner's settings next to the default's."""
-    if results.decision is None or not results.config.space or results.winner_is_default:
+    if results.decision is None or results.winner_is_default:
         return
-    params = results.plan.trials.get(results.decision.winner).params
-    run = results.config.run
-    yield Section(
-        "The winning setting",
-        table={
-            "setting": [f"`{path}`" for path in results.config.space],
-            "winner": [rounded(params.get(path)) for path in results.config.space],
-            "default": [rounded(default_value(run, path)) for path in results.config.space],
-            "searched": [_range(results.config.raw_space[path]) for path in results.config.space],
-        },
-    )
+    if rows := setting_rows(results):
+        yield Section("The winning setting", table=rows)
+
+
+def setting_rows(results: StudyResults) -> dict[str, list[str]]:
+    """Returns the searched settings by column: name, winner (unless the default won), default, range; maybe empty."""
+    space, run = results.config.space, results.config.run
+    if not space:
+        return {}
+    rows = {"setting": [f"`{path}`" for path in space]}
+    if results.decision is not None and not results.winner_is_default:
+        params = results.plan.trials.get(results.decision.winner).params
+        rows["winner"] = [rounded(params.get(path)) for path in space]
+    rows["default"] = [rounded(default_value(run, path)) for path in space]
+    return rows | {"searched": [_range(results.config.raw_space[path]) for path in space]}
 
 
 def _range(spec: Any) -> str:

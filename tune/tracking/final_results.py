@@ -98,7 +98,7 @@ def _end(mlflow_study: StudyToMlflow, written: float) -> None:
 def _digest(results: Path) -> str:
     sha = hashlib.sha256()
     for path in sorted(results.iterdir()):
-        if path.is_file() and path.suffix in (".md", ".csv", ".yaml"):
+        if path.is_file() and path.suffix in (".md", ".csv", ".yaml", ".html"):
             sha.update(path.name.encode() + path.read_bytes())
     return sha.hexdigest()
 

@@ -1,0 +1,224 @@
+"""The page of a study: each section as HTML, without a browser."""
+
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tune.page import axes, forest, markup, model_charts, search_charts, study_page, tables
+from tune.page.axes import Axis
+from tune.page.forest import Difference
+from tune.results import report, test_table
+from tune.results.study_results import StudyResults
+from tune.study.record import StudyFolder
+
+EVIL = "<script>alert('x')</script>\"&"
+
+VOID = {"br", "input", "link", "meta"}
+
+
+class Balanced(HTMLParser):
+    """Fails at an element that is not closed in order, and collects ids, links and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [str(value) for name, value in attrs if name == "id"]
+        self.links += [str(value) for name, value in attrs if name in ("href", "src", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def results(finished_study: StudyFolder) -> StudyResults:
+    return StudyResults.read(finished_study)
+
+
+@pytest.fixture(scope="module")
+def metrics(results: StudyResults) -> pd.DataFrame:
+    return test_table.all_metrics(results)
+
+
+@pytest.fixture(scope="module")
+def page(results: StudyResults, metrics: pd.DataFrame) -> str:
+    return study_page.page(results, metrics, report.trials_table(results))
+
+
+def test_text_and_attributes_are_escaped_and_markup_is_not() -> None:
+    cell = markup.tag("td", EVIL, markup.tag("b", "x"), data_v=EVIL, hidden=False, open=True)
+    assert "<script" not in cell and cell.endswith("<b>x</b></td>") and " open>" in cell and "hidden" not in cell
+    assert markup.inline(f"**a** `{EVIL}` **{EVIL}**").count("&lt;script&gt;") == 2
+    assert markup.inline("**a** `b*`") == "<strong>a</strong> <code>b*</code>"
+
+
+def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
+    found = Balanced(page)
+    sections = ["leaderboard", "differences", "history", "importance", "curves", "trials", "predictions", "modalities",
+                "settings", "remarks", "methods", "provenance"]  # fmt: skip
+    assert [name for name in found.ids if name in sections] == sections
+    assert [link for link in found.links if link.startswith("#")] == [f"#{name}" for name in sections]
+    assert len(set(found.ids)) == len(found.ids)
+    text = " ".join(found.texts)
+    for part in ("digits-1: m3col on digits", "won", "best free baseline", "standard deviation over 3 seeds",
+                 "no contrast", "Loss of the winner", "Votes of the winner", "Each modality alone",
+                 "Confusion of classes",
+                 "Known issues of the data", "bootstrap draws of test samples within class",
+                 "Digest of train"):  # fmt: skip
+        assert part in text, part
+
+
+def test_the_page_asks_for_nothing_and_names_neither_machine_nor_user(page: str, results: StudyResults) -> None:
+    found = Balanced(page)
+    assert all(link.startswith(("#", "data:")) for link in found.links)
+    assert not re.search(r"https?://|url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket", page)
+    policy = page.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
+    assert policy.startswith("default-src 'none'") and "sha256-" in policy and "script-src 'unsafe" not in policy
+    text = " ".join(found.texts)
+    assert results.described["host"] not in re.split(r"[^\w.-]+", text)
+
+
+def test_the_leaderboard_has_each_row_of_each_metric_with_a_value_to_sort_by(
+    results: StudyResults, metrics: pd.DataFrame
+) -> None:
+    board = study_page.leaderboard(results, metrics)
+    Balanced(board)
+    names = metrics["metric"].unique()
+    assert board.count('data-panel="metric"') == len(names) and board.count(" hidden>") == len(names) - 1
+    rows = len(metrics) // len(names)
+    assert board.count("<tr") == len(names) * (rows + 1)
+    first = metrics.iloc[0]
+    assert f'data-v="{float(first["test"])!r}">{100 * first["test"]:.2f}<' in board
+    kinds = re.findall(r'data-kind="([^"]+)"', board)[:rows]
+    assert kinds[:5] == ["searched", "searched", "fixed row", "fixed row", "ensemble"] and "free baseline" in kinds
+
+
+def test_differences_are_against_the_default_and_the_best_baseline(
+    results: StudyResults, metrics: pd.DataFrame
+) -> None:
+    declared = test_table.declared_table(metrics)
+    body = study_page.differences(results, declared)
+    Balanced(body)
+    assert f"Against the best free baseline, {results.best_baseline}" in body
+    assert body.count('class="frow"') == declared["difference"].notna().sum() - 1 + 5  # without majority
+
+
+def test_a_forest_plot_places_ends_on_its_axis_and_says_which_side_is_better() -> None:
+    lines = [Difference("a", 0.02, 0.01, 0.03), Difference("b", -0.02, -0.05, 0.01), Difference("gone", math.nan, 0, 0)]
+    drawn = forest.forest(lines, metric="accuracy", samples=100, reference="c")
+    assert drawn.count('class="frow"') == 2 and "gone" not in drawn
+    axis = Axis.around([0.0, 0.01, 0.03, -0.05], margin=0.04)
+    assert f'x1="{axis.at(0.01)}%" x2="{axis.at(0.03)}%"' in drawn
+    assert "+2.0 (+1.0 to +3.0)" in drawn and "minus that of c (points)" in drawn
+    assert [line.verdict("accuracy") for line in lines[:2]] == ["better", "same"]
+    assert lines[0].verdict("log_loss") == "worse"
+    assert forest.forest(lines[2:], metric="accuracy", reference="c") == ""
+
+
+def test_a_row_far_away_is_an_arrow_at_the_edge() -> None:
+    near = [Difference(str(at), 0.01, 0.0, 0.02) for at in range(4)]
+    drawn = forest.forest([*near, Difference("far", -0.9, -0.91, -0.89)], metric="accuracy", reference="c")
+    assert drawn.count("M-7 0L2-6L2 6Z") == 1 and "−90.0" in drawn
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1]), (-3.0, 7.0, [-2, 0, 2, 4, 6]), (0.9, 0.94, [0.9, 0.91, 0.92, 0.93, 0.94])],
+)  # fmt: skip
+def test_ticks_are_round_and_on_the_axis(low: float, high: float, ticks: list[float]) -> None:
+    assert Axis(low, high).ticks() == pytest.approx(ticks)
+    assert all(tick == round(tick) for tick in Axis(0, 3).ticks(whole=True))
+
+
+def test_texts_of_ticks_have_the_decimals_that_tell_them_apart() -> None:
+    assert axes.tick_text([0.9, 0.95, 1.0], 100) == ["90", "95", "100"]
+    assert axes.tick_text([-0.005, 0.0, 0.005], 100) == ["−0.5", "0.0", "0.5"]
+    assert axes.tick_text([0.0, 250_000.0]) == ["0", "2.5e+05"]
+
+
+def test_an_axis_of_one_value_or_none_has_a_length() -> None:
+    for axis in (Axis.around([0.0]), Axis.around([5.0, 5.0]), Axis.around([math.nan])):
+        assert axis.high > axis.low and axis.ticks()
+
+
+def test_reliability_is_that_of_plain_loops() -> None:
+    draw = np.random.default_rng(0)
+    p, right = draw.random(400), draw.random(400) < 0.6
+    found = model_charts.reliability(p, right)
+    error = 0.0
+    for number in range(10):
+        inside = [i for i in range(400) if min(9, int(p[i] * 10)) == number]
+        mean = sum(float(p[i]) for i in inside) / len(inside)
+        rate = sum(float(right[i]) for i in inside) / len(inside)
+        assert found.confidence[number] == pytest.approx(mean, abs=1e-9)
+        assert found.rate[number] == pytest.approx(rate, abs=1e-9)
+        error += len(inside) / 400 * abs(mean - rate)
+    assert found.error == pytest.approx(error, abs=1e-9)
+    assert found.count.sum() == 400
+
+
+def test_a_confusion_matrix_counts_and_many_classes_are_listed() -> None:
+    drawn = model_charts.confusion([0, 0, 1, 1], [0, 1, 1, 1], ["a", EVIL])
+    Balanced(drawn)
+    cells = re.findall(r"--s:([\d.]+)[^>]*>(\d+)<", drawn)
+    assert cells == [("0.500", "1"), ("0.500", "1"), ("0.000", "0"), ("1.000", "2")]
+    assert "<script" not in drawn
+    names = [f"class {number}" for number in range(30)]
+    listed = model_charts.confusion([3, 3, 5], [4, 4, 5], names)
+    assert "<td>class 3</td>" in listed and ">2<" in listed and "100 %" in listed
+    assert "No sample was confused" in model_charts.confusion([3, 5], [3, 5], names)
+
+
+def test_f1_of_a_label_and_points_of_a_target() -> None:
+    drawn = model_charts.label_scores([[1, 0], [1, 1], [0, 1], [0, 1]], [[1, 0], [0, 1], [1, 1], [0, 1]], ["a", EVIL])
+    assert (
+        re.findall(r"\((\d)\)", drawn) == ["3", "2"] and "100 %" in drawn and "50 %" in drawn and "<script" not in drawn
+    )
+    points = model_charts.predicted_against_true(np.arange(2000.0)[:, None], np.arange(2000.0)[:, None], [EVIL])
+    assert points.count("<circle") == 800 and "<script" not in points
+    Balanced(points)
+
+
+def test_missing_numbers_sort_last_and_are_a_dash() -> None:
+    assert tables.number("0.5", 0.5).value == "0.5"
+    assert (tables.number("nan", math.nan).content, tables.number("nan", None).value) == ("–", "")
+
+
+def test_history_marks_default_and_winner_inside_of_the_noise(results: StudyResults) -> None:
+    drawn = search_charts.history(results)
+    Balanced(drawn)
+    band = search_charts.noise_band(results)
+    assert band is not None and results.noise is not None
+    assert band[1] - band[0] == pytest.approx(4 * results.noise.sd)
+    assert 'class="band"' in drawn and 'class="default"' in drawn and 'class="best"' in drawn
+    numbers = {int(text) for text in re.findall(r'data-tip="trial (\d+):', drawn)}
+    assert numbers == {trial.number for trial in results.trials}
+
+
+def test_a_config_is_shown_without_folders() -> None:
+    assert study_page.without_paths({"data": {"dir": "/home/me", "name": "x"}, "dir": None}) == {
+        "data": {"name": "x"}, "dir": None,
+    }  # fmt: skip
+
+
+def test_the_style_sheet_and_the_script_are_in_the_page(page: str) -> None:
+    folder = Path(study_page.__file__).parent
+    for name in ("style.css", "page.js"):
+        assert (folder / name).read_text(encoding="utf-8") in page
