@@ -40,7 +40,9 @@ def test_results_are_complete_and_the_same_when_made_again(study_copy: Callable[
     assert names == {*CSV, *report.PLOTS, "baselines.json", "best_config.yaml", "report.html", "summary.md", "model"}
     for name in report.PLOTS:
         assert (folder.results / name).read_bytes()[:4] == b"\x89PNG"
-    before = {name: (folder.results / name).read_bytes() for name in (*CSV, "best_config.yaml", "report.html", "summary.md")}
+    before = {
+        name: (folder.results / name).read_bytes() for name in (*CSV, "best_config.yaml", "report.html", "summary.md")
+    }
     second = report.write(folder)
     assert before == {name: (folder.results / name).read_bytes() for name in before}
     assert first.summary == second.summary == before["summary.md"].decode()
