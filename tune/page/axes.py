@@ -12,7 +12,7 @@ from tune.page.markup import Html, escaped, joined, tag
 from tune.results import formatting
 
 _SHAPES = {
-    "cross": "M-3.5-3.5L3.5 3.5M-3.5 3.5L3.5-3.5",
+    "times": "M-3.5-3.5L3.5 3.5M-3.5 3.5L3.5-3.5",
     "diamond": "M0-6.5L6.5 0L0 6.5L-6.5 0Z",
     "triangle": "M-5-4.5L5-4.5L0 4.5Z",
     "star": "M0-9L2.4-3L8.6-2.8L3.8 1.1L5.4 7.3L0 3.8L-5.4 7.3L-3.8 1.1L-8.6-2.8L-2.4-3Z",
@@ -82,7 +82,7 @@ def mark(x: float, y: float, shape: str, class_: str, *, tip: str | None = None,
     Args:
         x: percent from the left.
         y: percent from the top.
-        shape: "circle", or one of cross, diamond, triangle and star.
+        shape: "circle", or one of times, diamond, triangle and star.
         class_: its class in the style sheet.
         tip: text that appears under the pointer.
         radius: of a circle, in pixels.

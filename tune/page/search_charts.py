@@ -102,7 +102,7 @@ def _trials(results: StudyResults, frame: Frame, values: Mapping[int, float]) ->
 
 
 _STATES = (
-    (TrialState.PRUNED, "cross", "pruned", "pruned, last value"),
+    (TrialState.PRUNED, "times", "pruned", "pruned, last value"),
     (TrialState.FAIL, "triangle", "failed", "failed, last value"),
     (TrialState.RUNNING, "circle", "running", "not ended, last value"),
     (TrialState.COMPLETE, "circle", "finished", "finished"),
