@@ -17,7 +17,7 @@ from m3col.config.validation import Fault, lines, places, validate, with_good_ke
 from m3col.data.checks import naming
 from m3col.errors import InputError, one_line, reason_of
 from m3col.methods import registry
-from tune.config import extra_rows, named_spaces, outer_section, urls
+from tune.config import extra_rows, named_spaces, outer_section, sampler_rules, urls
 from tune.config import search_space as spaces
 from tune.config.resources import TrialResources, resource_faults
 from tune.config.schema import KEPT, SearchConfig, SearchSettings, StudyConfig
@@ -193,7 +193,7 @@ def _study(search: _Search, base: str, *, dataset: str | None, method: str | Non
         space, space_faults = spaces.parse(raw_space, config, where=where, faulty=run.faulty)
         faults += space_faults
     rows, row_faults = extra_rows.parse(raw, config, where=where)
-    faults += row_faults + _grid_faults(search.settings.search, space, where=where)
+    faults += row_faults + sampler_rules.faults(search.settings.search, space, where=where)
     faults += _resource_faults(search.settings.resources, [config, *rows.values()], where=where)
     if config.validation.kind == "none":
         place = run.place("validation.kind")
@@ -201,17 +201,6 @@ def _study(search: _Search, base: str, *, dataset: str | None, method: str | Non
     title = "-".join([Path(dataset or search.name).stem, *([method] if method else [])])
     study = StudyConfig(study_name(title), config, space, raw_space, rows, search.settings)
     return PartialStudy(study, run.faulty, run.place, where), faults
-
-
-def _grid_faults(search: SearchSettings, space: Mapping[str, BaseDistribution], *, where: str) -> list[str]:
-    """The fault of a grid with more points than trials."""
-    size = spaces.grid_size(space, points=search.grid_points) if search.sampler == "grid" and space else 0
-    if size <= search.trials:
-        return []
-    return [
-        f"{where}: search.trials must be >= {size} for this grid (search.grid_points {search.grid_points} per range), "
-        f"but got {search.trials}; nearest valid: {size}, or fewer points"
-    ]
 
 
 def _resource_faults(resources: TrialResources, runs: Sequence[RunConfig], *, where: str) -> list[str]:

@@ -13,6 +13,8 @@ from m3col.config.schema import Count, NotNegative, RunConfig, Seed, ValidationC
 from m3col.evaluation import baseline_table
 from tune.config.resources import Request, TrialResources, request_for
 
+POPULATION = 10  # trials per generation of nsga2 and nsga3, unless search.population says otherwise
+
 KEPT = ("search", "resources", "final", "storage", "tracking")  # sections that study.json stores unchanged
 
 
@@ -33,11 +35,13 @@ class SearchSettings(Strict):
         replicates: repeats of the default with other seeds, which measure the noise of a score.
         confirm: the confirmation of the best trials; None: no confirmation.
         grid_points: values per range for the grid sampler.
+        population: trials per generation of the samplers cmaes, nsga2 and nsga3. Default: 4 + 3 ln n for cmaes with n
+            parameters, else 10.
         null: how often the whole procedure is run again on permuted labels, to see what it reaches by chance. The
             search is then a tree of studies, see `OuterConfig`.
     """
 
-    sampler: Literal["tpe", "random", "gp", "grid"] = "tpe"
+    sampler: Literal["tpe", "random", "gp", "grid", "cmaes", "nsga2", "nsga3"] = "tpe"
     pruner: Literal["asha", "median", "none"] = "asha"
     trials: Count = 30
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
@@ -45,6 +49,7 @@ class SearchSettings(Strict):
     replicates: Annotated[int, Field(ge=0)] = 3
     confirm: ConfirmConfig | None = ConfirmConfig()
     grid_points: Annotated[int, Field(ge=2)] = 5
+    population: Annotated[int, Field(ge=2)] | None = None
     null: Annotated[int, Field(ge=0)] = 0
     seed: Seed = 0
 

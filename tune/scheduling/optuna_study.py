@@ -13,7 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from m3col.storage.retry import RetryPolicy
-from tune.config.schema import SearchSettings
+from tune.config import sampler_rules
+from tune.config.schema import POPULATION, SearchSettings
+from tune.scheduling import cma
 
 P = ParamSpec("P")
 
@@ -38,16 +40,32 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def sampler(kind: str, seed: int, number: int) -> optuna.samplers.BaseSampler:
+def sampler(
+    kind: str, seed: int, number: int, *, space: Mapping[str, BaseDistribution] | None = None,
+    population: int = POPULATION,
+) -> optuna.samplers.BaseSampler:  # fmt: skip
     """Returns the sampler for trial `number`, seeded by (seed, number).
 
     Each trial gets a new sampler: one that is seeded once would propose its first points again after a restart.
+
+    Args:
+        kind: as in `search.sampler`.
+        seed: of the search.
+        number: of the trial.
+        space: distributions by config path; needed for cmaes.
+        population: trials per generation of cmaes, nsga2 and nsga3.
     """
     mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if kind == "tpe":
         return optuna.samplers.TPESampler(seed=mixed, multivariate=True, group=True, constant_liar=True)
     if kind == "gp":
         return optuna.samplers.GPSampler(seed=mixed, deterministic_objective=False)
+    if kind == "cmaes":
+        return cma.ReplayedCmaSampler(seed=mixed, space=space or {}, population=population)
+    if kind == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=mixed, population_size=population)
+    if kind == "nsga3":
+        return optuna.samplers.NSGAIIISampler(seed=mixed, population_size=population)
     # Grid points are queued; if the queue is empty, random points follow.
     return optuna.samplers.RandomSampler(seed=mixed)
 
@@ -204,7 +222,11 @@ class Trials:
         return self.retry_policy.call(lambda: self._ask(len(numbers)), again=again)
 
     def _ask(self, count: int) -> FrozenTrial:
-        self.study.sampler = sampler(self.settings.sampler, self.settings.seed, count)
+        settings = self.settings
+        self.study.sampler = sampler(
+            settings.sampler, settings.seed, count, space=self.space,
+            population=sampler_rules.population(settings, max(1, len(self.space))),
+        )  # fmt: skip
         trial = self.study.ask(self.space)
         return self.get(trial.number)
 
