@@ -62,6 +62,14 @@ def test_faults_do_not_hide_what_could_be_read(tmp_path):
     assert any("feature names that occur more than once: 'a' (2 times)" in line for line in report.faults)
 
 
+def test_a_bundled_data_set_has_no_folder_unless_there_is_one(tmp_path):
+    for name in ("digit_sums", "trifeatures"):
+        (line,) = check(tmp_path / name).faults
+        assert line == f"{tmp_path / name}: this data set is bundled or drawn; it has no folder, and nothing to check"
+    assert check(write_folder(tmp_path / "digits")).ok
+    assert check(tmp_path / "rosmap").faults == (f"{tmp_path / 'rosmap'}: is not a folder",)
+
+
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_a_folder_without_data_is_a_fault_and_not_an_exception(tmp_path, name):
     (tmp_path / "empty").mkdir()

@@ -17,6 +17,7 @@ from tests.conftest import REPOSITORY
 TABLES = {
     "comm": (["plain / ours", "calls / ours", "ours MB", "losses differ by"], ["16"]),
     "epoch": (["plain / ours", "ours / products"], ["M3Co", "MultiSClip"]),
+    "first_search": (["winner", "default", "late", "best baseline", "winner - baseline", "CPU s"], ["7"]),
     "image_text": (["samples / s", "of plain", "peak MB", "tokens"], ["plain", "ours"]),
     "faults": (
         ["finished", "lost", "twice", "values", "cut off", "lost work s", "recovery s", "what happened"],
@@ -133,6 +134,13 @@ def test_comm_has_the_losses_and_gradients_of_a_plain_loop():
 
 
 @pytest.mark.dear("it only measures scores; what it trains and evaluates is tested with the methods")
+def test_first_search_reads_what_an_earlier_call_left(tmp_path):
+    first = run_here("first_search", "--seeds", "7", "--out", str(tmp_path))
+    assert_table("first_search", first)
+    assert re.search(r"\n\nOf 1 seeds, .* than both in [01]\.\n$", first)
+    assert tables(run_here("first_search", "--seeds", "7", "--out", str(tmp_path))) == tables(first)  # its CPU time too
+
+
 def test_trifeatures_goes_on_where_an_earlier_call_ended(tmp_path):
     first = run_quick("trifeatures", "--out", str(tmp_path / "done"))
     assert_table("trifeatures", first)

@@ -16,7 +16,7 @@ _SECONDS = {
     "tests/tune/test_crashes.py": 60,
     "tests/tune/test_mirror.py": 55,
     "tests/training/test_image_text_training.py": 55,
-    "tests/project/test_benchmarks.py": 50,
+    "tests/project/test_benchmarks.py": 60,
     "tests/tune/test_search_processes.py": 50,
     "tests/tune/test_sync.py": 45,
     "tests/tune/test_outer_processes.py": 40,

@@ -40,6 +40,9 @@ def check(
         max_length: see `check_pairs`.
     """
     named = TABLE.get(folder.resolve().name)
+    if named is not None and named.embedded and not folder.exists():
+        fault = f"{folder}: this data set is bundled or drawn; it has no folder, and nothing to check"
+        return Report(folder=folder, columns=(), rows=(), class_columns=(), class_rows=(), faults=(fault,), warnings=())
     if sequence_folder.looks_like(folder):
         return check_sequences(folder, layout=layout or Layout(label=conversion.label_of(folder)))
     if mmimdb_packed.looks_like(folder):

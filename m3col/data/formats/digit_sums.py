@@ -5,10 +5,11 @@ nothing about it: for each a, the ten digits b give the ten labels. No function 
 and something of the right one can compute it, which excludes linear models and late fusion.
 
 The 1,797 images are divided first: 600 make training pairs, 197 others validation pairs, 1,000 others test pairs. The
-images of a part are divided into blocks of about 50 in random order, each block in a circle. An image is paired with
-the four that follow it, in the test split only with the next one. So no image is in two splits, no pair occurs twice,
-and each test image is in one pair on the left and in one on the right. Blocks are the groups of the data set: other
-divisions of the pairs (`kfold`, outer splits) keep them together, so that no image is on both sides.
+images of a part are divided at random into blocks of about 50, those of the test split into blocks of 5. The images of
+a block stand in a circle. An image is paired with the four that follow it, in the test split only with the next one.
+So no image is in two splits, no pair occurs twice, and each test image is in one pair on the left and in one on the
+right. Blocks are the groups of the data set: other divisions of the pairs (`kfold`, outer splits) keep them together,
+so that no image is on both sides.
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ CLASSES = tuple(map(str, range(10)))
 
 IMAGES = {"train": 600, "validation": 197, "test": 1000}
 
-BLOCKS = {"train": 12, "validation": 4, "test": 20}
+BLOCKS = {"train": 12, "validation": 4, "test": 200}
 
 NEIGHBOURS = {"train": 4, "validation": 4, "test": 1}  # pairs that have the same image on the left
 
