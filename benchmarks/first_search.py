@@ -155,5 +155,4 @@ def _interval(middle: float, low: float, high: float) -> str:
 
 
 if __name__ == "__main__":
-    common.leave_in_order()
     sys.exit(main())
