@@ -27,18 +27,41 @@ def report(arguments: argparse.Namespace) -> int:
     from tune.outer import tree_folder, tree_report
     from tune.outer.tree_folder import TreeFolder
     from tune.results import report as reports
+    from tune.study.record import InUse
 
     tree = tree_folder.find(runs_of(arguments), arguments.study)
     folder = directory.find(runs_of(arguments), arguments.study) if tree is None else tree
     screen = console()
-    folder.lock()
+    try:
+        folder.lock()
+    except InUse:
+        if folder.finished():
+            raise
+        screen.print(f"{folder.name} is still running", soft_wrap=True)
+        screen.print(f"page {_page(folder, running=True)}", soft_wrap=True)
+        return 0
     try:
         summary = tree_report.write(folder).summary if isinstance(folder, TreeFolder) else reports.write(folder).summary
+    except InputError:
+        if not folder.finished():
+            screen.print(f"page {_page(folder, running=False)}", soft_wrap=True)
+        raise
     finally:
         folder.unlock()
     screen.print(Markdown(summary) if screen.is_terminal else summary, soft_wrap=True)
     screen.print(f"results {folder.results}", soft_wrap=True)
     return 0
+
+
+def _page(folder: "StudyFolder | TreeFolder", *, running: bool) -> Path:
+    """Writes the page of a study or tree that has not ended, and returns its path."""
+    from tune.outer import tree_report
+    from tune.outer.tree_folder import TreeFolder
+    from tune.results import report as reports
+
+    if isinstance(folder, TreeFolder):
+        return tree_report.write_page(folder, running=running)
+    return reports.write_unfinished(folder, running=running)
 
 
 def ui(arguments: argparse.Namespace) -> int:

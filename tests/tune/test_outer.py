@@ -212,8 +212,12 @@ def test_a_tree_in_mlflow_has_its_studies_below_it_and_its_table(tmp_path):
     assert cli.main(["sync", "tree", "--runs-dir", str(tmp_path)]) == 0  # sending again adds nothing
     assert store.client.get_run(tree.id).to_dictionary() == before
     names = {item.path for item in store.client.list_artifacts(tree.id)}
-    assert names == {"tree.json", "outer.csv", "scores.csv", "summary.md"}
+    assert names == {"tree.json", "outer.csv", "report.html", "scores.csv", "summary.md"}
     assert cli.main(["report", "tree", "--runs-dir", str(tmp_path)]) == 0
+    page = (folder.results / "report.html").read_text(encoding="utf-8")
+    for words in ('id="leaderboard"', "Scores of the splits", "Nadeau and Bengio (2003)", "The splits", 'class="mean"'):
+        assert words in page, words
+    assert "has not ended" not in page
     assert cli.main(["runs", "rm", "tree", "--yes", "--runs-dir", str(tmp_path)]) == 0 and not folder.path.exists()
 
 

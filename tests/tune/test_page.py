@@ -1,7 +1,9 @@
 """The page of a study: each section as HTML, without a browser."""
 
+import dataclasses
 import math
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jobs import cli
+from tests.support.driving import prepare_study, small
 from tune.page import axes, forest, markup, model_charts, search_charts, study_page, tables
 from tune.page.axes import Axis
 from tune.page.forest import Difference
@@ -222,3 +226,62 @@ def test_the_style_sheet_and_the_script_are_in_the_page(page: str) -> None:
     folder = Path(study_page.__file__).parent
     for name in ("style.css", "page.js"):
         assert (folder / name).read_text(encoding="utf-8") in page
+
+
+def test_names_of_users_are_text(results: StudyResults, metrics: pd.DataFrame) -> None:
+    dataset = {**results.described["dataset"], "classes": [EVIL, *results.described["dataset"]["classes"][1:]]}
+    dataset |= {"modalities": [EVIL], "features": {EVIL: 3}, "warnings": [EVIL]}
+    named = dataclasses.replace(results, described={**results.described, "name": EVIL, "dataset": dataset})
+    table = metrics.assign(label=EVIL)
+    page = study_page.page(named, table, report.trials_table(named).assign(failure=EVIL, state=EVIL))
+    Balanced(page)
+    assert page.count("<script") == 1 and page.count("&lt;script&gt;") > 10
+
+
+def test_a_study_without_test_labels_has_its_page(results: StudyResults) -> None:
+    """Charts are then those of the out-of-fold predictions."""
+    rows = results.predictions
+    bare = dataclasses.replace(results, predictions=rows[rows["kind"] == "oof"])
+    page = study_page.page(bare, test_table.all_metrics(bare), report.trials_table(bare))
+    text = " ".join(Balanced(page).texts)
+    assert "Out-of-fold predictions" in text and "No labelled test split was available" in text
+
+
+@pytest.fixture
+def ended_early(study_copy: Callable[[], StudyFolder]) -> StudyFolder:
+    """A study that was stopped before its predictions were collected."""
+    folder = study_copy()
+    (folder.path / "predictions.parquet").unlink()
+    return folder
+
+
+def test_a_stopped_study_has_a_page_of_what_is_there(
+    ended_early: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["report", ended_early.name, "--runs-dir", str(ended_early.path.parent)]
+    assert cli.main(words) == 2
+    said = capsys.readouterr()
+    assert "the study is not finished" in said.err and "report.html" in said.out
+    found = Balanced((ended_early.results / "report.html").read_text(encoding="utf-8"))
+    text = " ".join(found.texts)
+    assert "This study has not ended." in text and f"m3col search --resume {ended_early.name}" in text
+    assert "6 of 6" in text and "There is no winner and no test score yet" in text
+    assert {"history", "trials", "settings"} <= set(found.ids) and "leaderboard" not in found.ids
+
+
+def test_a_running_study_has_a_page_that_says_so(ended_early: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    ended_early.lock()
+    try:
+        assert cli.main(["report", ended_early.name, "--runs-dir", str(ended_early.path.parent)]) == 0
+    finally:
+        ended_early.unlock()
+    assert f"{ended_early.name} is still running" in capsys.readouterr().out
+    page = (ended_early.results / "report.html").read_text(encoding="utf-8")
+    assert "<strong>This study is still running.</strong>" in page
+
+
+def test_a_study_that_never_began_has_a_page_that_says_so(tmp_path: Path) -> None:
+    folder, _ = prepare_study(tmp_path, small())
+    page = report.write_unfinished(folder, running=False).read_text(encoding="utf-8")
+    assert "no trial has begun" in page and not (folder.path / "study.db").exists()
+    Balanced(page)

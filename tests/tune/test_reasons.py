@@ -144,7 +144,8 @@ def test_a_report_of_a_study_that_never_began_makes_no_database(
     folder, _ = prepare_study(tmp_path, small())
     assert cli.main(["report", "study", "--runs-dir", str(tmp_path)]) == 2
     assert "the study is not finished" in capsys.readouterr().err
-    assert {path.name for path in folder.path.iterdir()} <= {"lock", "splits.csv", "study.json"}
+    assert {path.name for path in folder.path.iterdir()} <= {"lock", "results", "splits.csv", "study.json"}
+    assert "no trial has begun" in (folder.results / "report.html").read_text(encoding="utf-8")
 
 
 def _run(folder: StudyFolder, dataset: Dataset, config: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -1,6 +1,7 @@
 """Writes the results of a tree from the files of its studies. Trains nothing; writing again gives the same numbers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
@@ -11,7 +12,9 @@ from tune.outer import summary as summaries
 from tune.outer import table as tables
 from tune.outer.table import SplitResult
 from tune.outer.tree_folder import DELIVERED, TreeFolder, is_null, study_names, study_of
+from tune.page import study_page, tree_page, unfinished_page
 from tune.results import report as reports
+from tune.results.sections import to_markdown
 
 TABLE, SCORES, CHANCE, SUMMARY = "outer.csv", "scores.csv", "chance.csv", "summary.md"
 
@@ -24,11 +27,15 @@ class TreeReport:
         table: every metric of every row, see `tune.outer.table.COLUMNS`; the declared metric first.
         scores: the test score of every row on every split.
         summary: the results in sentences, as Markdown.
+        page: the results for a browser, as HTML.
+        chance: what the procedure reaches on permuted labels, from `tune.outer.chance.table`.
     """
 
     table: pd.DataFrame
     scores: pd.DataFrame
     summary: str
+    page: str = ""
+    chance: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def declared(self) -> pd.DataFrame:
@@ -61,8 +68,12 @@ def _results(folder: TreeFolder, *, null: bool) -> list[SplitResult]:
     return ended
 
 
-def write(folder: TreeFolder) -> TreeReport:
-    """Writes results/ of a tree, each file atomically, summary.md last. A part of the splits suffices.
+def build(folder: TreeFolder, *, running: bool = False) -> TreeReport:
+    """Returns the report of a tree. A part of the splits suffices. Writes nothing.
+
+    Args:
+        folder: the tree.
+        running: whether a process drives it now.
 
     Raises:
         InputError: no study of the tree has ended.
@@ -79,11 +90,43 @@ def write(folder: TreeFolder) -> TreeReport:
     metric = "" if lines.empty else str(lines["metric"].iloc[0])
     by_chance = chance.table(splits, null_results(folder), metric=metric) if metric else pd.DataFrame()
     facts = summaries.Facts(folder.described(), config, splits, lines, delivered, by_chance)
-    report = TreeReport(lines, tables.scores(splits), summaries.write(facts))
+    scores, sections = tables.scores(splits), summaries.sections(facts)
+    missing = any(not folder.has_ended(name, study_of(config, name)) for name in study_names(config))
+    page = tree_page.page(facts.described, config, sections, lines, scores, missing=missing, running=running)
+    return TreeReport(lines, scores, to_markdown(sections), page, by_chance)
+
+
+def write(folder: TreeFolder) -> TreeReport:
+    """Writes results/ of a tree, each file atomically, summary.md last. A part of the splits suffices.
+
+    Raises:
+        InputError: no study of the tree has ended.
+    """
+    report = build(folder)
     folder.results.mkdir(exist_ok=True)
     atomic_files.write_text(folder.results / TABLE, report.table.to_csv(index=False))
     atomic_files.write_text(folder.results / SCORES, report.scores.to_csv(index=False))
-    if config.settings.search.null:
-        atomic_files.write_text(folder.results / CHANCE, by_chance.to_csv(index=False))
+    if folder.config().settings.search.null:
+        atomic_files.write_text(folder.results / CHANCE, report.chance.to_csv(index=False))
+    atomic_files.write_text(folder.results / study_page.FILE, report.page)
     atomic_files.write_text(folder.results / SUMMARY, report.summary)
     return report
+
+
+def write_page(folder: TreeFolder, *, running: bool) -> Path:
+    """Writes the page of a tree alone, whether or not a study of it has ended. Needs no lock.
+
+    Args:
+        folder: the tree.
+        running: whether a process drives it now.
+
+    Returns:
+        The file.
+    """
+    if results(folder):
+        page = build(folder, running=running).page
+    else:
+        page = unfinished_page.empty(folder.described(), folder.name, running=running)
+    folder.results.mkdir(exist_ok=True)
+    atomic_files.write_text(folder.results / study_page.FILE, page)
+    return folder.results / study_page.FILE

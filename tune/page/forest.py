@@ -59,11 +59,7 @@ def forest(lines: Sequence[Difference], *, metric: str, samples: int = 0, refere
     ticks = axis.ticks(4)
     texts = [f"+{text}" if tick > 0 else text for tick, text in zip(ticks, tick_text(ticks, scale), strict=True)]
     rows = [_row(line, axis, ticks, metric, samples) for line in kept]
-    labels = [tag("span", text, style=f"left:{axis.at(tick)}%") for tick, text in zip(ticks, texts, strict=True)]
-    foot = tag(
-        "div", tag("span", ""), tag("div", *labels, class_="xt"),
-        tag("span", f"{metric} minus that of {reference}{unit}", class_="xlab"), class_="frow ffoot",
-    )  # fmt: skip
+    foot = _foot(axis, ticks, texts, f"{metric} minus that of {reference}{unit}")
     key = [tag("li", tag("i", "", class_=f"dot {name}"), text) for name, text in KEY.items()]
     return tag(
         "figure", tag("div", *rows, foot, class_="forest"), tag("ul", *key, class_="legend"), class_="chart wide"
@@ -103,3 +99,39 @@ def _row(line: Difference, axis: Axis, ticks: Sequence[float], metric: str, samp
     plot = tag("svg", *parts, width="100%", height=26, role="img", aria_label=f"{line.label}: {text}")
     name = tag("strong", line.label) if line.strong else tag("span", line.label)
     return tag("div", name, tag("div", plot, class_="fplot"), tag("span", text, class_="num"), class_="frow")
+
+
+def strips(rows: Sequence[tuple[str, Sequence[float]]], *, metric: str) -> Html:
+    """Returns scores as dots on one axis, with a line at the mean of each row.
+
+    Args:
+        rows: name and scores of each row; rows without a score are left out.
+        metric: of the scores.
+
+    Returns:
+        The plot as a figure; empty text without scores.
+    """
+    kept = [(label, values) for label, values in rows if len(values)]
+    if not kept:
+        return escaped("")
+    axis = Axis.around([value for _, values in kept for value in values])
+    scale = 100.0 if formatting.is_percent(metric) else 1.0
+    ticks = axis.ticks(4)
+    lines = []
+    for label, values in kept:
+        parts = [tag("line", x1=f"{axis.at(t)}%", x2=f"{axis.at(t)}%", y1=0, y2="100%", class_="grid") for t in ticks]
+        parts += [tag("circle", cx=f"{axis.at(value)}%", cy="50%", r=4, class_="split") for value in values]
+        mean = axis.at(float(np.mean(values)))
+        parts.append(tag("line", x1=f"{mean}%", x2=f"{mean}%", y1="10%", y2="90%", class_="mean"))
+        text = f"{shown(float(np.mean(values)), metric)} ({len(values)} split{'' if len(values) == 1 else 's'})"
+        plot = tag("svg", *parts, width="100%", height=26, role="img", aria_label=f"{label}: {text}")
+        cells = [tag("span", label), tag("div", plot, class_="fplot"), tag("span", text, class_="num")]
+        lines.append(tag("div", *cells, class_="frow"))
+    foot = _foot(axis, ticks, tick_text(ticks, scale), f"{metric}{' (%)' if scale > 1 else ''}")
+    return tag("figure", tag("div", *lines, foot, class_="forest"), class_="chart wide")
+
+
+def _foot(axis: Axis, ticks: Sequence[float], texts: Sequence[str], title: str) -> Html:
+    labels = [tag("span", text, style=f"left:{axis.at(tick)}%") for tick, text in zip(ticks, texts, strict=True)]
+    scale = tag("div", *labels, class_="xt")
+    return tag("div", tag("span", ""), scale, tag("span", title, class_="xlab"), class_="frow ffoot")

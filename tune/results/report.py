@@ -13,7 +13,7 @@ from m3col.config import yaml_files
 from m3col.errors import InputError
 from m3col.plots import fonts
 from m3col.storage import atomic_files
-from tune.page import study_page
+from tune.page import study_page, unfinished_page
 from tune.results import plots, summary
 from tune.results import test_table as results_test_table
 from tune.results.study_results import WINNER, StudyResults
@@ -88,6 +88,26 @@ def write(folder: StudyFolder) -> Report:
     atomic_files.write_text(target / study_page.FILE, page)
     atomic_files.write_text(target / SUMMARY, report.summary)
     return report
+
+
+def write_unfinished(folder: StudyFolder, *, running: bool) -> Path:
+    """Writes the page of a study that has not ended: what is there so far. Needs no lock and writes nothing else.
+
+    Args:
+        folder: the study.
+        running: whether a process drives it now.
+
+    Returns:
+        The file.
+    """
+    results = StudyResults.unfinished(folder)
+    if results is None:
+        page = unfinished_page.empty(folder.described(), folder.resume_name, running=running)
+    else:
+        page = unfinished_page.page(results, trials_table(results), running=running)
+    folder.results.mkdir(exist_ok=True)
+    atomic_files.write_text(folder.results / study_page.FILE, page)
+    return folder.results / study_page.FILE
 
 
 def read(folder: StudyFolder) -> Report:

@@ -65,31 +65,43 @@ class StudyResults:
         """Reads a study. Raises InputError if it is not finished, or has a newer format."""
         if not (folder.path / record.PREDICTIONS_FILE).exists() and not any(folder.path.glob("trials/*")):
             prediction_table.read(folder)  # raises; opening the storage below would create a database
-        described = folder.described()
         config = folder.config()
-        trials = Trials(
-            folder.storage(),
-            name=folder.database_name(),
-            settings=config.settings.search,
-            maximize=higher_is_better(str(config.run.metric)),
-            space=config.space,
-        )
-        plan = Plan(folder, config, trials)
+        plan = Plan(folder, config, _opened(folder, config))
         scored = tuple(plan.scored())
         if not scored and not (folder.path / record.PREDICTIONS_FILE).exists():
             raise InputError([failure_reasons.no_winner(plan)])
         predictions = prediction_table.read(folder)
+        return cls._of(folder, plan, predictions, plan.decide() if scored else None)
+
+    @classmethod
+    def unfinished(cls, folder: StudyFolder) -> "StudyResults | None":
+        """Reads what is there of a study that has not ended, without predictions and winner.
+
+        Returns:
+            The study; None if no trial has begun.
+        """
+        if not any(folder.path.glob("trials/*")):  # opening the storage would create a database
+            return None
+        config = folder.config()
+        plan = Plan(folder, config, _opened(folder, config))
+        empty = pd.DataFrame(columns=prediction_table.columns(tasks.of(config.run, _classes(folder))))
+        return cls._of(folder, plan, empty, None)
+
+    @classmethod
+    def _of(
+        cls, folder: StudyFolder, plan: Plan, predictions: pd.DataFrame, decision: selection.Decision | None
+    ) -> "StudyResults":
         outcomes = {name: result for name, run in folder.runs() if (result := run.outcome()) is not None}
         return cls(
             folder=folder,
-            described=described,
-            config=config,
+            described=folder.described(),
+            config=plan.config,
             plan=plan,
-            trials=tuple(trials.all()),
-            scored=scored,
+            trials=tuple(plan.trials.all()),
+            scored=tuple(plan.scored()),
             default=plan.default(),
             noise=plan.noise(),
-            decision=plan.decide() if scored else None,
+            decision=decision,
             outcomes=outcomes,
             predictions=predictions,
         )
@@ -238,3 +250,17 @@ class StudyResults:
         """What was chosen for each baseline ("chosen"), and which are left out and why ("left_out")."""
         remarks: dict[str, Any] = atomic_files.read_json(self.folder.path / record.BASELINES_FILE, {})
         return remarks
+
+
+def _opened(folder: StudyFolder, config: StudyConfig) -> Trials:
+    return Trials(
+        folder.storage(),
+        name=folder.database_name(),
+        settings=config.settings.search,
+        maximize=higher_is_better(str(config.run.metric)),
+        space=config.space,
+    )
+
+
+def _classes(folder: StudyFolder) -> list[str]:
+    return list(folder.described()["dataset"]["classes"])

@@ -74,7 +74,7 @@ def send(folder: TreeFolder, tracker: Tracker, report: TreeReport) -> None:
         Exception: whatever MLflow raises.
     """
     run = run_of(folder.path, tracker)
-    digest = hashlib.sha256((report.summary + report.table.to_csv()).encode()).hexdigest()
+    digest = hashlib.sha256((report.summary + report.table.to_csv() + report.page).encode()).hexdigest()
     stored = tracker.client.get_run(run)
     finished = folder.finished()
     if stored.data.tags.get(_SENT) == digest and (stored.info.status == mlflow_store.FINISHED) == finished:
