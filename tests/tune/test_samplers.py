@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import get_args
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ from tests.support.driving import small
 from tune import checks
 from tune.config import sampler_rules
 from tune.config.schema import SearchSettings
+from tune.page import methods_text
 from tune.scheduling import cma
 from tune.scheduling.optuna_study import Trials
 
@@ -126,3 +128,8 @@ def test_a_population_without_a_sampler_of_generations_and_one_larger_than_the_t
             checks.validate(
                 small(search__sampler=kind, search__population=30), data=None, overrides={}, options=checks.Options()
             )
+
+
+def test_every_sampler_and_pruner_has_words_for_the_methods_paragraph():
+    for key, words in (("sampler", methods_text._SAMPLERS), ("pruner", methods_text._PRUNERS)):
+        assert set(get_args(SearchSettings.model_fields[key].annotation)) == set(words)

@@ -9,7 +9,8 @@ from tune.results.study_results import StudyResults
 
 _SAMPLERS = {
     "tpe": "a tree-structured Parzen estimator", "random": "random sampling", "gp": "Gaussian-process optimisation",
-    "grid": "a grid",
+    "grid": "a grid", "cmaes": "CMA-ES", "nsga2": "the genetic algorithm NSGA-II",
+    "nsga3": "the genetic algorithm NSGA-III",
 }  # fmt: skip
 
 _PRUNERS = {
