@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/search/digits.yaml
 ARGS ?=
+PROCESSES ?= 2
 PACKAGES = --constraint constraints.txt --editable '.[dev]'
 # With bytecode: without it each of the two processes, and each that a test starts, compiles all modules again.
 PYTEST = PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 RAY_AUTH_MODE=disabled $(BIN)/python -m pytest
@@ -28,17 +29,17 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 search: $(VENV)/.complete ## search hyperparameters, test once and report: make search CONFIG=configs/search/rosmap.yaml
 	$(BIN)/m3col search $(CONFIG) $(ARGS)
 
-test: $(VENV)/.complete ## the tests, in two processes (about 15 minutes on two cores)
-	$(PYTEST) -n 2 -m "not dear and not gpu" $(ARGS)
+test: $(VENV)/.complete ## the tests, in two processes, or more: make test PROCESSES=4
+	$(PYTEST) -n $(PROCESSES) -m "not dear and not gpu" $(ARGS)
 
 test-all: $(VENV)/.complete ## all tests, also the few that take too long for every change
-	$(PYTEST) -n 2 -m "not gpu" $(ARGS)
+	$(PYTEST) -n $(PROCESSES) -m "not gpu" $(ARGS)
 
 test-gpu: $(VENV)/.complete ## the tests that need one GPU or two (about 8 minutes; skipped with a reason elsewhere)
 	M3COL_TEST_GPU=1 CUDA_LAUNCH_BLOCKING=0 $(PYTEST) -rs -m gpu tests/gpu $(ARGS)
 
 test-random: $(VENV)/.complete ## the tests in a random order: make test-random ARGS="--randomly-seed=7"
-	$(PYTEST) --override-ini 'addopts=-q --strict-markers --durations=20' -n 2 -m "not dear and not gpu" $(ARGS)
+	$(PYTEST) --override-ini 'addopts=-q --strict-markers --durations=20' -n $(PROCESSES) -m "not dear and not gpu" $(ARGS)
 
 lint: $(VENV)/.complete ## formatter, linter, type checker
 	$(BIN)/ruff format --check m3col tune jobs tests benchmarks

@@ -120,6 +120,26 @@ def _tables(database: sqlite3.Connection) -> int:
     return int(count)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def optuna_reads_its_migrations_once() -> Iterator[None]:
+    """Whenever Optuna opens a database, it reads the scripts of its migrations to learn the name of the newest one."""
+    if "optuna" not in sys.modules:
+        yield
+        return
+    from optuna.storages._rdb.storage import _VersionManager
+
+    read, newest = _VersionManager.get_head_version, list[str]()
+
+    def known(manager: _VersionManager) -> str:
+        if not newest:
+            newest.append(read(manager))
+        return newest[0]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_VersionManager, "get_head_version", known)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the small real data sets, beside the repository."""
