@@ -16,7 +16,7 @@ import m3col
 import tune
 from m3col.errors import InputError
 from m3col.storage.retry import StorageUnavailable
-from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows
+from tests.support.driving import coordinator, drive, prepare_study, small, trial_rows, trials_alone
 from tests.support.sockets import LOOPBACK, listening
 from tune import checks
 from tune.engine import trials
@@ -36,7 +36,6 @@ def config() -> dict[str, Any]:
     config["space"] = {"train.learning_rate": {"choices": [0.01, 1e-7, 1e300]}}
     config["overrides"] |= {"train.epochs": EPOCHS, "train.shards": 2, "train.precision": "float64"}
     config["overrides"] |= {"checkpoint.every_s": 0.2}
-    config["final"] = {"seeds": 1, "baselines": False, "draws": 100, "rows": {}}
     config["resources"] = {"workers_per_trial": 2}
     return config
 
@@ -122,7 +121,7 @@ def searched(cluster, tmp_path_factory) -> Searched:
 
     threading.Thread(target=measure, daemon=True).start()
     cluster.check(ready.config.request)
-    cluster.run(coordinator(folder, ready, observe=watcher), ready.dataset, ready.config.request)
+    cluster.run(trials_alone(coordinator(folder, ready, observe=watcher)), ready.dataset, ready.config.request)
     until = time.monotonic() + 6 * FREED_S  # a controller takes its time to exit on a busy machine
     while (processes(WORKER, *PARTS) or ray.available_resources().get("CPU") != 2) and time.monotonic() < until:
         time.sleep(0.2)
@@ -134,7 +133,7 @@ def searched(cluster, tmp_path_factory) -> Searched:
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory) -> list[tuple[Any, ...]]:
     folder, ready = prepare_study(tmp_path_factory.mktemp("by_hand"), config())
-    drive(coordinator(folder, ready), ready.dataset)
+    drive(trials_alone(coordinator(folder, ready)), ready.dataset)
     return trial_rows(folder, ready)
 
 
