@@ -1,15 +1,17 @@
 """`tune.search`: validates everything first, then runs one study after the other."""
 
 import contextlib
+import dataclasses
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3col.runtime import notices
+from m3col.runtime import notices, phases
 from m3col.tracking import mlflow_store
 from tune.checks import CheckedStudy, Options, validate
 from tune.engine import ray_cluster
+from tune.engine.early_start import EarlyStart
 from tune.outer import tree_result, tree_run
 from tune.outer.tree_result import TreeResult
 from tune.results import leaderboard as results_leaderboard
@@ -62,7 +64,7 @@ def search(
         The winner, all trials, the test table, and the folders of the studies.
 
     Raises:
-        InputError: with every fault, of all studies, before Ray starts and before anything is written.
+        InputError: with every fault, of all studies, before anything is written.
         SearchFailed: no trial of a study finished.
 
     Example:
@@ -79,15 +81,18 @@ def search(
             name=name, resume=resume, runs=runs, tracking_uri=tracking_uri, address=address, num_cpus=num_cpus,
             observe=observe or (lambda event: None), warn=warn or notices.warn,
         )  # fmt: skip
-    return run_checked(validate(config, data=data, overrides=overrides or {}, options=options), options)
+    with EarlyStart(options.address, options.num_cpus) as cluster:
+        options = dataclasses.replace(options, parsed=cluster.begin)
+        return run_checked(validate(config, data=data, overrides=overrides or {}, options=options), options, cluster)
 
 
-def run_checked(ready: Sequence[CheckedStudy], options: Options) -> SearchResult:
+def run_checked(ready: Sequence[CheckedStudy], options: Options, cluster: EarlyStart) -> SearchResult:
     """Runs studies that `tune.checks.validate` has validated with the same options.
 
     Args:
         ready: the studies, in the order in which they run; at least one.
         options: how to run.
+        cluster: a local cluster that may have been started meanwhile.
 
     Returns:
         The result of all studies.
@@ -111,14 +116,17 @@ def run_checked(ready: Sequence[CheckedStudy], options: Options) -> SearchResult
         ]
         from tune.engine import ray_tune  # imported late, because importing ray is slow
 
-        started_ray = ray_cluster.start_ray(
-            address=options.address,
-            threads=max(item.config.run.resources.threads for item in ready),
-            num_cpus=options.num_cpus,
-            dashboard=any(item.config.request.workers > 1 for item in ready),
-        )
-        if started_ray:
-            exit_stack.callback(ray_cluster.stop_ray)
+        started_ray = cluster.started()
+        if not started_ray:
+            started_ray = ray_cluster.start_ray(
+                address=options.address,
+                threads=max(item.config.run.resources.threads for item in ready),
+                num_cpus=options.num_cpus,
+                dashboard=any(item.config.request.workers > 1 for item in ready),
+            )
+            if started_ray:
+                exit_stack.callback(ray_cluster.stop_ray)
+        phases.ended("Ray started")
         done: list[StudyFolder] = []
         reports: list[Report] = []
         trees: list[TreeResult] = []

@@ -65,6 +65,7 @@ class Options:
         started: called when a study's first runs are about to start.
         num_cpus: CPUs of a local Ray cluster.
         warn: called with each warning, one line each. Default: `warnings.warn`.
+        parsed: called with the configs of the studies when they have no fault, before data are read.
     """
 
     name: str | None = None
@@ -77,6 +78,7 @@ class Options:
     started: Callable[[StudyFolder, Coordinator], None] = lambda folder, coordinator: None
     num_cpus: int | None = None
     warn: Callable[[str], None] = notices.warn
+    parsed: Callable[[Sequence[StudyConfig]], None] = lambda studies: None
 
 
 def validate(
@@ -85,6 +87,8 @@ def validate(
     """Validates every study of a search against data, folder and disk. Raises one InputError with all faults."""
     runs = directory.runs_folder(options.runs)
     partials, faults = _partial_studies(config, data=data, overrides=overrides, options=options)
+    if partials and not faults:
+        options.parsed([partial.study for partial in partials])
     ready: list[CheckedStudy] = []
     for partial in partials:
         study = partial.study

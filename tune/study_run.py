@@ -64,7 +64,7 @@ def create(item: CheckedStudy, runs: Path, name: str | None, search_id: str, *, 
 
 def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: Request, options: Options) -> "Report":
     from tune.engine import ray_tune
-    from tune.results import collect, failure_reasons, report
+    from tune.results import baseline_process, collect, failure_reasons, report
 
     config, dataset = item.config, item.dataset
     if not (folder.path / "splits.csv").exists():
@@ -89,15 +89,17 @@ def _run(item: CheckedStudy, folder: StudyFolder, mirror: RemoteCopy, request: R
     plan = Plan(folder, config, trials)
     coordinator = Coordinator(plan, observe=options.observe, mirror=mirror, warn=options.warn)
     options.started(folder, coordinator)
-    try:
-        ray_tune.run(coordinator, dataset, request, warn=options.warn)
-    except Exception:
-        if coordinator.stopped_by is not None:  # in place of the exception that Ray Tune wraps it in
-            raise coordinator.stopped_by from None
-        raise
-    if not plan.scored():
-        raise SearchFailed(failure_reasons.no_winner(plan))
-    folder.retry_policy.call(lambda: collect.collect(folder, config, dataset))
+    with baseline_process.beside(config, dataset, splits.read_csv(folder.path / "splits.csv")) as baselines:
+        try:
+            ray_tune.run(coordinator, dataset, request, warn=options.warn)
+        except Exception:
+            if coordinator.stopped_by is not None:  # in place of the exception that Ray Tune wraps it in
+                raise coordinator.stopped_by from None
+            raise
+        if not plan.scored():
+            raise SearchFailed(failure_reasons.no_winner(plan))
+        fitted = baselines()
+    folder.retry_policy.call(lambda: collect.collect(folder, config, dataset, fitted))
     written = folder.retry_policy.call(lambda: report.write(folder))
     for warning in (
         failure_reasons.no_model(folder) or failure_reasons.failed_refits(folder),

@@ -14,10 +14,13 @@ from rich.markdown import Markdown
 from jobs.terminal.console import as_table, config_and_words, console, parse_overrides, print_metrics, refuse, runs_of
 from jobs.terminal.streams import lasting_output
 from m3col.errors import InputError
+from m3col.runtime import phases
 from m3col.storage.redaction import redacted, scrubbed
 from tune import checks
 
 if TYPE_CHECKING:
+    from tune.checks import CheckedStudy
+    from tune.engine.early_start import EarlyStart
     from tune.scheduling.coordinator import Coordinator
     from tune.study.record import StudyFolder
 
@@ -103,17 +106,31 @@ def _worker_faults(arguments: argparse.Namespace) -> list[str]:
 
 
 def search(arguments: argparse.Namespace) -> int:
+    from tune.engine.early_start import EarlyStart
+
+    config, words, resume = _search_arguments(arguments)
+    overrides, faults = parse_overrides(words, arguments.data_dir)
+    runs = runs_of(arguments)
+    options = checks.Options(name=arguments.name, resume=resume, runs=runs, address=arguments.address)
+    refuse(faults, lambda: checks.validate(config, data=None, overrides=overrides, options=options))
+    with EarlyStart(arguments.address, None) as cluster:
+        options = dataclasses.replace(options, parsed=cluster.begin)
+        ready = checks.validate(config, data=None, overrides=overrides, options=options)
+        phases.ended("data checked")
+        return _search(arguments, config, words, ready=ready, options=options, cluster=cluster)
+
+
+def _search(
+    arguments: argparse.Namespace, config: str | None, words: Sequence[str], *, ready: "Sequence[CheckedStudy]",
+    options: checks.Options, cluster: "EarlyStart",
+) -> int:  # fmt: skip
+    """Runs the studies of `m3col search`, which have been checked, and prints their results."""
     from jobs.terminal import interrupt
     from jobs.terminal.progress import Progress
     from tune import api
     from tune.scheduling.coordinator import STOPS
 
-    config, words, resume = _search_arguments(arguments)
-    overrides, faults = parse_overrides(words, arguments.data_dir)
-    runs = runs_of(arguments)
-    options = checks.Options(name=arguments.name, resume=resume, runs=runs)
-    refuse(faults, lambda: checks.validate(config, data=None, overrides=overrides, options=options))
-    ready = checks.validate(config, data=None, overrides=overrides, options=options)
+    phases.ended("modules imported")
     with lasting_output():
         progress = Progress(force_plain=arguments.plain)
 
@@ -139,12 +156,12 @@ def search(arguments: argparse.Namespace) -> int:
 
     interrupt.on_interrupt(farewell)
     run_options = dataclasses.replace(
-        options, tracking_uri=arguments.tracking_uri, address=arguments.address, observe=progress.observe,
-        on_study=progress.on_study, started=started, warn=warn,
+        options, tracking_uri=arguments.tracking_uri, observe=progress.observe, on_study=progress.on_study,
+        started=started, warn=warn,
     )  # fmt: skip
     try:
         with lasting_output(), progress:
-            result = api.run_checked(ready, run_options)
+            result = api.run_checked(ready, run_options, cluster)
     except STOPS as error:
         if progress.folder is None:
             raise
@@ -152,6 +169,7 @@ def search(arguments: argparse.Namespace) -> int:
         return 1
     with lasting_output():
         _print_results(result)
+    phases.ended("result printed")
     return 0
 
 

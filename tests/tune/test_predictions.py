@@ -97,8 +97,8 @@ def test_texts_with_a_trained_encoder_have_a_row_of_frozen_embeddings(tmp_path: 
 
 def test_studies_on_the_same_data_and_folds_fit_the_baselines_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted = []
-    once = baseline_rows.Baselines._fitted
-    monkeypatch.setattr(baseline_rows.Baselines, "_fitted", lambda self: fitted.append(self) or once(self))
+    once = baseline_rows.Baselines.fit
+    monkeypatch.setattr(baseline_rows.Baselines, "fit", lambda self: fitted.append(self) or once(self))
     monkeypatch.setattr(baseline_rows, "_FITTED", {})
     dataset, tables = load("digits"), []
     rows = np.arange(len(dataset.train))

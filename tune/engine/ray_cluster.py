@@ -1,16 +1,15 @@
 """Starting, joining and leaving a Ray cluster."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-import ray.train
-import ray.tune
 
 from m3col.errors import InputError, reason_of
 from m3col.storage.redaction import redacted
-from tune.engine import auth, join_cluster, temporary_folder
+from tune.engine import auth, join_cluster, ready_workers, temporary_folder
 from tune.engine.loopback import loopback
 
 WAIT_FOR_NODES_S = 20.0  # wait for nodes that are still joining an existing cluster
@@ -29,7 +28,10 @@ _SETTINGS = {
 }
 
 
-def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None, dashboard: bool = False) -> bool:
+def start_ray(
+    *, address: str | None, threads: int, num_cpus: int | None = None, dashboard: bool = False,
+    preloaded: Sequence[str] | None = None,
+) -> bool:  # fmt: skip
     """Connects to a cluster (`address` or $RAY_ADDRESS), or starts a local one.
 
     If the caller is already connected to a cluster, that one is used.
@@ -39,6 +41,8 @@ def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None,
         threads: threads of each worker process.
         num_cpus: CPUs of a local cluster. Default: all.
         dashboard: whether a local cluster starts its dashboard, on the loopback address.
+        preloaded: modules that every worker process of a local cluster imports when it starts; trials then get
+            processes that Ray starts ahead of time. Default: their processes start when they do.
 
     Returns:
         Whether a local cluster was started.
@@ -53,17 +57,15 @@ def start_ray(*, address: str | None, threads: int, num_cpus: int | None = None,
     if ray.is_initialized():
         return False
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
-    common: dict[str, Any] = {
-        "logging_level": "error",
-        "log_to_driver": False,
-        "runtime_env": {"env_vars": environment},
-        "namespace": "m3col",
-    }
+    common: dict[str, Any] = {"logging_level": "error", "log_to_driver": False, "namespace": "m3col"}
+    own_environment = {"runtime_env": {"env_vars": environment}}
     if cluster is not None:
-        _join(*cluster, common)
+        _join(*cluster, {**common, **own_environment})
         return False
     folder = temporary_folder.folder(dashboard=dashboard)
-    with loopback():
+    ahead = contextlib.nullcontext() if preloaded is None else ready_workers.cluster_wide(environment)
+    common |= own_environment if preloaded is None else {"_system_config": ready_workers.settings(preloaded)}
+    with loopback(), ahead:
         # "local", because without an address Ray joins the last cluster that `ray start` started on this machine.
         location: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "_temp_dir": folder}
         ray.init("local", num_cpus=num_cpus, **location, **common)

@@ -20,7 +20,7 @@ from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
 from m3col.training import checkpoint
 from tune.config.schema import StudyConfig
-from tune.results.baseline_rows import Baselines
+from tune.results.baseline_rows import Baselines, Fitted
 from tune.results.prediction_table import TEST, columns, deciding_partition, ledger_name, prediction_frame, write
 from tune.results.study_results import StudyResults
 from tune.study.record import BASELINES_FILE, PREDICTIONS_FILE, StudyFolder
@@ -29,7 +29,9 @@ from tune.study.run_name import REFITS, WINNER, RunName
 from tune.study.run_spec import is_wanted
 
 
-def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
+def collect(
+    folder: StudyFolder, config: StudyConfig, dataset: Dataset, fitted: Mapping[str, Fitted] | None = None
+) -> None:
     """Writes predictions.parquet and results/model (the winner's refits as one ensemble); may be called again.
 
     Also records in the test ledger of the runs folder that the test split was evaluated. Call it when all runs have
@@ -39,6 +41,7 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
         folder: the study.
         config: its config.
         dataset: its data, with the test labels if there are any.
+        fitted: baselines that are fitted already, by column of splits.csv. Default: none.
     """
     samples, task = pool(dataset, config.run.validation.kind or "none"), tasks.of(config.run, dataset.classes)
     runs = [(name, run) for name, run in folder.runs() if is_wanted(name, seeds=config.settings.final.seeds)]
@@ -47,7 +50,7 @@ def collect(folder: StudyFolder, config: StudyConfig, dataset: Dataset) -> None:
         partition = deciding_partition(folder)
         folds = read_csv(folder.path / "splits.csv", ids=samples.ids)[partition]
         baselines = Baselines(config.run, dataset, samples, folds, config.settings.final.baselines)
-        parts += list(baselines.predictions())
+        parts += list(baselines.predictions((fitted or {}).get(partition)))
         remarks = {"chosen": baselines.chosen, "left_out": baselines.left_out}
         folder.results.mkdir(exist_ok=True)
         atomic_files.write_json(folder.path / BASELINES_FILE, remarks)

@@ -1,0 +1,97 @@
+"""Starts a local Ray cluster while the data of a search are read and checked."""
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tune.config.schema import StudyConfig
+
+
+class EarlyStart:
+    """A local cluster that starts in a thread of its own. The end of the block ends it.
+
+    Where the search joins a cluster, is connected to one already, or has trials of several workers, nothing is started
+    here: `ray_cluster.start_ray` does it when the checks have passed.
+
+    Args:
+        address: address of a Ray cluster, as for `ray_cluster.start_ray`.
+        num_cpus: CPUs of the local cluster. Default: all.
+    """
+
+    def __init__(self, address: str | None, num_cpus: int | None) -> None:
+        self._address, self._num_cpus = address, num_cpus
+        self._settled, self._over = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> "EarlyStart":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread is None:
+            return
+        from tune.engine import ray_cluster
+
+        self._settled.wait()
+        if self._error is None:
+            ray_cluster.stop_ray()
+        self._over.set()
+        self._thread.join()
+
+    def begin(self, studies: Sequence["StudyConfig"]) -> None:
+        """Begins to start the cluster for these studies, and returns at once. Never raises."""
+        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            return
+        if any(study.request.workers > 1 for study in studies):
+            return
+        # Imported here and not by the thread: two threads that import one package may see it half imported.
+        from tune.engine import join_cluster, ray_cluster, ready_workers
+
+        if join_cluster.requested(self._address) is not None:
+            return
+        threads = max(study.run.resources.threads for study in studies)
+        cpus = self._num_cpus or os.cpu_count() or 1
+        modules = ready_workers.PRELOADED if max(map(_cpus_used, studies)) >= cpus / 2 and not _has_gpu() else ()
+
+        def work() -> None:
+            try:
+                ray_cluster.start_ray(address=None, threads=threads, num_cpus=self._num_cpus, preloaded=modules)
+            except BaseException as error:  # raised by `started` in the caller's thread
+                self._error = error
+            self._settled.set()
+            self._over.wait()  # Linux ends the cluster's processes when the thread that started them ends
+
+        self._thread = threading.Thread(target=work, name="ray", daemon=True)
+        self._thread.start()
+
+    def started(self) -> bool:
+        """Waits for the cluster. Returns whether there is one; False where `begin` started none.
+
+        Raises:
+            InputError: as `ray_cluster.start_ray`.
+        """
+        if self._thread is None:
+            return False
+        self._settled.wait()
+        if self._error is not None:
+            raise self._error
+        return True
+
+
+def _cpus_used(study: "StudyConfig") -> float:
+    """How many CPUs the trials of a study use at most at a time."""
+    search = study.settings.search
+    return min(search.trials, search.concurrency or search.trials) * study.request.cpus
+
+
+def _has_gpu() -> bool:
+    """Whether this machine has a GPU. A process that imports torch before Ray gives it a GPU could see the others."""
+    import torch
+
+    return torch.cuda.device_count() > 0
