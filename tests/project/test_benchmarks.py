@@ -29,6 +29,7 @@ TABLES = {
     ),
     "scale": (["driver CPU ms", "without MLflow", "resume reads MB", "opens in s"], ["4", "8", "16"]),
     "samplers": (["at 25%", "at 50%", "at 100%", "epochs spent"], ["TPE + ASHA", "random", "grid"]),
+    "overhead": (["wall s", "CPU s", "others"], ["one loop", "two loops", "m3col search"]),
     "trifeatures": (["R", "U1", "U2", "S", "seeds"], ["comm", "concat"]),
     "turnaround": (["median s"], ["reused", "fresh"]),
 }
@@ -148,6 +149,15 @@ def test_trifeatures_goes_on_where_an_earlier_call_ended(tmp_path):
     (tmp_path / "done").write_text("\n".join(lines[:-1]) + "\n")
     assert run_quick("trifeatures", "--out", str(tmp_path / "done")) == first
     assert (tmp_path / "done").read_text().splitlines() == lines
+
+
+@pytest.mark.slow
+@pytest.mark.dear("it only measures a speed; early starts and baselines beside the trials are tested with the search")
+def test_overhead_compares_a_search_with_plain_loops_and_shows_its_phases():
+    text = run_quick("overhead", "--only", "digits")
+    assert_table("overhead", text)
+    phases = [row[0] for row in tables(text)[1][1:]]
+    assert phases.index("Ray started") < phases.index("first actor works") < phases.index("report complete")
 
 
 @pytest.mark.slow

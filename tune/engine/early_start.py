@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tune.config.schema import StudyConfig
 
+_DELAY_S = 0.3  # most faults of data are found sooner
+
 
 class EarlyStart:
     """A local cluster that starts in a thread of its own. The end of the block ends it.
@@ -24,9 +26,10 @@ class EarlyStart:
 
     def __init__(self, address: str | None, num_cpus: int | None) -> None:
         self._address, self._num_cpus = address, num_cpus
-        self._settled, self._over = threading.Event(), threading.Event()
+        self._cancelled, self._settled, self._over = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._is_running = False
 
     def __enter__(self) -> "EarlyStart":
         return self
@@ -38,8 +41,9 @@ class EarlyStart:
             return
         from tune.engine import ray_cluster
 
+        self._cancelled.set()
         self._settled.wait()
-        if self._error is None:
+        if self._is_running:
             ray_cluster.stop_ray()
         self._over.set()
         self._thread.join()
@@ -61,7 +65,10 @@ class EarlyStart:
 
         def work() -> None:
             try:
-                ray_cluster.start_ray(address=None, threads=threads, num_cpus=self._num_cpus, preloaded=modules)
+                if not self._cancelled.wait(_DELAY_S):
+                    self._is_running = ray_cluster.start_ray(
+                        address=None, threads=threads, num_cpus=self._num_cpus, preloaded=modules
+                    )
             except BaseException as error:  # raised by `started` in the caller's thread
                 self._error = error
             self._settled.set()
@@ -81,7 +88,7 @@ class EarlyStart:
         self._settled.wait()
         if self._error is not None:
             raise self._error
-        return True
+        return self._is_running
 
 
 def _cpus_used(study: "StudyConfig") -> float:
