@@ -29,9 +29,10 @@ def cluster_wide(environment: Mapping[str, str]) -> Iterator[None]:
     parameters has. Without output of workers on the driver there is nothing for Ray's log monitor to send either, so
     that it is not started.
     """
-    original = parameter.RayParams
-    parameter.RayParams = functools.partial(original, env_vars=dict(environment), include_log_monitor=False)
+    module: Any = parameter
+    original = module.RayParams
+    module.RayParams = functools.partial(original, env_vars=dict(environment), include_log_monitor=False)
     try:
         yield
     finally:
-        parameter.RayParams = original
+        module.RayParams = original
