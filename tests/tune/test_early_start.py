@@ -68,16 +68,15 @@ def test_few_trials_at_a_time_on_many_cpus_import_nothing_ahead(calls):
     assert calls[0][0]["preloaded"] == ()
 
 
-def test_an_error_of_the_start_is_raised_where_the_search_needs_the_cluster(calls, monkeypatch):
+def test_where_the_start_fails_the_search_starts_the_cluster_itself(calls, monkeypatch):
     def refuse(**named):
-        raise m3col.InputError(["no folder"])
+        raise RuntimeError("The current node timed out during startup")
 
     monkeypatch.setattr(ray_cluster, "start_ray", refuse)
     with EarlyStart(None, None) as cluster:
         cluster.begin([study()])
-        with pytest.raises(m3col.InputError, match="no folder"):
-            cluster.started()
-    assert calls == []
+        assert not cluster.started()
+    assert calls == ["stop"]  # what it has left
 
 
 def test_a_fault_of_the_data_ends_what_has_started_and_one_of_the_config_starts_nothing(calls, monkeypatch, tmp_path):
@@ -113,7 +112,7 @@ with early_start.EarlyStart(None, 1) as cluster:
     cluster.begin([study])
     assert cluster.started() and ray.is_initialized()
     print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
-    worker = ray.remote(num_cpus=1)(lambda: (os.nice(0), os.environ["OMP_NUM_THREADS"], os.environ["TQDM_DISABLE"]))
+    worker = ray.remote(num_cpus=1)(lambda: (os.environ["OMP_NUM_THREADS"], os.environ["TQDM_DISABLE"]))
     print(ray.get(worker.remote()))
     raise SystemExit(2)
 """
@@ -128,7 +127,7 @@ def test_no_process_of_a_real_cluster_outlives_the_block(tmp_path):
     )
     assert done.returncode == 2, done.stderr[-2000:]
     pids, worker = done.stdout.splitlines()
-    assert worker == f"({os.nice(0)}, '1', '1')"  # a trial competes like any other training
+    assert worker == "('1', '1')"
     until = time.monotonic() + 20
     while left := [pid for pid in map(int, pids.split()) if psutil.pid_exists(pid)]:
         assert time.monotonic() < until, left

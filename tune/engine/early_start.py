@@ -28,7 +28,6 @@ class EarlyStart:
         self._address, self._num_cpus = address, num_cpus
         self._cancelled, self._settled, self._over = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
         self._is_running = False
 
     def __enter__(self) -> "EarlyStart":
@@ -69,8 +68,8 @@ class EarlyStart:
                     self._is_running = ray_cluster.start_ray(
                         address=None, threads=threads, num_cpus=self._num_cpus, preloaded=modules
                     )
-            except BaseException as error:  # raised by `started` in the caller's thread
-                self._error = error
+            except Exception:  # the search starts it again when the checks have passed, and reports its error
+                ray_cluster.stop_ray()
             self._settled.set()
             self._over.wait()  # Linux ends the cluster's processes when the thread that started them ends
 
@@ -78,16 +77,10 @@ class EarlyStart:
         self._thread.start()
 
     def started(self) -> bool:
-        """Waits for the cluster. Returns whether there is one; False where `begin` started none.
-
-        Raises:
-            InputError: as `ray_cluster.start_ray`.
-        """
+        """Waits for the cluster. Returns whether there is one; False where `begin` started none, or failed."""
         if self._thread is None:
             return False
         self._settled.wait()
-        if self._error is not None:
-            raise self._error
         return self._is_running
 
 

@@ -64,7 +64,7 @@ def start_ray(
         return False
     folder = temporary_folder.folder(dashboard=dashboard)
     ahead = contextlib.nullcontext() if preloaded is None else ready_workers.cluster_wide(environment)
-    common |= own_environment if preloaded is None else {"_system_config": ready_workers.settings(preloaded)}
+    common |= own_environment if preloaded is None else {"_system_config": {"preload_python_modules": [*preloaded]}}
     with loopback(), ahead:
         # "local", because without an address Ray joins the last cluster that `ray start` started on this machine.
         location: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "_temp_dir": folder}

@@ -1,7 +1,7 @@
 """Makes the worker processes that Ray starts ahead of time usable for trials."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,15 +9,6 @@ from ray._private import parameter
 
 # What a process imports before its first trial. The second one is imported by torch when the first optimizer steps.
 PRELOADED = ("tune.engine.trials", "torch._dynamo")
-
-
-def settings(modules: Sequence[str]) -> dict[str, Any]:
-    """Returns the settings of a local cluster whose worker processes import these modules when they start.
-
-    Ray runs them with a niceness of 15. On a machine with other programs a search would then get a fraction of what the
-    same training gets without Ray, so they have the niceness of the process that starts the search.
-    """
-    return {"preload_python_modules": [*modules], "worker_niceness": 0}
 
 
 @contextmanager
