@@ -76,7 +76,10 @@ def test_where_the_start_fails_the_search_starts_the_cluster_itself(calls, monke
     with EarlyStart(None, None) as cluster:
         cluster.begin([study()])
         assert not cluster.started()
-    assert calls == ["stop"]  # what it has left
+        assert cluster._thread is not None
+        cluster._thread.join(20)  # so that Linux ends the processes that it has left
+        assert not cluster._thread.is_alive()
+    assert calls == ["stop"]
 
 
 def test_a_fault_of_the_data_ends_what_has_started_and_one_of_the_config_starts_nothing(calls, monkeypatch, tmp_path):

@@ -70,6 +70,7 @@ class EarlyStart:
                     )
             except Exception:  # the search starts it again when the checks have passed, and reports its error
                 ray_cluster.stop_ray()
+                self._over.set()
             self._settled.set()
             self._over.wait()  # Linux ends the cluster's processes when the thread that started them ends
 
