@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CONFIG ?= configs/search/digits.yaml
+CONFIG ?= configs/search/digit_sums.yaml
 ARGS ?=
 PROCESSES ?= 2
 PACKAGES = --constraint constraints.txt --editable '.[dev]'
