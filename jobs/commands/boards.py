@@ -13,6 +13,8 @@ from m3col.storage import atomic_files
 from tune.outer import summary, tree_board, tree_folder, tree_report
 from tune.outer import table as tables
 from tune.outer.tree_folder import TreeFolder
+from tune.page import board_page
+from tune.results import leaderboard as winners
 from tune.results import rank_board
 from tune.results import report as reports
 from tune.results.sections import Section, to_markdown
@@ -38,7 +40,12 @@ def leaderboard(arguments: argparse.Namespace) -> int:
     by_data: dict[str, list[StudyFolder | TreeFolder]] = {}
     for folder in folders:
         by_data.setdefault(folder.described()["dataset"]["name"], []).append(folder)
-    text = _one_data_set(folders, arguments.reference) if len(by_data) == 1 else _ranks(by_data, arguments)
+    if len(by_data) > 1:
+        text = _ranks(by_data, arguments)
+    elif any(isinstance(folder, TreeFolder) for folder in folders):
+        text = _one_data_set(folders, arguments.reference)
+    else:
+        text = _studies([folder for folder in folders if not isinstance(folder, TreeFolder)], arguments)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         atomic_files.write_text(arguments.out / "leaderboard.md", text)
@@ -71,6 +78,40 @@ def _one_data_set(folders: "Sequence[StudyFolder | TreeFolder]", reference: str 
         part = lines[lines["metric"] == metric].reset_index(drop=True)
         sections.append(Section(str(metric), table=summary.columns(part)))
     return to_markdown(sections)
+
+
+def _studies(folders: "Sequence[StudyFolder]", arguments: argparse.Namespace) -> str:
+    """The winners of finished studies of the same data, and with --out their page.
+
+    Raises:
+        InputError: a study is not finished, or has other data than the first.
+    """
+    faults = [] if arguments.reference is None else ["--reference: is for trees of one data set; these are studies"]
+    first = _data_digests(folders[0])
+    for folder in folders:
+        if not folder.finished():
+            faults.append(f"{folder.path}: the study is not finished; m3col search --resume {folder.resume_name}")
+        faults += [
+            f"{folder.path}: its {part} samples are not those of {folders[0].name} (digest {digest[:12]}, there "
+            f"{first.get(part, 'none')[:12]}); compare studies of the same data"
+            for part, digest in _data_digests(folder).items()
+            if digest != first.get(part)
+        ]
+    if faults:
+        raise InputError(faults)
+    board = winners.leaderboard(folders, [reports.read(folder) for folder in folders])
+    if board["metric"].nunique() != 1:
+        raise InputError(["leaderboard: the studies have different metrics: " + ", ".join(board["metric"].unique())])
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        atomic_files.write_text(arguments.out / "leaderboard.csv", board.to_csv(index=False))
+        atomic_files.write_text(arguments.out / "leaderboard.html", board_page.page(board))
+    return to_markdown([board_page.section(board)])
+
+
+def _data_digests(folder: "StudyFolder") -> dict[str, str]:
+    digests = folder.described()["digests"]
+    return {part: digests.get(part) or "none" for part in ("train", "test")}
 
 
 def _ranks(by_data: "dict[str, list[StudyFolder | TreeFolder]]", arguments: argparse.Namespace) -> str:

@@ -71,10 +71,23 @@ def test_the_command_and_its_faults(trees, tmp_path, capsys):
         (["plain"], "name two or more"),
         (["plain", "plane"], "study 'plane': not found"),
         (["plain", "other"], "its splits are not those of plain"),
-        (["plain/split_00", "plain/split_01"], "these are studies: plain/split_00, plain/split_01"),
+        (["plain", "plain/split_01"], "these are studies: plain/split_01"),
+        (["plain/split_00", "plain/split_01"], "its train samples are not those of plain/split_00"),
+        (["plain/split_00", "strong/split_00", "--reference", "plain"], "--reference: is for trees"),
     ]:
         assert cli.main(["leaderboard", *words, *runs]) == 2
         assert fault in capsys.readouterr().err
+
+
+def test_studies_of_the_same_data_are_joined_in_one_table_with_a_page(trees, tmp_path, capsys):
+    words = ["leaderboard", "plain/split_00", "strong/split_00", "--out", str(tmp_path), "--runs-dir"]
+    assert cli.main([*words, str(trees[0].path.parent)]) == 0
+    shown = capsys.readouterr().out
+    assert "# Winners on arrays" in shown and "`plain/split_00`" in shown and "`strong/split_00`" in shown
+    board = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert board["cv"].is_monotonic_decreasing and set(board["study"]) == {"plain/split_00", "strong/split_00"}
+    page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    assert page.count("<tr") == 3 and f'data-v="{float(board["test"].iloc[0])!r}"' in page
 
 
 def lines(metric: str, **scores: float) -> pd.DataFrame:

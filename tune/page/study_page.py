@@ -23,6 +23,8 @@ FILE = "report.html"
 
 _COURSE = "How the search went"
 
+_FEW = 10  # with fewer finished trials the importance of settings is mostly chance
+
 _HIDDEN = ("dir",)  # settings whose values are paths of the machine
 
 
@@ -179,9 +181,7 @@ def search_parts(results: StudyResults, trials: pd.DataFrame) -> list[Part]:
     """
     importance = search_charts.importance(results)
     if importance:
-        text = (
-            f"Share of the variance of {results.metric} that each setting explains (fANOVA) over the finished trials."
-        )
+        text = f"Share of the variance of {results.metric} that each setting explains (fANOVA), {_finished(results)}."
         importance = joined([tag("p", text, class_="note"), importance])
     return [
         Part("Every trial, and the noise of one score", search_charts.history(results), "history"),
@@ -189,6 +189,12 @@ def search_parts(results: StudyResults, trials: pd.DataFrame) -> list[Part]:
         Part("Learning curves", joined([search_charts.curves(results), modality_charts.losses(results)]), "curves"),
         Part("Trials", study_tables.trials(results, trials), "trials"),
     ]
+
+
+def _finished(results: StudyResults) -> str:
+    count = results.count(TrialState.COMPLETE)
+    few = ": too few for more than a first impression" if count < _FEW else ""
+    return f"from {count:,} finished trials{few}"
 
 
 def model_charts_of(results: StudyResults) -> Html:
