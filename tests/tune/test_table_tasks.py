@@ -87,6 +87,18 @@ def test_the_constant_baseline_is_what_it_is_named_after(finished):
     assert np.array_equal(built.labels_of(rows), table_labels.frames(task)["test"][1].to_numpy())
 
 
+def test_the_page_has_the_charts_of_the_task(finished):
+    task, folder = finished
+    page = (folder.results / "report.html").read_text(encoding="utf-8")
+    charts = {
+        "multi_label": ("F1 of each label", "all labels pooled", "probability of a label"),
+        "regression": ("predicted over true", 'class="diagonal"'),
+    }
+    for words in (*charts[task], 'id="leaderboard"', 'id="differences"', "Votes of the winner"):
+        assert words in page, words
+    assert "nan" not in page.partition("<main>")[2].partition("<pre>")[0]
+
+
 def test_the_summary_speaks_of_the_task(finished):
     task, folder = finished
     text = (folder.results / report.SUMMARY).read_text(encoding="utf-8")
