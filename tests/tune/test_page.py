@@ -140,6 +140,8 @@ def test_a_row_far_away_is_an_arrow_at_the_edge() -> None:
     near = [Difference(str(at), 0.01, 0.0, 0.02) for at in range(4)]
     drawn = forest.forest([*near, Difference("far", -0.9, -0.91, -0.89)], metric="accuracy", reference="c")
     assert drawn.count("M-7 0L2-6L2 6Z") == 1 and "−90.0" in drawn
+    strong = Difference("far", -0.9, -0.91, -0.89, strong=True)
+    assert "M-7 0L2-6L2 6Z" not in forest.forest([*near, strong], metric="accuracy", reference="c")
 
 
 @pytest.mark.parametrize(

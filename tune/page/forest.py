@@ -11,7 +11,7 @@ from tune.page.markup import Html, escaped, joined, tag
 from tune.results import formatting
 from tune.results.formatting import shown
 
-_FAR = 4.0  # intervals beyond this multiple of the median distance from zero are cut at the edge
+_FAR = 4.0  # intervals beyond this multiple of the median distance from zero are cut at the edge, but for strong rows
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _axis(lines: Sequence[Difference]) -> Axis:
     """The axis that holds 0 and all intervals but those that are so far away that the others could not be read."""
     reach = [max(abs(x) for x in (line.value, line.low, line.high) if np.isfinite(x)) for line in lines]
     most = _FAR * float(np.median(reach))
-    near = [line for line, far in zip(lines, reach, strict=True) if far <= most] or list(lines)
+    near = [line for line, far in zip(lines, reach, strict=True) if far <= most or line.strong]
     return Axis.around([0.0, *(x for line in near for x in (line.value, line.low, line.high))], margin=0.04)
 
 
