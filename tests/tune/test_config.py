@@ -105,7 +105,7 @@ def test_rows_are_whole_configs():
         ({"space": SPACE, "validation": {"folds": 1}}, "config: validation.folds must be >= 2"),
         ({"space": SPACE, "search": 3}, "search must be a section"),
         ({"space": SPACE, "search": {"time_budget_s": float("inf")}}, "search.time_budget_s must be a finite number"),
-        ({"space": SPACE, "search": {"sampler": "cmaes"}}, "search.sampler must be one of tpe, random, gp, grid"),
+        ({"space": SPACE, "search": {"sampler": "botorch"}}, "search.sampler must be one of tpe, random, gp, grid"),
         ({"space": SPACE, "datasets": "digits"}, "datasets must be a list"),
         ({"space": SPACE, "datasets": ["digits", 3]}, "datasets[1] must be text, but got 3"),
         ({"space": SPACE, "datasets": ["digit"]}, "config: datasets 'digit': no such file"),
