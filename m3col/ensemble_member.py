@@ -88,7 +88,7 @@ class Member:
 
     def outputs(self, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
         """Predictions [N, C] of each head; samples of a source may lack the modality."""
-        return self._link(self._passes(sources, self.method.logits))
+        return self._link(self._passes(sources, self.method.predicted))
 
     def subset_features(self, sources: Mapping[str, Source], subsets: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """By subset of the modalities the rows [N, F] that predictions are made from, in float64."""
@@ -105,7 +105,7 @@ class Member:
     def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Predictions [N, C] of each head from the embeddings of all modalities."""
         tables = {name: TableSource(value) for name, value in embeddings.items()}
-        return self._link(self._passes(tables, self.method.classify))
+        return self._link(self._passes(tables, self.method.predicted_from))
 
     def patches(self, modality: str, source: Source) -> Tensor:
         """Patch tokens [N, P, D] of images, see `ImageEncoder.tokens`. Raises InputError for encoders without them."""

@@ -23,7 +23,7 @@ from m3col.data.images import cache, index
 from m3col.data.permuted_labels import permuted
 from m3col.errors import InputError, nearest
 from m3col.methods import registry
-from m3col.methods.settings import SelfSupervisedSettings
+from m3col.methods.settings import SelfSupervisedSettings, stack_share
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Task
 
@@ -228,6 +228,8 @@ def _faults(config: RunConfig, dataset: Dataset, kind: str, faulty: Collection[s
         validation = config.validation
         texts = splits.faults(dataset, kind=kind, folds=validation.folds, fraction=validation.fraction, task=task)
         faults += [Fault(text.partition(":")[0], text) for text in texts]
+    if not faults and not touches(faulty, "objective", "validation", "method"):
+        faults += _stacking_faults(config, dataset, kind, task)
     if not touches(faulty, "method", "data.modalities"):
         faults += _modality_faults(config, dataset) or _method_faults(config, dataset, task, faulty)
     faults += _per_modality_faults(config, dataset.modalities, (*dataset.modalities, *dataset.unselected))
@@ -323,6 +325,16 @@ def _method_faults(config: RunConfig, dataset: Dataset, task: Task, faulty: Coll
         return []
     kinds = {name: dataset.kinds[name] for name in dataset.modalities}
     return [Fault("method", line) for line in registry.load(config.method).data_faults(config, kinds, task)]
+
+
+def _stacking_faults(config: RunConfig, dataset: Dataset, kind: str, task: Task) -> list[Fault]:
+    """Classes with too few samples to hold one out of each training fold, where the config asks for it."""
+    if stack_share(config) is None:
+        return []
+    of, pool, key = config.validation, splits.pool(dataset, kind), "objective.stack_share"
+    folds = splits.draw(dataset, kind=kind, folds=of.folds, fraction=of.fraction, seed=of.seed, task=task)
+    texts = [text for fold in folds for text in splits.held_out_faults(pool.take(fold.train), task, where=key)]
+    return [Fault(key, text) for text in dict.fromkeys(texts)]
 
 
 def _per_modality_faults(config: RunConfig, modalities: Sequence[str], known: Sequence[str]) -> list[Fault]:

@@ -92,12 +92,16 @@ def _method_rules(raw: Mapping[str, Any]) -> list[Fault]:
 
 
 def _decision_rules(raw: Mapping[str, Any]) -> list[Fault]:
-    """A mean over heads needs heads."""
-    if get(raw, "objective.decision") != "mean_of_heads" or get(raw, "objective.unimodal_supervision") is not False:
+    """A decision of several heads needs heads."""
+    method, decision, key = raw.get("method", registry.DEFAULT), get(raw, "objective.decision"), "unimodal_supervision"
+    if decision not in ("mean_of_heads", "stacked") or not registry.is_method(method):
+        return []
+    default = registry.find(method).settings.model_fields.get(key)
+    if get(raw, f"objective.{key}", True if default is None else default.default) is not False:
         return []
     text = (
-        "objective.decision 'mean_of_heads' needs a head per modality, but objective.unimodal_supervision is false; "
-        "nearest valid: 'fused'"
+        f"objective.decision {decision!r} needs a head per modality, but objective.{key} is false; nearest valid: "
+        f"'fused', or objective.{key}: true"
     )
     return [Fault("objective.decision", text)]
 

@@ -240,7 +240,7 @@ class ResourcesConfig(Strict):
 # Keys of later versions. Where they have their defaults, configs are stored as those of older versions are, so that
 # their studies can be resumed.
 _LATER = (
-    "data.resplit", "data.permuted_labels", "objective.decision",
+    "data.resplit", "data.permuted_labels", "objective.decision", "objective.stack_share",
     "model.numeric", "model.sequence.widths", "model.sequence.stride", "model.sequence.stride_at",
     "model.sequence.tokens",
 )  # fmt: skip
@@ -248,7 +248,7 @@ _LATER = (
 _DEFAULTS = {
     "data": DataConfig().model_dump(),
     "model": ModelConfig().model_dump(),
-    "objective": {"decision": "fused"},
+    "objective": {"decision": "fused", "stack_share": 0.2},
 }
 
 

@@ -221,7 +221,53 @@ def _dealt(
         place[row] = np.arange(len(row))
         return [np.flatnonzero(place[unit] % folds == fold) for fold in range(folds)]
     size = min(max(int(np.ceil(fraction * len(row))), 1), len(row) - 1)
-    return [row[((np.arange(size) + draw.random()) * len(row) / size).astype(np.int64)]]
+    chosen = row[((np.arange(size) + draw.random()) * len(row) / size).astype(np.int64)]
+    return [np.flatnonzero(np.isin(unit, chosen))]
+
+
+def held_out_faults(samples: Split, task: Task, *, where: str) -> list[str]:
+    """The faults of a training fold of which a part is to be held out, one line each.
+
+    Args:
+        samples: the training fold, with labels.
+        task: defines the strata.
+        where: the key of the share, for the messages.
+    """
+    unit = "samples" if samples.groups is None else "groups"
+    return [
+        f"{where}: needs 2 {unit} of each class in every training fold, one of them held out, but of "
+        f"{task.stratum(number) if task.exact_strata else 'all'} there is {count or 'none'}; take more data, or "
+        "objective.decision: fused"
+        for number, count in enumerate(stratum_counts(samples, task))
+        if count < 2
+    ]
+
+
+def held_out(samples: Split, share: float, *, seed: int, task: Task) -> Fold:
+    """Divides a training fold within strata; groups stay together. Equal arguments give equal parts.
+
+    Args:
+        samples: the training fold, with labels.
+        share: of the samples, or groups, that are held out. With exact strata each stratum has at least one on both
+            sides, as far as groups allow it; see `held_out_faults`.
+        seed: of the random numbers.
+        task: defines the strata.
+
+    Returns:
+        Positions in `samples`; `validation` has those that are held out.
+    """
+    strata, groups = task.strata(_labels(samples)), samples.groups
+    if not task.exact_strata:
+        return _complement(_dealt(strata, folds=0, fraction=share, seed=seed, groups=groups)[0], len(samples))
+    draw = np.random.default_rng(seed)
+    unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    chosen: set[int] = set()
+    for stratum in range(task.num_strata):
+        own = np.unique(unit[strata == stratum])
+        count = min(max(round(share * len(own)), 1), len(own) - 1)
+        free = [int(one) for one in draw.permutation(own) if int(one) not in chosen]
+        chosen |= {*free[: max(count - (len(own) - len(free)), 0)]}
+    return _complement(np.flatnonzero(np.isin(unit, [*chosen])), len(samples))
 
 
 def _complement(positions: NDArray[np.integer], count: int) -> Fold:

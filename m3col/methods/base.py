@@ -194,6 +194,14 @@ class Method(nn.Module):
         """Logits [n, C] by output from the embeddings [n, D] of all modalities."""
         return {}
 
+    def predicted(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
+        """Outputs [n, C] that predictions are made of; those of `logits`, unless a method decides otherwise."""
+        return self.logits(inputs)
+
+    def predicted_from(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same from the embeddings [n, D] of all modalities."""
+        return self.classify(embeddings)
+
     def forward(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         # DDP synchronises the gradients only of what `forward` returns.
         return self.losses(batch, step)

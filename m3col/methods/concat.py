@@ -12,6 +12,7 @@ from torch import Tensor
 
 from m3col.config.schema import ObjectiveConfig
 from m3col.methods.batch import Batch, Step
+from m3col.methods.settings import DecisionSettings
 from m3col.methods.supervised import SupervisedMethod, sum_losses
 
 
@@ -41,6 +42,6 @@ class UniConcat(Concat):
 class N24News(Concat):
     """Concatenation with a head per modality, all of weight 1: the row N24News of Table 1."""
 
-    Settings: ClassVar = ObjectiveConfig
+    Settings: ClassVar = DecisionSettings
     summary = "concatenated embeddings with a head per modality; the row N24News of the papers"
     unimodal_heads = True

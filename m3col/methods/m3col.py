@@ -1,25 +1,20 @@
 """M3CoL (arXiv 2409.17777): supervised heads plus a contrastive term that changes during training.
 
 L_Total = beta * (M3Co, later MultiSClip) + CE-Uni + CE-Multi   (Eq. 16)
-
-Differs: `decision: mean_of_heads` is an addition. The losses are the same; predictions, and the scores of the output
-`fused`, are then those of the mean over the heads of the modalities and the fused one.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
 from m3col.config.schema import RunConfig
-from m3col.inputs.base import Input
-from m3col.inputs.specs import present_of
 from m3col.losses import m3co, multi_softclip
 from m3col.methods import mixed_views
 from m3col.methods.batch import Batch, Step
 from m3col.methods.settings import M3CoLSettings
-from m3col.methods.supervised import FUSED, SupervisedMethod, sum_losses
+from m3col.methods.supervised import SupervisedMethod, sum_losses
 
 
 def last_mixup_epoch(epochs: int, switch_point: float) -> int:
@@ -48,21 +43,9 @@ class M3CoL(SupervisedMethod):
         last = last_mixup_epoch(config.train.epochs, settings.switch_point)
         return (*names, *(["m3co"] if last > 0 else []), *(["softclip"] if last < config.train.epochs else []))
 
-    def logits(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
-        return self._decided(super().classify(self.encode(inputs)), present_of(inputs))
-
-    def classify(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Logits [n, C] by head, and of the decision as "fused", for samples that have all modalities."""
-        return self._decided(super().classify(embeddings), {})
-
-    def _decided(self, logits: dict[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self.settings.decision == "fused":
-            return logits
-        return {**logits, FUSED: self.mean_output(logits, [*self.modalities, FUSED], present)}
-
     def losses(self, batch: Batch, step: Step) -> dict[str, Tensor]:
         embeddings = self.encode(batch.inputs)
-        parts = self.head_losses(super().classify(embeddings), batch)
+        parts = self.head_losses(self.classify(embeddings), batch)
         objective = self.settings
         if objective.beta == 0:
             return sum_losses(parts)

@@ -4,12 +4,33 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from m3col.config.schema import Count, NotNegative, ObjectiveConfig, Positive, Share
+from m3col.config.schema import Count, NotNegative, ObjectiveConfig, Positive, RunConfig, Share
 
 TrainedTemperature = Annotated[float, Field(ge=0.01, le=1)]
 
 
-class SupervisedSettings(ObjectiveConfig):
+class DecisionSettings(ObjectiveConfig):
+    """Settings of methods with a head per modality, or an equal of it, and a fused output.
+
+    Attributes:
+        decision: what predicts: "fused": the fused output; "mean_of_heads": the mean of the predictions of all heads;
+            "stacked": the heads with weights that are fitted on held-out samples of the training fold, see
+            docs/protocol.md.
+        stack_share: the share of a training fold that is held out for these weights, with decision "stacked".
+    """
+
+    decision: Literal["fused", "mean_of_heads", "stacked"] = "fused"
+    stack_share: Annotated[float, Field(ge=0.05, le=0.5)] = 0.2
+
+
+def stack_share(config: RunConfig) -> float | None:
+    """The share of a training fold that is held out to weight the heads; None: nothing is held out."""
+    settings = config.objective
+    stacked = isinstance(settings, DecisionSettings) and settings.decision == "stacked"
+    return settings.stack_share if isinstance(settings, DecisionSettings) and stacked else None
+
+
+class SupervisedSettings(DecisionSettings):
     """Settings of methods with heads.
 
     Attributes:
@@ -37,14 +58,12 @@ class M3CoLSettings(MixupSettings):
         temperature: tau of M3Co.
         softclip_temperature: tau of MultiSClip; None: `temperature`.
         switch_point: share of the epochs that are trained with M3Co; the others are trained with MultiSClip.
-        decision: what predicts: "fused": the fused head; "mean_of_heads": the mean of the predictions of all heads.
     """
 
     beta: NotNegative = 0.1
     temperature: Positive = 0.1
     softclip_temperature: Annotated[float, Field(gt=0)] | None = None
     switch_point: Share = 0.33
-    decision: Literal["fused", "mean_of_heads"] = "fused"
 
 
 class SelfSupervisedSettings(ObjectiveConfig):
@@ -179,17 +198,19 @@ class FactorCLSettings(SelfSupervisedSettings):
     critic_hidden: Count = 512
 
 
-class LateSettings(ObjectiveConfig):
+class LateSettings(DecisionSettings):
     """Settings of late fusion.
 
     Attributes:
         fused_weight: weight of the loss of the mean prediction; 0: each modality is trained as if alone.
+        decision: what predicts: "fused": the mean; "stacked": see `DecisionSettings`.
     """
 
     fused_weight: NotNegative = 0.0
+    decision: Literal["fused", "stacked"] = "fused"
 
 
-class TMCSettings(ObjectiveConfig):
+class TMCSettings(DecisionSettings):
     """Settings of TMC.
 
     Attributes:
@@ -205,7 +226,7 @@ class TMCSettings(ObjectiveConfig):
     pseudo_view: bool = False
 
 
-class DynamicsSettings(ObjectiveConfig):
+class DynamicsSettings(DecisionSettings):
     """Settings of Multimodal Dynamics.
 
     Attributes:
@@ -235,7 +256,7 @@ class GMUSettings(SupervisedSettings):
     tied: bool = False
 
 
-class UniSMMCSettings(ObjectiveConfig):
+class UniSMMCSettings(DecisionSettings):
     """Settings of UniS-MMC.
 
     Attributes:
@@ -247,7 +268,7 @@ class UniSMMCSettings(ObjectiveConfig):
     temperature: Positive = 0.07
 
 
-class VCDNSettings(ObjectiveConfig):
+class VCDNSettings(DecisionSettings):
     """Settings of the view correlation discovery network.
 
     Attributes:
@@ -277,7 +298,7 @@ class MOGONETSettings(VCDNSettings):
     store_training_rows: bool = False
 
 
-class CentralNetSettings(ObjectiveConfig):
+class CentralNetSettings(DecisionSettings):
     """Settings of CentralNet.
 
     Attributes:

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from m3col.config.schema import ObjectiveConfig, RunConfig
 from m3col.data.checks import naming
+from m3col.inputs.base import Input
+from m3col.inputs.specs import present_of
 from m3col.methods.base import Method
 from m3col.methods.batch import Batch
-from m3col.methods.settings import SupervisedSettings
+from m3col.methods.settings import DecisionSettings, SupervisedSettings
 from m3col.models import build
 from m3col.models.named_modules import NamedModules
+from m3col.models.stacker import Stacker
 from m3col.tasks import registry as tasks
 from m3col.tasks.base import Mixed, Task, full_precision
 from m3col.tasks.single_label import nonzero
@@ -53,6 +56,13 @@ class SupervisedMethod(Method):
         self.heads = NamedModules({name: self._head(width) for name in with_heads})
         if self.fuses:
             self.fusion = self._head(self.fusion_width)
+        names = self.output_names(self.config, self.modalities)
+        self.stacker = Stacker(len(names), task.width) if self.decision == "stacked" else None
+
+    @property
+    def decision(self) -> str:
+        """What predicts, see `DecisionSettings`."""
+        return self.settings.decision if isinstance(self.settings, DecisionSettings) else FUSED
 
     @property
     def fusion_width(self) -> int:
@@ -93,6 +103,34 @@ class SupervisedMethod(Method):
             logits[FUSED] = self.fusion(self.joined(embeddings))
         return logits
 
+    def predicted(self, inputs: Mapping[str, Input]) -> dict[str, Tensor]:
+        """Outputs [n, C] of each head, and as "fused" those of the setting `decision`."""
+        return self._decided(self.logits(inputs), present_of(inputs))
+
+    def predicted_from(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same from the embeddings [n, D] of all modalities, for samples that have all of them."""
+        return self._decided(self.classify(embeddings), {})
+
+    def _decided(self, logits: dict[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.stacker is not None:
+            return {**logits, FUSED: self.stacker(self.said(logits, present))}
+        if self.decision == "mean_of_heads":
+            return {**logits, FUSED: self.mean_output(logits, [*logits], present)}
+        return logits
+
+    def said(self, logits: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """What each head says, on one scale: [K, n, C], such as log-probabilities.
+
+        In the place of a modality that a sample lacks is the mean of its other heads.
+
+        Args:
+            logits: [n, C] by head, K heads.
+            present: [n] by modality whether a sample has it; modalities without gaps may be left out.
+        """
+        said = self.task.comparable(torch.stack([full_precision(value) for value in logits.values()]))
+        shares = self._shares(said, [*logits], present)
+        return torch.where(shares > 0, said, (shares * said).sum(dim=0))
+
     def mean_output(self, logits: Mapping[str, Tensor], names: Sequence[str], present: Mapping[str, Tensor]) -> Tensor:
         """Outputs [n, C] whose prediction is the mean of the predictions of several heads.
 
@@ -103,12 +141,16 @@ class SupervisedMethod(Method):
             present: [n] by modality whether a sample has it; modalities without gaps may be left out.
         """
         outputs = torch.stack([full_precision(logits[name]) for name in names])
+        return self.task.averaged(outputs, self._shares(outputs, names, present))
+
+    def _shares(self, outputs: Tensor, names: Sequence[str], present: Mapping[str, Tensor]) -> Tensor:
+        """Equal shares [K, n, 1] of the heads that a sample has, see `mean_output`."""
         weights = torch.ones_like(outputs[:, :, :1])
         for at, name in enumerate(names):
             if name in present:
                 weights[at, :, 0] = present[name].to(weights.dtype)
         weights = torch.where(weights.sum(dim=0) == 0, 1.0, weights)
-        return self.task.averaged(outputs, weights / weights.sum(dim=0))
+        return weights / weights.sum(dim=0)
 
     def head_losses(self, logits: Mapping[str, Tensor], batch: Batch, mixed: Mixed | None = None) -> dict[str, Tensor]:
         """The task's loss of each head, such as the cross-entropies `ce_<head>` of Eq. 14 and 15.

@@ -13,6 +13,7 @@ from m3col.methods.settings import (
     ContrastSettings,
     CrossSelfSettings,
     CrossSettings,
+    DecisionSettings,
     DynamicsSettings,
     FactorCLSettings,
     GMUSettings,
@@ -115,7 +116,7 @@ TABLE: dict[str, MethodSpec] = {
     ),
     "n24news": MethodSpec(
         "m3col.methods.concat:N24News",
-        ObjectiveConfig,
+        DecisionSettings,
         "concatenated embeddings with a head per modality; the row N24News of the papers",
         "n24news",
     ),

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from m3col.evaluation.linear_evaluation import LinearModel as LinearModel
 from m3col.evaluation.published_probes import Samples as Samples
+from m3col.evaluation.stacking import StackedWeights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,6 +172,10 @@ class Task(ABC):
             weights: [M, n, 1], >= 0, which add up to 1 over the heads.
         """
         return (outputs * weights).sum(dim=0)
+
+    def comparable(self, outputs: "Tensor") -> "Tensor":
+        """Outputs [K, n, C] of K heads on one scale, on which they can be added, such as log-probabilities."""
+        return outputs
 
     def class_weights(self, setting: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
         """Weights [C] for `loss`.
@@ -337,6 +342,16 @@ class Task(ABC):
 
         Returns:
             The model; its outputs [N, C] go through `link`.
+        """
+
+    @abstractmethod
+    def stacked(self, heads: Floats, labels: NDArray[Any], *, weight: Floats | None) -> StackedWeights:
+        """Weights of heads, fitted to samples that they were not trained on.
+
+        Args:
+            heads: [K, N, C] what each head says, see `comparable`.
+            labels: of the N samples.
+            weight: what `class_weights` returned.
         """
 
     def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from m3col.evaluation import label_baselines, linear_evaluation, published_probes
+from m3col.evaluation import label_baselines, linear_evaluation, published_probes, stacking
 from m3col.evaluation.linear_evaluation import LinearModel
+from m3col.evaluation.stacking import StackedWeights
 from m3col.metrics import multilabel
 from m3col.tasks.base import Floats, Mixed, Predictions, Samples, Task, full_precision
 
@@ -218,6 +219,9 @@ class MultiLabel(Task):
 
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
         return linear_evaluation.one_per_label(x, labels, positive_weight=weight, seed=seed)
+
+    def stacked(self, heads: Floats, labels: NDArray[Any], *, weight: Floats | None) -> StackedWeights:
+        return stacking.labels_alone(heads, labels, positive_weight=weight)
 
     def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
         parts = published_probes.divided(train, validation, self.strata(train.labels))

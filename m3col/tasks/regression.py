@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from m3col.evaluation import label_baselines, linear_evaluation, published_probes
+from m3col.evaluation import label_baselines, linear_evaluation, published_probes, stacking
 from m3col.evaluation.linear_evaluation import LinearModel
+from m3col.evaluation.stacking import StackedWeights
 from m3col.metrics import regression
 from m3col.tasks.base import Floats, Mixed, Predictions, Samples, Task, full_precision
 
@@ -188,6 +189,9 @@ class Regression(Task):
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
         # As in training, the outputs are those of standardised targets.
         return linear_evaluation.ridge(x, self.targets(labels).double().numpy(), seed=seed)
+
+    def stacked(self, heads: Floats, labels: NDArray[Any], *, weight: Floats | None) -> StackedWeights:
+        return stacking.targets(heads, self.targets(labels).double().numpy())
 
     def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
         return {"ridge": published_probes.ridge(train if validation is None else train.joined(validation))}

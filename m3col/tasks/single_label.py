@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from m3col.evaluation import baselines, linear_evaluation, published_probes
+from m3col.evaluation import baselines, linear_evaluation, published_probes, stacking
 from m3col.evaluation.linear_evaluation import LinearModel
+from m3col.evaluation.stacking import StackedWeights
 from m3col.metrics import classification, intervals
 from m3col.tasks.base import Floats, Mixed, Predictions, Samples, Task
 
@@ -73,6 +74,10 @@ class SingleLabel(Task):
     def averaged(self, outputs: "Tensor", weights: "Tensor") -> "Tensor":
         """The logarithm of the mean probabilities."""
         return (outputs.log_softmax(dim=2) + weights.log()).logsumexp(dim=0)
+
+    def comparable(self, outputs: "Tensor") -> "Tensor":
+        """Log-probabilities."""
+        return outputs.log_softmax(dim=2)
 
     def class_weights(self, setting: str | Sequence[float], labels: NDArray[Any]) -> Floats | None:
         """See `Task.class_weights`. "balanced": N / (C * count); a list: these weights."""
@@ -162,6 +167,9 @@ class SingleLabel(Task):
 
     def linear_model(self, x: Floats, labels: NDArray[Any], *, weight: Floats | None, seed: int) -> LinearModel:
         return linear_evaluation.logistic(x, labels, num_classes=self.width, class_weight=weight, seed=seed)
+
+    def stacked(self, heads: Floats, labels: NDArray[Any], *, weight: Floats | None) -> StackedWeights:
+        return stacking.classes(heads, labels, class_weight=weight)
 
     def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
         parts = published_probes.divided(train, validation, self.strata(train.labels), needs_all=True)

@@ -23,11 +23,14 @@ from m3col.errors import InputError, TrainingFailed
 from m3col.inputs import base, fitting, length_groups
 from m3col.inputs.base import Source
 from m3col.inputs.batches import PartialSource, ahead, is_lazy
+from m3col.inputs.specs import present_of
 from m3col.inputs.texts import by_length
 from m3col.methods import registry
 from m3col.methods.batch import CLEAN, Batch, Step
 from m3col.methods.self_supervised import SelfSupervisedMethod
+from m3col.methods.supervised import SupervisedMethod
 from m3col.tasks.base import Task
+from m3col.training import fitted_parts
 from m3col.training import optimizer as optimizers
 
 # Evaluation stores no activations for a backward pass, so its batches can be larger than those of training.
@@ -86,12 +89,14 @@ class FoldTrainer:
     ) -> None:
         check_ranks(config, ranks.size)
         self.config, self.fold, self.seed, self.ranks = config, fold, config.train.seed, ranks
+        train, self.held_out = fitted_parts.divided(config, train, task, fold=fold)
         self.task = task = task if train.labels is None else task.fitted(train.labels)
         self.device = ranks.device or device_of(config)
         self.dtype = torch.float64 if config.train.precision == "float64" else torch.float32
         self.transforms = fitting.fit(config, train, features)
         self._kinds = {transform.kind for transform in self.transforms.values()}
         self._inputs = self._labelled_inputs = self.prepare(train.inputs, train.present)
+        self.held_out_inputs = {} if (held := self.held_out) is None else self.prepare(held.inputs, held.present)
         self._train_labels = train.labels
         method = registry.load(config.method)
         if pretrain is not None and issubclass(method, SelfSupervisedMethod) and not method.uses_labels:
@@ -296,7 +301,7 @@ class FoldTrainer:
         """
         if not len(next(iter(inputs.values()))):
             return {name: np.zeros((0, self.task.width)) for name in self.outputs}
-        return {name: self.task.unscaled(x) for name, x in self._evaluated(inputs, self.method.logits).items()}
+        return {name: self.task.unscaled(x) for name, x in self._evaluated(inputs, self.method.predicted).items()}
 
     def features(self, inputs: Mapping[str, Source] | None = None) -> np.ndarray:
         """The embeddings that a method without labels is evaluated by, in evaluation mode and without augmentation.
@@ -312,24 +317,18 @@ class FoldTrainer:
         return self._evaluated(inputs, lambda batch: {"x": method.features(batch)})["x"]
 
     def fit_evaluation(self) -> None:
-        """Fits the linear classifier of a method without labels to its embeddings of the training fold.
+        """Fits what is not trained by the optimizer, see `m3col.training.fitted_parts`; on all ranks the same."""
+        fitted_parts.fit(self)
 
-        All ranks get the same classifier.
-        """
+    def head_outputs(self, inputs: Mapping[str, Source]) -> np.ndarray:
+        """What each head says of all samples, [K, N, C] in float64, on every rank; see `SupervisedMethod.said`."""
         method = self.method
-        assert isinstance(method, SelfSupervisedMethod)
-        features = self.features()
-        if not np.isfinite(features).all():  # on all ranks
-            raise TrainingFailed(f"embeddings of the training samples are not finite (fold {self.fold})")
-        seed = randomness.torch_seed(seed=self.seed, fold=self.fold, epoch=0, purpose="evaluation")
-        fitted = None
-        if self.ranks.is_rank_zero:
-            weight = self.task.class_weights(self.config.objective.class_weight, self.labels)
-            fitted = self.task.linear_model(features, self.labels, weight=weight, seed=seed)
-        fitted = self.ranks.broadcast(fitted)
-        assert fitted is not None
-        place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
-        method.set_evaluation(torch.as_tensor(fitted.weight, **place), torch.as_tensor(fitted.bias, **place))
+        assert isinstance(method, SupervisedMethod)
+
+        def call(batch: dict[str, Any]) -> dict[str, Tensor]:
+            return dict(zip(self.outputs, method.said(method.logits(batch), present_of(batch)), strict=True))
+
+        return np.stack([*self._evaluated(inputs, call).values()])
 
     @property
     def labels(self) -> NDArray[Any]:

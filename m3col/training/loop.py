@@ -126,8 +126,11 @@ class LockstepTrainer:
         return self._evaluation_epochs is None or epoch in self._evaluation_epochs
 
     def _fit_evaluation(self, epoch: int) -> None:
-        """Fits the linear classifier of a method without labels, where this epoch needs its predictions."""
-        if self._evaluation_epochs is not None and (epoch in self._evaluation_epochs or self._is_probed(epoch)):
+        """Fits what the optimizer does not train, such as the classifier of a method without labels, where this epoch
+        needs predictions."""
+        every = self._evaluation_epochs
+        scored = bool(self._validation) or epoch >= self.config.train.epochs if every is None else epoch in every
+        if scored or self._is_probed(epoch):
             for trainer in self.trainers:
                 trainer.fit_evaluation()
 

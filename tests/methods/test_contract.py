@@ -227,16 +227,16 @@ def test_shards_keep_mixing_inside_their_groups(shards):
 def test_m3col_can_decide_by_the_mean_of_its_heads():
     (plain, batch), (mean, _) = build("m3col"), build("m3col", objective__decision="mean_of_heads")
     assert torch.equal(plain.losses(batch, STEP)["loss"], mean.losses(batch, STEP)["loss"])
-    heads, decided = plain.eval().logits(batch.inputs), mean.eval().logits(batch.inputs)
+    heads, decided = plain.eval().logits(batch.inputs), mean.eval().predicted(batch.inputs)
     expected = torch.stack([value.softmax(dim=1) for value in heads.values()]).mean(dim=0)
     torch.testing.assert_close(decided[FUSED].softmax(dim=1), expected)
     assert all(torch.equal(decided[name], heads[name]) for name in mean.modalities)
     embeddings = mean.encode(batch.inputs)
-    torch.testing.assert_close(mean.classify(embeddings)[FUSED], decided[FUSED])
+    torch.testing.assert_close(mean.predicted_from(embeddings)[FUSED], decided[FUSED])
     partial = {**batch.inputs, "a": Partial(batch.inputs["a"], torch.arange(9) > 0)}
     gaps = plain.logits(partial)
     without = torch.stack([value[0].softmax(dim=0) for name, value in gaps.items() if name != "a"]).mean(dim=0)
-    torch.testing.assert_close(mean.logits(partial)[FUSED][0].softmax(dim=0), without)
+    torch.testing.assert_close(mean.predicted(partial)[FUSED][0].softmax(dim=0), without)
 
 
 def test_a_mean_of_heads_needs_heads():

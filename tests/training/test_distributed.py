@@ -108,6 +108,16 @@ def whole_run(precision: str, ranks: RankContext) -> dict[str, np.ndarray]:
     return found
 
 
+def stacked(ranks: RankContext) -> dict[str, np.ndarray]:
+    """Weights of the heads after an epoch."""
+    data = dataset(2, count=23)
+    run = config("m3col", objective__decision="stacked")
+    trainer = FoldTrainer(run, data.train, features=data.features, task=tasks.build(classes=3), ranks=ranks)
+    trainer.train_epoch(1, learning_rate=0.01)
+    trainer.fit_evaluation()
+    return {name: value.cpu().numpy().copy() for name, value in trainer.method.stacker.state_dict().items()}
+
+
 def few(count: int, ranks: RankContext) -> np.ndarray:
     """Logits of so few samples that workers may have none of them."""
     data = dataset(2)
@@ -127,6 +137,7 @@ def everything(ranks: RankContext) -> dict[str, np.ndarray]:
         for task, case in TABLE_CASES for key, value in one_epoch(case, ranks, task=task).items()
     }  # fmt: skip
     found |= {f"few {count}": few(count, ranks) for count in (1, 2, 5)}
+    found |= {f"stacked {name}": value for name, value in stacked(ranks).items()}
     for precision in ("float64", "float32"):
         found |= {f"run {precision}|{key}": value for key, value in whole_run(precision, ranks).items()}
     return found
@@ -197,6 +208,13 @@ def test_every_held_out_sample_counts_once(alone, ranks):
         for count in (1, 2, 5):
             np.testing.assert_allclose(rank[f"few {count}"], alone[f"few {count}"], rtol=1e-9, atol=1e-12)
             assert len(rank[f"few {count}"]) == count
+
+
+def test_weights_of_heads_are_fitted_to_the_outputs_of_all_workers(alone, ranks):
+    assert not np.allclose(alone["stacked weight"], 1 / 3)
+    for rank in ranks:
+        for key in ("stacked weight", "stacked bias"):
+            np.testing.assert_allclose(rank[key], alone[key], rtol=1e-9, atol=1e-12)
 
 
 def test_all_workers_come_to_the_same_records(ranks):
