@@ -39,7 +39,7 @@ def test_each_label_equals_scikit_learn():
     rng = np.random.default_rng(1)
     labels = (rng.random((SAMPLES, 2)) > 0.6).astype(int)
     x = rng.normal(size=(HEADS, SAMPLES, 2)) + labels
-    fitted = stacking.labels_alone(x, labels, positive_weight=np.array([3.0, 1.0]), prior=False)
+    fitted = stacking.labels_alone(x, labels, positive_weight=np.array([3.0, 1.0]), cost=1.0, prior=False)
     for c in range(2):
         rows = np.concatenate([x[:, :, c].T, np.ones((SAMPLES, 1))], axis=1)
         sample = np.where(labels[:, c] == 1, [3.0, 1.0][c], 1.0)
@@ -99,7 +99,7 @@ def test_with_much_regularisation_all_heads_count_equally():
 
 def test_the_head_that_knows_something_counts_most_and_a_class_without_samples_is_fitted():
     x, labels = heads(3)
-    fitted = stacking.classes(x[:, labels < 2], labels[labels < 2])
+    fitted = stacking.classes(x[:, labels < 2], labels[labels < 2], cost=1.0)
     assert (fitted.weight[0, :2] > fitted.weight[1:, :2].max()).all() and np.isfinite(fitted.weight).all()
     assert fitted.bias[2] < fitted.bias[:2].min()
 
@@ -107,7 +107,7 @@ def test_the_head_that_knows_something_counts_most_and_a_class_without_samples_i
 @pytest.mark.parametrize("scale", [1.0, 200.0])
 def test_extreme_outputs_end_at_a_minimum(scale):
     x, labels = heads(3)
-    fitted = stacking.classes(x * scale, labels)
+    fitted = stacking.classes(x * scale, labels, cost=1.0)
     assert np.isfinite(fitted.weight).all() and np.isfinite(fitted.bias).all()
     worse = stacking.classes(x * scale, labels, cost=1e-9)
 
