@@ -12,7 +12,6 @@ from torch import Tensor
 
 from m3col.config.schema import ObjectiveConfig
 from m3col.methods.batch import Batch, Step
-from m3col.methods.settings import DecisionSettings
 from m3col.methods.supervised import SupervisedMethod, sum_losses
 
 
@@ -42,6 +41,6 @@ class UniConcat(Concat):
 class N24News(Concat):
     """Concatenation with a head per modality, all of weight 1: the row N24News of Table 1."""
 
-    Settings: ClassVar = DecisionSettings
+    Settings: ClassVar = ObjectiveConfig
     summary = "concatenated embeddings with a head per modality; the row N24News of the papers"
     unimodal_heads = True

@@ -13,7 +13,6 @@ from m3col.methods.settings import (
     ContrastSettings,
     CrossSelfSettings,
     CrossSettings,
-    DecisionSettings,
     DynamicsSettings,
     FactorCLSettings,
     GMUSettings,
@@ -116,7 +115,7 @@ TABLE: dict[str, MethodSpec] = {
     ),
     "n24news": MethodSpec(
         "m3col.methods.concat:N24News",
-        DecisionSettings,
+        ObjectiveConfig,
         "concatenated embeddings with a head per modality; the row N24News of the papers",
         "n24news",
     ),

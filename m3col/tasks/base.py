@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from m3col.errors import InputError
 from m3col.evaluation.linear_evaluation import LinearModel as LinearModel
 from m3col.evaluation.published_probes import Samples as Samples
 from m3col.evaluation.stacking import StackedWeights
@@ -344,15 +345,18 @@ class Task(ABC):
             The model; its outputs [N, C] go through `link`.
         """
 
-    @abstractmethod
     def stacked(self, heads: Floats, labels: NDArray[Any], *, weight: Floats | None) -> StackedWeights:
-        """Weights of heads, fitted to samples that they were not trained on.
+        """Weights of heads, fitted to samples that they were not trained on; not every task needs to have them.
 
         Args:
             heads: [K, N, C] what each head says, see `comparable`.
             labels: of the N samples.
             weight: what `class_weights` returned.
+
+        Raises:
+            InputError: the task has none.
         """
+        raise InputError([f"objective.decision must not be 'stacked' for task {self.name!r}; nearest: 'mean_of_heads'"])
 
     def published_probes(self, train: Samples, validation: Samples | None) -> dict[str, list[LinearModel]]:
         """The linear evaluations of published code for this task, by name. No result of this project is one of them.
