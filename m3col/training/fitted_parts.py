@@ -3,23 +3,47 @@
 Rank 0 fits, and all ranks get the same result.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from m3col import randomness
 from m3col.config.schema import RunConfig
 from m3col.data import splits
 from m3col.data.dataset import Split
+from m3col.distributed import RankContext
 from m3col.errors import InputError, TrainingFailed
+from m3col.inputs.base import Source
+from m3col.methods.base import Method
 from m3col.methods.self_supervised import SelfSupervisedMethod
 from m3col.methods.settings import stack_share
 from m3col.methods.supervised import SupervisedMethod
 from m3col.tasks.base import Task
 
-if TYPE_CHECKING:
-    from m3col.training.fold_trainer import FoldTrainer
+
+class Trainer(Protocol):
+    """What is needed of `m3col.training.fold_trainer.FoldTrainer`, which imports this module."""
+
+    config: RunConfig
+    fold: int
+    seed: int
+    ranks: RankContext
+    task: Task
+    device: torch.device
+    dtype: torch.dtype
+    method: Method
+    held_out: Split | None
+    held_out_inputs: dict[str, Source]
+
+    @property
+    def labels(self) -> NDArray[Any]: ...
+
+    def features(self) -> np.ndarray: ...
+
+    def head_outputs(self, inputs: Mapping[str, Source]) -> np.ndarray: ...
 
 
 def divided(config: RunConfig, train: Split, task: Task, *, fold: int) -> tuple[Split, Split | None]:
@@ -48,7 +72,7 @@ def divided(config: RunConfig, train: Split, task: Task, *, fold: int) -> tuple[
     return train.take(part.train), train.take(part.validation)
 
 
-def fit(trainer: "FoldTrainer") -> None:
+def fit(trainer: Trainer) -> None:
     """Fits what the method has of such parts, to the present weights of its network.
 
     Raises:
@@ -60,7 +84,7 @@ def fit(trainer: "FoldTrainer") -> None:
         _fit_stacker(trainer, trainer.method, trainer.held_out)
 
 
-def _fit_linear(trainer: "FoldTrainer", method: SelfSupervisedMethod) -> None:
+def _fit_linear(trainer: Trainer, method: SelfSupervisedMethod) -> None:
     """Fits the linear classifier of a method without labels to its embeddings of the training fold."""
     features = trainer.features()
     if not np.isfinite(features).all():  # on all ranks
@@ -76,7 +100,7 @@ def _fit_linear(trainer: "FoldTrainer", method: SelfSupervisedMethod) -> None:
     method.set_evaluation(torch.as_tensor(fitted.weight, **place), torch.as_tensor(fitted.bias, **place))
 
 
-def _fit_stacker(trainer: "FoldTrainer", method: SupervisedMethod, held_out: Split) -> None:
+def _fit_stacker(trainer: Trainer, method: SupervisedMethod, held_out: Split) -> None:
     """Fits the weights of the heads to the samples of the training fold that the network was not trained on."""
     heads = trainer.head_outputs(trainer.held_out_inputs)
     if not np.isfinite(heads).all():  # on all ranks

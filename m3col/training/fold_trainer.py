@@ -96,7 +96,8 @@ class FoldTrainer:
         self.transforms = fitting.fit(config, train, features)
         self._kinds = {transform.kind for transform in self.transforms.values()}
         self._inputs = self._labelled_inputs = self.prepare(train.inputs, train.present)
-        self.held_out_inputs = {} if (held := self.held_out) is None else self.prepare(held.inputs, held.present)
+        held = self.held_out
+        self.held_out_inputs = {} if held is None else self.prepare(held.inputs, held.present)
         self._train_labels = train.labels
         method = registry.load(config.method)
         if pretrain is not None and issubclass(method, SelfSupervisedMethod) and not method.uses_labels:
