@@ -67,7 +67,7 @@ def search(out: Path, seed: int, overrides: dict[str, Any]) -> pd.DataFrame:
     Returns:
         The table; column `seconds` has the CPU time of the search, NaN where it was resumed.
     """
-    name = f"seed-{seed}"
+    name = f"seed-{seed}" + ("-quick" if overrides else "")
     file = out / name / "first_search.csv"
     if not file.exists():
         is_new, started = not file.parent.exists(), time.process_time()
@@ -78,6 +78,7 @@ def search(out: Path, seed: int, overrides: dict[str, Any]) -> pd.DataFrame:
         folder = StudyFolder(out / name)
         if is_new:
             folder = study_run.create(ready, out, name, name)
+        if not (folder.path / "splits.csv").exists():
             samples = splits.pool(ready.dataset, str(ready.config.run.validation.kind))
             splits.write_csv(
                 folder.path / "splits.csv", samples.ids, partitions.partitions(ready.config, ready.dataset)

@@ -63,20 +63,37 @@ def run(storage, count, **named):
 
 
 def test_the_first_mean_of_cma_is_the_default_and_the_second_the_weighted_mean_of_the_best():
-    pytest.importorskip("cmaes")
     sampler = cma.ReplayedCmaSampler(seed=1, space=SPACE, population=6)
     rng = np.random.default_rng(0)
+    default = rng.random(3)
     evaluated = [(rng.random(3), float(value)) for value in rng.permutation(7)]
-    np.testing.assert_array_equal(sampler._replayed(evaluated[:5]).mean, evaluated[0][0])
+    np.testing.assert_array_equal(sampler._replayed(default, evaluated[:5]).mean, default)
     best = sorted(evaluated[:6], key=lambda item: item[1])[:3]  # the seventh waits for its generation
     weights = [math.log(3.5) - math.log(rank) for rank in (1, 2, 3)]  # arXiv 1604.00772, Eq. 49
     for axis in range(3):
         mean = sum(weight * point[axis] for weight, (point, _) in zip(weights, best, strict=True)) / sum(weights)
-        assert sampler._replayed(evaluated).mean[axis] == pytest.approx(mean, abs=1e-9)
+        assert sampler._replayed(default, evaluated).mean[axis] == pytest.approx(mean, abs=1e-9)
+
+
+def test_the_first_mean_of_cma_is_the_default_also_while_the_default_runs():
+    trials = trials_of(optuna.storages.InMemoryStorage())
+    trials.enqueue_first([{"a": 0.5, "b": 1.5, "c": 56}])
+    means = []
+    with pytest.MonkeyPatch.context() as patched:
+        replayed = cma.ReplayedCmaSampler._replayed
+        patched.setattr(
+            cma.ReplayedCmaSampler, "_replayed", lambda self, mean, rows: means.append(mean) or replayed(self, mean, rows)
+        )
+        default, second = trials.ask(), trials.ask()
+        trials.complete(second.number, 1.0, None)
+        trials.ask()
+    expected = [cma.position(SPACE[path], default.params[path]) for path in SPACE]
+    assert len(means) == 2
+    for mean in means:
+        np.testing.assert_allclose(mean, expected)
 
 
 def test_cma_finds_the_lowest_point_equals_itself_after_restarts_and_stores_no_optimizer():
-    pytest.importorskip("cmaes")
     storage = optuna.storages.InMemoryStorage()
     restarted = run(storage, 60)
     assert restarted[0][0] == {"a": 0.5, "b": 1.5, "c": 56}

@@ -281,6 +281,7 @@ def stored(described: Mapping[str, Any], overrides: Mapping[str, Any]) -> StudyC
         raw = with_value(raw, "run.data.dir", run_overrides["data.dir"])
     study = study_from_dict(raw)
     faults = _resource_faults(study.settings.resources, [study.run, *study.rows.values()], where="overrides")
+    faults += sampler_rules.package_faults(study.settings.search, where="overrides")
     if faults:
         raise InputError(faults)
     return study

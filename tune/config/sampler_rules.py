@@ -49,7 +49,7 @@ def faults(search: SearchSettings, space: Mapping[str, BaseDistribution], *, whe
         )
     if search.sampler == "cmaes":
         lines += _cma_faults(space)
-    return [f"{where}: {line}" for line in lines]
+    return [f"{where}: {line}" for line in lines] + package_faults(search, where=where)
 
 
 def _grid_faults(search: SearchSettings, space: Mapping[str, BaseDistribution]) -> list[str]:
@@ -82,6 +82,11 @@ def _cma_faults(space: Mapping[str, BaseDistribution]) -> list[str]:
     ]
     if len(space) < 2:
         lines.append("search.sampler cmaes needs a space of at least two ranges, but this one has one; use tpe or gp")
-    if importlib.util.find_spec("cmaes") is None:
-        lines.append("search.sampler cmaes needs a package that is not installed: pip install 'm3col[cmaes]'")
     return lines
+
+
+def package_faults(search: SearchSettings, *, where: str) -> list[str]:
+    """The line for a sampler whose package is not installed."""
+    if search.sampler != "cmaes" or importlib.util.find_spec("cmaes") is not None:
+        return []
+    return [f"{where}: search.sampler cmaes needs a package that is not installed: pip install 'm3col[cmaes]'"]

@@ -33,7 +33,9 @@ class Difference:
     strong: bool = False
 
     def verdict(self, metric: str) -> str:
-        """Returns "better", "worse" or, if the interval has 0 in it, "same"."""
+        """Returns "better", "worse", "same" if the interval has 0 in it, or "unknown" without an interval."""
+        if not (np.isfinite(self.low) and np.isfinite(self.high)):
+            return "unknown"
         if not (self.low > 0 or self.high < 0):
             return "same"
         return "better" if (self.value > 0) == spec.higher_is_better(metric) else "worse"
@@ -60,13 +62,15 @@ def forest(lines: Sequence[Difference], *, metric: str, samples: int = 0, refere
     texts = [f"+{text}" if tick > 0 else text for tick, text in zip(ticks, tick_text(ticks, scale), strict=True)]
     rows = [_row(line, axis, ticks, metric, samples) for line in kept]
     foot = _foot(axis, ticks, texts, f"{metric} minus that of {reference}{unit}")
-    key = [tag("li", tag("i", "", class_=f"dot {name}"), text) for name, text in KEY.items()]
+    used = {line.verdict(metric) for line in kept}
+    key = [tag("li", tag("i", "", class_=f"dot {name}"), text) for name, text in KEY.items() if name in used]
     return tag(
         "figure", tag("div", *rows, foot, class_="forest"), tag("ul", *key, class_="legend"), class_="chart wide"
     )
 
 
-KEY = {"better": "distinguishably better", "worse": "distinguishably worse", "same": "not distinguishable"}
+KEY = {"better": "distinguishably better", "worse": "distinguishably worse", "same": "not distinguishable",
+       "unknown": "no interval"}  # fmt: skip
 
 
 def _axis(lines: Sequence[Difference]) -> Axis:

@@ -18,6 +18,22 @@ class Html(str):
     __slots__ = ()
 
 
+_FOLDERS = re.compile(r"(?<![\w.:/])(?:/|~/|[A-Za-z]:\\)[^\s'\",;:)]*[\\/]")
+
+
+def without_folders(text: str) -> str:
+    """Returns a text in which of each absolute path only the last part is left.
+
+    Args:
+        text: an error message, a remark, a config.
+
+    Example:
+        >>> without_folders("no file '/home/alice/study/w.safetensors'")
+        "no file '…/w.safetensors'"
+    """
+    return _FOLDERS.sub("…/", text)
+
+
 def escaped(value: Any) -> Html:
     """Returns a value as text; `Html` is returned as it is."""
     return value if isinstance(value, Html) else Html(html.escape(str(value), quote=True))

@@ -5,6 +5,7 @@ from typing import Any
 
 from m3col.methods import registry
 from tune.config.schema import StudyConfig
+from tune.results import summary
 from tune.results.study_results import StudyResults
 
 _SAMPLERS = {
@@ -25,7 +26,12 @@ def paragraphs(results: StudyResults) -> list[str]:
     described, config = results.described, results.config
     return [
         data(described, config),
-        search(config, trials=len(results.trials)),
+        search(
+            config,
+            trials=len(results.trials),
+            confirmed=results.decision is not None and results.decision.confirmed,
+            replicates=0 if results.noise is None else results.noise.count - 1,
+        ),
         _evaluation(results),
         software(described),
     ]
@@ -61,12 +67,14 @@ def data(described: Mapping[str, Any], config: StudyConfig) -> str:
     return f"{text} Preprocessing was fitted on the training fold alone."
 
 
-def search(config: StudyConfig, *, trials: int) -> str:
+def search(config: StudyConfig, *, trials: int, confirmed: bool = True, replicates: int | None = None) -> str:
     """Returns the sentences on the search: space, sampler, budget, validation, confirmation.
 
     Args:
         config: the study.
         trials: number of trials that were begun.
+        confirmed: whether confirmations chose the winner.
+        replicates: finished repetitions of the default; None: as many as the config says.
     """
     settings, run = config.settings.search, config.run
     validation = {
@@ -85,14 +93,16 @@ def search(config: StudyConfig, *, trials: int) -> str:
         )
     if settings.time_budget_s is not None:
         text += f" The time budget was {settings.time_budget_s:g} s."
-    if settings.replicates:
+    repeated = settings.replicates if replicates is None else replicates
+    if repeated:
         text += (
             f" The noise of a score was the standard deviation over the default setting and "
-            f"{_counted(settings.replicates, 'repetition')} of it with other seeds."
+            f"{_counted(repeated, 'repetition')} of it with other seeds."
         )
-    if settings.confirm is not None and config.space and settings.trials > 1:
+    if confirmed and settings.confirm is not None and config.space and settings.trials > 1:
+        where = "" if run.validation.kind == "given" else "on a new partition "
         text += (
-            f" The {settings.confirm.top} best trials and the default were trained again on a new partition with "
+            f" The {settings.confirm.top} best trials and the default were trained again {where}with "
             f"{_counted(settings.confirm.seeds, 'new seed')}; the mean of these runs chose the winner, and a lead over "
             "the default of less than one standard error of a difference went to the default."
         )
@@ -111,9 +121,9 @@ def _evaluation(results: StudyResults) -> str:
     unit = "groups of test samples" if groups else "test samples"
     within = " within class" if results.task.exact_strata else ""
     text = (
-        f"The winner and each compared row were trained {trained} with {seeds}, and scored once on the test split by "
-        f"{results.declared}, the mean over seeds. No test label was used before. Intervals are 95 % and combine "
-        f"{final.draws:,} bootstrap draws of {unit}{within} with the spread over seeds (t distribution); differences "
+        f"The winner and each compared row were trained {trained} with {seeds}, and scored on the test split by "
+        f"{results.declared}, the mean over seeds. No choice of the search used a test label. {summary.ledger(results)} "
+        f"Intervals are 95 % and combine {final.draws:,} bootstrap draws of {unit}{within} with the spread over seeds (t distribution); differences "
         "are paired by draw and seed. P-values are adjusted by Holm's method over the compared rows."
     )
     if results.best_baseline is not None:

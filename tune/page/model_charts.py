@@ -74,20 +74,43 @@ def of_classes(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Reliability
     return reliability(predicted.max(axis=1), predicted.argmax(axis=1) == truth), "confidence"
 
 
-def reliability_chart(found: Reliability, what: str) -> Html:
-    """Returns the reliability diagram with a 95 % interval of each bin by its count (normal approximation)."""
-    frame = Frame(Axis(0, 1), Axis(0, 1), what, "how often it is right", "reliability diagram", wide=False)
+def wilson(rate: float, count: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a share (Wilson 1927): also of 0 and 1, and of few samples, it has a width.
+
+    Args:
+        rate: the share, 0 to 1.
+        count: number of samples, at least 1.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(1.0, 1)]
+        [0.207, 1.0]
+    """
+    square = 1.96**2
+    middle = (rate + square / (2 * count)) / (1 + square / count)
+    half = 1.96 * float(np.sqrt(rate * (1 - rate) / count + square / (4 * count**2))) / (1 + square / count)
+    return middle - half, middle + half
+
+
+def reliability_chart(found: Reliability, what: str, *, happened: str = "how often it is right") -> Html:
+    """Returns the reliability diagram with the 95 % interval of each bin by its count.
+
+    Args:
+        found: the bins.
+        what: name of the horizontal axis, the probability.
+        happened: name of the vertical axis, the share of the event of that probability.
+    """
+    frame = Frame(Axis(0, 1), Axis(0, 1), what, happened, "reliability diagram", wide=False)
     most = found.count.max()
     parts = [lines([line([0, 100], [100, 0], "diagonal")])]
     for p, rate, count in zip(found.confidence, found.rate, found.count, strict=True):
-        x, half = frame.x.at(float(p)), 1.96 * float(np.sqrt(rate * (1 - rate) / count))
+        x, (low, high) = frame.x.at(float(p)), wilson(float(rate), int(count))
         height = round(22 * float(count) / float(most), 2)
         left = min(90.0, np.floor(float(p) * _BINS) * 10)
-        tip = f"{count:,} predictions of {p:.2f} on average, {100 * rate:.0f} % right"
+        tip = f"{count:,} predictions of {p:.2f} on average; {happened}: {100 * rate:.0f} %"
         parts += [
             tag("rect", x=f"{left + 1}%", y=f"{100 - height}%", width="8%", height=f"{height}%", class_="count-bar",
                 data_tip=f"{count:,} predictions"),
-            tag("line", x1=f"{x}%", x2=f"{x}%", y1=f"{frame.top(rate - half)}%", y2=f"{frame.top(rate + half)}%",
+            tag("line", x1=f"{x}%", x2=f"{x}%", y1=f"{frame.top(low)}%", y2=f"{frame.top(high)}%",
                 class_="errorbar"),
             mark(x, frame.top(float(rate)), "circle", "finished", tip=tip),
         ]  # fmt: skip

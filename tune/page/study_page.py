@@ -8,12 +8,13 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from m3col.config import yaml_files
+from m3col.metrics import classification
 from m3col.storage.redaction import scrubbed
 from tune.page import document, forest, modality_charts, model_charts, search_charts, study_tables
 from tune.page import methods_text as methods
 from tune.page.document import Part
 from tune.page.forest import Difference
-from tune.page.markup import Html, escaped, inline, joined, tag
+from tune.page.markup import Html, escaped, inline, joined, tag, without_folders
 from tune.results import formatting, summary, test_table
 from tune.results.formatting import shown
 from tune.results.sections import Section
@@ -51,7 +52,7 @@ def page(results: StudyResults, metrics: pd.DataFrame, trials: pd.DataFrame) -> 
         Part("Predictions of the winner", model_charts_of(results), "predictions"),
         Part("Modalities", modality_charts.votes(results), "modalities"),
         Part("Settings", settings(results), "settings"),
-        Part("Remarks", document.notes([*remarks, *by_title[_COURSE].notes]), "remarks"),
+        Part("Remarks", document.notes(map(without_folders, [*remarks, *by_title[_COURSE].notes])), "remarks"),
         Part("Methods paragraph", methods_part(methods.paragraphs(results)), "methods"),
         Part("Versions and digests", provenance(results.described), "provenance"),
     ]
@@ -205,10 +206,13 @@ def model_charts_of(results: StudyResults) -> Html:
     labels, predictions, task, text = held
     names, body = list(task.classes), [tag("p", text, class_="note")]
     if results.config.run.task == "single_label":
-        body.append(_of_classes(labels, predictions, task.decide(predictions), names))
+        error = task.score(classification.ECE, labels, predictions)
+        body.append(_of_classes(labels, predictions, task.decide(predictions), names, error))
     elif results.config.run.task == "multi_label":
         pooled = model_charts.reliability(np.ravel(predictions), np.ravel(labels))
-        chart = model_charts.reliability_chart(pooled, "probability of a label")
+        chart = model_charts.reliability_chart(
+            pooled, "probability of a label", happened="how often it is there"
+        )
         body += [tag("h3", f"Calibration (error {pooled.error:.3f}, all labels pooled)"), chart]
         scores = model_charts.label_scores(labels, task.decide(predictions), names)
         body += [tag("h3", "F1 of each label (samples that have it)"), scores]
@@ -217,12 +221,14 @@ def model_charts_of(results: StudyResults) -> Html:
     return joined(body)
 
 
-def _of_classes(labels: Any, predictions: Any, decided: Any, names: Sequence[str]) -> Html:
+def _of_classes(labels: Any, predictions: Any, decided: Any, names: Sequence[str], error: float) -> Html:
     found, what = model_charts.of_classes(labels, predictions)
     what = what.replace("class 1", names[1]) if len(names) == 2 else what
+    happened = f"frequency of {names[1]}" if len(names) == 2 else "how often it is right"
+    chart = model_charts.reliability_chart(found, what, happened=happened)
     accuracy = 100 * float((np.asarray(decided) == np.asarray(labels)).mean())
     matrix = model_charts.confusion(labels, decided, names)
-    left = tag("div", tag("h3", f"Calibration (error {found.error:.3f})"), model_charts.reliability_chart(found, what))
+    left = tag("div", tag("h3", f"Calibration (ece {error:.3f})"), chart)
     right = tag("div", tag("h3", f"Confusion of classes (accuracy {accuracy:.1f} %)"), matrix)
     return tag("div", left, right, class_="pair")
 
@@ -236,7 +242,7 @@ def settings(results: StudyResults) -> Html:
         body.append(document.of_section(Section("", table=rows)))
     params = results.plan.trials.get(number).params if results.trials else {}
     config = results.config.point(params).to_dict()
-    text = scrubbed(yaml_files.dump(without_paths(config)))
+    text = without_folders(scrubbed(yaml_files.dump(without_paths(config))))
     whose = "the default" if results.decision is None or results.winner_is_default else "the winner"
     body.append(tag("details", tag("summary", f"All settings of {whose}"), tag("pre", tag("code", text))))
     return joined(body)

@@ -83,7 +83,7 @@ def trials(results: StudyResults, table: pd.DataFrame) -> Html:
         cells += [_score(line["value"], metric), _score(line["confirmed"], metric)]
         cells += [_setting(line[path], number_column=is_number[path]) for path in space]
         cells += [number(_whole(line["epochs"]), line["epochs"]), number(_whole(line["seconds"]), line["seconds"])]
-        cells += [Cell(_text(line["failure"]), None, "text")] if failures else []
+        cells += [Cell(without_folders(_text(line["failure"])), None, "text")] if failures else []
         rows.append(cells)
         if WINNER in role:
             marked.append(at)

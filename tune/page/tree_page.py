@@ -129,12 +129,13 @@ def strips(declared: pd.DataFrame, scores: pd.DataFrame) -> Html:
     return forest.strips(rows, metric=metric)
 
 
-def methods(described: Mapping[str, Any], config: StudyConfig) -> list[str]:
+def methods(described: Mapping[str, Any], config: StudyConfig, *, ended: int | None = None) -> list[str]:
     """Returns the methods paragraph of a tree.
 
     Args:
         described: content of tree.json.
         config: the study of the first outer split, with the section `outer` in its settings.
+        ended: number of splits whose study has ended; None: all.
     """
     outer, final = config.settings.outer, config.settings.final
     assert outer is not None
@@ -144,11 +145,20 @@ def methods(described: Mapping[str, Any], config: StudyConfig) -> list[str]:
         "given": "the division of the data set",
     }[outer.kind]
     seeds = "1 seed" if final.seeds == 1 else f"{final.seeds} seeds"
-    text = (
-        f"The whole procedure (preprocessing, search, confirmation and refits with {seeds}) was run on each of {drawn} "
-        f"(seed {outer.seed}). Sample counts above are those of the first one. Differences are paired by split; their "
-        "95 % intervals and p-values use the variance correction of Nadeau and Bengio (2003) for overlapping training "
-        "sets, and p-values are adjusted by Holm's method."
-    )
+    procedure = f"The whole procedure (preprocessing, search, confirmation and refits with {seeds})"
+    if outer.kind == "given":
+        text = f"{procedure} was run on the division of the data set."
+    else:
+        count = outer.count if ended is None else ended
+        unfinished = "" if count == outer.count else f", of which {count} have ended"
+        text = (
+            f"{procedure} was run on each of {drawn} (seed {outer.seed}){unfinished}. Sample counts above are those of "
+            "the first one."
+        )
+        if count > 1:
+            text += (
+                " Differences are paired by split; their 95 % intervals and p-values use the variance correction of "
+                "Nadeau and Bengio (2003) for overlapping training sets, and p-values are adjusted by Holm's method."
+            )
     search = methods_text.search(config, trials=config.settings.search.trials)
     return [methods_text.data(described, config), search, text, methods_text.software(described)]

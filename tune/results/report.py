@@ -106,7 +106,8 @@ def write_unfinished(folder: StudyFolder, *, running: bool) -> Path:
     else:
         page = unfinished_page.page(results, trials_table(results), running=running)
     folder.results.mkdir(exist_ok=True)
-    atomic_files.write_text(folder.results / study_page.FILE, page)
+    if not folder.finished():  # it may have ended meanwhile: its own page stays
+        atomic_files.write_text(folder.results / study_page.FILE, page)
     return folder.results / study_page.FILE
 
 

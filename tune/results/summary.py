@@ -251,7 +251,7 @@ def _footer(results: StudyResults, table: pd.DataFrame) -> list[str]:
                 "validation samples than it scores; a row without validation predictions has 0.5."
             )
         lines += baseline_summary.chosen(results)
-        lines.append(_ledger(results))
+        lines.append(ledger(results))
         if results.config.settings.final.optimistic:
             columns = [name for name in optimistic.EXPLAINED if name == optimistic.EPOCH or name in table]
             lines += [f"`{name}`: {optimistic.EXPLAINED[name]}." for name in columns]
@@ -285,7 +285,8 @@ def _has_linear_evaluation(results: StudyResults) -> bool:
     return any(issubclass(registry.load(name), SelfSupervisedMethod) for name in methods)
 
 
-def _ledger(results: StudyResults) -> str:
+def ledger(results: StudyResults) -> str:
+    """Returns the sentence on how often the test split had been scored before."""
     before = test_ledger.times_scored(
         results.folder.runs_folder,
         results.described["digests"].get("test", ""),

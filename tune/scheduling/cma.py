@@ -55,7 +55,7 @@ class ReplayedCmaSampler(BaseSampler):
 
     The state is a function of the finished trials and the seed: all generations are replayed for each new trial, which
     takes about a millisecond each. Differs: `CmaEsSampler` of Optuna stores a pickled optimizer in the database, which
-    would be executed when it is read. The first mean is the first trial, which is the default. Finished trials, sorted
+    would be executed when it is read. The first mean is trial 0, the default, in whatever state. Finished trials, sorted
     by number, are cut into generations, so that with several trials at a time a generation may contain trials that
     were drawn for the one before. Pruned and failed trials do not count.
 
@@ -83,27 +83,35 @@ class ReplayedCmaSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The point of a new trial, see the base class."""
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not finished:
+        trials = study.get_trials(deepcopy=False)
+        default = next((t for t in trials if t.number == 0 and t.params.keys() >= search_space.keys()), None)
+        if default is None:
             return {}
+        finished = [t for t in trials if t.state == TrialState.COMPLETE]
         sign = -1 if study.direction.name == "MAXIMIZE" else 1
         evaluated = [
             (np.array([position(search_space[path], trial.params[path]) for path in search_space]), sign * trial.value)
             for trial in sorted(finished, key=lambda trial: trial.number)
             if trial.value is not None
         ]
-        point = self._replayed(evaluated).ask()
+        mean = np.array([position(search_space[path], default.params[path]) for path in search_space])
+        point = self._replayed(mean, evaluated).ask()
         return {
             path: value_at(search_space[path], float(share)) for path, share in zip(search_space, point, strict=True)
         }
 
-    def _replayed(self, evaluated: Sequence[tuple[np.ndarray, float]]) -> Any:
-        """The optimizer after all complete generations. `evaluated`: position [n] and value to minimise, by trial."""
+    def _replayed(self, mean: np.ndarray, evaluated: Sequence[tuple[np.ndarray, float]]) -> Any:
+        """The optimizer after all complete generations.
+
+        Args:
+            mean: [n], the first mean.
+            evaluated: position [n] and value to minimise, by trial.
+        """
         cmaes = importlib.import_module("cmaes")  # an optional package
         size = self._population
-        bounds = np.tile([0.0, 1.0], (len(evaluated[0][0]), 1))
+        bounds = np.tile([0.0, 1.0], (len(mean), 1))
         optimizer = cmaes.CMA(
-            mean=evaluated[0][0].copy(), sigma=_STEP, bounds=bounds, seed=self._seed, population_size=size
+            mean=mean.copy(), sigma=_STEP, bounds=bounds, seed=self._seed, population_size=size
         )
         for start in range(0, len(evaluated) - size + 1, size):
             optimizer.tell(list(evaluated[start : start + size]))
