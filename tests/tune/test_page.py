@@ -13,10 +13,11 @@ import pytest
 
 from jobs import cli
 from tests.support.driving import prepare_study, small
-from tune.page import axes, forest, markup, model_charts, search_charts, study_page, tables
+from tune.config.schema import ConfirmConfig
+from tune.page import axes, forest, markup, methods_text, model_charts, search_charts, study_page, tables
 from tune.page.axes import Axis
 from tune.page.forest import Difference
-from tune.results import report, test_table
+from tune.results import report, summary, test_table
 from tune.results.study_results import StudyResults
 from tune.study.record import StudyFolder
 
@@ -222,6 +223,49 @@ def test_a_config_is_shown_without_folders() -> None:
     assert study_page.without_paths({"data": {"dir": "/home/me", "name": "x"}, "dir": None}) == {
         "data": {"name": "x"}, "dir": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("weights: /home/alice/w.safetensors", "weights: …/w.safetensors"),
+        ("FileNotFoundError: no '/home/alice/secret project/x.csv'", None),
+        ("init: ~/runs/a/model", "init: …/model"),
+        ("C:\\Users\\alice\\bert", "…/bert"),
+        ("val/accuracy of https://host/a/b is 3/4 and/or more", "val/accuracy of https://host/a/b is 3/4 and/or more"),
+    ],
+)
+def test_of_a_path_only_the_last_part_is_left(text: str, shown: str | None) -> None:
+    cleaned = markup.without_folders(text)
+    assert "alice" not in cleaned
+    if shown is not None:
+        assert cleaned == shown
+
+
+def test_the_methods_paragraph_says_only_what_happened(results: StudyResults) -> None:
+    run, search = results.config.run, results.config.settings.search
+    search = search.model_copy(update={"confirm": ConfirmConfig(top=2, seeds=1), "replicates": 3})
+    config = dataclasses.replace(
+        results.config,
+        run=run.model_copy(update={"validation": run.validation.model_copy(update={"kind": "given"})}),
+        settings=results.config.settings.model_copy(update={"search": search}),
+    )
+    assert "new partition" not in methods_text.search(config, trials=5)
+    assert "chose the winner" in methods_text.search(config, trials=5)
+    assert "chose the winner" not in methods_text.search(config, trials=5, confirmed=False)
+    assert "1 repetition of it" in methods_text.search(config, trials=5, replicates=1)
+    assert "noise" not in methods_text.search(config, trials=5, replicates=0)
+    text = " ".join(methods_text.paragraphs(results))
+    assert summary.ledger(results) in text
+    assert "No test label was used before" not in text
+
+
+def test_without_an_interval_nothing_is_said_of_a_difference() -> None:
+    line = Difference("a", -0.5, math.nan, math.nan)
+    assert line.verdict("accuracy") == "unknown"
+    drawn = forest.forest([line], metric="accuracy", reference="b")
+    assert "no interval" in drawn
+    assert "not distinguishable" not in drawn
 
 
 def test_the_style_sheet_and_the_script_are_in_the_page(page: str) -> None:

@@ -82,7 +82,9 @@ def test_the_first_mean_of_cma_is_the_default_also_while_the_default_runs():
     with pytest.MonkeyPatch.context() as patched:
         replayed = cma.ReplayedCmaSampler._replayed
         patched.setattr(
-            cma.ReplayedCmaSampler, "_replayed", lambda self, mean, rows: means.append(mean) or replayed(self, mean, rows)
+            cma.ReplayedCmaSampler,
+            "_replayed",
+            lambda self, mean, rows: means.append(mean) or replayed(self, mean, rows),
         )
         default, second = trials.ask(), trials.ask()
         trials.complete(second.number, 1.0, None)

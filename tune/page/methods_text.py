@@ -122,9 +122,10 @@ def _evaluation(results: StudyResults) -> str:
     within = " within class" if results.task.exact_strata else ""
     text = (
         f"The winner and each compared row were trained {trained} with {seeds}, and scored on the test split by "
-        f"{results.declared}, the mean over seeds. No choice of the search used a test label. {summary.ledger(results)} "
-        f"Intervals are 95 % and combine {final.draws:,} bootstrap draws of {unit}{within} with the spread over seeds (t distribution); differences "
-        "are paired by draw and seed. P-values are adjusted by Holm's method over the compared rows."
+        f"{results.declared}, the mean over seeds. No choice of the search used a test label. "
+        f"{summary.ledger(results)} Intervals are 95 % and combine {final.draws:,} bootstrap draws of {unit}{within} "
+        "with the spread over seeds (t distribution); differences are paired by draw and seed. P-values are adjusted "
+        "by Holm's method over the compared rows."
     )
     if results.best_baseline is not None:
         text += (

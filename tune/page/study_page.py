@@ -210,9 +210,7 @@ def model_charts_of(results: StudyResults) -> Html:
         body.append(_of_classes(labels, predictions, task.decide(predictions), names, error))
     elif results.config.run.task == "multi_label":
         pooled = model_charts.reliability(np.ravel(predictions), np.ravel(labels))
-        chart = model_charts.reliability_chart(
-            pooled, "probability of a label", happened="how often it is there"
-        )
+        chart = model_charts.reliability_chart(pooled, "probability of a label", happened="how often it is there")
         body += [tag("h3", f"Calibration (error {pooled.error:.3f}, all labels pooled)"), chart]
         scores = model_charts.label_scores(labels, task.decide(predictions), names)
         body += [tag("h3", "F1 of each label (samples that have it)"), scores]

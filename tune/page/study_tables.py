@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from tune.page import tables
-from tune.page.markup import Html, escaped, joined, tag
+from tune.page.markup import Html, escaped, joined, tag, without_folders
 from tune.page.tables import Cell, number
 from tune.results import formatting, optimistic
 from tune.results.formatting import p_value, shown

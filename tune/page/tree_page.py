@@ -37,6 +37,7 @@ def page(
     declared = lines[lines["metric"] == metric].reset_index(drop=True)
     remarks = next((section.notes for section in rest if section.title.startswith("Test over the splits")), ())
     own = [section for section in rest if section.table is not None and section.level == 2 and not section.notes]
+    ended = None if not missing else 0 if lines.empty else int(lines["splits"].max())
     parts = [
         Part("", document.paragraphs(first.paragraphs)),
         Part("Leaderboard", leaderboard(lines), "leaderboard"),
@@ -44,7 +45,7 @@ def page(
         Part("Scores of the splits", strips(declared, scores), "scores"),
         *(Part(section.title, document.of_section(section), f"part-{at}") for at, section in enumerate(own)),
         Part("Remarks", document.notes(remarks), "remarks"),
-        Part("Methods paragraph", study_page.methods_part(methods(described, config)), "methods"),
+        Part("Methods paragraph", study_page.methods_part(methods(described, config, ended=ended)), "methods"),
         Part("Versions and digests", study_page.provenance(described), "provenance"),
     ]
     banner = [unfinished_page.status(str(described["name"]), running=running)] if missing else []

@@ -55,9 +55,9 @@ class ReplayedCmaSampler(BaseSampler):
 
     The state is a function of the finished trials and the seed: all generations are replayed for each new trial, which
     takes about a millisecond each. Differs: `CmaEsSampler` of Optuna stores a pickled optimizer in the database, which
-    would be executed when it is read. The first mean is trial 0, the default, in whatever state. Finished trials, sorted
-    by number, are cut into generations, so that with several trials at a time a generation may contain trials that
-    were drawn for the one before. Pruned and failed trials do not count.
+    would be executed when it is read. The first mean is trial 0, the default, also while it runs. Finished trials,
+    sorted by number, are cut into generations, so that with several trials at a time a generation may contain trials
+    that were drawn for the one before. Pruned and failed trials do not count.
 
     Args:
         seed: of the draw of one trial.
@@ -110,9 +110,7 @@ class ReplayedCmaSampler(BaseSampler):
         cmaes = importlib.import_module("cmaes")  # an optional package
         size = self._population
         bounds = np.tile([0.0, 1.0], (len(mean), 1))
-        optimizer = cmaes.CMA(
-            mean=mean.copy(), sigma=_STEP, bounds=bounds, seed=self._seed, population_size=size
-        )
+        optimizer = cmaes.CMA(mean=mean.copy(), sigma=_STEP, bounds=bounds, seed=self._seed, population_size=size)
         for start in range(0, len(evaluated) - size + 1, size):
             optimizer.tell(list(evaluated[start : start + size]))
         return optimizer
