@@ -42,6 +42,7 @@ def page(results: StudyResults, metrics: pd.DataFrame, trials: pd.DataFrame) -> 
     by_title = {section.title: section for section in sections}
     first = sections[0]
     remarks = next((s.notes for s in sections if s.title.endswith(f": {results.declared}")), ())
+    notes = [*remarks, *by_title[_COURSE].notes]
     parts = [
         Part(
             "", joined([document.paragraphs(first.paragraphs), document.notes(first.notes), tiles(results, declared)])
@@ -52,7 +53,7 @@ def page(results: StudyResults, metrics: pd.DataFrame, trials: pd.DataFrame) -> 
         Part("Predictions of the winner", model_charts_of(results), "predictions"),
         Part("Modalities", modality_charts.votes(results), "modalities"),
         Part("Settings", settings(results), "settings"),
-        Part("Remarks", document.notes(map(without_folders, [*remarks, *by_title[_COURSE].notes])), "remarks"),
+        Part("Remarks", document.notes([without_folders(note) for note in notes]), "remarks"),
         Part("Methods paragraph", methods_part(methods.paragraphs(results)), "methods"),
         Part("Versions and digests", provenance(results.described), "provenance"),
     ]
