@@ -109,7 +109,7 @@ def run_checked(ready: Sequence[CheckedStudy], options: Options, cluster: EarlyS
         for item in ready:
             if item.folder is not None:
                 options.on_study(item.folder)
-        # Before Ray starts: a study to be resumed may be in use.
+        # Before the search uses Ray: a study to be resumed may be in use.
         mirrors = [
             None if item.folder is None else resume.acquire(item.folder, item.config, exit_stack, warn=options.warn)
             for item in ready

@@ -9,11 +9,13 @@ from typing import Any
 from m3col.checks.limits import checkpoint_bytes, disk_faults
 from m3col.checks.resolve import ResolvedRun, check_against_data
 from m3col.config.loading import with_shards
+from m3col.data import splits
 from m3col.data.dataset import Dataset
 from m3col.errors import InputError, nearest
 from m3col.runtime import notices
 from m3col.storage import sqlite_urls
 from m3col.storage.object_store import uri_faults
+from m3col.tasks.base import Task
 from tune.config import loading as search_config
 from tune.config import outer_section
 from tune.config.loading import PartialStudy
@@ -26,7 +28,7 @@ from tune.study import database, directory, resume
 from tune.study import record as studies
 from tune.study import remote_copy as mirrors
 from tune.study.directory import AUTO
-from tune.study.partitions import partitions_digest
+from tune.study.partitions import partitions, partitions_digest
 from tune.study.record import StudyFolder
 
 
@@ -146,6 +148,17 @@ def _partial_studies(
     return [PartialStudy(study, frozenset(), lambda path: place, place)], []
 
 
+def _stacking_faults(study: StudyConfig, dataset: Dataset, task: Task) -> list[str]:
+    """Classes with too few samples in a fold for `objective.decision: stacked`, where the space has it."""
+    key = "objective.decision"
+    if "stacked" not in getattr(study.space.get(key), "choices", ()):
+        return []
+    pool = splits.pool(dataset, str(study.run.validation.kind))
+    folds = [fold for drawn in partitions(study, dataset).values() for fold in drawn]
+    lines = [line for fold in folds for line in splits.held_out_faults(pool.take(fold.train), task, where=key)]
+    return [f"space.{line}" for line in dict.fromkeys(lines)]
+
+
 def _resolve(
     partial: PartialStudy, resolved_run: ResolvedRun, runs: Path, options: Options, *, data: Any, alone: bool
 ) -> CheckedStudy:
@@ -173,6 +186,7 @@ def _resolve(
         if name not in metrics
     ]
     resolved = StudyConfig(study.name, run, study.space, study.raw_space, rows, study.settings)
+    faults += [f"{partial.where}: {line}" for line in _stacking_faults(resolved, dataset, resolved_run.task)]
     folder: StudyFolder | None = None
     tree: CheckedTree | None = None
     warnings: list[str] = []

@@ -248,8 +248,8 @@ def held_out(samples: Split, share: float, *, seed: int, task: Task) -> Fold:
 
     Args:
         samples: the training fold, with labels.
-        share: of the samples, or groups, that are held out. With exact strata each stratum has at least one on both
-            sides, as far as groups allow it; see `held_out_faults`.
+        share: of the samples, or groups, that are held out; more where groups have samples of several strata. With
+            exact strata each stratum has at least one on both sides, as far as groups allow it; see `held_out_faults`.
         seed: of the random numbers.
         task: defines the strata.
 
@@ -262,11 +262,16 @@ def held_out(samples: Split, share: float, *, seed: int, task: Task) -> Fold:
     draw = np.random.default_rng(seed)
     unit = np.arange(len(strata)) if groups is None else np.unique(groups, return_inverse=True)[1]
     chosen: set[int] = set()
+    members = [{*np.unique(unit[strata == stratum]).tolist()} for stratum in range(task.num_strata)]
     for stratum in range(task.num_strata):
         own = np.unique(unit[strata == stratum])
         count = min(max(round(share * len(own)), 1), len(own) - 1)
-        free = [int(one) for one in draw.permutation(own) if int(one) not in chosen]
-        chosen |= {*free[: max(count - (len(own) - len(free)), 0)]}
+        for one in draw.permutation(own).tolist():
+            if len(chosen & members[stratum]) >= count:
+                break
+            # A group with samples of several strata is kept where it is the last one of any of them.
+            if all(len(others - chosen) > 1 for others in members if one in others):
+                chosen.add(one)
     return _complement(np.flatnonzero(np.isin(unit, [*chosen])), len(samples))
 
 

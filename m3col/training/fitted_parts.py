@@ -69,7 +69,13 @@ def divided(config: RunConfig, train: Split, task: Task, *, fold: int) -> tuple[
         raise InputError(faults)
     seed = randomness.torch_seed(seed=config.train.seed, fold=fold, epoch=0, purpose="stacking")
     part = splits.held_out(train, share, seed=seed, task=task)
-    return train.take(part.train), train.take(part.validation)
+    kept = train.take(part.train)
+    if not all(splits.stratum_counts(kept, task)):
+        raise InputError(
+            ["objective.stack_share: the groups of the data cannot be divided so that the network sees every class; "
+             "take objective.decision: fused"]
+        )  # fmt: skip
+    return kept, train.take(part.validation)
 
 
 def fit(trainer: Trainer) -> None:

@@ -22,6 +22,7 @@ from m3col.training import checkpoint
 from m3col.training.history import TrainingJob
 from m3col.training.loop import LockstepTrainer
 from tests.support.helpers import TINY, allowed, tiny_config, tiny_data
+from tune import checks
 
 DATA = tiny_data(samples=48)
 
@@ -171,6 +172,33 @@ def test_held_out_samples_are_stratified_and_keep_groups():
         replace(samples, labels=np.arange(65.0)[:, None], groups=groups), 0.2, seed=0, task=tasks.build("regression", 1)
     )
     assert not {*groups[numbers.train]} & {*groups[numbers.validation]} and 12 <= len(numbers.validation) <= 14
+
+
+@pytest.mark.parametrize(("classes", "groups", "share"), [(10, 25, 0.5), (5, 12, 0.2), (5, 12, 0.5)])
+def test_groups_of_several_classes_leave_every_class_on_both_sides_where_they_can(classes, groups, share):
+    task, tried = tasks.build(classes=classes), 0
+    for seed in range(60):
+        labels = np.random.default_rng(seed).integers(classes, size=3 * groups)
+        named = np.repeat([f"g{i}" for i in range(groups)], 3)
+        samples = Split(np.arange(len(labels)).astype(str), labels, {}, {}, groups=named)
+        if held_out_faults(samples, task, where=""):
+            continue
+        part = held_out(samples, share, seed=seed, task=task)
+        assert not {*named[part.train]} & {*named[part.validation]}
+        assert {*labels[part.train]} == {*range(classes)}
+        tried += {*labels[part.validation]} == {*range(classes)}
+    assert tried > 30
+
+
+def test_a_space_that_contains_stacked_is_checked_like_the_setting(tmp_path):
+    data = tiny_data(samples=20)
+    arrays = ({name: x for name, x in data.train.inputs.items()}, np.array([0] * 18 + [1] * 2))
+    raw = {
+        "base": {**TINY, "method": "m3col", "validation": {"kind": "kfold", "folds": 2}},
+        "space": {"objective.decision": ["fused", "stacked"]},
+    }
+    with pytest.raises(InputError, match=r"space\.objective\.decision: needs 2 samples .* class 1 \(1\) there is 1"):
+        checks.validate(raw, data=arrays, overrides={}, options=checks.Options(runs=tmp_path))
 
 
 def test_a_class_with_one_sample_is_a_fault():

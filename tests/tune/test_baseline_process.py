@@ -92,3 +92,20 @@ def test_a_process_ends_soon_after_its_parent(monkeypatch):
     began = time.monotonic()
     assert os.read(readable, 1) == b"" and time.monotonic() - began < 60
     os.close(readable)
+
+
+def test_a_worker_that_is_killed_leaves_the_baselines_to_the_study(study, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(baseline_process, "_START", _WITH_A_KILLED_WORKER)
+    with baseline_process.beside(*study) as wait:
+        assert wait() == {}
+
+
+_WITH_A_KILLED_WORKER = """
+import os, signal, sys
+sys.path[:] = {path!r}
+from tune.results import baseline_process
+os.cpu_count = lambda: 2
+baseline_process._part = lambda number: os.kill(os.getpid(), signal.SIGKILL)
+baseline_process.main()
+"""

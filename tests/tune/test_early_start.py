@@ -17,9 +17,9 @@ from tune.engine import early_start, ray_cluster
 from tune.engine.early_start import EarlyStart
 
 
-def study(*, workers=1, trials=8, concurrency=None):
+def study(*, workers=1, trials=8, concurrency=None, cpus=1.0):
     return SimpleNamespace(
-        request=SimpleNamespace(workers=workers, cpus=1.0),
+        request=SimpleNamespace(workers=workers, cpus=cpus),
         run=SimpleNamespace(resources=SimpleNamespace(threads=3)),
         settings=SimpleNamespace(search=SimpleNamespace(trials=trials, concurrency=concurrency)),
     )
@@ -66,6 +66,26 @@ def test_few_trials_at_a_time_on_many_cpus_import_nothing_ahead(calls):
         cluster.begin([study(concurrency=2)])
         cluster.started()
     assert calls[0][0]["preloaded"] == ()
+
+
+def test_few_trials_of_many_cpus_each_import_nothing_ahead(calls):
+    with EarlyStart(None, 64) as cluster:
+        cluster.begin([study(concurrency=2, cpus=32.0), study(trials=30, cpus=8.0)])
+        cluster.started()
+    assert calls[0][0]["preloaded"] == ()
+
+
+def test_a_start_that_ends_in_any_way_is_not_waited_for_for_ever(calls, monkeypatch):
+    def leave(**named):
+        raise SystemExit(1)
+
+    monkeypatch.setattr(ray_cluster, "start_ray", leave)
+    with EarlyStart(None, 2) as cluster:
+        cluster.begin([study()])
+        waiting = threading.Thread(target=cluster.started, daemon=True)
+        waiting.start()
+        waiting.join(20)
+        assert not waiting.is_alive()
 
 
 def test_where_the_start_fails_the_search_starts_the_cluster_itself(calls, monkeypatch):

@@ -1,6 +1,8 @@
 """Starts a local Ray cluster while the data of a search are read and checked."""
 
+import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -60,7 +62,8 @@ class EarlyStart:
             return
         threads = max(study.run.resources.threads for study in studies)
         cpus = self._num_cpus or os.cpu_count() or 1
-        modules = ready_workers.PRELOADED if max(map(_cpus_used, studies)) >= cpus / 2 and not _has_gpu() else ()
+        processes = max(_processes(study, cpus) for study in studies)
+        modules = ready_workers.PRELOADED if processes >= cpus / 2 and not _has_gpu() else ()
 
         def work() -> None:
             try:
@@ -68,10 +71,12 @@ class EarlyStart:
                     self._is_running = ray_cluster.start_ray(
                         address=None, threads=threads, num_cpus=self._num_cpus, preloaded=modules
                     )
-            except Exception:  # the search starts it again when the checks have passed, and reports its error
-                ray_cluster.stop_ray()
+            except BaseException:  # the search starts it again when the checks have passed, and reports its error
                 self._over.set()
-            self._settled.set()
+                with contextlib.suppress(BaseException):
+                    ray_cluster.stop_ray()
+            finally:
+                self._settled.set()
             self._over.wait()  # Linux ends the cluster's processes when the thread that started them ends
 
         self._thread = threading.Thread(target=work, name="ray", daemon=True)
@@ -82,13 +87,19 @@ class EarlyStart:
         if self._thread is None:
             return False
         self._settled.wait()
+        if (
+            self._is_running
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        ):  # as Ray does where it starts in the main thread: the search is left in order
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         return self._is_running
 
 
-def _cpus_used(study: "StudyConfig") -> float:
-    """How many CPUs the trials of a study use at most at a time."""
+def _processes(study: "StudyConfig", cpus: float) -> float:
+    """How many trials, a process each, run at most at a time. Ray starts one process per CPU ahead."""
     search = study.settings.search
-    return min(search.trials, search.concurrency or search.trials) * study.request.cpus
+    return min(search.trials, search.concurrency or search.trials, cpus / study.request.cpus)
 
 
 def _has_gpu() -> bool:

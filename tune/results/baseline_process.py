@@ -1,4 +1,4 @@
-"""Fits the baselines of a study beside its trials, in a process with the lowest priority.
+"""Fits the baselines of a study beside its trials, in a process with a low priority.
 
 The process gets the data through a pipe, and returns the predictions through another one. If anything goes wrong with
 it, its study fits the baselines itself after its runs. What it computes is kept in memory alone: a search that is
@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from m3col.data import modality_kinds
@@ -24,7 +25,7 @@ from tune.config.schema import StudyConfig
 from tune.results.baseline_rows import Baselines, Fitted, Part
 from tune.study.partitions import CONFIRM_PARTITION, SEARCH_PARTITION
 
-_PRIORITY = 19  # niceness: takes what the trials leave
+_PRIORITY = 19  # niceness; that of Ray's workers is 15, so that trials get two and a half times as much of a core
 
 _CHEAP = {"linear"}  # families that are fitted faster than a process starts
 
@@ -132,8 +133,12 @@ def _fit(baselines: Baselines) -> Fitted:
     if processes < 2:
         return baselines.fit()
     # Forked, because importing takes as long as a fold. No thread of OpenMP or BLAS has started in this process yet.
-    with multiprocessing.get_context("fork").Pool(processes, initializer=_end_with, initargs=(os.getpid(),)) as workers:
-        return baselines.fit(lambda function, numbers: workers.imap(_part, numbers))
+    # An executor and no pool: a pool waits for ever for the part of a worker that was killed.
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(
+        min(processes, baselines.parts), context, initializer=_end_with, initargs=(os.getpid(),)
+    ) as workers:
+        return baselines.fit(lambda function, numbers: workers.map(_part, numbers))
 
 
 def _plain(item: Any) -> warnings.WarningMessage:

@@ -127,6 +127,11 @@ class Baselines:
                 _FITTED.pop(next(iter(_FITTED)))
             _FITTED[self._key] = fitted
 
+    @property
+    def parts(self) -> int:
+        """Number of parts that are fitted independently: the folds, and the test split if there is one."""
+        return len(self._folds) + (self._dataset.test is not None)
+
     def fit(self, each: Callable[[Callable[[int], Part], Sequence[int]], Iterable[Part]] = map) -> Fitted:
         """Fits all baselines.
 
