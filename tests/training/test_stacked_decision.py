@@ -194,7 +194,8 @@ def test_a_space_that_contains_stacked_is_checked_like_the_setting(tmp_path):
     data = tiny_data(samples=20)
     arrays = ({name: x for name, x in data.train.inputs.items()}, np.array([0] * 18 + [1] * 2))
     raw = {
-        "base": {**TINY, "method": "m3col", "validation": {"kind": "kfold", "folds": 2}},
+        "base": "digits",
+        "overrides": {"validation.kind": "kfold", "validation.folds": 2},
         "space": {"objective.decision": ["fused", "stacked"]},
     }
     with pytest.raises(InputError, match=r"space\.objective\.decision: needs 2 samples .* class 1 \(1\) there is 1"):

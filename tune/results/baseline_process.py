@@ -8,7 +8,6 @@ resumed begins again.
 import contextlib
 import multiprocessing
 import os
-import pickle
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
 from m3col.data import modality_kinds
@@ -53,9 +53,10 @@ class BaselineProcess:
 
     def _exchange(self) -> None:
         with contextlib.suppress(Exception):  # `result` then has nothing, and the study fits them itself
-            pickle.dump(self._baselines, self._process.stdin)
-            self._process.stdin.close()
-            self._result = pickle.load(self._process.stdout)
+            with Connection(os.dup(self._process.stdin.fileno()), readable=False) as pipe:
+                pipe.send(self._baselines)
+            with Connection(os.dup(self._process.stdout.fileno()), writable=False) as pipe:
+                self._result = pipe.recv()
 
     def result(self) -> dict[str, Fitted]:
         """Waits for the baselines. Returns them by the name of the partition; empty if the process failed."""
@@ -118,12 +119,13 @@ def main() -> None:
     """The process: reads `Baselines` from standard input and writes what they give to standard output."""
     os.nice(_PRIORITY)
     _end_with(os.getppid())
-    with os.fdopen(os.dup(1), "wb") as answer:
+    with Connection(os.dup(1), readable=False) as answer:
         os.dup2(2, 1)  # a library may print
-        _inherited.append(pickle.load(sys.stdin.buffer))
+        with Connection(os.dup(0), writable=False) as pipe:
+            _inherited.append(pipe.recv())
         with warnings.catch_warnings(record=True) as raised:
             fitted = _fit(_inherited[0])
-        pickle.dump((fitted, [_plain(item) for item in raised]), answer)
+        answer.send((fitted, [_plain(item) for item in raised]))
 
 
 def _fit(baselines: Baselines) -> Fitted:
