@@ -21,7 +21,7 @@ from tune.outer import summary as summaries
 from tune.outer import table as tables
 from tune.outer import tree_report, tree_run
 from tune.outer.table import SplitResult
-from tune.outer.tree_folder import TreeFolder
+from tune.outer.tree_folder import FORMAT, TreeFolder
 from tune.study.record import StudyFolder
 
 
@@ -276,7 +276,8 @@ def test_where_the_default_won_a_split_its_row_has_the_winners_scores():
 def test_a_damaged_tree_is_refused_with_its_path(tmp_path, capsys):
     (tmp_path / "tree").mkdir()
     path: Path = tmp_path / "tree" / "tree.json"
-    for content in ("{", json.dumps({"format": 99, "config": {}, "outer": {}})):
+    unknown = {"format": FORMAT, "config": {}, "outer": {"kind": "kfold", "parallel": 1}}
+    for content in ("{", json.dumps({"format": 99, "config": {}, "outer": {}}), json.dumps(unknown)):
         path.write_text(content)
         assert cli.main(["report", "tree", "--runs-dir", str(tmp_path)]) == 2
         assert str(path) in capsys.readouterr().err

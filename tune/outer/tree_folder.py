@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from m3col.config import loading as run_config
 from m3col.config.loading import with_overrides
 from m3col.data.dataset import Dataset
-from m3col.errors import InputError, nearest
+from m3col.errors import InputError, nearest, reason_of
 from m3col.storage import atomic_files
 from tune.config.loading import study_from_dict
 from tune.config.schema import OuterConfig, StudyConfig
@@ -105,10 +107,18 @@ class TreeFolder:
         return dict(description)
 
     def config(self) -> StudyConfig:
-        """Returns the study of the first outer split, with the section `outer` in its settings."""
+        """Returns the study of the first outer split, with the section `outer` in its settings.
+
+        Raises:
+            InputError: tree.json is damaged, or of another version.
+        """
         described = self.described()
-        outer = OuterConfig.model_validate(described["outer"])
-        return with_outer(study_from_dict(described["config"]), outer)
+        try:
+            outer, config = OuterConfig.model_validate(described["outer"]), described["config"]
+        except (KeyError, ValidationError) as error:
+            reason = reason_of(error, limit=None)
+            raise InputError([f"{self.path / TREE}: is damaged ({type(error).__name__}: {reason})"]) from None
+        return with_outer(study_from_dict(config), outer)
 
     def reopen(self, config: StudyConfig) -> None:
         """Stores the config of a resumed tree."""
