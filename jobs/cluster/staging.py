@@ -68,8 +68,11 @@ class Staged:
         )
 
 
+_SOURCES = (".py", ".typed", ".css", ".js")  # what the packages consist of; style and script are those of report.html
+
+
 def _other_than_sources(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if not _kept(Path(folder, name), (".py", ".typed"))]
+    return [name for name in names if not _kept(Path(folder, name), _SOURCES)]
 
 
 def _other_than_configs(folder: str, names: list[str]) -> list[str]:

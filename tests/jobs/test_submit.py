@@ -16,6 +16,7 @@ from jobs.cluster import client, preflight, staging, submit
 from jobs.cluster.staging import staged
 from jobs.cluster.submission import Submission
 from m3col.errors import InputError
+from tests.conftest import REPOSITORY
 from tune.engine import auth
 from tune.study import provenance
 
@@ -239,3 +240,15 @@ def test_a_job_of_another_version_is_shown_and_not_resumed(capsys, monkeypatch, 
     assert capsys.readouterr().out.splitlines()[1:4] == ["state    FAILED", "study    rosmap-1", "m3col    9.1"]
     (line,) = refused(capsys, "jobs", "resume", "a-1", "--address", cluster.address)
     assert line.startswith("job 'a-1': its request") and words in line and "submitted by m3col 9.1" in line
+
+
+def test_every_file_of_the_packages_is_sent():
+    with staged("digits", []) as stage:
+        for package in ("m3col", "tune", "jobs"):
+            own = [path for path in (REPOSITORY / package).rglob("*") if path.is_file()]
+            missing = [
+                str(path.relative_to(REPOSITORY))
+                for path in own
+                if "__pycache__" not in path.parts and not (stage.folder / path.relative_to(REPOSITORY)).exists()
+            ]
+            assert missing == []
