@@ -103,7 +103,8 @@ final: {{rows: {{a: {{methd: x}}}}, refit: bla}}
         "override 'nokey': must have the form key.path=value",
         f"{path}: unknown key 'serch'; did you mean 'search'?",
         f"{path}: search.trials must be >= 1, but got 0; the nearest valid value is 1",
-        f"{path}: search.sampler must be one of tpe, random, gp, grid, but got 'tpee'; did you mean 'tpe'?",
+        f"{path}: search.sampler must be one of tpe, random, gp, grid, cmaes, nsga2, nsga3, but got 'tpee'; "
+        "did you mean 'tpe'?",
         f"{path}: search.replicates must be a whole number, but got True",
         f"{path}: final.refit must be one of full, given, but got 'bla'",
         f"{path}, overrides: train.epochs must be >= 1, but got -3; the nearest valid value is 1",

@@ -150,7 +150,9 @@ def test_packages_and_configs_are_sent_and_nothing_else(tmp_path, monkeypatch):
     names = zipfile.ZipFile(tmp_path / "package.zip").namelist()
     assert {name.partition("/")[0] for name in names} == {"m3col", "tune", "jobs", "more", "given", "request.json"}
     kinds = {Path(name).suffix for name in names if not name.endswith("/")}
-    assert kinds <= {".py", ".typed", ".yaml", ".json"} and not any("__pycache__" in name for name in names)
+    assert kinds <= {".py", ".typed", ".yaml", ".json", ".css", ".js"} and not any(
+        "__pycache__" in name for name in names
+    )
     assert {
         "m3col/configs/train/digits.yaml",
         "m3col/losses/m3co.py",

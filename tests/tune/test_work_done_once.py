@@ -33,7 +33,7 @@ def test_a_search_from_the_command_line_loads_and_checks_its_data_once(monkeypat
     monkeypatch.setattr(api, "validate", checks.validate)
     handed: list[Any] = []
 
-    def run(ready: list[checks.CheckedStudy], options: checks.Options) -> SearchResult:
+    def run(ready: list[checks.CheckedStudy], options: checks.Options, cluster: Any) -> SearchResult:
         handed.extend(ready)
         raise RuntimeError("the search would begin here")
 
