@@ -86,6 +86,19 @@ def search(
         return run_checked(validate(config, data=data, overrides=overrides or {}, options=options), options, cluster)
 
 
+def _start_ray(ready: Sequence[CheckedStudy], options: Options, exit_stack: contextlib.ExitStack) -> bool:
+    """Starts or joins the cluster. Returns whether it was started here; then the end of the stack ends it."""
+    started = ray_cluster.start_ray(
+        address=options.address,
+        threads=max(item.config.run.resources.threads for item in ready),
+        num_cpus=options.num_cpus,
+        dashboard=any(item.config.request.workers > 1 for item in ready),
+    )
+    if started:
+        exit_stack.callback(ray_cluster.stop_ray)
+    return started
+
+
 def run_checked(ready: Sequence[CheckedStudy], options: Options, cluster: EarlyStart) -> SearchResult:
     """Runs studies that `tune.checks.validate` has validated with the same options.
 
@@ -116,16 +129,7 @@ def run_checked(ready: Sequence[CheckedStudy], options: Options, cluster: EarlyS
         ]
         from tune.engine import ray_tune  # imported late, because importing ray is slow
 
-        started_ray = cluster.started()
-        if not started_ray:
-            started_ray = ray_cluster.start_ray(
-                address=options.address,
-                threads=max(item.config.run.resources.threads for item in ready),
-                num_cpus=options.num_cpus,
-                dashboard=any(item.config.request.workers > 1 for item in ready),
-            )
-            if started_ray:
-                exit_stack.callback(ray_cluster.stop_ray)
+        started_ray = cluster.started() or _start_ray(ready, options, exit_stack)
         phases.ended("Ray started")
         done: list[StudyFolder] = []
         reports: list[Report] = []

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -331,3 +332,11 @@ def test_a_study_that_never_began_has_a_page_that_says_so(tmp_path: Path) -> Non
     page = report.write_unfinished(folder, running=False).read_text(encoding="utf-8")
     assert "no trial has begun" in page and not (folder.path / "study.db").exists()
     Balanced(page)
+
+
+def test_the_page_of_a_study_or_tree_that_has_ended_meanwhile_stays(tmp_path: Path) -> None:
+    for is_finished, expected in ((False, "unfinished"), (True, "final")):
+        (tmp_path / study_page.FILE).write_text("final")
+        folder = SimpleNamespace(results=tmp_path, finished=lambda answer=is_finished: answer)
+        report.put_unfinished(folder, "unfinished")  # type: ignore[arg-type]
+        assert (tmp_path / study_page.FILE).read_text() == expected

@@ -127,6 +127,4 @@ def write_page(folder: TreeFolder, *, running: bool) -> Path:
         page = build(folder, running=running).page
     else:
         page = unfinished_page.empty(folder.described(), folder.name, running=running)
-    folder.results.mkdir(exist_ok=True)
-    atomic_files.write_text(folder.results / study_page.FILE, page)
-    return folder.results / study_page.FILE
+    return reports.put_unfinished(folder, page)

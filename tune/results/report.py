@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from tune.results.study_results import WINNER, StudyResults
 from tune.scheduling import selection
 from tune.study.record import StudyFolder
 from tune.study.run_name import RunName
+
+if TYPE_CHECKING:
+    from tune.outer.tree_folder import TreeFolder
 
 TEST_TABLE, TEST_METRICS, TRIALS, SUMMARY = "test_table.csv", "test_metrics.csv", "trials.csv", "summary.md"
 
@@ -105,8 +108,16 @@ def write_unfinished(folder: StudyFolder, *, running: bool) -> Path:
         page = unfinished_page.empty(folder.described(), folder.resume_name, running=running)
     else:
         page = unfinished_page.page(results, trials_table(results), running=running)
+    return put_unfinished(folder, page)
+
+
+def put_unfinished(folder: "StudyFolder | TreeFolder", page: str) -> Path:
+    """Stores the page of a study or tree that had not ended when it was made, and returns the file.
+
+    One that has ended meanwhile keeps the page that it wrote itself.
+    """
     folder.results.mkdir(exist_ok=True)
-    if not folder.finished():  # it may have ended meanwhile: its own page stays
+    if not folder.finished():
         atomic_files.write_text(folder.results / study_page.FILE, page)
     return folder.results / study_page.FILE
 
